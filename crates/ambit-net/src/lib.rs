@@ -1,1 +1,5 @@
-//! ambit-net.
+//! Everything that touches a socket: listeners, TLS, tunnels, gRPC, relays, network namespaces.
+//!
+//! This crate carries out plans; it does not know why. It never reads policy, routes or workload state.
+
+pub mod linux;
