@@ -1,0 +1,75 @@
+//! The table of reason codes. Codes are never reused; a removed one leaves a gap.
+
+use super::Kind::{Info, Refusal};
+use crate::Fault::{Application, Configuration, ControlPlane, Local, Peer};
+
+super::reasons! {
+    // variant = number, name, kind, response flag, who has to act, when, what to try
+    NotEnrolled = 1001, "not-enrolled", Info, "-", Configuration, "No ambient label, opted out, host network, or finished pod", "`ambit enroll ns NAME`, or record an exception";
+    LabelConflict = 1002, "label-conflict", Refusal, "-", Configuration, "Sidecar and ambient marks on one pod, or contradictory labels", "`ambit lint -n NS`";
+    NetnsMismatch = 1003, "netns-mismatch", Refusal, "-", Configuration, "The namespace found is not provably this pod's sandbox", "delete the pod; `ambit support-bundle` if it repeats";
+    NotCaptured = 1101, "not-captured", Refusal, "-", Local, "Labelled, but rules, listeners or the node's agent are missing", "`ambit check --node N`; healed live within 5 s";
+    RulesAltered = 1102, "rules-altered", Refusal, "-", Local, "Our nft table was changed or flushed by someone else", "look for NET_ADMIN in that pod";
+    RulesFailed = 1103, "rules-failed", Refusal, "-", Local, "Installing rules failed (kernel feature, foreign table first)", "`ambit check --pre --datapath`";
+    LegacyConnection = 1104, "legacy-connection", Info, "-", Configuration, "Opened before capture, left until it closes or its deadline", "`ambit flows --code AMB1104`";
+    CaptureRolledBack = 1105, "capture-rolled-back", Refusal, "-", Local, "The pod's own probes failed after capture", "`ambit check --datapath --node N`";
+    ProxyPortTarget = 1106, "proxy-port-target", Refusal, "-", Application, "A pod aimed traffic at a proxy port or at ztunnel itself", "fix the client's address";
+    NoCertificate = 2001, "no-certificate", Refusal, "IDENTITY_ERROR", ControlPlane, "None issued yet for this workload", "`ambit get certificates --node N`";
+    IssuanceRefused = 2002, "issuance-refused", Refusal, "IDENTITY_ERROR", Configuration, "The CA refused; the failed check is named", "`ambit ca status`";
+    CertificateOutsideValidity = 2003, "certificate-outside-validity", Refusal, "TLS_FAILURE", Peer, "Past notAfter (typically long control-plane loss), or notBefore beyond the allowance (clock)", "`ambit status`; restore the control plane or fix the clock";
+    UntrustedPeer = 2004, "untrusted-peer", Refusal, "TLS_FAILURE", Peer, "Chain does not end in the bundle of the leaf's trust domain", "`ambit ca status` on both sides";
+    IdentityMismatch = 2005, "identity-mismatch", Refusal, "TLS_FAILURE", Peer, "Valid peer, but not the identity expected there", "stale address or wrong endpoint: `ambit get workloads`";
+    BadSvid = 2006, "bad-svid", Refusal, "TLS_FAILURE", Peer, "A SPIFFE rule is violated; rule number given", "replace the issuer's template";
+    CertificateRevoked = 2007, "certificate-revoked", Refusal, "CERT_REVOKED", Peer, "Serial, identity or node is on the revocation list", "`ambit ca status`";
+    TlsHandshakeFailed = 2008, "tls-handshake-failed", Refusal, "TLS_FAILURE", Peer, "Version, ALPN, group, timeout or alert; which one is named", "compare `ambit status` of both nodes";
+    AuthorityNotOwned = 2101, "authority-not-owned", Refusal, "DENY", Configuration, "The tunnel asks for an address the accepting pod does not own", "stale peer state; `ambit status`";
+    ForwardedIdentityRefused = 2102, "forwarded-identity-refused", Refusal, "DENY", Configuration, "A caller was asserted by something that is no waypoint or gateway for this destination", "check waypoint binding";
+    DenyRuleMatched = 2103, "deny-rule-matched", Refusal, "DENY", Configuration, "A DENY rule matched; rule named", "`ambit explain A B:port`";
+    PolicyDenied = 2104, "policy-denied", Refusal, "DENY", Configuration, "ALLOW policies apply and none matched", "`ambit explain A B:port`; `ambit policy suggest`";
+    PolicyUnresolved = 2105, "policy-unresolved", Refusal, "DENY", ControlPlane, "A referenced policy has not arrived", "`ambit status`; AMB6003 on that node?";
+    PolicyUnevaluable = 2106, "policy-unevaluable", Refusal, "DENY", Configuration, "A DENY uses conditions this layer cannot see; treated as matching", "bind a waypoint and use `targetRefs`";
+    PolicyChanged = 2107, "policy-changed", Refusal, "DENY", Configuration, "A live connection was closed by a new policy", "`ambit policy diff` before the next change";
+    HttpDenyRuleMatched = 2201, "http-deny-rule-matched", Refusal, "DENY", Configuration, "As AMB2103, at the waypoint (HTTP 403)", "`ambit explain … --method --path`";
+    HttpPolicyDenied = 2202, "http-policy-denied", Refusal, "DENY", Configuration, "As AMB2104, at the waypoint (HTTP 403)", "`ambit explain … --method --path`";
+    TokenRejected = 2203, "token-rejected", Refusal, "DENY", Configuration, "JWT missing, malformed, expired, wrong issuer or audience", "which check failed is in the record";
+    KeysUnavailable = 2204, "keys-unavailable", Refusal, "DENY", Configuration, "No JWKS could be obtained; every token is rejected", "check egress to the issuer";
+    ExtAuthzDenied = 2205, "ext-authz-denied", Refusal, "DENY", Configuration, "The external authorizer said no", "its own log, by request id";
+    ExtAuthzUnavailable = 2206, "ext-authz-unavailable", Refusal, "DENY", Configuration, "It timed out, reset or answered garbage; deny", "its health and `timeout`";
+    RequestAmbiguous = 2207, "request-ambiguous", Refusal, "DENY", Configuration, "Path, host or header has two readings, or a matcher failed on its bytes", "send the canonical form";
+    PlaintextRefused = 2301, "plaintext-refused", Refusal, "DENY", Configuration, "No mesh identity, STRICT in force", "enrol the client, or an ingress";
+    PlaintextAccepted = 2302, "plaintext-accepted", Info, "-", Configuration, "PERMISSIVE let it in", "`ambit strict report`";
+    MeshedSourcePlaintext = 2303, "meshed-source-plaintext", Refusal, "DENY", Configuration, "Plaintext from the address of an HBONE-capable workload (spoofed or escaped)", "`ambit check` on the source's node";
+    ProbeAdmitted = 2304, "probe-admitted", Info, "-", Configuration, "Plaintext from an address of this node to a declared probe port", "none needed";
+    BreakglassAdmitted = 2305, "breakglass-admitted", Info, "-", Configuration, "Passed only because of an open break-glass", "`ambit breakglass list`";
+    UnknownDestination = 3001, "unknown-destination", Refusal, "CONNECT", Configuration, "Address or name unknown and passthrough not permitted", "`ambit get services`";
+    NoHealthyEndpoint = 3002, "no-healthy-endpoint", Refusal, "CONNECT", Application, "Service known, nothing usable", "`ambit get services`; readiness of the pods";
+    RouteNotFound = 3003, "route-not-found", Refusal, "CONNECT", Configuration, "No route matches at the waypoint (404)", "`ambit explain … --path`";
+    BackendRefused = 3004, "backend-refused", Refusal, "CONNECT", Configuration, "Backend missing, wrong kind, or no ReferenceGrant", "conditions on the route";
+    EgressDenied = 3005, "egress-denied", Refusal, "CONNECT", Configuration, "`EgressPolicy` forbids it", "add a rule or ServiceEntry";
+    ImportOutOfNamespace = 3006, "import-out-of-namespace", Refusal, "CONNECT", Configuration, "VirtualService, DestinationRule or TrafficSplit names a host it does not own; ignored", "move it, or use HTTPRoute with a grant";
+    LoopDetected = 3007, "loop-detected", Refusal, "CONNECT", Configuration, "A hop id came round again", "`ambit explain A B:port`";
+    UpstreamTimeout = 3008, "upstream-timeout", Refusal, "CONNECT", Configuration, "Request or per-try time-out (504)", "`ambit stat`; route `timeouts`";
+    WaypointUnbound = 3101, "waypoint-unbound", Refusal, "DENY", Configuration, "A waypoint is required, but absent or not ready", "`ambit waypoint status`";
+    WaypointBypassed = 3102, "waypoint-bypassed", Refusal, "DENY", Configuration, "Reached the destination without its required waypoint", "hairpinned where possible; upgrade the client side";
+    L7WithoutWaypoint = 3103, "l7-without-waypoint", Refusal, "CONNECT", Configuration, "L7 policy or route on something no waypoint serves (lint, status)", "`ambit waypoint apply`";
+    WaypointNotServing = 3104, "waypoint-not-serving", Refusal, "CONNECT", Configuration, "A waypoint was asked for a service not bound to it", "check `use-waypoint` and `waypoint-for`";
+    ConnectTimeout = 4001, "connect-timeout", Refusal, "NETWORK_POLICY", Peer, "SYN to the tunnel port unanswered; likely filtered", "`ambit lint` lists the blocking NetworkPolicy";
+    ConnectRefused = 4002, "connect-refused", Refusal, "CONNECT", Application, "RST or unreachable; nothing listens there", "`ambit status --node N`";
+    PeerSilent = 4003, "peer-silent", Refusal, "CONNECT", Peer, "No answer to PING; tunnel evicted", "node or link down: `ambit status`";
+    TunnelProtocol = 4004, "tunnel-protocol", Refusal, "H2_HANDSHAKE_FAILURE", Peer, "The peer broke HTTP/2 rules or flooded us", "version of the peer; bundle if ours";
+    PathMtu = 4005, "path-mtu", Refusal, "CONNECT", Peer, "Large segments vanish, small ones pass", "lower the MTU; allow ICMP \"fragmentation needed\"";
+    TunnelRejected = 4006, "tunnel-rejected", Refusal, "DENY", Peer, "The peer answered CONNECT with an error; its code is passed on", "`ambit why` with that code";
+    DnsUpstreamFailed = 5001, "dns-upstream-failed", Refusal, "CONNECT", Peer, "The pod's resolver timed out, refused or answered garbage", "resolver health; nothing is cached by us";
+    ControlPlaneUnreachable = 6001, "control-plane-unreachable", Refusal, "CONNECT", ControlPlane, "Serving known state; `stale_for` grows", "`ambit status`";
+    WorkloadUnknown = 6002, "workload-unknown", Refusal, "CONNECT", ControlPlane, "New pod, its state has not arrived; denied, never plaintext", "wait or restore the control plane";
+    ConfigRejected = 6003, "config-rejected", Refusal, "CONNECT", ControlPlane, "NACK, or held by the mass-removal guard; last good stays", "`ambit status` names object and cause";
+    ConfigRollbackRefused = 6004, "config-rollback-refused", Refusal, "CONNECT", ControlPlane, "Older epoch than seen before", "`--allow-rollback` if meant";
+    SnapshotRejected = 6005, "snapshot-rejected", Refusal, "CONNECT", ControlPlane, "Sealed state corrupt, too old, or of another node", "starts empty and denies";
+    StateTooOld = 6006, "state-too-old", Refusal, "CONNECT", ControlPlane, "`maxStale` passed; never-seen pairs denied", "restore the control plane";
+    FdExhausted = 7001, "fd-exhausted", Refusal, "CONNECT", Local, "No descriptors; new connections shed", "raise the limit; find the leak by `get connections`";
+    MemoryBudget = 7002, "memory-budget", Refusal, "CONNECT", Local, "Budget reached; new connections shed, idle closed", "`ambit status --budget`";
+    PortsExhausted = 7003, "ports-exhausted", Refusal, "CONNECT", Local, "No ephemeral port left", "widen the range; reuse tunnels";
+    ConntrackFull = 7004, "conntrack-full", Refusal, "CONNECT", Local, "Table at its maximum", "raise `nf_conntrack_max`";
+    PodQuota = 7005, "pod-quota", Refusal, "CONNECT", Peer, "This pod's share of handshakes, connections or streams is used up", "`ambit top --from` that pod";
+    Draining = 7006, "draining", Refusal, "CONNECT", Local, "Closed because the proxy is leaving", "none needed; retry";
+}

@@ -1,0 +1,157 @@
+//! A workload as discovery describes it (`istio.workload.Workload`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::service::Port;
+use crate::{
+    ApplicationTunnel, GatewayAddress, Identity, Locality, Network, PolicyKey, ServiceKey, Str, TrustDomain,
+    TunnelProtocol, Uid,
+};
+
+/// Whether new connections may be sent to a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Health {
+    /// Ready.
+    #[default]
+    Healthy,
+    /// Not ready, or terminating.
+    Unhealthy,
+}
+
+/// Kind of the controller that owns a workload; only a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum WorkloadType {
+    /// `k8s.deployment.name` in baggage.
+    #[default]
+    Deployment,
+    /// `k8s.cronjob.name`.
+    CronJob,
+    /// `k8s.pod.name`.
+    Pod,
+    /// `k8s.job.name`.
+    Job,
+}
+
+/// Whether a workload owns its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum NetworkMode {
+    /// The address is the workload's own.
+    #[default]
+    Standard,
+    /// The workload shares its node's address, so the address identifies nobody.
+    HostNetwork,
+}
+
+/// A pod, a WorkloadEntry, or an endpoint of a ServiceEntry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Primary key.
+    pub uid: Uid,
+    /// Pod name.
+    pub name: Str,
+    /// Namespace.
+    pub namespace: Str,
+    /// All addresses, never IPv4-mapped; may be empty.
+    pub addresses: Vec<IpAddr>,
+    /// Network the addresses belong to.
+    pub network: Network,
+    /// How it is reached.
+    pub tunnel: TunnelProtocol,
+    /// Trust domain of its identity; `cluster.local` when the wire says nothing.
+    pub trust_domain: TrustDomain,
+    /// Service account of its identity; `default` when the wire says nothing.
+    pub service_account: Str,
+    /// Waypoint for connections addressed to the workload itself.
+    pub waypoint: Option<GatewayAddress>,
+    /// Node it runs on.
+    pub node: Str,
+    /// `service.istio.io/canonical-name`.
+    pub canonical_name: Str,
+    /// `service.istio.io/canonical-revision`.
+    pub canonical_revision: Str,
+    /// Kind of its controller.
+    pub workload_type: WorkloadType,
+    /// Name of its controller.
+    pub workload_name: Str,
+    /// It speaks HBONE by itself.
+    pub native_tunnel: bool,
+    /// Selector policies that apply to it, in the order received.
+    pub policies: Vec<PolicyKey>,
+    /// Readiness.
+    pub health: Health,
+    /// Cluster; `Kubernetes` when the wire says nothing.
+    pub cluster_id: Str,
+    /// Gateway through which its network is entered from others.
+    pub network_gateway: Option<GatewayAddress>,
+    /// Name to resolve when there is no address; empty when there is none.
+    pub hostname: Str,
+    /// Services it backs, with its own port mapping.
+    pub services: BTreeMap<ServiceKey, Vec<Port>>,
+    /// How decrypted traffic is handed over.
+    pub application_tunnel: Option<ApplicationTunnel>,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Whether its addresses are its own.
+    pub network_mode: NetworkMode,
+    /// Share of traffic among the endpoints of a service; 1 by default.
+    pub capacity: u32,
+    /// What only Ambit's own control plane says.
+    pub settings: Settings,
+}
+
+/// Ambit's additions to a workload, carried in its `extensions` (name [`Settings::EXTENSION`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Ports that the pod's probes declare, ascending.
+    pub probe_ports: Vec<u16>,
+    /// Addresses of the node the pod runs on, as the pod sees them.
+    pub node_addresses: Vec<IpAddr>,
+    /// A NetworkPolicy selects the pod, so its connections must stay visible to the network: HBONE also on the same node.
+    pub network_policy: bool,
+}
+
+impl Settings {
+    /// Name of the extension in `istio.workload.Workload.extensions`.
+    pub const EXTENSION: &'static str = "ambit.internal/workload";
+}
+
+impl Workload {
+    /// A workload with the defaults of an empty message.
+    pub fn new(uid: impl Into<Uid>, namespace: impl Into<Str>, name: impl Into<Str>) -> Self {
+        let empty = Str::from("");
+        Self {
+            uid: uid.into(),
+            name: name.into(),
+            namespace: namespace.into(),
+            addresses: Vec::new(),
+            network: Network::default(),
+            tunnel: TunnelProtocol::None,
+            trust_domain: TrustDomain::default(),
+            service_account: Str::from("default"),
+            waypoint: None,
+            node: empty.clone(),
+            canonical_name: empty.clone(),
+            canonical_revision: empty.clone(),
+            workload_type: WorkloadType::default(),
+            workload_name: empty.clone(),
+            native_tunnel: false,
+            policies: Vec::new(),
+            health: Health::Healthy,
+            cluster_id: Str::from("Kubernetes"),
+            network_gateway: None,
+            hostname: empty,
+            services: BTreeMap::new(),
+            application_tunnel: None,
+            locality: Locality::default(),
+            network_mode: NetworkMode::Standard,
+            capacity: 1,
+            settings: Settings::default(),
+        }
+    }
+
+    /// The identity its certificate must carry.
+    pub fn identity(&self) -> Identity {
+        Identity::new(self.trust_domain.clone(), self.namespace.clone(), self.service_account.clone())
+    }
+}
