@@ -47,6 +47,11 @@ pub struct Policy {
 pub struct Rule {
     /// The clauses.
     pub clauses: Vec<Clause>,
+    /// Conditions the author wrote that this layer has no facts for (`methods`, `paths`, …), by name.
+    ///
+    /// In a DENY rule they count as agreeing, so that the rule refuses more than was written, never less; an
+    /// ALLOW rule with any of them never matches.
+    pub unevaluable: Vec<Str>,
 }
 
 /// Any of these matches.
@@ -71,8 +76,6 @@ pub struct Match {
     pub destination_ips: Values<IpNet>,
     /// The final port connected to.
     pub destination_ports: Values<u16>,
-    /// Conditions this layer has no facts for, by name; they make a DENY match and an ALLOW not match.
-    pub unevaluable: Vec<Str>,
 }
 
 /// Values of one attribute: one of `any` (if not empty) and none of `none`.
