@@ -3,3 +3,4 @@
 //! This crate carries out plans; it does not know why. It never reads policy, routes or workload state.
 
 pub mod linux;
+pub mod seqpacket;

@@ -3,4 +3,5 @@
 //! The only home of `unsafe` in the workspace. Nothing here decides; callers say which namespace and option.
 
 pub mod netns;
+pub mod readiness;
 pub mod sockopt;
