@@ -1,1 +1,12 @@
-//! ambit-runtime.
+//! What every program needs to run: clock, tasks, drain, readiness, logs, metrics, the admin socket.
+//!
+//! Nothing here knows what a workload or a policy is.
+
+pub mod access_log;
+pub mod admin;
+pub mod clock;
+pub mod drain;
+pub mod logging;
+pub mod metrics;
+pub mod readiness;
+pub mod tasks;

@@ -1,0 +1,190 @@
+//! Serving [`Routes`].
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::Uid;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tracing::{debug, warn};
+
+use super::{Call, Reply, ReplyBody, Routes};
+use crate::drain::Drain;
+use crate::tasks;
+
+/// Longest wait for a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after a failed accept, so that exhausted descriptors do not become a busy loop (G35).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the admin surface could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The socket could not be made.
+    #[error("opening the admin socket {path}; is its directory there and writable?")]
+    Bind {
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Serves `routes` on a Unix socket (mode 0600, replacing a stale one) until `drain` begins.
+///
+/// # Errors
+/// [`AdminError::Bind`].
+pub fn serve_unix(path: &Path, routes: Routes, drain: &Drain) -> Result<(), AdminError> {
+    let fail = |cause| AdminError::Bind { path: path.to_owned(), cause };
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    let drain = drain.clone();
+    tasks::spawn("admin", async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = drain.draining() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if is_permitted(peer.uid()) => {
+                        tasks::spawn("admin-call", serve(stream, routes.clone()));
+                    }
+                    Ok(peer) => {
+                        warn!(uid = peer.uid(), "refused a caller of the admin socket: not root nor our user")
+                    }
+                    Err(error) => {
+                        warn!(%error, "refused a caller of the admin socket: who it is cannot be told")
+                    }
+                },
+                Err(error) => pause(&error).await,
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Serves `routes` on a TCP listener until `drain` is forced, so that probes see the draining program.
+pub fn serve_tcp(listener: TcpListener, routes: Routes, drain: &Drain) {
+    let drain = drain.clone();
+    tasks::spawn("admin-tcp", async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = drain.forced() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => drop(tasks::spawn("admin-call", serve(stream, routes.clone()))),
+                Err(error) => pause(&error).await,
+            }
+        }
+    });
+}
+
+async fn pause(error: &io::Error) {
+    warn!(%error, "accepting an admin connection failed");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+fn is_permitted(uid: u32) -> bool {
+    uid == 0 || uid == Uid::effective().as_raw()
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, routes: Routes) {
+    let service = service_fn(move |request| {
+        let routes = routes.clone();
+        async move { Ok::<_, Infallible>(answer(routes, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "an admin call ended early");
+    }
+}
+
+async fn answer(routes: Routes, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+    let path = request.uri().path();
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    let table = if reading { &routes.get } else { &routes.post };
+    let reply = match table.get(path) {
+        Some(route) if reading || *request.method() == Method::POST => {
+            route(Call { query: parse_query(request.uri().query().unwrap_or_default()) }).await
+        }
+        Some(_) | None if routes.get.contains_key(path) || routes.post.contains_key(path) => {
+            Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method\n")
+        }
+        Some(_) | None => Reply::text(StatusCode::NOT_FOUND, "no such path\n"),
+    };
+    into_response(reply)
+}
+
+fn into_response(reply: Reply) -> Response<BoxBody<Bytes, Infallible>> {
+    let body = match reply.body {
+        ReplyBody::Whole(bytes) => Full::new(bytes).boxed(),
+        ReplyBody::Stream(lines) => {
+            let frames = stream::unfold(lines, |mut lines| async move {
+                lines.recv().await.map(|bytes| (Ok(Frame::data(bytes)), lines))
+            });
+            BodyExt::boxed(StreamBody::new(frames))
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = reply.status;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(reply.content_type));
+    response
+}
+
+/// `a=1&b` becomes `{a: 1, b: ""}`; `%XX` and `+` are decoded.
+fn parse_query(query: &str) -> std::collections::BTreeMap<String, String> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (decode(key), decode(value)))
+        .collect()
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|t| u8::from_str_radix(t, 16).ok());
+        match (first, tail.get(..2).and_then(hex)) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                rest = tail;
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,201 @@
+//! The two line formats.
+
+use std::fmt::{self, Debug, Write as _};
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::LoggingError;
+use crate::clock;
+
+/// Longest value of one field, in characters; the rest is cut (T-60).
+const VALUE_CHARS_MAX: usize = 2048;
+
+/// How an event becomes a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Tab-separated text.
+    #[default]
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = LoggingError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "plain" | "" => Ok(Self::Plain),
+            "json" => Ok(Self::Json),
+            other => Err(LoggingError::Format { format: other.to_owned() }),
+        }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Format
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let spans = span_text(ctx);
+        match self {
+            Self::Plain => plain(out, event, &fields, &spans),
+            Self::Json => json(out, event, fields, spans),
+        }
+    }
+}
+
+fn span_text<S, N>(ctx: &FmtContext<'_, S, N>) -> String
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let mut text = String::new();
+    for span in ctx.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        if !text.is_empty() {
+            text.push(':');
+        }
+        text.push_str(span.name());
+        let extensions = span.extensions();
+        let fields =
+            extensions.get::<tracing_subscriber::fmt::FormattedFields<N>>().filter(|f| !f.is_empty());
+        if let Some(fields) = fields {
+            let _ = write!(text, "{{{}}}", Escaped(fields));
+        }
+    }
+    text
+}
+
+fn plain(mut out: Writer<'_>, event: &Event<'_>, fields: &Fields, spans: &str) -> fmt::Result {
+    let time = humantime::format_rfc3339_micros(clock::wall());
+    let level = event.metadata().level().as_str().to_lowercase();
+    write!(out, "{time}\t{level}\t{}", event.metadata().target())?;
+    if !spans.is_empty() {
+        write!(out, ":{spans}")?;
+    }
+    write!(out, "\t{}\t", Escaped(&fields.message))?;
+    for (index, (name, value)) in fields.values.iter().enumerate() {
+        let space = if index == 0 { "" } else { " " };
+        match value {
+            Value::String(text) if needs_quotes(text) => write!(out, "{space}{name}={:?}", cut(text))?,
+            Value::String(text) => write!(out, "{space}{name}={}", cut(text))?,
+            other => write!(out, "{space}{name}={other}")?,
+        }
+    }
+    writeln!(out)
+}
+
+fn json(mut out: Writer<'_>, event: &Event<'_>, fields: Fields, spans: String) -> fmt::Result {
+    let mut object = Map::new();
+    let level = event.metadata().level().as_str().to_lowercase();
+    object.insert("level".to_owned(), Value::from(level));
+    object
+        .insert("time".to_owned(), Value::from(humantime::format_rfc3339_micros(clock::wall()).to_string()));
+    object.insert("scope".to_owned(), Value::from(event.metadata().target()));
+    object.insert("message".to_owned(), Value::from(fields.message));
+    if !spans.is_empty() {
+        object.insert("span".to_owned(), Value::from(spans));
+    }
+    for (name, value) in fields.values {
+        let value = match value {
+            Value::String(text) => Value::from(cut(&text)),
+            other => other,
+        };
+        object.insert(name.to_owned(), value);
+    }
+    writeln!(out, "{}", Value::Object(object))
+}
+
+fn needs_quotes(text: &str) -> bool {
+    text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '='))
+}
+
+fn cut(text: &str) -> &str {
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+/// Text with control characters spelled out, so that nothing a peer sends can forge or colour a line.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in cut(self.0).chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The fields of one event, in the order they were given.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    values: Vec<(&'static str, Value)>,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = format!("{value:?}");
+        self.push(field, Value::from(text));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::from(value));
+    }
+
+    /// An error is shown with its causes, once each.
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            let _ = write!(text, ": {error}");
+            cause = error.source();
+        }
+        self.push(field, Value::from(text));
+    }
+}
+
+impl Fields {
+    fn push(&mut self, field: &Field, value: Value) {
+        if field.name() == "message" {
+            self.message = match value {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+        } else {
+            self.values.push((field.name(), value));
+        }
+    }
+}

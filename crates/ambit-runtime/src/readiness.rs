@@ -1,0 +1,69 @@
+//! Ready or not, part by part: a probe that fails names the part that is missing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// The parts of a program and whether each is ready.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    parts: Arc<Mutex<BTreeMap<&'static str, bool>>>,
+    changed: watch::Sender<bool>,
+}
+
+/// Marks one part as ready or not.
+#[derive(Debug, Clone)]
+pub struct Part {
+    name: &'static str,
+    of: Readiness,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Readiness {
+    /// No parts: ready.
+    pub fn new() -> Self {
+        Self { parts: Arc::default(), changed: watch::Sender::new(true) }
+    }
+
+    /// Adds a part that is not ready yet.
+    pub fn part(&self, name: &'static str) -> Part {
+        let part = Part { name, of: self.clone() };
+        part.set(false);
+        part
+    }
+
+    /// Names of the parts that are not ready, in order; empty means ready.
+    pub fn pending(&self) -> Vec<&'static str> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().filter(|(_, ready)| !**ready).map(|(name, _)| *name).collect()
+    }
+
+    /// Every part and its state, in order.
+    pub fn parts(&self) -> BTreeMap<&'static str, bool> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until every part is ready.
+    pub async fn ready(&self) {
+        let mut changes = self.changed.subscribe();
+        // The sender lives in self, so waiting cannot fail while we are here.
+        let _ = changes.wait_for(|ready| *ready).await;
+    }
+}
+
+impl Part {
+    /// Sets the state of this part.
+    pub fn set(&self, ready: bool) {
+        let mut parts = self.of.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.insert(self.name, ready);
+        let all = parts.values().all(|r| *r);
+        drop(parts);
+        self.of.changed.send_replace(all);
+    }
+}

@@ -1,0 +1,34 @@
+//! Starting tasks: every one has a name, a panic in one is logged and counted and ends only that task.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinHandle;
+use tracing::error;
+
+/// Starts `work` on the current runtime under a name that shows up if it panics.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+pub fn spawn<F>(name: &'static str, work: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(guarded(name, work))
+}
+
+/// Wraps `work` so that a panic becomes a log line and a count.
+pub async fn guarded<F: Future<Output = ()>>(name: &'static str, work: F) {
+    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+        metrics::counter!("ambit_task_panics_total", "task" => name).increment(1);
+        error!(task = name, panic = %panic_text(&*panic), "a task panicked; its work is lost, the process goes on");
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
