@@ -2,6 +2,8 @@
 //!
 //! Values only. Nothing here decides, reads, sends or knows a wire format.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod addr;
 pub mod fault;
 pub mod gateway;
