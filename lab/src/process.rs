@@ -1,0 +1,196 @@
+//! Starting host processes inside a lab's namespaces, watching them and ending them.
+//!
+//! Each process has a thread of ours that stays inside its namespaces until it ends: the kernel then knows
+//! whose child it is, and kills it if we are killed. Which processes there are is decided elsewhere.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+use ambit_net::linux::netns::NetNs;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use tokio::sync::oneshot;
+
+use crate::error::LabError;
+
+pub mod expand;
+
+/// Set in every process of a lab to the lab's name, so that each can be found again.
+pub const MEMBER_ENV: &str = "AMBIT_LAB_MEMBER";
+
+/// Stack of a thread that only waits, in bytes.
+const WAITER_STACK_BYTES: usize = 256 * 1024;
+
+/// A process to be started.
+#[derive(Debug)]
+pub struct Launch {
+    /// This program's own binary, which prepares the process and then becomes it.
+    pub runner: PathBuf,
+    /// Program and arguments; empty holds the namespaces and does nothing else.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Directory to start in.
+    pub directory: PathBuf,
+    /// Network namespace to start in.
+    pub netns: NetNs,
+    /// A container's own view of files, processes and host name; none for the mesh's programs.
+    pub container: Option<Container>,
+    /// Takes standard output and error.
+    pub log: File,
+}
+
+/// What a container does not share with the machine.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Host name, the pod's name.
+    pub hostname: String,
+    /// Files or directories bound over others: from, to.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code; 128 plus the signal's number when it was killed, as shells say it.
+    pub code: i32,
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let by_signal = status.signal().map(|s| 128 + s);
+        Self { code: status.code().or(by_signal).unwrap_or(-1) }
+    }
+}
+
+/// A process that was started; dropping this does not end it.
+#[derive(Debug)]
+pub struct Running {
+    /// Its number on this machine.
+    pub pid: u32,
+    /// Resolves when it has ended; an error means our own thread was lost.
+    pub ended: oneshot::Receiver<Exit>,
+    handle: Signaller,
+}
+
+/// Sends signals to one process and never to another that got its number later.
+#[derive(Debug, Clone)]
+pub struct Signaller(std::sync::Arc<OwnedFd>);
+
+impl Signaller {
+    /// Sends a signal; a process that has ended is no error.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn send(&self, signal: Signal) -> io::Result<()> {
+        let signal = rustix::process::Signal::from_named_raw(signal as i32)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        match pidfd_send_signal(&*self.0, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Running {
+    /// What sends it signals.
+    pub fn signaller(&self) -> Signaller {
+        self.handle.clone()
+    }
+}
+
+/// Starts a process and returns once it exists.
+///
+/// # Errors
+/// If a namespace cannot be entered or made, or the runner cannot be started. A program that is missing
+/// shows as exit code 127 with a line in its log.
+pub fn start(launch: Launch) -> Result<Running, LabError> {
+    let what = launch.argv.first().cloned().unwrap_or_else(|| "pause".to_owned());
+    let fail = |program: String| move |cause: io::Error| LabError::Start { program, cause };
+    let (told, started) = std::sync::mpsc::sync_channel::<Result<(u32, OwnedFd), LabError>>(1);
+    let (ended_tx, ended) = oneshot::channel();
+    let (label, for_thread) = (what.clone(), fail(what.clone()));
+    std::thread::Builder::new()
+        .name(format!("run {}", label.rsplit('/').next().unwrap_or("?")))
+        .stack_size(WAITER_STACK_BYTES)
+        .spawn(move || {
+            let mut child = match spawn_inside(&launch) {
+                Ok(child) => child,
+                Err(e) => {
+                    let _ = told.send(Err(e));
+                    return;
+                }
+            };
+            drop(launch);
+            let pid = child.id();
+            let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel's pids are positive");
+            let handle = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| for_thread(e.into()));
+            let _ = told.send(handle.map(|fd| (pid, fd)));
+            if let Ok(status) = child.wait() {
+                let _ = ended_tx.send(status.into());
+            }
+        })
+        .map_err(fail(what.clone()))?;
+    let lost = || io::Error::other("the thread that starts it was lost");
+    let (pid, fd) = started.recv().map_err(|_| fail(what)(lost()))??;
+    Ok(Running { pid, ended, handle: Signaller(std::sync::Arc::new(fd)) })
+}
+
+/// Enters the namespaces with the calling thread, for good, and starts the process from there.
+fn spawn_inside(launch: &Launch) -> Result<std::process::Child, LabError> {
+    let program = || launch.argv.first().cloned().unwrap_or_else(|| "pause".to_owned());
+    let fail = |cause: io::Error| LabError::Start { program: program(), cause };
+    launch.netns.enter()?;
+    if let Some(container) = &launch.container {
+        contain(container)?;
+    }
+    let (out, err) = (launch.log.try_clone().map_err(fail)?, launch.log.try_clone().map_err(fail)?);
+    let mut command = Command::new(&launch.runner);
+    command.arg(crate::runner::COMMAND);
+    if launch.container.is_some() {
+        command.arg(crate::runner::INIT_FLAG);
+    }
+    command
+        .arg("--")
+        .args(&launch.argv)
+        .env_clear()
+        .envs(launch.env.iter().map(|(k, v)| (k, v)))
+        .current_dir(&launch.directory)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err);
+    command.spawn().map_err(fail)
+}
+
+/// Gives the calling thread, and so its children, a container's own view.
+///
+/// # Errors
+/// If the kernel refuses a namespace or a mount.
+pub fn contain(container: &Container) -> Result<(), LabError> {
+    let start = |cause: io::Error| LabError::Start { program: "a container's namespaces".to_owned(), cause };
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS)
+        .map_err(|e| start(e.into()))?;
+    own_mounts(&container.binds)?;
+    std::fs::write("/proc/sys/kernel/hostname", &container.hostname)
+        .map_err(LabError::file("setting the host name through", "/proc/sys/kernel/hostname"))
+}
+
+/// Binds files over the machine's own, seen by the calling thread's mount namespace only.
+fn own_mounts(binds: &[(PathBuf, PathBuf)]) -> Result<(), LabError> {
+    // Slave, not private: a namespace file that the lab unbinds must vanish here too, or it would live on.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(|e| LabError::file("cutting mounts loose from", "/")(e.into()))?;
+    // A copy of every namespace binding would keep other pods' namespaces alive; this one needs none.
+    let _ = umount2(ambit_net::linux::netns::NETNS_DIR, MntFlags::MNT_DETACH);
+    for (from, to) in binds {
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|e| LabError::file("binding a file over", to.clone())(e.into()))?;
+    }
+    Ok(())
+}
