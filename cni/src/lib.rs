@@ -3,4 +3,5 @@
 //!
 //! It changes nothing outside the namespaces of enrolled pods, ends no TLS and reads nothing that a remote peer sent.
 
+pub mod enrolment;
 pub mod rules;
