@@ -3,4 +3,6 @@
 //! This crate carries out plans; it does not know why. It never reads policy, routes or workload state.
 
 pub mod linux;
+pub mod relay;
 pub mod seqpacket;
+pub mod socket;

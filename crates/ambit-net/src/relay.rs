@@ -1,0 +1,169 @@
+//! Moving bytes both ways between an application's socket and its other end, until both are done.
+//!
+//! End of stream, half-close and reset pass through exactly as on a direct connection. Nothing is held while a
+//! connection is idle: bytes are read into a buffer of the thread and only what the other side cannot take is kept.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use tokio::net::TcpStream;
+
+mod h2_tcp;
+mod tcp_tcp;
+#[cfg(test)]
+mod tests;
+
+/// Size of a thread's read buffer: large units are worth more than any other saving (docs of the benchmark).
+const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Units moved before other tasks get a turn.
+const TURN_UNITS: usize = 8;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// Bytes moved so far, readable while the connection lives.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Read from the accepted side.
+    pub received: AtomicU64,
+    /// Written to the accepted side.
+    pub sent: AtomicU64,
+}
+
+impl Counters {
+    /// Both counts: (received, sent).
+    pub fn read(&self) -> (u64, u64) {
+        (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both directions were closed in order.
+    Closed,
+    /// The accepted side reset the connection; the other side was reset too.
+    ResetByDownstream,
+    /// The far side reset the connection; the accepted side was reset too.
+    ResetByUpstream,
+}
+
+/// The far side of a connection.
+#[derive(Debug)]
+pub enum Far {
+    /// A plain socket.
+    Tcp(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel {
+        /// Towards the peer.
+        send: SendStream<Bytes>,
+        /// From the peer.
+        recv: RecvStream,
+    },
+}
+
+/// Where one direction stands.
+#[derive(Debug, Default)]
+enum Direction {
+    /// Bytes flow.
+    #[default]
+    Open,
+    /// These bytes wait for the other side.
+    Holding(Bytes),
+    /// The end was passed on.
+    Ended,
+}
+
+/// Why a direction broke: which side failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Near,
+    Far,
+}
+
+/// Relays between the accepted socket `near` and its other end until both directions have ended.
+///
+/// Dropping the future (a forced drain, a policy that changed) closes both sides with a reset, because neither
+/// may take a cut connection for a complete one.
+pub async fn relay(near: TcpStream, far: Far, counters: &Counters) -> End {
+    let mut cut = ResetOnDrop { near: Some(near), far: Some(far) };
+    let end = {
+        let (Some(near), Some(far)) = (cut.near.as_ref(), cut.far.as_mut()) else { return End::Closed };
+        let mut up = Direction::default();
+        let mut down = Direction::default();
+        poll_fn(|cx| {
+            let step = match far {
+                Far::Tcp(far) => tcp_tcp::poll(cx, near, far, (&mut up, &mut down), counters),
+                Far::Tunnel { send, recv } => {
+                    h2_tcp::poll(cx, near, (send, recv), (&mut up, &mut down), counters)
+                }
+            };
+            step.map(|result| match result {
+                Ok(()) => End::Closed,
+                Err(Broken::Near) => End::ResetByDownstream,
+                Err(Broken::Far) => End::ResetByUpstream,
+            })
+        })
+        .await
+    };
+    if end == End::Closed {
+        cut.disarm();
+    }
+    end
+}
+
+/// Resets both sides unless the relay ended in order.
+struct ResetOnDrop {
+    near: Option<TcpStream>,
+    far: Option<Far>,
+}
+
+impl ResetOnDrop {
+    fn disarm(&mut self) {
+        self.near = None;
+        self.far = None;
+    }
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if let Some(near) = &self.near {
+            crate::socket::reset_on_close(near);
+        }
+        match &mut self.far {
+            Some(Far::Tcp(far)) => crate::socket::reset_on_close(far),
+            Some(Far::Tunnel { send, .. }) => send.send_reset(h2::Reason::CANCEL),
+            None => {}
+        }
+    }
+}
+
+/// Runs one step with the thread's buffer.
+fn with_scratch<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|buffer| work(buffer))
+}
+
+/// Writes as much of `bytes` as the socket takes; `Ready` when all is written.
+fn poll_write(cx: &mut Context<'_>, socket: &TcpStream, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+    while !bytes.is_empty() {
+        std::task::ready!(socket.poll_write_ready(cx))?;
+        match socket.try_write(bytes) {
+            Ok(n) => drop(bytes.split_to(n)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Poll::Ready(Err(e)),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Ends the sending direction of a socket; one that is already gone has nothing to end.
+fn shutdown_write(socket: &TcpStream) {
+    let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+}

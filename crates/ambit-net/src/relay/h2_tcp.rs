@@ -1,0 +1,125 @@
+//! Socket to a stream of a tunnel and back.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use tokio::net::TcpStream;
+
+use super::{
+    Broken, Counters, Direction, SCRATCH_BYTES, TURN_UNITS, poll_write, shutdown_write, with_scratch,
+};
+
+/// Moves what can be moved now in both directions.
+pub(super) fn poll(
+    cx: &mut Context<'_>,
+    near: &TcpStream,
+    (send, recv): (&mut SendStream<Bytes>, &mut RecvStream),
+    (up, down): (&mut Direction, &mut Direction),
+    counters: &Counters,
+) -> Poll<Result<(), Broken>> {
+    let sending = to_tunnel(cx, near, send, up, counters)?;
+    let receiving = from_tunnel(cx, recv, near, down, counters)?;
+    if receiving.is_ready() && sending.is_pending() {
+        // Nothing is read from the tunnel any more, so only this tells of a peer that gave up.
+        match send.poll_reset(cx) {
+            // NO_ERROR after the peer's end means that it wants no more, not that data was lost (RFC 9113, 8.1).
+            Poll::Ready(Ok(h2::Reason::NO_ERROR)) => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Broken::Far)),
+            Poll::Pending => {}
+        }
+    }
+    match (sending, receiving) {
+        (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
+        (Poll::Ready(()) | Poll::Pending, Poll::Ready(()) | Poll::Pending) => Poll::Pending,
+    }
+}
+
+/// Reads from the socket only what flow control lets go, so that nothing queues here.
+fn to_tunnel(
+    cx: &mut Context<'_>,
+    near: &TcpStream,
+    send: &mut SendStream<Bytes>,
+    state: &mut Direction,
+    counters: &Counters,
+) -> Result<Poll<()>, Broken> {
+    for _ in 0..TURN_UNITS {
+        if matches!(state, Direction::Ended) {
+            return Ok(Poll::Ready(()));
+        }
+        let Poll::Ready(ready) = near.poll_read_ready(cx) else { return Ok(Poll::Pending) };
+        ready.map_err(|_| Broken::Near)?;
+        // Window is asked for only when there is something to send: idle streams must not hold any.
+        send.reserve_capacity(SCRATCH_BYTES);
+        let room = match send.capacity() {
+            0 => match send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(0))) => continue,
+                Poll::Ready(Some(Ok(room))) => room,
+                Poll::Ready(Some(Err(_)) | None) => return Err(Broken::Far),
+                Poll::Pending => return Ok(Poll::Pending),
+            },
+            room => room,
+        };
+        match read_unit(near, room) {
+            Ok(Some(unit)) => {
+                counters.received.fetch_add(unit.len() as u64, Ordering::Relaxed);
+                send.send_data(unit, false).map_err(|_| Broken::Far)?;
+            }
+            Ok(None) => {
+                send.send_data(Bytes::new(), true).map_err(|_| Broken::Far)?;
+                *state = Direction::Ended;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => send.reserve_capacity(0),
+            Err(_) => return Err(Broken::Near),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Ok(Poll::Pending)
+}
+
+/// At most `room` bytes of what has arrived; `None` at the end.
+fn read_unit(near: &TcpStream, room: usize) -> io::Result<Option<Bytes>> {
+    with_scratch(|scratch| {
+        let room = room.min(scratch.len());
+        let n = near.try_read(&mut scratch[..room])?;
+        Ok((n > 0).then(|| Bytes::copy_from_slice(&scratch[..n])))
+    })
+}
+
+fn from_tunnel(
+    cx: &mut Context<'_>,
+    recv: &mut RecvStream,
+    near: &TcpStream,
+    state: &mut Direction,
+    counters: &Counters,
+) -> Result<Poll<()>, Broken> {
+    for _ in 0..TURN_UNITS {
+        match state {
+            Direction::Ended => return Ok(Poll::Ready(())),
+            Direction::Holding(bytes) => {
+                let held = bytes.len();
+                let written = poll_write(cx, near, bytes);
+                let moved = held - bytes.len();
+                counters.sent.fetch_add(moved as u64, Ordering::Relaxed);
+                // The window opens again only for what the application has taken: end-to-end back-pressure.
+                recv.flow_control().release_capacity(moved).map_err(|_| Broken::Far)?;
+                let Poll::Ready(written) = written else { return Ok(Poll::Pending) };
+                written.map_err(|_| Broken::Near)?;
+                *state = Direction::Open;
+            }
+            Direction::Open => match recv.poll_data(cx) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Some(Ok(bytes))) => *state = Direction::Holding(bytes),
+                Poll::Ready(None) => {
+                    shutdown_write(near);
+                    *state = Direction::Ended;
+                }
+                Poll::Ready(Some(Err(_))) => return Err(Broken::Far),
+            },
+        }
+    }
+    cx.waker().wake_by_ref();
+    Ok(Poll::Pending)
+}

@@ -1,0 +1,319 @@
+//! Sockets inside a pod's namespace, with the options every one of them needs.
+//!
+//! A socket belongs to the namespace its thread is in when it is made; waiting for it may happen anywhere.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::linux::netns::{NetNs, NetNsError};
+use crate::linux::sockopt;
+
+/// Options of the sockets a proxy opens and accepts.
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    /// Packet mark that keeps our own packets from being captured again; 1337 in a pod's namespace.
+    pub mark: Option<u32>,
+    /// Keepalive of application-facing and outgoing sockets.
+    pub keepalive: Option<Keepalive>,
+    /// Whether `TCP_USER_TIMEOUT` follows the keepalive.
+    pub user_timeout: bool,
+    /// Connections that may wait to be accepted.
+    pub backlog: i32,
+    /// Congestion control asked for on application-facing sockets, where the kernel permits it.
+    ///
+    /// A local hop needs no bandwidth probing; bbr halves its throughput.
+    pub local_congestion: Option<&'static str>,
+}
+
+/// When a silent connection is probed and given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Keepalive {
+    /// Silence before the first probe; 180 s by default.
+    pub time: Duration,
+    /// Between probes; 180 s by default.
+    pub interval: Duration,
+    /// Probes before giving up; 9 by default.
+    pub retries: u32,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        let keepalive =
+            Keepalive { time: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 };
+        Self {
+            mark: None,
+            keepalive: Some(keepalive),
+            user_timeout: false,
+            backlog: 4096,
+            local_congestion: Some("cubic"),
+        }
+    }
+}
+
+/// Why a socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    /// The socket could not be made or set up.
+    #[error("opening a socket for {address}")]
+    Open {
+        /// Local or remote address.
+        address: SocketAddr,
+        /// The system's answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// The peer did not take the connection.
+    #[error("connecting to {address}")]
+    Connect {
+        /// The peer.
+        address: SocketAddr,
+        /// The system's answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// The peer did not answer in time.
+    #[error("no answer from {address} within {waited:?}")]
+    Timeout {
+        /// The peer.
+        address: SocketAddr,
+        /// How long we waited.
+        waited: Duration,
+    },
+}
+
+impl SocketError {
+    /// Whether the peer's machine answered that nothing listens there, or that it cannot be reached.
+    pub fn is_refusal(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+        match self {
+            Self::Connect { cause, .. } => {
+                matches!(
+                    cause.kind(),
+                    ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
+                )
+            }
+            Self::NetNs(_) | Self::Open { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// Whether this process has no descriptors left.
+    pub fn is_descriptor_shortage(&self) -> bool {
+        let codes = [Some(libc::EMFILE), Some(libc::ENFILE)];
+        match self {
+            Self::Open { cause, .. } => codes.contains(&cause.raw_os_error()),
+            Self::NetNs(_) | Self::Connect { .. } | Self::Timeout { .. } => false,
+        }
+    }
+
+    /// Whether no local port was left.
+    pub fn is_port_shortage(&self) -> bool {
+        match self {
+            Self::Open { cause, .. } | Self::Connect { cause, .. } => {
+                cause.kind() == io::ErrorKind::AddrNotAvailable
+            }
+            Self::NetNs(_) | Self::Timeout { .. } => false,
+        }
+    }
+}
+
+/// Opens sockets in one namespace.
+#[derive(Debug, Clone)]
+pub struct SocketFactory {
+    netns: Option<Arc<NetNs>>,
+    options: Arc<SocketOptions>,
+}
+
+impl SocketFactory {
+    /// Sockets of the given namespace; `None` is the process's own.
+    pub fn new(netns: Option<Arc<NetNs>>, options: Arc<SocketOptions>) -> Self {
+        Self { netns, options }
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &SocketOptions {
+        &self.options
+    }
+
+    /// The namespace, if it is not the process's own.
+    pub fn netns(&self) -> Option<&Arc<NetNs>> {
+        self.netns.as_ref()
+    }
+
+    /// Connects within `timeout`; `source` is used as local address even if it is not the machine's own.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        timeout: Duration,
+    ) -> Result<TcpStream, SocketError> {
+        let stream = self.within(|| begin_connect(address, source, &self.options))??;
+        match tokio::time::timeout(timeout, stream.writable()).await {
+            Err(_) => return Err(SocketError::Timeout { address, waited: timeout }),
+            Ok(Err(cause)) => return Err(SocketError::Connect { address, cause }),
+            Ok(Ok(())) => {}
+        }
+        match stream.take_error() {
+            Ok(None) => Ok(stream),
+            Ok(Some(cause)) | Err(cause) => Err(SocketError::Connect { address, cause }),
+        }
+    }
+
+    /// Listens on `address`; with `transparent`, sockets accepted may keep foreign addresses.
+    ///
+    /// # Errors
+    /// [`SocketError::Open`] if the port is taken or the kernel refuses an option.
+    pub fn listen(&self, address: SocketAddr, transparent: bool) -> Result<TcpListener, SocketError> {
+        self.within(|| listen(address, transparent, &self.options))?
+            .map_err(|cause| SocketError::Open { address, cause })
+    }
+
+    fn within<R>(&self, work: impl FnOnce() -> R) -> Result<R, NetNsError> {
+        match &self.netns {
+            Some(netns) => netns.run(work),
+            None => Ok(work()),
+        }
+    }
+}
+
+fn begin_connect(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    options: &SocketOptions,
+) -> Result<TcpStream, SocketError> {
+    let open = |cause| SocketError::Open { address, cause };
+    let socket = new_socket(address, options).map_err(open)?;
+    if let Some(source) = source {
+        bind_foreign(&socket, source).map_err(open)?;
+    }
+    match socket.connect(&SockAddr::from(address)) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(cause) => return Err(SocketError::Connect { address, cause }),
+    }
+    TcpStream::from_std(socket.into()).map_err(open)
+}
+
+fn new_socket(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    set_keepalive(&SockRef::from(&socket), options)?;
+    Ok(socket)
+}
+
+/// Binds to an address of somebody else, so that the application sees its real client.
+fn bind_foreign(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    match source {
+        IpAddr::V4(_) => {
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_freebind_v4(true)?;
+        }
+        IpAddr::V6(_) => {
+            sockopt::ipv6_transparent(socket)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))
+}
+
+fn set_keepalive(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
+    if let Some(keepalive) = options.keepalive {
+        let params = TcpKeepalive::new()
+            .with_time(keepalive.time)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.retries);
+        socket.set_tcp_keepalive(&params)?;
+        if options.user_timeout {
+            let total = keepalive.time + keepalive.interval * keepalive.retries;
+            socket.set_tcp_user_timeout(Some(total))?;
+        }
+    }
+    Ok(())
+}
+
+fn listen(address: SocketAddr, transparent: bool, options: &SocketOptions) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
+    }
+    if address.is_ipv6() {
+        // One listener serves both families; a pod without IPv4 or IPv6 loses nothing.
+        socket.set_only_v6(false)?;
+    }
+    if transparent {
+        socket.set_ip_transparent_v4(true).or_else(|e| if address.is_ipv6() { Ok(()) } else { Err(e) })?;
+        if address.is_ipv6() {
+            sockopt::ipv6_transparent(&socket)?;
+        }
+    }
+    // The successor of this process binds beside it, so that no connection is refused in between.
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(options.backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The wildcard address to listen on: both families where the namespace has IPv6, else IPv4.
+pub fn wildcard(ipv6: bool, port: u16) -> SocketAddr {
+    if ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() }
+}
+
+/// Prepares a socket accepted from an application or a peer.
+///
+/// # Errors
+/// The system's answer, when the socket is already gone.
+pub fn prepare_accepted(stream: &TcpStream, options: &SocketOptions, local: bool) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    set_keepalive(&socket, options)?;
+    if local {
+        prefer_congestion(stream, options);
+    }
+    Ok(())
+}
+
+/// Asks for the local congestion control; a kernel that does not permit it keeps its default.
+pub fn prefer_congestion(stream: &TcpStream, options: &SocketOptions) {
+    if let Some(name) = options.local_congestion {
+        let _ = SockRef::from(stream).set_tcp_congestion(name.as_bytes());
+    }
+}
+
+/// Makes the coming close of `stream` a reset instead of an orderly end.
+pub fn reset_on_close(stream: &TcpStream) {
+    // A socket that is already gone needs no reset.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Where the connection was going before it was redirected here; the local address if it was not.
+///
+/// # Errors
+/// The system's answer, when the socket is already gone.
+pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let redirected = match stream.local_addr()? {
+        local if local.ip().to_canonical().is_ipv4() => socket.original_dst_v4(),
+        _ => socket.original_dst_v6(),
+    };
+    let found = redirected.ok().and_then(|address| address.as_socket());
+    let address = match found {
+        Some(address) => address,
+        None => stream.local_addr()?,
+    };
+    Ok(ambit_types::canonical(address))
+}
