@@ -1,0 +1,263 @@
+//! Whether the facts of a connection agree with a rule: the only place where conditions are compared.
+//!
+//! Compares without building strings. A [`Recorder`] hears of every comparison; the one that ignores them all
+//! compiles to nothing and lets the evaluation stop at the first answer.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ambit_types::Identity;
+use ipnet::IpNet;
+
+use crate::decide::Facts;
+use crate::model::{Action, Clause, Match, Policy, Rule, ServiceAccount, StringMatch, Values};
+
+/// Something a condition compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Attribute {
+    /// Namespace of the peer's identity.
+    Namespace,
+    /// The peer's identity without `spiffe://`.
+    Principal,
+    /// The peer's namespace and service account, whatever its trust domain.
+    ServiceAccount,
+    /// The peer's address.
+    SourceIp,
+    /// The address connected to.
+    DestinationIp,
+    /// The port connected to.
+    DestinationPort,
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Namespace => "namespace",
+            Self::Principal => "principal",
+            Self::ServiceAccount => "service account",
+            Self::SourceIp => "source address",
+            Self::DestinationIp => "destination address",
+            Self::DestinationPort => "destination port",
+        })
+    }
+}
+
+/// What an evaluation compared, as it goes.
+pub(crate) trait Recorder {
+    /// Whether to go on comparing when the answer is already known.
+    const THOROUGH: bool;
+
+    /// The rules of a policy follow.
+    fn policy(&mut self, _policy: &Policy) {}
+
+    /// The clauses of a rule follow.
+    fn rule(&mut self, _rule: &Rule) {}
+
+    /// The rule just heard agrees or not.
+    fn rule_end(&mut self, _agrees: bool) {}
+
+    /// The matches of a clause follow.
+    fn clause(&mut self) {}
+
+    /// The conditions of a match follow.
+    fn alternative(&mut self) {}
+
+    /// One condition, whether it holds, and what it was compared with.
+    fn condition(
+        &mut self,
+        _attribute: Attribute,
+        _negated: bool,
+        _holds: bool,
+        _values: impl FnOnce() -> Vec<String>,
+    ) {
+    }
+}
+
+/// Hears nothing.
+pub(crate) struct Unrecorded;
+
+impl Recorder for Unrecorded {
+    const THOROUGH: bool = false;
+}
+
+/// The first rule of the policy that agrees with the facts.
+pub(crate) fn matching_rule<R: Recorder>(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    recorder: &mut R,
+) -> Option<usize> {
+    recorder.policy(policy);
+    let mut found = None;
+    for (index, rule) in policy.rules.iter().enumerate() {
+        recorder.rule(rule);
+        let agrees = rule_agrees(policy.action, rule, facts, recorder);
+        recorder.rule_end(agrees);
+        if agrees && found.is_none() {
+            found = Some(index);
+        }
+        if found.is_some() && !R::THOROUGH {
+            break;
+        }
+    }
+    found
+}
+
+fn rule_agrees<R: Recorder>(action: Action, rule: &Rule, facts: &Facts<'_>, recorder: &mut R) -> bool {
+    // Conditions that nobody here can evaluate agree where that refuses, and disagree where that permits.
+    let evaluable = match action {
+        Action::Deny => true,
+        Action::Allow => rule.unevaluable.is_empty(),
+    };
+    let mut agrees = evaluable;
+    for clause in &rule.clauses {
+        if !agrees && !R::THOROUGH {
+            return false;
+        }
+        agrees &= clause_agrees(clause, facts, recorder);
+    }
+    agrees
+}
+
+fn clause_agrees<R: Recorder>(clause: &Clause, facts: &Facts<'_>, recorder: &mut R) -> bool {
+    recorder.clause();
+    let mut agrees = clause.matches.is_empty();
+    for one in &clause.matches {
+        if agrees && !R::THOROUGH {
+            return true;
+        }
+        recorder.alternative();
+        agrees |= match_agrees(one, facts, recorder);
+    }
+    agrees
+}
+
+fn match_agrees<R: Recorder>(one: &Match, facts: &Facts<'_>, recorder: &mut R) -> bool {
+    use Attribute as A;
+    if names_nothing(one) {
+        return false;
+    }
+    let peer = facts.peer();
+    let namespace = peer.map_or("", |p| p.namespace());
+    let mut all = Conjunction { holds: true, recorder };
+    all.attribute(A::Namespace, &one.namespaces, |m| text_agrees(m, namespace));
+    all.attribute(A::Principal, &one.principals, |m| peer.is_some_and(|p| principal_agrees(m, p)));
+    all.attribute(A::ServiceAccount, &one.service_accounts, |s| {
+        peer.is_some_and(|p| *p.namespace() == s.namespace && *p.service_account() == s.name)
+    });
+    all.attribute(A::SourceIp, &one.source_ips, |range| contains(range, facts.source()));
+    all.attribute(A::DestinationIp, &one.destination_ips, |range| contains(range, facts.destination()));
+    all.attribute(A::DestinationPort, &one.destination_ports, |port| *port == facts.port());
+    all.holds
+}
+
+fn names_nothing(one: &Match) -> bool {
+    one.namespaces.is_empty()
+        && one.principals.is_empty()
+        && one.service_accounts.is_empty()
+        && one.source_ips.is_empty()
+        && one.destination_ips.is_empty()
+        && one.destination_ports.is_empty()
+}
+
+/// The attributes of one match, all of which have to agree.
+struct Conjunction<'r, R> {
+    holds: bool,
+    recorder: &'r mut R,
+}
+
+impl<R: Recorder> Conjunction<'_, R> {
+    fn attribute<T: fmt::Display>(
+        &mut self,
+        attribute: Attribute,
+        values: &Values<T>,
+        agrees: impl Fn(&T) -> bool,
+    ) {
+        if !self.holds && !R::THOROUGH {
+            return;
+        }
+        if !values.any.is_empty() {
+            let holds = values.any.iter().any(&agrees);
+            self.note(attribute, false, holds, &values.any);
+        }
+        if !values.none.is_empty() {
+            let holds = !values.none.iter().any(&agrees);
+            self.note(attribute, true, holds, &values.none);
+        }
+    }
+
+    fn note<T: fmt::Display>(&mut self, attribute: Attribute, negated: bool, holds: bool, values: &[T]) {
+        self.holds &= holds;
+        self.recorder.condition(attribute, negated, holds, || values.iter().map(T::to_string).collect());
+    }
+}
+
+fn contains(range: &IpNet, address: IpAddr) -> bool {
+    range.contains(&address)
+}
+
+fn text_agrees(wanted: &StringMatch, text: &str) -> bool {
+    match wanted {
+        StringMatch::Exact(exact) => **exact == *text,
+        StringMatch::Prefix(prefix) => text.starts_with(&**prefix),
+        StringMatch::Suffix(suffix) => text.ends_with(&**suffix),
+        StringMatch::Presence => !text.is_empty(),
+    }
+}
+
+/// Compares `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT` piece by piece, so that nothing is formatted per connection.
+fn principal_agrees(wanted: &StringMatch, peer: &Identity) -> bool {
+    let pieces = [peer.trust_domain().as_str(), "/ns/", peer.namespace(), "/sa/", peer.service_account()];
+    match wanted {
+        StringMatch::Exact(exact) => strip_all(exact, &pieces) == Some(""),
+        StringMatch::Prefix(prefix) => begins_with(&pieces, prefix),
+        StringMatch::Suffix(suffix) => ends_with(&pieces, suffix),
+        StringMatch::Presence => true,
+    }
+}
+
+fn strip_all<'t>(text: &'t str, pieces: &[&str]) -> Option<&'t str> {
+    pieces.iter().try_fold(text, |rest, piece| rest.strip_prefix(*piece))
+}
+
+fn begins_with(pieces: &[&str], prefix: &str) -> bool {
+    let mut rest = prefix.as_bytes();
+    for piece in pieces {
+        let shared = rest.len().min(piece.len());
+        if rest[..shared] != piece.as_bytes()[..shared] {
+            return false;
+        }
+        rest = &rest[shared..];
+    }
+    rest.is_empty()
+}
+
+fn ends_with(pieces: &[&str], suffix: &str) -> bool {
+    let mut rest = suffix.as_bytes();
+    for piece in pieces.iter().rev() {
+        let shared = rest.len().min(piece.len());
+        if rest[rest.len() - shared..] != piece.as_bytes()[piece.len() - shared..] {
+            return false;
+        }
+        rest = &rest[..rest.len() - shared];
+    }
+    rest.is_empty()
+}
+
+impl fmt::Display for StringMatch {
+    /// As people write it: `x`, `x*`, `*x`, `*`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => f.write_str(text),
+            Self::Prefix(text) => write!(f, "{text}*"),
+            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Presence => f.write_str("*"),
+        }
+    }
+}
+
+impl fmt::Display for ServiceAccount {
+    /// `NAMESPACE/NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
