@@ -6,3 +6,4 @@ pub mod linux;
 pub mod relay;
 pub mod seqpacket;
 pub mod socket;
+pub mod tls;

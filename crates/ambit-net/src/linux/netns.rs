@@ -143,6 +143,20 @@ impl NetNs {
         Self::open(&path)
     }
 
+    /// Makes a new namespace without a name; it goes away with this value and its clones.
+    ///
+    /// # Errors
+    /// [`NetNsError::Create`].
+    pub fn create_anonymous() -> Result<Self, NetNsError> {
+        let fail = |cause: io::Error| NetNsError::Create { name: "without a name".to_owned(), cause };
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| fail(e.into()))?;
+            Self::current()
+        })
+        .join()
+        .unwrap_or_else(|_| Err(fail(io::Error::other("the thread that makes the namespace panicked"))))
+    }
+
     /// Unbinds a named namespace; it goes away when its last user does. Missing names are not an error.
     ///
     /// # Errors

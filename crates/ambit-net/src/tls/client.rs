@@ -1,0 +1,73 @@
+//! Reaching a peer's TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_types::Identity;
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::verifier::{PeerVerifier, verified_identity};
+use super::{ALPN_H2, Credential, TlsError, provider, spiffe};
+
+/// Settings for the opening side of a tunnel: our certificate, no server name, no resumption.
+///
+/// # Errors
+/// The library's answer to an impossible combination.
+pub fn settings(key: &Arc<CertifiedKey>, verifier: PeerVerifier) -> Result<ClientConfig, rustls::Error> {
+    let mut settings = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
+    settings.alpn_protocols = vec![ALPN_H2.to_vec()];
+    settings.resumption = Resumption::disabled();
+    settings.enable_sni = false;
+    Ok(settings)
+}
+
+/// A peer that proved to be one of the expected.
+#[derive(Debug)]
+pub struct Connected {
+    /// The encrypted stream.
+    pub stream: TlsStream<TcpStream>,
+    /// Who the peer is.
+    pub peer: Identity,
+    /// Last second of the peer's certificate since 1970.
+    pub peer_not_after: u64,
+}
+
+/// Performs the handshake within `timeout`.
+///
+/// # Errors
+/// [`TlsError`].
+pub async fn connect(
+    credential: &Credential,
+    expected: &[Identity],
+    tcp: TcpStream,
+    peer: SocketAddr,
+    timeout: Duration,
+) -> Result<Connected, TlsError> {
+    let settings = credential.client_settings(expected).map_err(TlsError::Local)?;
+    // The name is never sent nor compared; the library only asks for one.
+    let handshake = TlsConnector::from(settings).connect(ServerName::from(peer.ip()), tcp);
+    let stream = tokio::time::timeout(timeout, handshake)
+        .await
+        .map_err(|_| TlsError::Timeout { peer, waited: timeout })?
+        .map_err(|cause| TlsError::Handshake { peer, cause })?;
+    let (_, connection) = stream.get_ref();
+    if connection.alpn_protocol() != Some(ALPN_H2) {
+        return Err(TlsError::Alpn { peer });
+    }
+    let certificates = connection.peer_certificates();
+    let identity = verified_identity(certificates).map_err(TlsError::Local)?;
+    let leaf = certificates.and_then(|c| c.first()).ok_or(TlsError::Local(rustls::Error::NoCertificatesPresented))?;
+    let (_, peer_not_after) = spiffe::validity(leaf).unwrap_or_default();
+    Ok(Connected { stream, peer: identity, peer_not_after })
+}

@@ -1,0 +1,168 @@
+//! What one identity proves itself with: its chain, its key, and the bundle it trusts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ambit_types::Identity;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+
+use super::verifier::PeerVerifier;
+use super::{client, server, spiffe};
+
+/// Why a certificate response cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// A part is no PEM or no certificate.
+    #[error("the {part} of the certificate response is not usable: {what}")]
+    Malformed {
+        /// Which part.
+        part: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The certificate is somebody else's.
+    #[error("the certificate is for {found}, we asked for {asked}")]
+    Identity {
+        /// What we asked for.
+        asked: Identity,
+        /// What came.
+        found: Identity,
+    },
+    /// The TLS library refuses the material.
+    #[error("building TLS settings of the certificate")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What a CA answers, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PemChain {
+    /// The certificate itself.
+    pub leaf: String,
+    /// Its issuers up to, not including, a root.
+    pub intermediates: Vec<String>,
+    /// The trust bundle: one or more certificates.
+    pub roots: String,
+}
+
+/// An identity's certificate, ready for both roles. Settings are built once (P2).
+pub struct Credential {
+    identity: Identity,
+    key: Arc<CertifiedKey>,
+    roots: Vec<CertificateDer<'static>>,
+    verifier: Arc<PeerVerifier>,
+    server: Arc<ServerConfig>,
+    not_before: u64,
+    not_after: u64,
+}
+
+impl fmt::Debug for Credential {
+    /// Never shows the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("identity", &self.identity)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credential {
+    /// Makes a credential of the CA's answer to a request for `asked` with the key in `key_der` (PKCS#8).
+    ///
+    /// # Errors
+    /// [`CredentialError`] if the answer is malformed or for somebody else.
+    pub fn new(asked: &Identity, chain: &PemChain, key_der: &[u8]) -> Result<Self, CredentialError> {
+        let issuers = chain.intermediates.iter().map(String::as_str);
+        let certificates = std::iter::once(chain.leaf.as_str())
+            .chain(issuers)
+            .map(|pem| one_certificate("chain", pem))
+            .collect::<Result<Vec<_>, _>>()?;
+        let roots = certificates_of("roots", &chain.roots)?;
+        Self::from_der(asked, certificates, roots, key_der)
+    }
+
+    /// Makes a credential of its parts in DER.
+    ///
+    /// # Errors
+    /// As [`Credential::new`].
+    pub fn from_der(
+        asked: &Identity,
+        chain: Vec<CertificateDer<'static>>,
+        roots: Vec<CertificateDer<'static>>,
+        key_der: &[u8],
+    ) -> Result<Self, CredentialError> {
+        let malformed = |part, what: String| CredentialError::Malformed { part, what };
+        let leaf = chain.first().ok_or_else(|| malformed("chain", "it is empty".to_owned()))?;
+        let found = spiffe::leaf_identity(leaf).map_err(|e| malformed("leaf", e.to_string()))?;
+        if found != *asked {
+            return Err(CredentialError::Identity { asked: asked.clone(), found });
+        }
+        let (not_before, not_after) = spiffe::validity(leaf).map_err(|e| malformed("leaf", e.to_string()))?;
+        let key = PrivateKeyDer::try_from(key_der).map_err(|e| malformed("key", e.to_owned()))?;
+        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&key)?));
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            store.add(root.clone())?;
+        }
+        let verifier = Arc::new(PeerVerifier::new(Arc::new(store), found.trust_domain().clone())?);
+        let server = Arc::new(server::settings(&key, verifier.clone())?);
+        Ok(Self { identity: found, key, roots, verifier, server, not_before, not_after })
+    }
+
+    /// Who it stands for.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// First second of validity since 1970.
+    pub fn not_before(&self) -> u64 {
+        self.not_before
+    }
+
+    /// Last second of validity since 1970.
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
+    /// Leaf and intermediates.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
+    /// The trust bundle that came with it.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// TLS settings to accept peers with.
+    pub fn server_settings(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+
+    /// TLS settings to reach a peer that must be one of `expected`.
+    ///
+    /// # Errors
+    /// The library's answer; none is known for a credential that was built.
+    pub fn client_settings(&self, expected: &[Identity]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+        client::settings(&self.key, self.verifier.expecting(expected.to_vec())).map(Arc::new)
+    }
+}
+
+fn one_certificate(part: &'static str, pem: &str) -> Result<CertificateDer<'static>, CredentialError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| CredentialError::Malformed { part, what: e.to_string() })
+}
+
+fn certificates_of(part: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| CredentialError::Malformed { part, what: e.to_string() })?;
+    if all.is_empty() {
+        return Err(CredentialError::Malformed { part, what: "no certificate in it".to_owned() });
+    }
+    Ok(all)
+}

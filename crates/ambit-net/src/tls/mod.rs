@@ -1,0 +1,46 @@
+//! TLS 1.3 between proxies: SPIFFE certificates on both sides, post-quantum key exchange first.
+//!
+//! No resumption, no early data, no server names: who a peer is stands in its certificate and nowhere else.
+
+pub mod client;
+pub mod credential;
+pub mod csr;
+pub mod error;
+pub mod rotation;
+pub mod server;
+pub mod spiffe;
+pub mod store;
+pub mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+
+pub use credential::Credential;
+pub use error::{PeerRefused, TlsError};
+
+/// ALPN protocol of a tunnel.
+pub const ALPN_H2: &[u8] = b"h2";
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let provider = CryptoProvider {
+        cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..default_provider()
+    };
+    Arc::new(provider)
+});
+
+/// The algorithms of every tunnel: AES-GCM, X25519MLKEM768 before X25519.
+pub fn provider() -> Arc<CryptoProvider> {
+    PROVIDER.clone()
+}
