@@ -89,6 +89,13 @@ impl Tunnels {
         self.open.push(Tunnel { id, streams: 1, streams_max, leaving: false, idle_since: None });
     }
 
+    /// Applies the peer's present limit to tunnel `id`; `false` if the slot just taken is beyond it.
+    pub fn limit(&mut self, id: u64, peer_max: u32, limits: &Limits) -> bool {
+        let Some(tunnel) = self.open.iter_mut().find(|t| t.id == id) else { return false };
+        tunnel.streams_max = limits.streams_per_tunnel.min(peer_max).max(1);
+        tunnel.streams <= tunnel.streams_max
+    }
+
     /// Opening a tunnel failed.
     pub fn failed(&mut self) {
         self.opening = self.opening.saturating_sub(1);

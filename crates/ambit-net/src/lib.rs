@@ -3,7 +3,9 @@
 //! This crate carries out plans; it does not know why. It never reads policy, routes or workload state.
 
 pub mod linux;
+pub mod pool_driver;
 pub mod relay;
 pub mod seqpacket;
 pub mod socket;
 pub mod tls;
+pub mod tunnel;

@@ -67,7 +67,9 @@ pub async fn connect(
     }
     let certificates = connection.peer_certificates();
     let identity = verified_identity(certificates).map_err(TlsError::Local)?;
-    let leaf = certificates.and_then(|c| c.first()).ok_or(TlsError::Local(rustls::Error::NoCertificatesPresented))?;
+    let leaf = certificates
+        .and_then(|c| c.first())
+        .ok_or(TlsError::Local(rustls::Error::NoCertificatesPresented))?;
     let (_, peer_not_after) = spiffe::validity(leaf).unwrap_or_default();
     Ok(Connected { stream, peer: identity, peer_not_after })
 }

@@ -29,12 +29,7 @@ pub const ALPN_H2: &[u8] = b"h2";
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     let provider = CryptoProvider {
         cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
         ..default_provider()
     };
     Arc::new(provider)

@@ -62,7 +62,9 @@ pub async fn accept(
     }
     let certificates = connection.peer_certificates();
     let identity = verified_identity(certificates).map_err(TlsError::Local)?;
-    let leaf = certificates.and_then(|c| c.first()).ok_or(TlsError::Local(rustls::Error::NoCertificatesPresented))?;
+    let leaf = certificates
+        .and_then(|c| c.first())
+        .ok_or(TlsError::Local(rustls::Error::NoCertificatesPresented))?;
     let (_, peer_not_after) = spiffe::validity(leaf).unwrap_or_default();
     Ok(Accepted { stream, peer: identity, peer_not_after })
 }

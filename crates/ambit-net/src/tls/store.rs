@@ -143,8 +143,10 @@ impl CertificateStore {
             entry.wanted.notify_one();
         }
         let mut changes = entry.state.subscribe();
-        let answered =
-            |state: &State| valid(state).is_some() || state.failure.as_ref().is_some_and(|(at, _)| *at >= asked || !stale(state));
+        let answered = |state: &State| {
+            valid(state).is_some()
+                || state.failure.as_ref().is_some_and(|(at, _)| *at >= asked || !stale(state))
+        };
         // The sender lives in the entry that we hold, so only the time can run out.
         let _ = tokio::time::timeout(CALLER_TIMEOUT, changes.wait_for(answered)).await;
         let state = entry.state.borrow();
@@ -242,7 +244,8 @@ fn valid(state: &State) -> Option<Arc<Credential>> {
 }
 
 fn unavailable(identity: &Identity, state: &State) -> CertificateError {
-    let what = state.failure.as_ref().map_or_else(|| "the CA has not answered yet".to_owned(), |(_, w)| w.clone());
+    let what =
+        state.failure.as_ref().map_or_else(|| "the CA has not answered yet".to_owned(), |(_, w)| w.clone());
     let identity = identity.clone();
     match &state.credential {
         Some(old) => {

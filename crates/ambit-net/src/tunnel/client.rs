@@ -1,0 +1,277 @@
+//! The opening side of a tunnel.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ambit_runtime::tasks;
+use ambit_types::{Identity, Reason};
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tracing::debug;
+
+use super::keepalive::{Heard, until_silent};
+use super::{RESET_MEMORY, RESET_STREAMS_MAX, TunnelSettings};
+use crate::socket::SocketError;
+use crate::tls::{TlsError, client::Connected, store::CertificateError};
+
+/// Why a tunnel, or a stream on it, could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// TCP did not come about.
+    #[error("{0}; nothing was sent")]
+    Connect(#[source] Arc<SocketError>),
+    /// TLS did not come about.
+    #[error("{0}")]
+    Tls(#[source] Arc<TlsError>),
+    /// There is no certificate to show.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// HTTP/2 failed.
+    #[error("HTTP/2 with {peer} failed")]
+    Http2 {
+        /// The peer.
+        peer: SocketAddr,
+        /// The cause.
+        #[source]
+        cause: Arc<h2::Error>,
+    },
+    /// The peer did not answer in time.
+    #[error("{peer} did not answer the tunnel request in time")]
+    Timeout {
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// The peer refused the tunnel.
+    #[error("{peer} refused the tunnel with status {status} ({reason})")]
+    Refused {
+        /// The peer.
+        peer: SocketAddr,
+        /// Its status.
+        status: StatusCode,
+        /// Its reason, or what the status means.
+        reason: Reason,
+    },
+    /// The tunnel closed before it could be used.
+    #[error("the tunnel to {peer} closed before it could be used")]
+    Closed {
+        /// The peer.
+        peer: SocketAddr,
+    },
+}
+
+impl TunnelError {
+    /// The code of this failure.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Connect(cause) if cause.is_refusal() => Reason::ConnectRefused,
+            Self::Connect(cause) if cause.is_descriptor_shortage() => Reason::FdExhausted,
+            Self::Connect(cause) if cause.is_port_shortage() => Reason::PortsExhausted,
+            Self::Connect(_) => Reason::ConnectTimeout,
+            Self::Tls(cause) => cause.reason(),
+            Self::Certificate(cause) => cause.reason(),
+            Self::Http2 { .. } => Reason::TunnelProtocol,
+            Self::Timeout { .. } | Self::Closed { .. } => Reason::PeerSilent,
+            Self::Refused { reason, .. } => *reason,
+        }
+    }
+
+    /// Whether no byte of the application can have reached anybody, so that another endpoint may be tried.
+    pub fn is_before_any_byte(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::Tls(_)
+            | Self::Closed { .. }
+            | Self::Http2 { .. }
+            | Self::Timeout { .. } => true,
+            // A refusal by policy is an answer, not an outage; a dead application behind the peer is one.
+            Self::Refused { reason, .. } => matches!(
+                reason,
+                Reason::ConnectRefused
+                    | Reason::ConnectTimeout
+                    | Reason::Draining
+                    | Reason::AuthorityNotOwned
+            ),
+            Self::Certificate(_) => false,
+        }
+    }
+
+    /// Whether the tunnel itself is unusable, as opposed to one answer on it.
+    pub fn is_of_the_tunnel(&self) -> bool {
+        !matches!(self, Self::Refused { .. })
+    }
+}
+
+/// An open tunnel; cheap to clone, closed when the last clone and stream are gone.
+#[derive(Clone)]
+pub struct Tunnel {
+    requests: SendRequest<Bytes>,
+    peer: SocketAddr,
+    identity: Identity,
+    usable_until: u64,
+    closed: watch::Receiver<bool>,
+    heard: Heard,
+}
+
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("peer", &self.peer)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stream whose CONNECT was answered with 200.
+#[derive(Debug)]
+pub struct Opened {
+    /// Towards the peer.
+    pub send: SendStream<Bytes>,
+    /// From the peer.
+    pub recv: RecvStream,
+    /// The answer's head.
+    pub response: Response<()>,
+}
+
+/// Performs the HTTP/2 handshake and starts the tunnel's task.
+///
+/// `own_not_after` is the end of our own certificate, in seconds since 1970.
+///
+/// # Errors
+/// [`TunnelError::Http2`] or [`TunnelError::Timeout`].
+pub async fn open(
+    connected: Connected,
+    peer: SocketAddr,
+    own_not_after: u64,
+    settings: Arc<TunnelSettings>,
+) -> Result<Tunnel, TunnelError> {
+    let usable_until = own_not_after.min(connected.peer_not_after);
+    let handshake = builder(&settings).handshake::<_, Bytes>(connected.stream);
+    let (requests, connection) = tokio::time::timeout(settings.handshake_timeout, handshake)
+        .await
+        .map_err(|_| TunnelError::Timeout { peer })?
+        .map_err(|cause| TunnelError::Http2 { peer, cause: Arc::new(cause) })?;
+    let (gone, closed) = watch::channel(false);
+    let heard = Heard::default();
+    tasks::spawn("tunnel-client", drive(connection, gone, heard.clone(), peer, settings));
+    Ok(Tunnel { requests, peer, identity: connected.peer, usable_until, closed, heard })
+}
+
+fn builder(settings: &TunnelSettings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.frame_bytes_max)
+        .max_header_list_size(16 << 10)
+        .max_send_buffer_size(settings.send_buffer)
+        .initial_max_send_streams(100)
+        .max_concurrent_reset_streams(RESET_MEMORY)
+        .max_local_error_reset_streams(Some(RESET_STREAMS_MAX))
+        .header_table_size(0)
+        .enable_push(false);
+    builder
+}
+
+async fn drive<S>(
+    mut connection: Connection<S, Bytes>,
+    gone: watch::Sender<bool>,
+    heard: Heard,
+    peer: SocketAddr,
+    settings: Arc<TunnelSettings>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let silent = connection.ping_pong().map(|pings| until_silent(pings, heard, &settings));
+    tokio::select! {
+        outcome = connection => {
+            if let Err(error) = outcome {
+                debug!(%peer, %error, "a tunnel ended");
+            }
+        }
+        () = async { match silent { Some(silent) => silent.await, None => std::future::pending().await } } => {
+            debug!(%peer, code = Reason::PeerSilent.code(), "a tunnel's peer fell silent");
+        }
+    }
+    // Receivers may all be gone already; then nobody has to be told.
+    let _ = gone.send(true);
+}
+
+impl Tunnel {
+    /// Who is at the other end.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Streams the peer lets us have at once.
+    pub fn streams_max(&self) -> u32 {
+        u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether new streams may still be opened at `now` (seconds since 1970).
+    pub fn is_usable(&self, now: u64) -> bool {
+        !*self.closed.borrow() && now < self.usable_until
+    }
+
+    /// Resolves when the tunnel is closed; does not keep it open.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closed = self.closed.clone();
+        async move {
+            // A sender that is gone without a word has closed as well.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    }
+
+    /// Counts a sign of life of the peer.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Opens a stream and waits for its answer.
+    ///
+    /// # Errors
+    /// [`TunnelError`].
+    pub fn connect(
+        &self,
+        request: Request<()>,
+        settings: &TunnelSettings,
+    ) -> impl Future<Output = Result<Opened, TunnelError>> + Send + use<> {
+        let (requests, peer, heard, wait) =
+            (self.requests.clone(), self.peer, self.heard.clone(), settings.connect_timeout);
+        async move {
+            let opened = tokio::time::timeout(wait, ask(requests, request, peer));
+            let opened = opened.await.map_err(|_| TunnelError::Timeout { peer })??;
+            heard.note();
+            Ok(opened)
+        }
+    }
+}
+
+async fn ask(
+    requests: SendRequest<Bytes>,
+    request: Request<()>,
+    peer: SocketAddr,
+) -> Result<Opened, TunnelError> {
+    let http2 = |cause: h2::Error| {
+        if cause.is_go_away() || cause.is_io() {
+            TunnelError::Closed { peer }
+        } else {
+            TunnelError::Http2 { peer, cause: Arc::new(cause) }
+        }
+    };
+    let mut requests = requests.ready().await.map_err(http2)?;
+    let (answer, send) = requests.send_request(request, false).map_err(http2)?;
+    drop(requests);
+    let (parts, recv) = answer.await.map_err(http2)?.into_parts();
+    let response = Response::from_parts(parts, ());
+    if response.status() != StatusCode::OK {
+        let reason = ambit_hbone::response::reason_of(&response);
+        return Err(TunnelError::Refused { peer, status: response.status(), reason });
+    }
+    Ok(Opened { send, recv, response })
+}

@@ -1,0 +1,1 @@
+//! Tunnels over loopback are tested with real certificates in the workspace tests.
