@@ -3,5 +3,6 @@
 //!
 //! It changes nothing outside the namespaces of enrolled pods, ends no TLS and reads nothing that a remote peer sent.
 
+pub mod datapath;
 pub mod enrolment;
 pub mod rules;
