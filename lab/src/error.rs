@@ -83,6 +83,14 @@ pub enum LabError {
     /// Something was asked that the lab cannot do as asked.
     #[error("{0}")]
     Usage(String),
+    /// The daemon said no, in its own words.
+    #[error("{message}")]
+    Refused {
+        /// The command's exit code.
+        exit_code: i32,
+        /// What it said.
+        message: String,
+    },
     /// The manifests are wrong; every problem on a line of its own.
     #[error("{}", .0.join("\n"))]
     Manifest(Vec<String>),
@@ -101,5 +109,37 @@ impl LabError {
     pub fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |cause| Self::File { doing, path, cause }
+    }
+
+    /// The command's exit code, by the list every Ambit command follows.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Usage(_) | Self::Name(_) => 64,
+            Self::Manifest(_) => 65,
+            Self::NotUp(_) | Self::DaemonGone { .. } => 69,
+            Self::Refused { exit_code, .. } => *exit_code,
+            Self::AlreadyUp(_)
+            | Self::NetNs(_)
+            | Self::Link { .. }
+            | Self::File { .. }
+            | Self::Start { .. }
+            | Self::ProgramMissing { .. }
+            | Self::Tool { .. }
+            | Self::NotInForce { .. } => 1,
+        }
+    }
+
+    /// The message with everything that caused it, each cause after a colon.
+    pub fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            let inner_text = inner.to_string();
+            if !text.ends_with(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
+            cause = inner.source();
+        }
+        text
     }
 }

@@ -6,12 +6,19 @@
 
 pub mod address;
 pub mod cleanup;
+pub mod config;
+pub mod control;
 pub mod error;
+pub mod exec;
+pub mod fault;
 pub mod link;
 pub mod name;
 pub mod paths;
+pub mod pod;
 pub mod process;
+pub mod programs;
 pub mod runner;
+pub mod tool;
 pub mod topology;
 
 pub use error::LabError;

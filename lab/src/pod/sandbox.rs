@@ -1,0 +1,141 @@
+//! A pod's namespace, its link, and the files bound over the machine's own: made and removed as one.
+//!
+//! Blocking calls; run them away from the daemon's loop.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fs, io};
+
+use ambit_net::linux::netns::{NETNS_DIR, NetNs};
+
+use crate::address::{self, Families};
+use crate::error::LabError;
+use crate::link::Place;
+use crate::name::LabName;
+use crate::paths::RunDir;
+use crate::pod::plan::PodPlan;
+use crate::process::Container;
+use crate::topology::{self, Node};
+
+/// The DNS suffix of the cluster.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// Where pods of one node are made.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The lab.
+    pub lab: LabName,
+    /// Its files.
+    pub run: RunDir,
+    /// Address families in use.
+    pub families: Families,
+    /// The node.
+    pub node: Node,
+    /// The node's namespace.
+    pub place: Arc<Place>,
+}
+
+/// A pod's namespace and files, in existence.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The pod's network namespace; its node's for a pod in the host network.
+    pub netns: NetNs,
+    /// What its containers see of their own.
+    pub container: Container,
+}
+
+/// Makes namespace, link, addresses and files of a pod.
+///
+/// # Errors
+/// If a pod with the same namespace file exists, or the system refuses; what was made is removed again.
+pub fn create(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
+    create_parts(site, plan).inspect_err(|_| {
+        if let Err(e) = remove(site, plan) {
+            tracing::warn!(pod = plan.name, error = %e.full(), "removing a pod that could not be made");
+        }
+    })
+}
+
+fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
+    let netns = if plan.host_network {
+        site.place.netns.try_clone().map_err(LabError::file("opening namespace", site.place.name.clone()))?
+    } else {
+        let who = (plan.namespace.as_str(), plan.name.as_str());
+        topology::create_pod(&site.lab, &site.place, &site.node, who, &plan.addresses, site.families)?.netns
+    };
+    let directory = site.run.pods().join(&plan.uid);
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(&directory)
+        .map_err(LabError::file("making directory", directory.clone()))?;
+    let mut binds = Vec::new();
+    for (name, target, text) in files(site.families, plan) {
+        let from = directory.join(name);
+        fs::write(&from, text).map_err(LabError::file("writing", from.clone()))?;
+        match fs::canonicalize(target) {
+            Ok(to) => binds.push((from, to)),
+            Err(e) => tracing::warn!(file = target, error = %e, "the machine has no such file to bind a pod's own over"),
+        }
+    }
+    link_sandbox(site, plan)?;
+    Ok(Sandbox { netns, container: Container { hostname: plan.name.clone(), binds } })
+}
+
+/// Removes namespace, link and files of a pod; missing parts are no error.
+///
+/// # Errors
+/// If the system refuses.
+pub fn remove(site: &Site, plan: &PodPlan) -> Result<(), LabError> {
+    let link = site.run.sandboxes().join(&plan.uid);
+    gone_is_fine(fs::remove_file(&link)).map_err(LabError::file("removing", link))?;
+    if !plan.host_network {
+        topology::remove_pod(&site.lab, &site.place, &plan.namespace, &plan.name)?;
+    }
+    let directory = site.run.pods().join(&plan.uid);
+    gone_is_fine(fs::remove_dir_all(&directory)).map_err(LabError::file("removing", directory))
+}
+
+fn link_sandbox(site: &Site, plan: &PodPlan) -> Result<(), LabError> {
+    if plan.host_network {
+        return Ok(());
+    }
+    let target = PathBuf::from(NETNS_DIR).join(site.lab.pod(&plan.namespace, &plan.name));
+    let link = site.run.sandboxes().join(&plan.uid);
+    symlink(&target, &link).map_err(LabError::file("linking the pod's namespace at", link))
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Name, place and text of the files a pod has of its own.
+fn files(families: Families, plan: &PodPlan) -> [(&'static str, &'static str, String); 2] {
+    [
+        ("resolv.conf", "/etc/resolv.conf", resolv_conf(&address::dns(families), &plan.namespace)),
+        ("hosts", "/etc/hosts", hosts(&plan.addresses, &plan.name)),
+    ]
+}
+
+fn resolv_conf(servers: &[IpAddr], namespace: &str) -> String {
+    let mut text = String::new();
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    let _ = writeln!(text, "search {namespace}.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}");
+    let _ = writeln!(text, "options ndots:5");
+    text
+}
+
+fn hosts(addresses: &[IpAddr], pod: &str) -> String {
+    let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+    for address in addresses {
+        let _ = writeln!(text, "{address} {pod}");
+    }
+    text
+}

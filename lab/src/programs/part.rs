@@ -1,0 +1,357 @@
+//! The task of one program: commands in order, restarts with a growing pause, graceful replacement.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_net::linux::netns::NetNs;
+use ambit_runtime::{admin, clock, tasks};
+use nix::sys::signal::Signal;
+use tokio::sync::{mpsc, watch};
+
+use super::spec::{self, Spec, Target};
+use super::{Command, Home, PartState, Told};
+use crate::error::LabError;
+use crate::process::{self, Exit, Launch, MEMBER_ENV, Running, Signaller};
+
+/// How long a program may take from its start to its first readiness.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two questions for readiness.
+const READY_AGAIN: Duration = Duration::from_millis(20);
+/// Time between SIGTERM and SIGKILL when a program is stopped by command.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Time between SIGTERM and SIGKILL when the lab goes down.
+const END_GRACE: Duration = Duration::from_millis(500);
+/// First pause before a program that keeps ending is started again; the very first time there is none.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
+/// Longest such pause.
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+/// A program that ran this long is started again without a pause.
+const RAN_WELL: Duration = Duration::from_secs(10);
+
+/// Starts the task; it ends with its last command sender.
+pub(super) fn begin(
+    home: Arc<Home>,
+    target: Target,
+    inbox: mpsc::Receiver<Told>,
+    state: watch::Sender<PartState>,
+) {
+    let keeper = Keeper {
+        home,
+        target,
+        state,
+        current: None,
+        draining: Vec::new(),
+        instance: 0,
+        pause: Duration::ZERO,
+        start_at: None,
+    };
+    tasks::spawn("program", keeper.run(inbox));
+}
+
+struct Current {
+    running: Running,
+    admin: std::path::PathBuf,
+    since: Instant,
+}
+
+struct Keeper {
+    home: Arc<Home>,
+    target: Target,
+    state: watch::Sender<PartState>,
+    current: Option<Current>,
+    draining: Vec<Signaller>,
+    instance: u64,
+    pause: Duration,
+    start_at: Option<Instant>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Told>) {
+        loop {
+            tokio::select! {
+                told = inbox.recv() => {
+                    let Some((command, reply)) = told else { return };
+                    let result = self.obey(command).await;
+                    // Whoever asked may have left; the command was carried out all the same.
+                    let _ = reply.send(result);
+                }
+                exit = ended(&mut self.current) => self.after_end(exit),
+                () = until(self.start_at) => self.start_again(),
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), LabError> {
+        match command {
+            Command::Start => {
+                self.state.send_modify(|s| s.wanted = true);
+                self.pause = Duration::ZERO;
+                if self.current.is_none() {
+                    self.launch_alone()?;
+                }
+                self.wait_ready().await
+            }
+            Command::Stop => {
+                self.stop(STOP_GRACE).await;
+                Ok(())
+            }
+            Command::Restart if matches!(self.target, Target::Ztunnel(_)) && self.current.is_some() => {
+                self.replace().await
+            }
+            Command::Restart => {
+                self.stop(STOP_GRACE).await;
+                self.state.send_modify(|s| s.wanted = true);
+                self.launch_alone()?;
+                self.wait_ready().await
+            }
+            Command::Kill => self.kill().await,
+            Command::End => {
+                self.stop(END_GRACE).await;
+                for old in self.draining.drain(..) {
+                    signal(&self.target, &old, Signal::SIGKILL);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the program as the only instance, known by its usual names at once.
+    fn launch_alone(&mut self) -> Result<(), LabError> {
+        self.launch()?;
+        match &self.current {
+            Some(current) => self.point_at(&current.admin),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the program; it is not ready yet.
+    fn launch(&mut self) -> Result<(), LabError> {
+        self.instance += 1;
+        self.start_at = None;
+        let (spec, netns) = self.spec()?;
+        let path = self.target.log(&self.home.run);
+        let open = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        let log = open.map_err(LabError::file("opening log", path))?;
+        let mut argv = vec![self.home.binaries.join(spec.program).to_string_lossy().into_owned()];
+        argv.extend(spec.args);
+        let mut env = spec.env;
+        env.push((MEMBER_ENV.to_owned(), self.home.lab.to_string()));
+        let runner = self.home.runner.clone();
+        let launch = Launch { runner, argv, env, directory: "/".into(), netns, container: None, log };
+        let running = tokio::task::block_in_place(|| process::start(launch))?;
+        tracing::info!(part = %self.target, pid = running.pid, "started");
+        let pid = running.pid;
+        self.current = Some(Current { running, admin: spec.admin, since: clock::monotonic() });
+        self.state.send_modify(|s| (s.pid, s.ready) = (Some(pid), false));
+        Ok(())
+    }
+
+    fn spec(&self) -> Result<(Spec, NetNs), LabError> {
+        let home = &self.home;
+        let unknown = || LabError::Usage(format!("{} is no program of this lab", self.target));
+        let (spec, place) = match &self.target {
+            Target::Istiod => (spec::istiod(&home.config, &home.run), &home.fabric),
+            Target::Cni(node) => {
+                let (node, place) = home.nodes.get(node).ok_or_else(unknown)?;
+                (spec::cni(&home.config, &home.run, node), place)
+            }
+            Target::Ztunnel(node) => {
+                let (node, place) = home.nodes.get(node).ok_or_else(unknown)?;
+                (spec::ztunnel(&home.config, &home.run, node, self.instance), place)
+            }
+            Target::Pod { .. } | Target::Waypoint { .. } => return Err(unknown()),
+        };
+        let netns = place.netns.try_clone().map_err(LabError::file("opening namespace", place.name.clone()))?;
+        Ok((spec, netns))
+    }
+
+    /// Waits until the current instance is ready; an instance that ends instead is an error.
+    async fn wait_ready(&mut self) -> Result<(), LabError> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let admin = current.admin.clone();
+        let outcome = tokio::select! {
+            ready = tokio::time::timeout(READY_PATIENCE, ready(&admin)) => ready.is_ok(),
+            exit = &mut current.running.ended => {
+                let code = exit.map_or(255, |Exit { code }| code);
+                self.after_end(code);
+                return Err(self.not_ready(&format!("it ended with exit code {code}")));
+            }
+        };
+        if !outcome {
+            return Err(self.not_ready(&format!("{} does not answer 200", admin.display())));
+        }
+        self.state.send_modify(|s| s.ready = true);
+        Ok(())
+    }
+
+    fn not_ready(&self, why: &str) -> LabError {
+        let (target, lab, log) = (&self.target, &self.home.lab, self.target.log(&self.home.run));
+        let tail = tail(&log);
+        let waited = READY_PATIENCE.as_secs();
+        LabError::Usage(format!(
+            "{target} is not ready after up to {waited} s: {why}; its last lines:\n{tail}\nmore: ambit lab logs --name {lab} {target}"
+        ))
+    }
+
+    /// Moves the well-known name of the admin socket to the instance that now counts.
+    fn point_at(&self, admin: &Path) -> Result<(), LabError> {
+        let Target::Ztunnel(node) = &self.target else { return Ok(()) };
+        let own = self.home.run.node(node);
+        let (link, fresh) = (own.join("ztunnel-admin.sock"), own.join("ztunnel-admin.sock.new"));
+        let moved = remove_if_there(&fresh)
+            .and_then(|()| symlink(admin.file_name().unwrap_or(admin.as_os_str()), &fresh))
+            .and_then(|()| fs::rename(&fresh, &link));
+        moved.map_err(LabError::file("linking the admin socket at", link))
+    }
+
+    /// Starts a second instance beside the first, waits for it, then lets the first one drain.
+    async fn replace(&mut self) -> Result<(), LabError> {
+        let old = self.current.take();
+        let back = |keeper: &mut Self, old: Option<Current>| {
+            if let Some(failed) = keeper.current.take() {
+                signal(&keeper.target, &failed.running.signaller(), Signal::SIGKILL);
+            }
+            let pid = old.as_ref().map(|c| c.running.pid);
+            keeper.current = old;
+            keeper.start_at = None;
+            keeper.state.send_modify(|s| (s.pid, s.ready) = (pid, pid.is_some()));
+        };
+        let begun = match self.launch() {
+            Ok(()) => self.wait_ready().await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = begun {
+            back(self, old);
+            return Err(e);
+        }
+        if let Some(current) = &self.current {
+            self.point_at(&current.admin)?;
+        }
+        if let Some(old) = old {
+            self.drain(old);
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, old: Current) {
+        let (pid, signaller) = (old.running.pid, old.running.signaller());
+        signal(&self.target, &signaller, Signal::SIGTERM);
+        self.draining.push(signaller);
+        self.state.send_modify(|s| s.draining.push(pid));
+        let state = self.state.clone();
+        tasks::spawn("drained program", async move {
+            let _ = old.running.ended.await;
+            let _ = remove_if_there(&old.admin);
+            state.send_modify(|s| s.draining.retain(|p| *p != pid));
+        });
+    }
+
+    /// Ends the current instance and keeps it ended.
+    async fn stop(&mut self, grace: Duration) {
+        self.start_at = None;
+        self.state.send_modify(|s| s.wanted = false);
+        let Some(mut current) = self.current.take() else { return };
+        let signaller = current.running.signaller();
+        signal(&self.target, &signaller, Signal::SIGTERM);
+        let mut exit = tokio::time::timeout(grace, &mut current.running.ended).await;
+        if exit.is_err() {
+            signal(&self.target, &signaller, Signal::SIGKILL);
+            exit = Ok(current.running.ended.await);
+        }
+        let code = exit.ok().and_then(Result::ok).map(|e| e.code);
+        self.state.send_modify(|s| (s.pid, s.ready, s.last_code) = (None, false, code));
+    }
+
+    async fn kill(&mut self) -> Result<(), LabError> {
+        let Some(current) = &mut self.current else {
+            return Err(LabError::Usage(format!("{} does not run; start it with: ambit lab start {0}", self.target)));
+        };
+        signal(&self.target, &current.running.signaller(), Signal::SIGKILL);
+        let code = (&mut current.running.ended).await.map_or(255, |Exit { code }| code);
+        self.after_end(code);
+        Ok(())
+    }
+
+    fn after_end(&mut self, code: i32) {
+        let ran = self.current.take().map(|c| clock::monotonic() - c.since).unwrap_or_default();
+        self.pause = if ran >= RAN_WELL { Duration::ZERO } else { self.pause };
+        let wanted = self.state.borrow().wanted;
+        self.state.send_modify(|s| (s.pid, s.ready, s.last_code) = (None, false, Some(code)));
+        if wanted {
+            self.start_at = Some(clock::monotonic() + self.pause);
+            tracing::warn!(part = %self.target, code, again_in = ?self.pause, "ended; starting it again");
+            self.pause = (self.pause * 2).clamp(BACK_OFF_FIRST, BACK_OFF_MAX);
+        }
+    }
+
+    /// Starts it again unasked; nothing waits for its readiness, so that commands are still obeyed.
+    fn start_again(&mut self) {
+        self.state.send_modify(|s| s.restarts += 1);
+        if let Err(e) = self.launch_alone() {
+            tracing::warn!(part = %self.target, error = e.full(), "starting it again");
+            self.start_at = Some(clock::monotonic() + self.pause.max(BACK_OFF_FIRST));
+            return;
+        }
+        let Some(current) = &self.current else { return };
+        let (admin, pid, state) = (current.admin.clone(), current.running.pid, self.state.clone());
+        tasks::spawn("program readiness", async move {
+            let mut watched = state.subscribe();
+            let ended = watched.wait_for(|s| s.pid != Some(pid));
+            tokio::select! {
+                () = ready(&admin) => state.send_modify(|s| s.ready |= s.pid == Some(pid)),
+                _ = ended => {}
+            }
+        });
+    }
+}
+
+async fn ended(current: &mut Option<Current>) -> i32 {
+    match current {
+        Some(current) => (&mut current.running.ended).await.map_or(255, |Exit { code }| code),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the program answers that it is ready.
+async fn ready(admin: &Path) {
+    loop {
+        if admin::client::get(admin, "/healthz/ready").await.is_ok_and(|a| a.status.is_success()) {
+            return;
+        }
+        tokio::time::sleep(READY_AGAIN).await;
+    }
+}
+
+fn signal(target: &Target, to: &Signaller, signal: Signal) {
+    if let Err(e) = to.send(signal) {
+        tracing::warn!(part = %target, %signal, error = %e, "sending a signal");
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The last lines of a log, for a message.
+fn tail(log: &Path) -> String {
+    const LINES: usize = 8;
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].iter().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
+}
+

@@ -1,0 +1,189 @@
+//! Which programs a mesh consists of, where they run and what they are started with. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::address::{self, ISTIOD_PORT};
+use crate::config::LabConfig;
+use crate::error::LabError;
+use crate::paths::RunDir;
+use crate::topology::Node;
+
+/// How long a replaced ztunnel may keep the connections it has, in seconds; the lab sets no deadline of its own.
+const DRAIN_SECONDS: &str = "3600";
+
+/// A part of the lab that commands can name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// The control plane.
+    Istiod,
+    /// The node agent of a node.
+    Cni(String),
+    /// The proxy of a node.
+    Ztunnel(String),
+    /// A pod.
+    Pod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The pods of a waypoint.
+    Waypoint {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl FromStr for Target {
+    type Err = LabError;
+
+    fn from_str(text: &str) -> Result<Self, LabError> {
+        let words: Vec<&str> = text.split('/').collect();
+        let own = |word: &&str| (*word).to_owned();
+        match words.as_slice() {
+            ["istiod"] => Ok(Self::Istiod),
+            ["cni", node] if !node.is_empty() => Ok(Self::Cni(own(node))),
+            ["ztunnel", node] if !node.is_empty() => Ok(Self::Ztunnel(own(node))),
+            ["pod", ns, name] if !name.is_empty() => Ok(Self::Pod { namespace: own(ns), name: own(name) }),
+            ["waypoint", ns, name] if !name.is_empty() => {
+                Ok(Self::Waypoint { namespace: own(ns), name: own(name) })
+            }
+            _ => Err(LabError::Usage(format!(
+                "{text:?} is no part of a lab; name one as istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Istiod => f.write_str("istiod"),
+            Self::Cni(node) => write!(f, "cni/{node}"),
+            Self::Ztunnel(node) => write!(f, "ztunnel/{node}"),
+            Self::Pod { namespace, name } => write!(f, "pod/{namespace}/{name}"),
+            Self::Waypoint { namespace, name } => write!(f, "waypoint/{namespace}/{name}"),
+        }
+    }
+}
+
+impl Target {
+    /// The part's log file.
+    pub fn log(&self, run: &RunDir) -> PathBuf {
+        match self {
+            Self::Istiod => run.logs().join("istiod.log"),
+            Self::Cni(node) => run.logs().join(format!("cni-{node}.log")),
+            Self::Ztunnel(node) => run.logs().join(format!("ztunnel-{node}.log")),
+            Self::Pod { namespace, name } | Self::Waypoint { namespace, name } => run.pod_log(namespace, name),
+        }
+    }
+}
+
+/// What one of the mesh's programs is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// File name of the program.
+    pub program: &'static str,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Where it answers `/healthz/ready`.
+    pub admin: PathBuf,
+}
+
+/// The control plane: in the fabric's namespace.
+pub fn istiod(config: &LabConfig, run: &RunDir) -> Spec {
+    let state = run.istiod();
+    let admin = state.join("admin.sock");
+    let mut flags = flags(&[
+        ("source", "folder"),
+        ("folder", &run.objects().to_string_lossy()),
+        ("state-dir", &state.to_string_lossy()),
+        ("listen", &control_plane(config).to_string()),
+        ("admin-socket", &admin.to_string_lossy()),
+        ("token-issuer-key", &token_issuer_key(run).to_string_lossy()),
+        ("trust-domain", &config.trust_domain),
+    ]);
+    flags.extend(config.istiod.clone());
+    Spec { program: "istiod-lite", args: as_args(flags), env: logging(config), admin }
+}
+
+/// The node agent: in the node's namespace.
+pub fn cni(config: &LabConfig, run: &RunDir, node: &Node) -> Spec {
+    let own = run.node(&node.name);
+    let admin = own.join("cni-admin.sock");
+    let mut flags = flags(&[
+        ("source", "folder"),
+        ("folder", &run.objects().to_string_lossy()),
+        ("node", &node.name),
+        ("zds-socket", &own.join("ztunnel.sock").to_string_lossy()),
+        ("sandbox-dir", &run.sandboxes().to_string_lossy()),
+        ("admin-socket", &admin.to_string_lossy()),
+    ]);
+    flags.extend(config.cni.clone());
+    Spec { program: "ambit-cni", args: as_args(flags), env: logging(config), admin }
+}
+
+/// The proxy: in the node's namespace. `instance` counts the starts, so that two can serve side by side.
+pub fn ztunnel(config: &LabConfig, run: &RunDir, node: &Node, instance: u64) -> Spec {
+    let own = run.node(&node.name);
+    let admin = own.join(format!("ztunnel-admin-{instance}.sock"));
+    let root = run.istiod().join("root-cert.pem").to_string_lossy().into_owned();
+    let server = format!("https://{}", control_plane(config));
+    let instance_ip = node.index.fabric(config.families).first().map(IpAddr::to_string).unwrap_or_default();
+    let mut env = logging(config);
+    let fixed = [
+        ("NODE_NAME", node.name.clone()),
+        ("POD_NAME", format!("ztunnel-{}", node.name)),
+        ("POD_NAMESPACE", "istio-system".to_owned()),
+        ("SERVICE_ACCOUNT", "ztunnel".to_owned()),
+        ("INSTANCE_IP", instance_ip),
+        ("XDS_ADDRESS", server.clone()),
+        ("CA_ADDRESS", server),
+        ("XDS_ROOT_CA", root.clone()),
+        ("CA_ROOT_CA", root),
+        ("AUTH_TOKEN", own.join("token").to_string_lossy().into_owned()),
+        ("INPOD_UDS", own.join("ztunnel.sock").to_string_lossy().into_owned()),
+        ("AMBIT_ADMIN_SOCKET", admin.to_string_lossy().into_owned()),
+        ("CLUSTER_ID", "Kubernetes".to_owned()),
+        ("TRUST_DOMAIN", config.trust_domain.clone()),
+        ("TERMINATION_GRACE_PERIOD_SECONDS", DRAIN_SECONDS.to_owned()),
+    ];
+    env.extend(fixed.into_iter().map(|(k, v)| (k.to_owned(), v)));
+    env.retain(|(name, _)| !config.ztunnel.contains_key(name));
+    env.extend(config.ztunnel.iter().map(|(k, v)| (k.clone(), v.clone())));
+    Spec { program: "ztunnel", args: vec!["proxy".to_owned(), "ztunnel".to_owned()], env, admin }
+}
+
+/// Where the control plane listens: the fabric's first address in use.
+pub fn control_plane(config: &LabConfig) -> SocketAddr {
+    let address = address::bridge(config.families).first().copied().expect("a lab has at least one family");
+    SocketAddr::new(address, ISTIOD_PORT)
+}
+
+/// The public key that node tokens are checked with.
+pub fn token_issuer_key(run: &RunDir) -> PathBuf {
+    run.istiod().join("token-issuer.pub.pem")
+}
+
+fn logging(config: &LabConfig) -> Vec<(String, String)> {
+    vec![("RUST_LOG".to_owned(), config.log_level.clone()), ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]
+}
+
+fn flags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn as_args(flags: BTreeMap<String, String>) -> Vec<String> {
+    flags.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect()
+}
+
+#[cfg(test)]
+mod tests;
