@@ -47,9 +47,11 @@ impl DatapathError {
     /// The reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Rules(_) | Self::Routing(_) | Self::Namespace(_) | Self::NotInForce { .. } | Self::Sockets(_) => {
-                Reason::RulesFailed
-            }
+            Self::Rules(_)
+            | Self::Routing(_)
+            | Self::Namespace(_)
+            | Self::NotInForce { .. }
+            | Self::Sockets(_) => Reason::RulesFailed,
         }
     }
 }
@@ -92,7 +94,12 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError`] if the namespace cannot be looked at.
-    pub async fn inspect(&self, netns: &NetNs, rules: &Rules, known: Option<u32>) -> Result<Found, DatapathError> {
+    pub async fn inspect(
+        &self,
+        netns: &NetNs,
+        rules: &Rules,
+        known: Option<u32>,
+    ) -> Result<Found, DatapathError> {
         let missing = routing::Netlink::open(netns)?.missing().await?;
         if let Some(missing) = missing {
             return Ok(Found::Altered(missing));
@@ -142,7 +149,9 @@ impl Datapath {
         nft::load(&empty, &rules.text).await?;
         let listing = nft::listing(&empty).await?;
         let listing: Arc<str> = listing
-            .ok_or_else(|| DatapathError::NotInForce { found: "no table, even in an empty namespace".to_owned() })?
+            .ok_or_else(|| DatapathError::NotInForce {
+                found: "no table, even in an empty namespace".to_owned(),
+            })?
             .into();
         let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         if references.len() >= REFERENCES_MAX {

@@ -71,16 +71,20 @@ impl NotEnrolled {
     pub const fn reason(self) -> Reason {
         match self {
             Self::Sidecar => Reason::LabelConflict,
-            Self::Unlabelled | Self::PodOptOut | Self::ExcludedNamespace | Self::HostNetwork | Self::Finished => {
-                Reason::NotEnrolled
-            }
+            Self::Unlabelled
+            | Self::PodOptOut
+            | Self::ExcludedNamespace
+            | Self::HostNetwork
+            | Self::Finished => Reason::NotEnrolled,
         }
     }
 
     /// In words, for a person who expected otherwise.
     pub const fn why(self) -> &'static str {
         match self {
-            Self::Unlabelled => "neither the pod nor its namespace is labelled istio.io/dataplane-mode=ambient",
+            Self::Unlabelled => {
+                "neither the pod nor its namespace is labelled istio.io/dataplane-mode=ambient"
+            }
             Self::PodOptOut => "the pod is labelled istio.io/dataplane-mode=none",
             Self::ExcludedNamespace => "its namespace is excluded from the mesh",
             Self::HostNetwork => "the pod uses the host's network",
@@ -96,7 +100,8 @@ pub fn decide(
     namespace_labels: Option<&BTreeMap<String, String>>,
     excluded: &BTreeSet<String>,
 ) -> Decision {
-    let mode = |labels: Option<&BTreeMap<String, String>>| labels.and_then(|l| l.get(DATAPLANE_MODE)).cloned();
+    let mode =
+        |labels: Option<&BTreeMap<String, String>>| labels.and_then(|l| l.get(DATAPLANE_MODE)).cloned();
     let (own, inherited) = (mode(pod.labels), mode(namespace_labels));
     // As the default selectors have it: any other value on the pod neither asks nor opts out.
     let asked = match own.as_deref() {

@@ -124,7 +124,8 @@ impl Netlink {
     async fn families(&self) -> Result<Vec<Family>, RoutingError> {
         let addresses = self.addresses().await?;
         let on_loopback = |family| addresses.iter().any(|(i, a)| *i == LOOPBACK && Family::of(*a) == family);
-        let families: Vec<Family> = [Family::V4, Family::V6].into_iter().filter(|f| on_loopback(*f)).collect();
+        let families: Vec<Family> =
+            [Family::V4, Family::V6].into_iter().filter(|f| on_loopback(*f)).collect();
         if families.is_empty() { Err(RoutingError::NoLoopback) } else { Ok(families) }
     }
 
@@ -223,7 +224,9 @@ async fn ask<T>(
 /// Somebody else may have added the same between our look and our request.
 fn tolerate_existing(added: Result<(), RoutingError>) -> Result<(), RoutingError> {
     match added {
-        Err(RoutingError::Kernel { cause: rtnetlink::Error::NetlinkError(e), .. }) if e.raw_code() == EXISTS => {
+        Err(RoutingError::Kernel { cause: rtnetlink::Error::NetlinkError(e), .. })
+            if e.raw_code() == EXISTS =>
+        {
             Ok(())
         }
         other => other,
@@ -257,7 +260,8 @@ fn our_route(family: Family) -> RouteMessage {
 }
 
 fn is_our_route(route: &RouteMessage, wanted: &RouteMessage) -> bool {
-    let table = route.attributes.contains(&RouteAttribute::Table(TABLE)) || u32::from(route.header.table) == TABLE;
+    let table =
+        route.attributes.contains(&RouteAttribute::Table(TABLE)) || u32::from(route.header.table) == TABLE;
     table
         && route.header.address_family == wanted.header.address_family
         && route.header.kind == RouteType::Local
