@@ -1,1 +1,6 @@
-//! ambit-xds.
+//! The wire formats between control plane, node agent and data plane: messages, their meaning, their state machines.
+//!
+//! No sockets, no gRPC, no clock: whoever moves the bytes calls in here and carries out what comes back.
+
+pub mod any;
+pub mod proto;
