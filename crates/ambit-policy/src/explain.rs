@@ -6,12 +6,12 @@ use std::fmt;
 
 use ambit_types::{PolicyKey, Str};
 
-use crate::decide::{Decision, Facts, Verdict, evaluate};
-use crate::matcher::{Attribute, Recorder};
-use crate::model::{Action, Policy, Rule};
 use crate::PolicySet;
 #[cfg(doc)]
 use crate::decide;
+use crate::decide::{Decision, Facts, Verdict, evaluate};
+use crate::matcher::{Attribute, Recorder};
+use crate::model::{Action, Policy, Rule};
 
 #[cfg(test)]
 mod tests;
