@@ -1,8 +1,5 @@
 //! Compiles `proto/` into Rust messages without protoc.
 
-use std::path::Path;
-use std::{env, io};
-
 const FILES: [&str; 7] = [
     "google/rpc/status.proto",
     "envoy/service/discovery/v3/discovery.proto",
@@ -15,8 +12,8 @@ const FILES: [&str; 7] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let root = env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
-    let descriptors = protox::compile(FILES, [Path::new(&root).join("proto")])?;
+    // Cargo runs build scripts in the directory of their package.
+    let descriptors = protox::compile(FILES, ["proto"])?;
     prost_build::Config::new()
         // Ordered maps and shared bytes: equal values encode to equal bytes, and payloads are never copied.
         .btree_map(["."])

@@ -1,0 +1,3 @@
+//! gRPC between node and control plane: moves the messages of ambit-xds, decides nothing about them.
+
+pub mod services;
