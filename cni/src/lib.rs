@@ -5,4 +5,5 @@
 
 pub mod datapath;
 pub mod enrolment;
+pub mod handoff;
 pub mod rules;
