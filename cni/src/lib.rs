@@ -7,3 +7,4 @@ pub mod datapath;
 pub mod enrolment;
 pub mod handoff;
 pub mod rules;
+pub mod sandbox;
