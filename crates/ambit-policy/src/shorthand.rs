@@ -80,7 +80,7 @@ fn add<T>(to: &mut Values<T>, negated: bool, values: &str, read: impl Fn(&str) -
     list.extend(values.split(',').map(read));
 }
 
-/// As a person writes it; `=x` is exact even if `x` has stars.
+/// As a person writes it; `\\x` is exact even if `x` has stars.
 pub(crate) fn string_match(text: &str) -> StringMatch {
     if let Some(literal) = text.strip_prefix('\\') {
         return StringMatch::Exact(literal.into());
@@ -114,8 +114,8 @@ impl Owned {
 
 pub(crate) fn facts(text: &str) -> Owned {
     let (from, to) = text.split_once("->").unwrap_or_else(|| panic!("no -> in {text:?}"));
-    let (peer, source) = from.trim().split_once('@').unwrap_or((from.trim(), "10.244.0.7"));
-    let (destination, port) = to.trim().rsplit_once(':').unwrap_or(("10.244.0.9", to.trim()));
+    let (peer, source) = from.trim().split_once('@').unwrap_or_else(|| (from.trim(), "10.244.0.7"));
+    let (destination, port) = to.trim().rsplit_once(':').unwrap_or_else(|| ("10.244.0.9", to.trim()));
     Owned {
         peer: (peer != "plain").then(|| identity(peer)),
         source: source.parse().unwrap(),

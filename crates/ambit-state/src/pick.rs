@@ -18,7 +18,10 @@ mod tests;
 
 /// Tables of a service for the place from which they were first asked.
 #[derive(Debug, Default)]
-pub(crate) struct PickCache(OnceLock<(Place, BTreeMap<u16, Arc<[Table]>>)>);
+pub(crate) struct PickCache(OnceLock<(Place, ByPort)>);
+
+/// Tables of each port of a service, best rank first.
+type ByPort = BTreeMap<u16, Arc<[Table]>>;
 
 /// What preferences compare of a source: the workloads of one node normally share it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -73,8 +73,7 @@ impl Services {
     /// The service that an address means to a client of a namespace: of several visible ones that of its own
     /// namespace, then the canonical one, then the first by key; failing all, the best range.
     pub(crate) fn by_address(&self, address: &NetworkAddress, client: &str) -> Option<&Arc<ServiceEntry>> {
-        let exact = self.by_vip.get(address).map_or(&[][..], |keys| keys);
-        self.best(exact, client).or_else(|| {
+        self.by_vip(address, client).or_else(|| {
             let rank = |(range, key)| -> Option<_> {
                 let entry = self.visible(key, client)?;
                 let length: u8 = range;
@@ -83,6 +82,11 @@ impl Services {
             };
             first_max(self.ranges.containing(address).filter_map(rank))
         })
+    }
+
+    /// As [`Services::by_address`], without ranges.
+    pub(crate) fn by_vip(&self, address: &NetworkAddress, client: &str) -> Option<&Arc<ServiceEntry>> {
+        self.best(self.by_vip.get(address)?, client)
     }
 
     /// The service a host name means to a client of a namespace, chosen as for an address.

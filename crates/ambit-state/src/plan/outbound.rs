@@ -187,7 +187,12 @@ fn plan(snapshot: &Snapshot, facts: &OutboundFacts<'_>) -> Result<OutboundPlan, 
     let route = Route { snapshot, facts, source, destination };
     let at = NetworkAddress::new(source.network.clone(), destination.ip());
     let workload = snapshot.workloads.by_address(&at);
-    let service = snapshot.services.by_address(&at, &source.namespace);
+    // Nobody's service takes over the address of a pod, and no range that of any workload.
+    let service = match workload {
+        None => snapshot.services.by_address(&at, &source.namespace),
+        Some(owner) if owner.uid.is_pod() => None,
+        Some(_) => snapshot.services.by_vip(&at, &source.namespace),
+    };
     // A workload that owns the address keeps the connection from being addressed to the service.
     let addressed = if workload.is_none() { service } else { None };
     if let Some(entry) = addressed
@@ -198,6 +203,7 @@ fn plan(snapshot: &Snapshot, facts: &OutboundFacts<'_>) -> Result<OutboundPlan, 
     match service.and_then(|entry| route.endpoint(entry)) {
         Some(chosen) => route.to(chosen, addressed),
         None => match (workload, addressed) {
+            (Some(workload), _) if facts.tried.contains(&workload.uid) => Err(no_address_left(workload)),
             (Some(workload), _) => route.to(Chosen::workload(workload, destination.port()), None),
             (None, Some(entry)) if !passes_through(&entry.service) => Err(no_endpoint(entry, facts)),
             (None, _) => Ok(OutboundPlan::Passthrough { address: destination }),
@@ -305,7 +311,7 @@ impl Route<'_> {
             && let Some(reference) = &workload.waypoint
             && !self.comes_from(reference)
         {
-            return self.through_waypoint(reference, None);
+            return self.through_waypoint(reference);
         }
         if workload.tunnel == TunnelProtocol::Hbone && is_proxy_port(port) {
             refuse_if(true, SocketAddr::new(self.destination.ip(), port))?;
@@ -385,11 +391,7 @@ impl Route<'_> {
     }
 
     /// O8: the waypoint of a workload that was addressed.
-    fn through_waypoint(
-        &self,
-        reference: &GatewayAddress,
-        service: Option<Arc<Service>>,
-    ) -> Result<OutboundPlan, Refusal> {
+    fn through_waypoint(&self, reference: &GatewayAddress) -> Result<OutboundPlan, Refusal> {
         let waypoint = self.waypoint(reference)?;
         if waypoint.workload.network != self.source.network {
             // Dialling it directly would cross into a network that we cannot route to.
@@ -399,7 +401,7 @@ impl Route<'_> {
                 format!("waypoint {name} is in another network"),
             ));
         }
-        self.by_waypoint(waypoint, service)
+        self.by_waypoint(waypoint, None)
     }
 
     fn waypoint(&self, reference: &GatewayAddress) -> Result<Resolved, Refusal> {
@@ -483,6 +485,11 @@ impl Route<'_> {
             inner_identities,
         }))
     }
+}
+
+fn no_address_left(workload: &Workload) -> Refusal {
+    let detail = format!("workload {} was tried and there is no other", workload.uid);
+    Refusal::new(Reason::NoHealthyEndpoint, detail)
 }
 
 fn no_address(workload: &Workload) -> Refusal {
