@@ -100,6 +100,14 @@ impl NodeIndex {
         families.pick(IpNet::V4(v4), IpNet::V6(v6))
     }
 
+    /// The addresses of the pod with that number on the node: 10.244.N.HOST and fd00:10:244:N::HOST.
+    ///
+    /// Numbers start at 2; 1 is the gateway. Both are written in the address as the same decimal number.
+    pub fn pod_addresses(self, host: u8, families: Families) -> Vec<IpAddr> {
+        let v6 = pod_v6(self.0, decimal_as_hex(host));
+        families.pick(Ipv4Addr::new(10, 244, self.0, host).into(), v6.into())
+    }
+
     /// What pods of the node use as gateway, and what the node's own probes come from: the first of each range.
     pub fn gateways(self, families: Families) -> Vec<IpAddr> {
         families.pick(Ipv4Addr::new(10, 244, self.0, 1).into(), pod_v6(self.0, 1).into())
@@ -137,10 +145,8 @@ pub fn service_cidrs(families: Families) -> Vec<IpNet> {
 
 /// Where every pod's resolver points: 10.96.0.10 and fd00:10:96::a.
 pub fn dns(families: Families) -> Vec<IpAddr> {
-    families.pick(
-        Ipv4Addr::new(10, 96, 0, 10).into(),
-        Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 10).into(),
-    )
+    families
+        .pick(Ipv4Addr::new(10, 96, 0, 10).into(), Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 10).into())
 }
 
 /// Prefix length of a single host.

@@ -89,6 +89,15 @@ pub fn namespaces_of(lab: &LabName) -> Vec<String> {
     mine
 }
 
+/// Every lab on this machine: by its directory, or by a fabric that lost its directory.
+pub fn labs() -> Vec<LabName> {
+    let mut labs: BTreeSet<LabName> = RunDir::labs().into_iter().collect();
+    let entries = fs::read_dir(NETNS_DIR).into_iter().flatten().flatten();
+    let fabrics = entries.filter_map(|e| e.file_name().to_str()?.strip_suffix("-fabric").map(str::to_owned));
+    labs.extend(fabrics.filter_map(|name| name.parse().ok()));
+    labs.into_iter().collect()
+}
+
 /// Pid of the lab's daemon, if it lives.
 pub fn daemon_pid(lab: &LabName, run: &RunDir) -> Option<i32> {
     let pid: i32 = fs::read_to_string(run.daemon_pid()).ok()?.trim().parse().ok()?;
@@ -125,8 +134,9 @@ fn kill_members(lab: &LabName, namespaces: &[String]) -> Result<usize, LabError>
     if gone {
         return Ok(killed.len());
     }
-    let left: Vec<String> = members(lab, &inodes).iter().map(|p| format!("{p} {}", command_line(*p))).collect();
-    Err(LabError::Usage(format!(
+    let left: Vec<String> =
+        members(lab, &inodes).iter().map(|p| format!("{p} {}", command_line(*p))).collect();
+    Err(LabError::Failed(format!(
         "processes of lab {lab} do not end although killed: {}; look at /proc/PID/stack of each",
         left.join(", ")
     )))

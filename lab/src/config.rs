@@ -88,7 +88,9 @@ impl LabConfig {
             ("log_level", _) => self.log_level = value,
             ("trust_domain", _) => self.trust_domain = value,
             ("leaf_ttl", _) => _ = self.istiod.insert("leaf-ttl".to_owned(), value),
-            (_, Some(("ztunnel", name))) if !name.is_empty() => _ = self.ztunnel.insert(name.to_owned(), value),
+            (_, Some(("ztunnel", name))) if !name.is_empty() => {
+                _ = self.ztunnel.insert(name.to_owned(), value)
+            }
             (_, Some(("istiod", name))) if !name.is_empty() => _ = self.istiod.insert(name.to_owned(), value),
             (_, Some(("cni", name))) if !name.is_empty() => _ = self.cni.insert(name.to_owned(), value),
             _ => return Err(unknown(format!("--set {key} is no setting"))),
@@ -122,7 +124,9 @@ impl LabConfig {
     /// The nodes with their numbers.
     pub fn topology(&self) -> Vec<Node> {
         let numbered = self.nodes.iter().enumerate();
-        numbered.filter_map(|(i, name)| Some(Node { name: name.clone(), index: NodeIndex::nth(i)? })).collect()
+        numbered
+            .filter_map(|(i, name)| Some(Node { name: name.clone(), index: NodeIndex::nth(i)? }))
+            .collect()
     }
 
     /// Writes it to the lab's directory.

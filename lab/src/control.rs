@@ -95,7 +95,7 @@ pub enum Request {
 }
 
 /// Names one object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectRef {
     /// Its kind, as in a manifest.
     pub kind: String,

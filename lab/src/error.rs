@@ -21,7 +21,9 @@ pub enum LabError {
     #[error("no lab named {0} is up; start one with: ambit lab up --name {0} -f FOLDER")]
     NotUp(LabName),
     /// There is a directory, but nobody answers.
-    #[error("the daemon of lab {name} does not answer ({why}); what it left is removed by: ambit lab down --name {name}")]
+    #[error(
+        "the daemon of lab {name} does not answer ({why}); what it left is removed by: ambit lab down --name {name}"
+    )]
     DaemonGone {
         /// The lab.
         name: LabName,
@@ -63,7 +65,9 @@ pub enum LabError {
         cause: io::Error,
     },
     /// One of the mesh's programs is not where it should be.
-    #[error("program {program} is missing at {path}; build it with: cargo build (or start the lab without a mesh)")]
+    #[error(
+        "program {program} is missing at {path}; build it with: cargo build (or start the lab without a mesh)"
+    )]
     ProgramMissing {
         /// Its name.
         program: &'static str,
@@ -83,6 +87,9 @@ pub enum LabError {
     /// Something was asked that the lab cannot do as asked.
     #[error("{0}")]
     Usage(String),
+    /// Something that was asked could not be done.
+    #[error("{0}")]
+    Failed(String),
     /// The daemon said no, in its own words.
     #[error("{message}")]
     Refused {
@@ -125,6 +132,7 @@ impl LabError {
             | Self::Start { .. }
             | Self::ProgramMissing { .. }
             | Self::Tool { .. }
+            | Self::Failed(_)
             | Self::NotInForce { .. } => 1,
         }
     }

@@ -38,7 +38,7 @@ pub fn run(
     };
     let answer = control::ask(lab, &request, &mut |_| {})?;
     let pid = answer.get("pid").and_then(serde_json::Value::as_i64).and_then(|p| i32::try_from(p).ok());
-    let pid = pid.ok_or_else(|| LabError::Usage(format!("pod {namespace}/{pod} has no running process")))?;
+    let pid = pid.ok_or_else(|| LabError::Failed(format!("pod {namespace}/{pod} has no running process")))?;
     inside(pid, argv)
 }
 
@@ -72,7 +72,10 @@ fn join(pid: i32) -> std::io::Result<()> {
     let of = rustix::process::Pid::from_raw(pid).ok_or(std::io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(of, PidfdFlags::empty())?;
     unshare(CloneFlags::CLONE_FS)?;
-    let all = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS;
+    let all = CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS;
     setns(process, all)?;
     Ok(())
 }

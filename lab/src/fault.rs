@@ -55,7 +55,9 @@ impl LinkFault {
                 }
                 if let Some(mtu) = mtu_bytes {
                     if !(MTU_MIN..=65_535).contains(mtu) {
-                        return Err(LabError::Usage(format!("--mtu {mtu} is not within {MTU_MIN} to 65535 bytes")));
+                        return Err(LabError::Usage(format!(
+                            "--mtu {mtu} is not within {MTU_MIN} to 65535 bytes"
+                        )));
                     }
                     fault.mtu_bytes = Some(*mtu);
                 }
@@ -98,7 +100,9 @@ fn checked_rate(rate: &str) -> Result<String, LabError> {
     let unit = digits.to_ascii_lowercase();
     let units = ["bit", "kbit", "mbit", "gbit", "bps", "kbps", "mbps", "gbps"];
     if digits.len() == rate.len() || !units.contains(&unit.as_str()) {
-        return Err(LabError::Usage(format!("--rate {rate} is not a number with a unit such as 10mbit or 500kbit")));
+        return Err(LabError::Usage(format!(
+            "--rate {rate} is not a number with a unit such as 10mbit or 500kbit"
+        )));
     }
     Ok(format!("{}{unit}", &rate[..rate.len() - digits.len()]))
 }
@@ -115,7 +119,10 @@ pub fn apply(fabric: &Place, place: &Place, node: &Node, fault: &LinkFault) -> R
         side.act(async |links| links.mtu(link, mtu).await)?;
         match &fault.rate {
             Some(rate) => {
-                let args = ["qdisc", "replace", "dev", link, "root", "tbf", "rate", rate, "burst", BURST, "latency", LATENCY];
+                let args = [
+                    "qdisc", "replace", "dev", link, "root", "tbf", "rate", rate, "burst", BURST, "latency",
+                    LATENCY,
+                ];
                 tool::run(side, "tc", &args, "")?;
             }
             // A link that never had one refuses to lose it; looking first tells the two apart.

@@ -85,7 +85,11 @@ impl Place {
         work: impl AsyncFnOnce(&Links<'_>) -> Result<R, LabError> + Send,
     ) -> Result<R, LabError> {
         self.netns.run_on_thread(|| {
-            let fail = |cause| LabError::File { doing: "opening a netlink socket in", path: self.name.clone().into(), cause };
+            let fail = |cause| LabError::File {
+                doing: "opening a netlink socket in",
+                path: self.name.clone().into(),
+                cause,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(fail)?;
             runtime.block_on(async {
                 let (connection, handle, _) = rtnetlink::new_connection().map_err(fail)?;
@@ -127,7 +131,7 @@ impl Links<'_> {
     pub async fn index(&self, link: &str) -> Result<u32, LabError> {
         let mut found = self.handle.link().get().match_name(link.to_owned()).execute();
         let message = found.try_next().await.map_err(self.fail(format!("looking for link {link}")))?;
-        let message = message.ok_or_else(|| LabError::Usage(format!("no link {link} in {}", self.netns)))?;
+        let message = message.ok_or_else(|| LabError::Failed(format!("no link {link} in {}", self.netns)))?;
         Ok(message.header.index)
     }
 
@@ -138,7 +142,12 @@ impl Links<'_> {
     pub async fn up(&self, link: &str) -> Result<u32, LabError> {
         let index = self.index(link).await?;
         let change = LinkUnspec::new_with_index(index).up().build();
-        self.handle.link().change(change).execute().await.map_err(self.fail(format!("bringing {link} up")))?;
+        self.handle
+            .link()
+            .change(change)
+            .execute()
+            .await
+            .map_err(self.fail(format!("bringing {link} up")))?;
         Ok(index)
     }
 
@@ -180,7 +189,12 @@ impl Links<'_> {
     pub async fn join(&self, link: &str, bridge: u32) -> Result<(), LabError> {
         let index = self.index(link).await?;
         let change = LinkUnspec::new_with_index(index).controller(bridge).build();
-        self.handle.link().change(change).execute().await.map_err(self.fail(format!("joining {link} to the bridge")))
+        self.handle
+            .link()
+            .change(change)
+            .execute()
+            .await
+            .map_err(self.fail(format!("joining {link} to the bridge")))
     }
 
     /// Makes a pair of links: `link` here, `peer_link` in the other namespace. Both are still down.
@@ -241,7 +255,7 @@ impl Links<'_> {
                 .output_interface(index)
                 .build(),
             (IpNet::V4(_), IpAddr::V6(_)) | (IpNet::V6(_), IpAddr::V4(_)) => {
-                return Err(LabError::Usage(format!("{doing}: the families differ")));
+                return Err(LabError::Failed(format!("{doing}: the families differ")));
             }
         };
         self.route(message, doing).await

@@ -24,7 +24,9 @@ pub enum NameError {
     )]
     Shape(String),
     /// A word that names a kind of namespace.
-    #[error("lab name {0:?} holds the word {1:?}, which would make its namespaces look like another lab's; leave it out")]
+    #[error(
+        "lab name {0:?} holds the word {1:?}, which would make its namespaces look like another lab's; leave it out"
+    )]
     Reserved(String, &'static str),
 }
 

@@ -43,7 +43,8 @@ impl RunDir {
         let mut parents = fs::DirBuilder::new();
         parents.recursive(true).mode(0o755).create(RUN_ROOT)?;
         private.create(&self.root)?;
-        for below in [self.objects(), self.istiod(), self.nodes(), self.sandboxes(), self.logs(), self.pods()] {
+        for below in [self.objects(), self.istiod(), self.nodes(), self.sandboxes(), self.logs(), self.pods()]
+        {
             private.create(below)?;
         }
         Ok(())

@@ -129,7 +129,8 @@ pub fn start(launch: Launch) -> Result<Running, LabError> {
             };
             drop(launch);
             let pid = child.id();
-            let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel's pids are positive");
+            let raw =
+                i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel's pids are positive");
             let handle = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| for_thread(e.into()));
             let _ = told.send(handle.map(|fd| (pid, fd)));
             if let Ok(status) = child.wait() {
@@ -186,8 +187,12 @@ fn own_mounts(binds: &[(PathBuf, PathBuf)]) -> Result<(), LabError> {
     // Slave, not private: a namespace file that the lab unbinds must vanish here too, or it would live on.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(|e| LabError::file("cutting mounts loose from", "/")(e.into()))?;
-    // A copy of every namespace binding would keep other pods' namespaces alive; this one needs none.
-    let _ = umount2(ambit_net::linux::netns::NETNS_DIR, MntFlags::MNT_DETACH);
+    // A copy of every namespace binding would keep other pods' namespaces alive; this one needs none, and an
+    // empty directory says so to tools that look.
+    let netns = ambit_net::linux::netns::NETNS_DIR;
+    let _ = umount2(netns, MntFlags::MNT_DETACH);
+    mount(Some("none"), netns, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
+        .map_err(|e| LabError::file("hiding", netns)(e.into()))?;
     for (from, to) in binds {
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(|e| LabError::file("binding a file over", to.clone())(e.into()))?;

@@ -92,7 +92,7 @@ impl Part {
         let commands = self.commands.clone();
         async move {
             let (reply, answer) = oneshot::channel();
-            let lost = || LabError::Usage("the program's task is gone; the lab is going down".to_owned());
+            let lost = || LabError::Failed("the program's task is gone; the lab is going down".to_owned());
             commands.send((command, reply)).await.map_err(|_| lost())?;
             answer.await.map_err(|_| lost())?
         }
@@ -137,8 +137,9 @@ impl Programs {
     pub fn part(&self, target: &Target) -> Result<&Part, LabError> {
         self.parts.get(target).ok_or_else(|| {
             let known: Vec<String> = self.parts.keys().map(ToString::to_string).collect();
-            let known = if known.is_empty() { "none, it runs without a mesh".to_owned() } else { known.join(", ") };
-            LabError::Usage(format!("the lab has no {target}; its programs are: {known}"))
+            let known =
+                if known.is_empty() { "none, it runs without a mesh".to_owned() } else { known.join(", ") };
+            LabError::Failed(format!("the lab has no {target}; its programs are: {known}"))
         })
     }
 

@@ -56,7 +56,12 @@ pub fn create_fabric(lab: &LabName, families: Families) -> Result<Place, LabErro
 ///
 /// # Errors
 /// If a namespace of that name exists or the kernel refuses.
-pub fn create_node(lab: &LabName, fabric: &Place, node: &Node, families: Families) -> Result<Place, LabError> {
+pub fn create_node(
+    lab: &LabName,
+    fabric: &Place,
+    node: &Node,
+    families: Families,
+) -> Result<Place, LabError> {
     let place = Place::create(lab.node(&node.name))?;
     place.set(&[
         ("net.ipv4.ip_forward", "1"),

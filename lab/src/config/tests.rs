@@ -3,7 +3,9 @@ use super::*;
 #[test]
 fn settings_are_known_or_refused_with_the_list() {
     let mut config = LabConfig::default();
-    for good in ["ip_families=ipv6", "leaf_ttl=20s", "ztunnel.SAME_NODE=hbone", "tcp_congestion=cubic", "cni.x=a=b"] {
+    for good in
+        ["ip_families=ipv6", "leaf_ttl=20s", "ztunnel.SAME_NODE=hbone", "tcp_congestion=cubic", "cni.x=a=b"]
+    {
         config.set(good).expect(good);
     }
     assert_eq!(config.families, Families::Ipv6);

@@ -17,7 +17,9 @@ fn shaping_keeps_what_it_does_not_name() {
 #[test]
 fn a_healthy_link_has_no_rules() {
     assert!(!LinkFault::default().rules().contains("chain"));
-    assert!(LinkFault { loss_basis_points: 150, ..LinkFault::default() }.rules().contains("mod 10000 < 150 drop"));
+    assert!(
+        LinkFault { loss_basis_points: 150, ..LinkFault::default() }.rules().contains("mod 10000 < 150 drop")
+    );
 }
 
 #[test]

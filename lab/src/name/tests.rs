@@ -5,7 +5,9 @@ fn names_are_checked_once() {
     for good in ["lab", "la-1", "a", "x-pods", "fabrics"] {
         assert!(good.parse::<LabName>().is_ok(), "row {good}");
     }
-    for bad in ["", "-a", "a-", "a--b", "A", "a_b", "a/b", "..", "a.b", "x-pod", "node-1", "fabric", &"a".repeat(33)] {
+    for bad in
+        ["", "-a", "a-", "a--b", "A", "a_b", "a/b", "..", "a.b", "x-pod", "node-1", "fabric", &"a".repeat(33)]
+    {
         assert!(bad.parse::<LabName>().is_err(), "row {bad}");
     }
 }
@@ -18,7 +20,9 @@ fn a_lab_owns_only_its_own_namespaces() {
         assert!(lab.owns(&mine), "row {mine}");
         assert!(!other.owns(&mine), "row {mine}");
     }
-    for theirs in [other.fabric(), other.node("n1"), other.pod("a", "b"), "la".to_owned(), "lab-fabric".to_owned()] {
+    for theirs in
+        [other.fabric(), other.node("n1"), other.pod("a", "b"), "la".to_owned(), "lab-fabric".to_owned()]
+    {
         assert!(!lab.owns(&theirs), "row {theirs}");
     }
 }

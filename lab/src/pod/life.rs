@@ -83,9 +83,9 @@ impl Life {
     }
 
     /// Orders something of one container, or of all.
-    pub async fn order(&self, container: Option<String>, order: Order) {
-        // A pod that has ended takes no orders; there is nothing left to do.
-        let _ = self.orders.send((container, order)).await;
+    pub fn order(&self, container: Option<String>, order: Order) {
+        // A pod that has ended takes no orders, and one with a full inbox has enough of them already.
+        let _ = self.orders.try_send((container, order));
     }
 }
 
@@ -106,7 +106,8 @@ pub fn begin(site: Arc<Site>, plan: PodPlan, runner: PathBuf) -> Life {
 }
 
 fn first_state(plan: &PodPlan) -> PodState {
-    let reports = |all: &[ContainerPlan]| all.iter().map(|c| (c.name.clone(), ContainerReport::default())).collect();
+    let reports =
+        |all: &[ContainerPlan]| all.iter().map(|c| (c.name.clone(), ContainerReport::default())).collect();
     PodState { init: reports(&plan.init), containers: reports(&plan.containers), ..PodState::default() }
 }
 
@@ -176,7 +177,12 @@ async fn make_sandbox(context: &Arc<Context>, end: &mut EndSignal) -> Option<San
             Ok(Err(e)) => e.full(),
             Err(e) => e.to_string(),
         };
-        tracing::warn!(namespace = context.plan.namespace, pod = context.plan.name, error = why, "making a pod");
+        tracing::warn!(
+            namespace = context.plan.namespace,
+            pod = context.plan.name,
+            error = why,
+            "making a pod"
+        );
         context.state.send_modify(|s| s.blocked = Some(why));
         tokio::select! {
             () = tokio::time::sleep(SANDBOX_AGAIN) => {}

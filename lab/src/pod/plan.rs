@@ -122,7 +122,8 @@ impl PodPlan {
 pub fn addresses_of(pod: &core::Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    let mut all: Vec<IpAddr> = listed.chain(status.pod_ip.as_deref()).filter_map(|t| t.parse().ok()).collect();
+    let mut all: Vec<IpAddr> =
+        listed.chain(status.pod_ip.as_deref()).filter_map(|t| t.parse().ok()).collect();
     all.sort();
     all.dedup();
     all
@@ -170,7 +171,9 @@ impl Facts<'_> {
         match self.keys(kind, name) {
             Some(keys) => Ok(keys.iter().map(|(k, v)| (format!("{prefix}{k}"), v.clone())).collect()),
             None if optional == Some(true) => Ok(Vec::new()),
-            None => Err(format!("container {container} takes its environment from {kind} {name}, which does not exist")),
+            None => Err(format!(
+                "container {container} takes its environment from {kind} {name}, which does not exist"
+            )),
         }
     }
 
@@ -186,7 +189,12 @@ impl Facts<'_> {
         };
         if let Some(field) = &from.field_ref {
             let known = self.field(&field.field_path);
-            let why = || format!("container {container}: variable {} names {}, which is no field of a pod's environment", var.name, field.field_path);
+            let why = || {
+                format!(
+                    "container {container}: variable {} names {}, which is no field of a pod's environment",
+                    var.name, field.field_path
+                )
+            };
             return known.map(Some).ok_or_else(why);
         }
         let (kind, name, key, optional) = match (&from.config_map_key_ref, &from.secret_key_ref) {
@@ -197,7 +205,10 @@ impl Facts<'_> {
         match self.keys(kind, name).and_then(|keys| keys.get(key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional == Some(true) => Ok(None),
-            None => Err(format!("container {container}: variable {} wants key {key} of {kind} {name}, which does not exist", var.name)),
+            None => Err(format!(
+                "container {container}: variable {} wants key {key} of {kind} {name}, which does not exist",
+                var.name
+            )),
         }
     }
 
@@ -220,7 +231,8 @@ impl Facts<'_> {
                 Some(addresses_of(self.pod).iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
             }
             "status.hostIP" => status?.host_ip.clone(),
-            _ => keyed("metadata.labels", &meta.labels).or_else(|| keyed("metadata.annotations", &meta.annotations)),
+            _ => keyed("metadata.labels", &meta.labels)
+                .or_else(|| keyed("metadata.annotations", &meta.annotations)),
         }
     }
 }

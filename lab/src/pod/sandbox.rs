@@ -77,7 +77,9 @@ fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
         fs::write(&from, text).map_err(LabError::file("writing", from.clone()))?;
         match fs::canonicalize(target) {
             Ok(to) => binds.push((from, to)),
-            Err(e) => tracing::warn!(file = target, error = %e, "the machine has no such file to bind a pod's own over"),
+            Err(e) => {
+                tracing::warn!(file = target, error = %e, "the machine has no such file to bind a pod's own over")
+            }
         }
     }
     link_sandbox(site, plan)?;

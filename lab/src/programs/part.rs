@@ -152,7 +152,7 @@ impl Keeper {
 
     fn spec(&self) -> Result<(Spec, NetNs), LabError> {
         let home = &self.home;
-        let unknown = || LabError::Usage(format!("{} is no program of this lab", self.target));
+        let unknown = || LabError::Failed(format!("{} is no program of this lab", self.target));
         let (spec, place) = match &self.target {
             Target::Istiod => (spec::istiod(&home.config, &home.run), &home.fabric),
             Target::Cni(node) => {
@@ -165,7 +165,8 @@ impl Keeper {
             }
             Target::Pod { .. } | Target::Waypoint { .. } => return Err(unknown()),
         };
-        let netns = place.netns.try_clone().map_err(LabError::file("opening namespace", place.name.clone()))?;
+        let netns =
+            place.netns.try_clone().map_err(LabError::file("opening namespace", place.name.clone()))?;
         Ok((spec, netns))
     }
 
@@ -192,7 +193,7 @@ impl Keeper {
         let (target, lab, log) = (&self.target, &self.home.lab, self.target.log(&self.home.run));
         let tail = tail(&log);
         let waited = READY_PATIENCE.as_secs();
-        LabError::Usage(format!(
+        LabError::Failed(format!(
             "{target} is not ready after up to {waited} s: {why}; its last lines:\n{tail}\nmore: ambit lab logs --name {lab} {target}"
         ))
     }
@@ -268,7 +269,10 @@ impl Keeper {
 
     async fn kill(&mut self) -> Result<(), LabError> {
         let Some(current) = &mut self.current else {
-            return Err(LabError::Usage(format!("{} does not run; start it with: ambit lab start {0}", self.target)));
+            return Err(LabError::Failed(format!(
+                "{} does not run; start it with: ambit lab start {0}",
+                self.target
+            )));
         };
         signal(&self.target, &current.running.signaller(), Signal::SIGKILL);
         let code = (&mut current.running.ended).await.map_or(255, |Exit { code }| code);
@@ -354,4 +358,3 @@ fn tail(log: &Path) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].iter().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
 }
-

@@ -80,7 +80,9 @@ impl Target {
             Self::Istiod => run.logs().join("istiod.log"),
             Self::Cni(node) => run.logs().join(format!("cni-{node}.log")),
             Self::Ztunnel(node) => run.logs().join(format!("ztunnel-{node}.log")),
-            Self::Pod { namespace, name } | Self::Waypoint { namespace, name } => run.pod_log(namespace, name),
+            Self::Pod { namespace, name } | Self::Waypoint { namespace, name } => {
+                run.pod_log(namespace, name)
+            }
         }
     }
 }
@@ -174,7 +176,10 @@ pub fn token_issuer_key(run: &RunDir) -> PathBuf {
 }
 
 fn logging(config: &LabConfig) -> Vec<(String, String)> {
-    vec![("RUST_LOG".to_owned(), config.log_level.clone()), ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]
+    vec![
+        ("RUST_LOG".to_owned(), config.log_level.clone()),
+        ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+    ]
 }
 
 fn flags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

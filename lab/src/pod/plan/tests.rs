@@ -50,7 +50,12 @@ fn arguments_without_a_command_run_nothing() {
 
 #[test]
 fn restart_policies_differ_on_exit_codes() {
-    let rows = [(Restart::Always, 0, true), (Restart::OnFailure, 0, false), (Restart::OnFailure, 1, true), (Restart::Never, 1, false)];
+    let rows = [
+        (Restart::Always, 0, true),
+        (Restart::OnFailure, 0, false),
+        (Restart::OnFailure, 1, true),
+        (Restart::Never, 1, false),
+    ];
     for (policy, code, again) in rows {
         assert_eq!(policy.starts_again(code), again, "row {policy:?} {code}");
     }

@@ -2,7 +2,11 @@ use super::*;
 
 #[test]
 fn variables_expand_as_in_the_kubelet() {
-    let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned()), ("A".to_owned(), "3".to_owned())];
+    let env = [
+        ("A".to_owned(), "1".to_owned()),
+        ("B".to_owned(), "2".to_owned()),
+        ("A".to_owned(), "3".to_owned()),
+    ];
     let rows = [
         ("plain", "plain"),
         ("$(A)-$(B)", "3-2"),

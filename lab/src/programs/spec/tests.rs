@@ -32,7 +32,10 @@ fn settings_win_over_defaults() {
     let run = RunDir::of(&"la-1".parse().expect("a good name"));
     let node = Node { name: "node1".to_owned(), index: NodeIndex::nth(0).expect("in range") };
     let env = ztunnel(&config, &run, &node, 1).env;
-    assert_eq!(env.iter().filter(|(k, _)| k == "CLUSTER_ID").map(|(_, v)| v.as_str()).collect::<Vec<_>>(), ["c2"]);
+    assert_eq!(
+        env.iter().filter(|(k, _)| k == "CLUSTER_ID").map(|(_, v)| v.as_str()).collect::<Vec<_>>(),
+        ["c2"]
+    );
     let args = istiod(&config, &run).args.join(" ");
     assert!(args.contains("--leaf-ttl 20s") && args.contains("--trust-domain x"), "{args}");
 }

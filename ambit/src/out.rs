@@ -1,0 +1,71 @@
+//! Output: data on standard output, everything said to a person on standard error; exit codes.
+//!
+//! A reader that went away (`| head`) ends the program quietly, as other tools do.
+
+use std::fmt::Write as _;
+use std::io;
+
+/// It worked.
+pub const OK: i32 = 0;
+/// The operation failed.
+pub const FAILED: i32 = 1;
+/// Bad usage.
+pub const USAGE: i32 = 64;
+/// Bad input data.
+pub const BAD_DATA: i32 = 65;
+/// The mesh cannot be reached.
+pub const UNREACHABLE: i32 = 69;
+/// Interrupted.
+pub const INTERRUPTED: i32 = 130;
+
+/// Prints data.
+pub fn data(text: &str) {
+    write(&mut io::stdout().lock(), text);
+}
+
+/// Says something to a person.
+pub fn say(text: &str) {
+    write(&mut io::stderr().lock(), text);
+}
+
+fn write(to: &mut impl io::Write, text: &str) {
+    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+    if let Err(e) =
+        to.write_all(text.as_bytes()).and_then(|()| to.write_all(end.as_bytes())).and_then(|()| to.flush())
+        && e.kind() == io::ErrorKind::BrokenPipe
+    {
+        std::process::exit(OK);
+    }
+}
+
+/// Lays rows out in columns under a heading, three spaces apart, as kubectl does.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let heading: Vec<String> = heading.iter().map(|h| (*h).to_owned()).collect();
+    for row in std::iter::once(&heading).chain(rows) {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:<width$}   ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "N"], &rows), "NAME     N\na        1\nlonger\n");
+    }
+}

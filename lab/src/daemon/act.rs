@@ -1,0 +1,91 @@
+//! Starting the mesh, and what commands do to one part of the lab.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::owner::Owner;
+use super::pods;
+use super::wait::Watch;
+use crate::control::{Action, Line, LinkChange};
+use crate::error::LabError;
+use crate::fault::{self, LinkFault};
+use crate::pod::life::{End, Order};
+use crate::programs::{Command, Target};
+
+/// Work that goes on beside the daemon's loop.
+pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), LabError>> + Send>>;
+
+/// Starts control plane, node agents and proxies, in the order they need each other.
+pub(super) async fn start_mesh(watch: &Watch, lines: &mpsc::Sender<Line>) -> Result<(), LabError> {
+    if !watch.home.config.mesh {
+        return Ok(());
+    }
+    watch.programs.part(&Target::Istiod)?.tell(Command::Start).await?;
+    let ready = Line::Progress(format!(
+        "control plane   ready at {}",
+        crate::programs::spec::control_plane(&watch.home.config)
+    ));
+    let _ = lines.try_send(ready);
+    // Node agents and proxies wait for each other, so they are started together.
+    let rest = watch.programs.iter().filter(|(target, _)| **target != Target::Istiod);
+    let starts = rest.map(|(_, part)| part.tell(Command::Start));
+    futures_util::future::try_join_all(starts).await?;
+    let nodes = watch.home.config.nodes.join(" ");
+    let _ = lines.try_send(Line::Progress(format!("nodes           ready: {nodes}")));
+    Ok(())
+}
+
+/// Begins an action on one part.
+pub(super) fn begin(owner: &Owner, action: Action, target: &str) -> Result<Work, LabError> {
+    match target.parse::<Target>()? {
+        Target::Pod { namespace, name } => on_pod(owner, action, &namespace, &name),
+        Target::Waypoint { namespace, name } => Err(LabError::Usage(format!(
+            "waypoint/{namespace}/{name}: this version runs no waypoints; its pods, if you run any, are pod/{namespace}/POD"
+        ))),
+        program @ (Target::Istiod | Target::Cni(_) | Target::Ztunnel(_)) => {
+            let command = match action {
+                Action::Stop => Command::Stop,
+                Action::Start => Command::Start,
+                Action::Restart => Command::Restart,
+                Action::Kill => Command::Kill,
+            };
+            Ok(Box::pin(owner.programs.part(&program)?.tell(command)))
+        }
+    }
+}
+
+/// Acts on a pod's containers; a pod comes and goes by its object, so it can be neither stopped nor started.
+fn on_pod(owner: &Owner, action: Action, namespace: &str, name: &str) -> Result<Work, LabError> {
+    let life = &pods::find(owner, namespace, name)?.life;
+    let order = match action {
+        Action::Kill => Order::Signal(Signal::SIGKILL),
+        Action::Restart => Order::Stop(End { grace: life.plan.grace }),
+        Action::Stop | Action::Start => {
+            return Err(LabError::Usage(format!(
+                "a pod runs as long as its object exists: ambit lab delete pod {name} -n {namespace}, or apply it again"
+            )));
+        }
+    };
+    life.order(None, order);
+    Ok(Box::pin(async { Ok(()) }))
+}
+
+/// Changes a node's link.
+pub(super) fn link(owner: &mut Owner, node: &str, change: &LinkChange) -> Result<Value, LabError> {
+    let known = || owner.sites.keys().cloned().collect::<Vec<_>>().join(", ");
+    let site = owner.sites.get(node).cloned();
+    let site = site.ok_or_else(|| LabError::Failed(format!("no node {node}; the nodes are: {}", known())))?;
+    let before = owner.links.get(node).cloned().unwrap_or_default();
+    let after = before.after(change)?;
+    tokio::task::block_in_place(|| fault::apply(&owner.home.fabric, &site.place, &site.node, &after))?;
+    if after == LinkFault::default() {
+        owner.links.remove(node);
+    } else {
+        owner.links.insert(node.to_owned(), after);
+    }
+    Ok(Value::Null)
+}

@@ -1,0 +1,216 @@
+//! What each request of the command line does.
+//!
+//! Changes of the lab's state happen here, at once; waiting for their effect happens in a task beside the loop.
+
+use std::time::Duration;
+
+use ambit_runtime::tasks;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::owner::Owner;
+use super::wait::{Watch, in_force};
+use super::{act, pods, report_status};
+use crate::control::{Call, Line, Request, WaitMillis};
+use crate::error::LabError;
+use crate::schedule::ObjectName;
+use crate::store::{ObjectRef, key_of};
+
+/// Annotations that belong to the mesh and the lab, not to who applies an object.
+const OWN_ANNOTATIONS: [&str; 2] = ["ambient.istio.io/redirection", "ambit.internal/"];
+
+/// Carries a request out; its end is told to the caller, now or by a task.
+pub(super) fn take(owner: &mut Owner, call: Call) {
+    let lines = call.lines;
+    let begun = match call.request {
+        Request::Up { wait } => Ok(Then::Start(wait)),
+        Request::Apply { objects, wait } => apply(owner, objects).map(|()| Then::Wait(wait)),
+        Request::Delete { objects, ignore_missing, wait } => {
+            delete(owner, &objects, ignore_missing).map(|()| Then::Wait(wait))
+        }
+        Request::Mark { object, annotations, changes, wait } => {
+            mark(owner, &object, annotations, &changes).map(|()| Then::Wait(wait))
+        }
+        Request::Act { action, target } => act::begin(owner, action, &target).map(Then::Act),
+        Request::Link { node, change } => act::link(owner, &node, &change).map(Then::Say),
+        Request::Status => Ok(Then::Say(report_status::status(owner))),
+        Request::PodProcess { namespace, pod, container } => {
+            process(owner, &namespace, &pod, container.as_deref()).map(Then::Say)
+        }
+    };
+    match begun {
+        Ok(Then::Say(value)) => end(&lines, Ok(value)),
+        Ok(Then::Wait(wait)) => {
+            owner.reconcile();
+            let watch = watch(owner);
+            tasks::spawn("wait", async move {
+                let result = wait_for(&watch, wait, &lines).await;
+                end(&lines, result.map(|()| Value::Null));
+            });
+        }
+        Ok(Then::Start(wait)) => {
+            let watch = watch(owner);
+            tasks::spawn("start", async move {
+                let result = match act::start_mesh(&watch, &lines).await {
+                    Ok(()) => wait_for(&watch, wait, &lines).await,
+                    Err(e) => Err(e),
+                };
+                end(&lines, result.map(|()| Value::Null));
+            });
+        }
+        Ok(Then::Act(work)) => {
+            tasks::spawn("act", async move { end(&lines, work.await.map(|()| Value::Null)) });
+        }
+        Err(error) => end(&lines, Err(error)),
+    }
+}
+
+/// What is left to do for a request.
+enum Then {
+    Say(Value),
+    Wait(WaitMillis),
+    Start(WaitMillis),
+    Act(act::Work),
+}
+
+fn watch(owner: &Owner) -> Watch {
+    Watch {
+        home: owner.home.clone(),
+        store: owner.store.clone(),
+        programs: owner.programs.clone(),
+        outlook: owner.outlook.subscribe(),
+    }
+}
+
+async fn wait_for(watch: &Watch, wait: WaitMillis, lines: &mpsc::Sender<Line>) -> Result<(), LabError> {
+    match wait {
+        Some(millis) => in_force(watch, Duration::from_millis(millis), lines).await,
+        None => Ok(()),
+    }
+}
+
+fn end(lines: &mpsc::Sender<Line>, result: Result<Value, LabError>) {
+    let line = match result {
+        Ok(value) => Line::Done(value),
+        Err(error) => Line::Failed { exit_code: error.exit_code(), message: error.full() },
+    };
+    let lines = lines.clone();
+    tasks::spawn("answer", async move {
+        // A caller that left needs no answer.
+        let _ = lines.send(line).await;
+    });
+}
+
+fn apply(owner: &mut Owner, objects: Vec<Value>) -> Result<(), LabError> {
+    for object in objects {
+        let key =
+            key_of(&object).ok_or_else(|| LabError::Usage("an object without kind or name".to_owned()))?;
+        let old = owner.store.snapshot().find(&key).cloned();
+        owner.store.put(applied(old, object))?;
+    }
+    Ok(())
+}
+
+/// The new object, with what the lab and the mesh had written into the old one.
+fn applied(old: Option<Value>, mut new: Value) -> Value {
+    let Some(old) = old else { return new };
+    let keep = |new: &mut Value, pointer: &str, key: &str| {
+        let kept = old.pointer(&format!("{pointer}/{key}")).cloned();
+        if let (Some(kept), Some(Value::Object(place))) = (kept, new.pointer_mut(pointer)) {
+            place.entry(key).or_insert(kept);
+        }
+    };
+    for key in ["uid", "creationTimestamp", "deletionTimestamp", "ownerReferences"] {
+        keep(&mut new, "/metadata", key);
+    }
+    keep(&mut new, "", "status");
+    for key in ["nodeName", "clusterIP", "clusterIPs"] {
+        keep(&mut new, "/spec", key);
+    }
+    let annotations = old.pointer("/metadata/annotations").and_then(Value::as_object);
+    for (name, value) in annotations.into_iter().flatten() {
+        if OWN_ANNOTATIONS.iter().any(|own| name.starts_with(own)) {
+            super::nodes::merge(&mut new, "/metadata", json!({"annotations": {name: value}}));
+        }
+    }
+    new
+}
+
+fn delete(owner: &mut Owner, objects: &[ObjectRef], ignore_missing: bool) -> Result<(), LabError> {
+    let snapshot = owner.store.snapshot();
+    for key in objects {
+        if snapshot.find(key).is_none() {
+            if ignore_missing {
+                continue;
+            }
+            return Err(LabError::Failed(format!("{} does not exist", shown(key))));
+        }
+        if key.kind == "Namespace" {
+            let inside = snapshot.objects.keys().filter(|k| k.namespace.as_deref() == Some(&key.name));
+            for inner in inside {
+                remove(owner, inner)?;
+            }
+        }
+        remove(owner, key)?;
+    }
+    Ok(())
+}
+
+fn remove(owner: &Owner, key: &ObjectRef) -> Result<(), LabError> {
+    match (&key.kind[..], &key.namespace) {
+        ("Pod", Some(namespace)) => {
+            pods::delete(owner, &ObjectName { namespace: namespace.clone(), name: key.name.clone() })
+        }
+        _ => owner.store.remove(key).map(|_| ()),
+    }
+}
+
+fn mark(
+    owner: &mut Owner,
+    key: &ObjectRef,
+    annotations: bool,
+    changes: &[(String, Option<String>)],
+) -> Result<(), LabError> {
+    if owner.store.snapshot().find(key).is_none() {
+        return Err(LabError::Failed(format!("{} does not exist", shown(key))));
+    }
+    let field = if annotations { "annotations" } else { "labels" };
+    owner.store.change(key, |object| {
+        super::nodes::merge(object, "/metadata", json!({field: {}}));
+        let Some(Value::Object(map)) = object.pointer_mut(&format!("/metadata/{field}")) else { return };
+        for (name, value) in changes {
+            match value {
+                Some(value) => _ = map.insert(name.clone(), json!(value)),
+                None => _ = map.remove(name),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn shown(key: &ObjectRef) -> String {
+    match &key.namespace {
+        Some(namespace) => format!("{} {namespace}/{}", key.kind, key.name),
+        None => format!("{} {}", key.kind, key.name),
+    }
+}
+
+fn process(owner: &Owner, namespace: &str, pod: &str, container: Option<&str>) -> Result<Value, LabError> {
+    let live = pods::find(owner, namespace, pod)?;
+    let state = live.life.state.borrow().clone();
+    match state.process(container) {
+        Some(pid) => Ok(json!({"pid": pid})),
+        None => {
+            let known: Vec<&String> = state.containers.keys().collect();
+            let why = match container {
+                Some(name) if !state.containers.contains_key(name) => {
+                    format!("it has no container {name}, only {known:?}")
+                }
+                _ => state.blocked.unwrap_or_else(|| "none of its containers runs".to_owned()),
+            };
+            Err(LabError::Failed(format!(
+                "no command can run in pod {namespace}/{pod}: {why}; see ambit lab logs pod/{namespace}/{pod}"
+            )))
+        }
+    }
+}

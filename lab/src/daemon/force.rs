@@ -1,0 +1,167 @@
+//! Whether what was asked is in force on every node, and if not, what exactly is missing. Pure.
+//!
+//! Reads the objects' own status, as anybody could; the control plane's answer is an argument.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::store::Snapshot;
+
+/// Label by which pods and namespaces ask for the mesh or opt out.
+const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+/// Condition that the node agent writes.
+const CAPTURED: &str = "ambit.internal/captured";
+/// Namespaces that are never enrolled.
+const EXCLUDED: [&str; 2] = ["istio-system", "kube-system"];
+
+/// What the mesh says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mesh {
+    /// The lab runs without one.
+    None,
+    /// The control plane was stopped by command, so nothing can come into force.
+    Stopped,
+    /// The control plane does not answer; why.
+    Silent(String),
+    /// The control plane's `/sync`.
+    Sync(Value),
+}
+
+/// What is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// A sentence each.
+    pub what: Vec<String>,
+    /// Whether waiting cannot help.
+    pub hopeless: bool,
+}
+
+/// Lists what is missing until revision `wanted` of the objects is in force.
+pub fn missing(snapshot: &Snapshot, mesh: &Mesh, wanted: u64, nodes: &[String]) -> Missing {
+    let mut missing = Missing::default();
+    let namespaces: BTreeMap<&str, &Value> =
+        snapshot.of_kind("Namespace").map(|(key, value)| (key.name.as_str(), value)).collect();
+    for (key, pod) in snapshot.of_kind("Pod") {
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        let who = format!("pod {namespace}/{}", key.name);
+        if text(pod, "/metadata/deletionTimestamp").is_some() {
+            missing.what.push(format!("{who} is still ending"));
+            continue;
+        }
+        if let Some(why) = not_ready(pod) {
+            missing.what.push(format!("{who} {why}"));
+        }
+        if *mesh != Mesh::None {
+            let labels = namespaces.get(namespace).copied();
+            missing.what.extend(capture(pod, namespace, labels).map(|why| format!("{who} {why}")));
+        }
+    }
+    control_plane(mesh, wanted, nodes, &mut missing);
+    missing
+}
+
+/// Why a pod does not count as up; none if it does.
+fn not_ready(pod: &Value) -> Option<String> {
+    let phase = text(pod, "/status/phase").unwrap_or("Pending");
+    let policy = text(pod, "/spec/restartPolicy").unwrap_or("Always");
+    if phase == "Succeeded" || condition(pod, "Ready").is_some_and(|c| status_of(c) == "True") {
+        return None;
+    }
+    if phase == "Failed" && policy == "Never" {
+        return Some("has failed; ambit lab logs shows its output".to_owned());
+    }
+    let reasons = ["Ready", "ContainersReady", "Initialized", "PodScheduled"];
+    let told = reasons.iter().filter_map(|name| condition(pod, name)).find_map(|c| {
+        let message = text(c, "/message").filter(|m| !m.is_empty())?;
+        (status_of(c) != "True").then(|| message.to_owned())
+    });
+    Some(format!("is {phase} and not ready{}", told.map(|t| format!(": {t}")).unwrap_or_default()))
+}
+
+/// Why a pod's capture is not as its labels ask; none if it is.
+fn capture(pod: &Value, namespace: &str, namespace_object: Option<&Value>) -> Option<String> {
+    let captured = condition(pod, CAPTURED);
+    let is_captured = captured.is_some_and(|c| status_of(c) == "True");
+    match (should_be_captured(pod, namespace, namespace_object), is_captured) {
+        (true, false) => {
+            let told = captured.and_then(|c| text(c, "/message")).filter(|m| !m.is_empty());
+            let told = told.map_or_else(|| "the node agent has not spoken yet".to_owned(), str::to_owned);
+            Some(format!("is labelled for the mesh but not captured: {told}"))
+        }
+        (false, true) => Some("is not labelled for the mesh any more but still captured".to_owned()),
+        (true, true) | (false, false) => None,
+    }
+}
+
+/// Whether a pod is to be in the mesh, by its labels and its namespace's.
+pub fn should_be_captured(pod: &Value, namespace: &str, namespace_object: Option<&Value>) -> bool {
+    let mode = |object: &Value| {
+        labels(object).and_then(|l| l.get(DATAPLANE_MODE)).and_then(Value::as_str).map(str::to_owned)
+    };
+    let asked = match mode(pod).as_deref() {
+        Some("ambient") => true,
+        Some("none") => false,
+        Some(_) | None => namespace_object.and_then(mode).as_deref() == Some("ambient"),
+    };
+    let host_network = pod.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false);
+    let finished = matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
+    let sidecar =
+        pod.pointer("/metadata/annotations").and_then(|a| a.get("sidecar.istio.io/status")).is_some();
+    asked && !host_network && !finished && !sidecar && !EXCLUDED.contains(&namespace)
+}
+
+/// Whether the node agent says that a pod is captured.
+pub fn is_captured(pod: &Value) -> bool {
+    condition(pod, CAPTURED).is_some_and(|c| status_of(c) == "True")
+}
+
+fn control_plane(mesh: &Mesh, wanted: u64, nodes: &[String], missing: &mut Missing) {
+    match mesh {
+        Mesh::None => {}
+        Mesh::Stopped => {
+            // Only worth saying alone: what pods lack may still come.
+            missing.hopeless = missing.what.is_empty();
+            missing.what.push("istiod is stopped; start it with: ambit lab start istiod".to_owned());
+        }
+        Mesh::Silent(why) => missing.what.push(format!("istiod does not answer: {why}")),
+        Mesh::Sync(sync) => acknowledged(sync, wanted, nodes, missing),
+    }
+}
+
+fn acknowledged(sync: &Value, wanted: u64, nodes: &[String], missing: &mut Missing) {
+    let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let revision = number(sync, "revision");
+    if revision < wanted {
+        missing.what.push(format!("istiod has read revision {revision} of {wanted}"));
+    }
+    for entry in sync.get("nodes").and_then(Value::as_array).into_iter().flatten() {
+        let node = entry.get("node").and_then(Value::as_str).unwrap_or_default();
+        let connected = entry.get("connected").and_then(Value::as_bool).unwrap_or(false);
+        let acked = number(entry, "acked_revision");
+        if connected && acked < wanted && nodes.iter().any(|n| n == node) {
+            missing.what.push(format!("{node} has acknowledged revision {acked} of {wanted}"));
+        }
+    }
+}
+
+/// A condition of an object's status, by its type.
+pub fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
+    conditions.iter().find(|c| text(c, "/type") == Some(name))
+}
+
+fn status_of(condition: &Value) -> &str {
+    text(condition, "/status").unwrap_or("Unknown")
+}
+
+fn labels(object: &Value) -> Option<&serde_json::Map<String, Value>> {
+    object.pointer("/metadata/labels").and_then(Value::as_object)
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Objects that a cluster has without being asked: its nodes, its first namespaces, default service accounts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::SystemTime;
+
+use ambit_runtime::clock;
+use serde_json::{Value, json};
+
+use super::owner::Owner;
+use crate::error::LabError;
+use crate::pod::sandbox::Site;
+use crate::store::ObjectRef;
+
+/// Where a node says which addresses its pods know it by.
+const NODE_ADDRESSES: &str = "ambit.internal/node-addresses";
+/// Namespaces of every cluster.
+const NAMESPACES: [&str; 3] = ["default", "istio-system", "kube-system"];
+
+/// Writes the nodes and the first namespaces.
+pub(super) fn declare(owner: &Owner) -> Result<(), LabError> {
+    for name in NAMESPACES {
+        let key = ObjectRef { kind: "Namespace".to_owned(), namespace: None, name: name.to_owned() };
+        if owner.store.snapshot().find(&key).is_none() {
+            owner.store.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+        }
+    }
+    for site in owner.sites.values() {
+        let key = ObjectRef { kind: "Node".to_owned(), namespace: None, name: site.node.name.clone() };
+        if owner.store.snapshot().find(&key).is_none() {
+            owner.store.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": key.name}}))?;
+        }
+    }
+    complete(owner)
+}
+
+/// Gives what has none its uid and time, nodes their addresses, namespaces their default account.
+pub(super) fn complete(owner: &Owner) -> Result<(), LabError> {
+    let snapshot = owner.store.snapshot();
+    for (key, object) in &snapshot.objects {
+        if object.pointer("/metadata/uid").is_none() {
+            let born = json!({"uid": new_uid()?, "creationTimestamp": timestamp(clock::wall())});
+            owner.store.change(key, |object| merge(object, "/metadata", born))?;
+        }
+    }
+    for (key, _) in snapshot.of_kind("Node") {
+        if let Some(site) = owner.sites.get(&key.name) {
+            owner.store.change(key, |node| describe(node, site))?;
+        }
+    }
+    for (key, _) in snapshot.of_kind("Namespace") {
+        let account = ObjectRef {
+            kind: "ServiceAccount".to_owned(),
+            namespace: Some(key.name.clone()),
+            name: "default".to_owned(),
+        };
+        if snapshot.find(&account).is_none() {
+            let metadata = json!({"name": "default", "namespace": key.name});
+            owner.store.put(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}))?;
+        }
+    }
+    Ok(())
+}
+
+fn describe(node: &mut Value, site: &Site) {
+    let (index, families) = (site.node.index, site.families);
+    let joined = |all: Vec<String>| all.join(",");
+    let every = joined(index.all(families).iter().map(ToString::to_string).collect());
+    merge(
+        node,
+        "/metadata",
+        json!({"labels": {"kubernetes.io/hostname": site.node.name, "kubernetes.io/os": "linux"}}),
+    );
+    merge(node, "/metadata", json!({"annotations": {NODE_ADDRESSES: every}}));
+    let cidrs: Vec<String> = index.pod_cidrs(families).iter().map(ToString::to_string).collect();
+    merge(node, "", json!({"spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs}}));
+    let mut addresses: Vec<Value> = index
+        .fabric(families)
+        .iter()
+        .map(|a| json!({"type": "InternalIP", "address": a.to_string()}))
+        .collect();
+    addresses.push(json!({"type": "Hostname", "address": site.node.name}));
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "KubeletReady"}]);
+    merge(node, "", json!({"status": {"addresses": addresses, "conditions": ready}}));
+}
+
+/// Merges a value into the object at a pointer: maps key by key, everything else replaced.
+pub(super) fn merge(object: &mut Value, pointer: &str, with: Value) {
+    if let Some(place) = object.pointer_mut(pointer) {
+        merge_value(place, with);
+    }
+}
+
+fn merge_value(into: &mut Value, with: Value) {
+    match (into, with) {
+        (Value::Object(into), Value::Object(with)) => {
+            for (key, value) in with {
+                merge_value(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, with) => *into = with,
+    }
+}
+
+/// A uid that nothing else has.
+pub(super) fn new_uid() -> Result<String, LabError> {
+    let path = "/proc/sys/kernel/random/uuid";
+    fs::read_to_string(path).map(|u| u.trim().to_owned()).map_err(LabError::file("drawing a uid from", path))
+}
+
+/// A time as Kubernetes writes it.
+pub(super) fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+/// Labels of a node, for the scheduler.
+pub(super) fn labels_of(node: &Value) -> BTreeMap<String, String> {
+    let labels = node.pointer("/metadata/labels").and_then(Value::as_object);
+    let text = |(k, v): (&String, &Value)| Some((k.clone(), v.as_str()?.to_owned()));
+    labels.into_iter().flatten().filter_map(text).collect()
+}

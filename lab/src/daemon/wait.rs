@@ -1,0 +1,106 @@
+//! Waiting until a change is in force: watches objects and control plane until nothing is missing, or time is up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_runtime::{admin, clock};
+use tokio::sync::{mpsc, watch};
+
+use super::force::{Mesh, Missing, missing};
+use crate::control::Line;
+use crate::error::LabError;
+use crate::programs::{Home, Programs, Target};
+use crate::store::{Snapshot, Store};
+
+/// Pause between two questions to the control plane when no object changes.
+const ASK_AGAIN: Duration = Duration::from_millis(25);
+/// What is missing is told at most this often.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the scheduler could not do yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Outlook {
+    /// What it cannot do at all.
+    pub(super) problems: Vec<String>,
+    /// Whether it has more to do once pods become ready.
+    pub(super) unfinished: bool,
+}
+
+/// Everything a wait looks at.
+#[derive(Clone)]
+pub(super) struct Watch {
+    pub(super) home: Arc<Home>,
+    pub(super) store: Arc<Store>,
+    pub(super) programs: Arc<Programs>,
+    pub(super) outlook: watch::Receiver<Outlook>,
+}
+
+/// Waits until everything in the store is in force, at most `limit`.
+///
+/// # Errors
+/// [`LabError::NotInForce`] with what is missing.
+pub(super) async fn in_force(
+    watch: &Watch,
+    limit: Duration,
+    lines: &mpsc::Sender<Line>,
+) -> Result<(), LabError> {
+    let begun = clock::monotonic();
+    let mut objects = watch.store.subscribe();
+    let mut wanted = None;
+    let mut told: Option<Instant> = None;
+    loop {
+        let snapshot = objects.borrow_and_update().clone();
+        let left = look(watch, &snapshot, &mut wanted).await;
+        if left.what.is_empty() {
+            return Ok(());
+        }
+        let waited = clock::monotonic() - begun;
+        if left.hopeless || waited >= limit || lines.is_closed() {
+            return Err(LabError::NotInForce { waited_seconds: waited.as_secs(), missing: left.what });
+        }
+        if told.is_none_or(|t| clock::monotonic() - t >= TELL_AGAIN) {
+            if told.is_some() {
+                let line = Line::Progress(format!("waiting: {}", left.what.join("; ")));
+                // A slow reader loses progress lines, not the answer.
+                let _ = lines.try_send(line);
+            }
+            told = Some(clock::monotonic());
+        }
+        let _ = tokio::time::timeout(ASK_AGAIN, objects.changed()).await;
+    }
+}
+
+/// One look: first everything but the control plane, then its acknowledgement of that very revision.
+async fn look(watch: &Watch, snapshot: &Snapshot, wanted: &mut Option<u64>) -> Missing {
+    let nodes = &watch.home.config.nodes;
+    let outlook = watch.outlook.borrow().clone();
+    let mesh = ask(watch).await;
+    let mut left = missing(snapshot, &mesh, wanted.unwrap_or(0), nodes);
+    left.what.extend(outlook.problems);
+    if outlook.unfinished {
+        left.what.push("a Deployment is still replacing its pods".to_owned());
+    }
+    if left.what.is_empty() && wanted.is_none() {
+        *wanted = Some(snapshot.revision);
+        left = missing(snapshot, &mesh, snapshot.revision, nodes);
+    }
+    left
+}
+
+async fn ask(watch: &Watch) -> Mesh {
+    if !watch.home.config.mesh {
+        return Mesh::None;
+    }
+    let Ok(part) = watch.programs.part(&Target::Istiod) else { return Mesh::None };
+    if !part.state.borrow().wanted {
+        return Mesh::Stopped;
+    }
+    let socket = watch.home.run.istiod().join("admin.sock");
+    match admin::client::get(&socket, "/sync").await {
+        Ok(answer) => match serde_json::from_slice(&answer.body) {
+            Ok(sync) => Mesh::Sync(sync),
+            Err(e) => Mesh::Silent(format!("its /sync is no JSON: {e}")),
+        },
+        Err(e) => Mesh::Silent(e.to_string()),
+    }
+}
