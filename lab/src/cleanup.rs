@@ -52,13 +52,16 @@ impl Removed {
 /// If something resists: a process that cannot be killed, a mount or a file that cannot be removed.
 pub fn remove(lab: &LabName) -> Result<Removed, LabError> {
     let run = RunDir::of(lab);
-    let mut removed = Removed { daemon: end_daemon(lab, &run), ..Removed::default() };
-    // Namespaces are read after the daemon ended: what it removed by itself is counted from its directory.
+    let mut removed = Removed { namespaces: namespaces_of(lab), ..Removed::default() };
+    removed.daemon = end_daemon(lab, &run);
+    // The daemon has removed its pods by itself; what is left is removed here.
     let namespaces = namespaces_of(lab);
     removed.processes = kill_members(lab, &namespaces)?;
     for name in namespaces {
         NetNs::remove_named(&name).map_err(LabError::file("unbinding network namespace", name.clone()))?;
-        removed.namespaces.push(name);
+        if !removed.namespaces.contains(&name) {
+            removed.namespaces.push(name);
+        }
     }
     removed.directory = run.root().exists();
     run.remove().map_err(LabError::file("removing directory", run.root()))?;

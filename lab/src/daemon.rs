@@ -26,6 +26,7 @@ use crate::topology::{self, Node};
 mod act;
 mod commands;
 pub mod force;
+mod network;
 mod nodes;
 mod owner;
 mod pods;

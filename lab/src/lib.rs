@@ -21,6 +21,7 @@ pub mod process;
 pub mod programs;
 pub mod runner;
 pub mod schedule;
+pub mod service;
 pub mod store;
 pub mod tool;
 pub mod topology;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::wait::Outlook;
-use super::{Built, DOWN_GRACE, commands, nodes, pods};
+use super::{Built, DOWN_GRACE, commands, network, nodes, pods};
 use crate::control::Call;
 use crate::error::LabError;
 use crate::fault::LinkFault;
@@ -96,8 +96,9 @@ impl Owner {
     fn reconcile_once(&mut self) -> Result<(), LabError> {
         nodes::complete(self)?;
         pods::report(self)?;
-        let outlook = pods::schedule(self)?;
+        let mut outlook = pods::schedule(self)?;
         pods::converge(self)?;
+        outlook.problems.extend(network::describe(self)?.iter().map(ToString::to_string));
         self.outlook.send_if_modified(|now| {
             let changed = *now != outlook;
             *now = outlook;
