@@ -52,7 +52,7 @@ fn host_of(range: IpNet, host: u8) -> IpAddr {
         IpNet::V6(net) => {
             let mut segments = net.addr().segments();
             let host = u16::from(host);
-            segments[7] = (host / 100) << 8 | (host / 10 % 10) << 4 | host % 10;
+            segments[7] = (host / 100) << 8 | (host / 10 % 10) << 4 | (host % 10);
             IpAddr::from(segments)
         }
     }

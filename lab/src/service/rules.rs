@@ -123,7 +123,8 @@ fn targets(
     for slice in slices.iter().filter(|s| s.address_type == family) {
         let wanted = port.name.as_deref().unwrap_or_default();
         let fits = |p: &&EndpointPort| {
-            p.name.as_deref().unwrap_or_default() == wanted && self::transport(p.protocol.as_deref()) == Some(transport)
+            p.name.as_deref().unwrap_or_default() == wanted
+                && self::transport(p.protocol.as_deref()) == Some(transport)
         };
         let own = slice.ports.iter().flatten().find(fits).and_then(|p| p.port);
         let Some(number) = own.and_then(|n| u16::try_from(n).ok()) else { continue };
@@ -135,7 +136,9 @@ fn targets(
                 (false, false) => continue,
             };
             let parsed = endpoint.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok());
-            list.extend(parsed.filter(|a| a.is_ipv4() == address.is_ipv4()).map(|a| SocketAddr::new(a, number)));
+            list.extend(
+                parsed.filter(|a| a.is_ipv4() == address.is_ipv4()).map(|a| SocketAddr::new(a, number)),
+            );
         }
     }
     (if ready.is_empty() { leaving } else { ready }).into_iter().collect()
@@ -155,7 +158,8 @@ fn text(forwards: &[Forward], families: Families) -> String {
     }
     let both: Vec<Family> = [Family::V4, Family::V6].into_iter().filter(|f| f.is_in(families)).collect();
     write_refusals(&mut out, &both, families);
-    let forward = |f: &Family| format!("{ip} daddr . meta l4proto . th dport vmap @{}", f.set("services"), ip = f.ip());
+    let forward =
+        |f: &Family| format!("{ip} daddr . meta l4proto . th dport vmap @{}", f.set("services"), ip = f.ip());
     let rules: Vec<String> = both.iter().map(forward).collect();
     write_chain(&mut out, "nat-prerouting", "type nat hook prerouting priority -100; policy accept;", &rules);
     write_chain(&mut out, "nat-output", "type nat hook output priority -100; policy accept;", &rules);
@@ -165,7 +169,12 @@ fn text(forwards: &[Forward], families: Families) -> String {
         format!("ct status dnat {ip} saddr . {ip} daddr @{set} masquerade")
     };
     let hairpins: Vec<String> = both.iter().map(hairpin).collect();
-    write_chain(&mut out, "nat-postrouting", "type nat hook postrouting priority 100; policy accept;", &hairpins);
+    write_chain(
+        &mut out,
+        "nat-postrouting",
+        "type nat hook postrouting priority 100; policy accept;",
+        &hairpins,
+    );
     out.push_str("}\n");
     out
 }
@@ -240,12 +249,14 @@ fn write_sets(out: &mut String, family: Family, served: &[(usize, &Forward)]) {
         verdicts.entry(key).or_insert(verdict);
     }
     let keys: Vec<String> = verdicts.keys().cloned().collect();
-    let verdicts: Vec<String> = verdicts.into_iter().map(|(key, verdict)| format!("{key} : {verdict}")).collect();
+    let verdicts: Vec<String> =
+        verdicts.into_iter().map(|(key, verdict)| format!("{key} : {verdict}")).collect();
     let kind = format!("{} . inet_proto . inet_service : verdict", family.key());
     write_set(out, "map", &family.set("services"), &kind, &verdicts);
     let kind = format!("{} . inet_proto . inet_service", family.key());
     write_set(out, "set", &family.set("served"), &kind, &keys);
-    let endpoints: BTreeSet<IpAddr> = own.iter().flat_map(|(_, f)| f.targets.iter().map(SocketAddr::ip)).collect();
+    let endpoints: BTreeSet<IpAddr> =
+        own.iter().flat_map(|(_, f)| f.targets.iter().map(SocketAddr::ip)).collect();
     let pairs: Vec<String> = endpoints.iter().map(|ip| format!("{ip} . {ip}")).collect();
     write_set(out, "set", &family.set("endpoints"), &format!("{0} . {0}", family.key()), &pairs);
 }
@@ -260,19 +271,29 @@ fn write_set(out: &mut String, what: &str, name: &str, kind: &str, elements: &[S
 
 /// New connections to a service address that leads nowhere; before translation, while the address is still there.
 fn write_refusals(out: &mut String, both: &[Family], families: Families) {
-    let refuse = ["meta l4proto tcp reject with tcp reset", "reject with icmpx port-unreachable"].map(str::to_owned);
+    let refuse =
+        ["meta l4proto tcp reject with tcp reset", "reject with icmpx port-unreachable"].map(str::to_owned);
     write_chain(out, "refuse", "", &refuse);
     let rules: Vec<String> = both.iter().map(|f| refusal(*f, families)).collect();
-    write_chain(out, "refuse-prerouting", "type filter hook prerouting priority -110; policy accept;", &rules);
+    write_chain(
+        out,
+        "refuse-prerouting",
+        "type filter hook prerouting priority -110; policy accept;",
+        &rules,
+    );
     write_chain(out, "refuse-output", "type filter hook output priority -110; policy accept;", &rules);
 }
 
 fn refusal(family: Family, families: Families) -> String {
-    let find = |all: Vec<IpAddr>| all.into_iter().find(|a| family.has(*a)).map(|a| a.to_string()).unwrap_or_default();
+    let find = |all: Vec<IpAddr>| {
+        all.into_iter().find(|a| family.has(*a)).map(|a| a.to_string()).unwrap_or_default()
+    };
     let range = service_cidrs(families).into_iter().find(|net| family.has(net.addr()));
     let range = range.map(|net| net.to_string()).unwrap_or_default();
     let (ip, set, dns) = (family.ip(), family.set("served"), find(dns(families)));
-    format!("ct state new {ip} daddr {range} {ip} daddr != {dns} {ip} daddr . meta l4proto . th dport != @{set} jump refuse")
+    format!(
+        "ct state new {ip} daddr {range} {ip} daddr != {dns} {ip} daddr . meta l4proto . th dport != @{set} jump refuse"
+    )
 }
 
 fn write_chain(out: &mut String, name: &str, header: &str, rules: &[String]) {

@@ -11,30 +11,43 @@ fn services_lead_to_their_ready_endpoints() {
     let ports = json!([{"name": "http", "port": 80, "targetPort": "web"}, {"name": "raw", "port": 9000}]);
     let web = service("web", json!({"clusterIPs": ["10.96.0.20", "fd00:10:96::14"], "ports": ports}));
     let slices = [
-        slice("web", "IPv4", json!([["http", 8080], ["raw", 9000]]), json!([
-            ["10.244.1.2", true, true, "node1"],
-            ["10.244.2.2", true, true, "node2"],
-            ["10.244.2.3", false, false, "node2"],
-            ["10.244.2.4", false, true, "node2"],
-        ])),
+        slice(
+            "web",
+            "IPv4",
+            json!([["http", 8080], ["raw", 9000]]),
+            json!([
+                ["10.244.1.2", true, true, "node1"],
+                ["10.244.2.2", true, true, "node2"],
+                ["10.244.2.3", false, false, "node2"],
+                ["10.244.2.4", false, true, "node2"],
+            ]),
+        ),
         slice("web", "IPv4", json!([["http", 8081]]), json!([["10.244.1.9", true, true, "node1"]])),
         slice("web", "IPv6", json!([["http", 8080]]), json!([["fd00:10:244:1::2", true, true, "node1"]])),
     ];
-    check(&[web], &slices, expect![[r#"
+    check(
+        &[web],
+        &slices,
+        expect![[r#"
         shop/web:http tcp 10.96.0.20:80 -> 10.244.1.2:8080 10.244.1.9:8081 10.244.2.2:8080
         shop/web:raw tcp 10.96.0.20:9000 -> 10.244.1.2:9000 10.244.2.2:9000
         shop/web:http tcp [fd00:10:96::14]:80 -> [fd00:10:244:1::2]:8080
         shop/web:raw tcp [fd00:10:96::14]:9000 ->
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn leaving_endpoints_serve_when_nothing_else_does() {
     let web = service("web", json!({"clusterIP": "10.96.0.20", "ports": [{"port": 80}]}));
     let endpoints = json!([["10.244.2.3", false, false, "node2"], ["10.244.2.4", false, true, "node2"]]);
-    check(&[web], &[slice("web", "IPv4", json!([["", 80]]), endpoints)], expect![[r#"
+    check(
+        &[web],
+        &[slice("web", "IPv4", json!([["", 80]]), endpoints)],
+        expect![[r#"
         shop/web tcp 10.96.0.20:80 -> 10.244.2.4:80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -42,9 +55,13 @@ fn traffic_policy_local_stays_on_the_node() {
     let spec = json!({"clusterIP": "10.96.0.20", "ports": [{"port": 80}], "internalTrafficPolicy": "Local"});
     let endpoints = json!([["10.244.1.2", true, true, "node1"], ["10.244.2.2", true, true, "node2"]]);
     let slices = [slice("web", "IPv4", json!([["", 80]]), endpoints)];
-    check(&[service("web", spec)], &slices, expect![[r#"
+    check(
+        &[service("web", spec)],
+        &slices,
+        expect![[r#"
         shop/web tcp 10.96.0.20:80 -> 10.244.1.2:80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -58,29 +75,156 @@ fn nothing_leads_to_headless_external_or_foreign_services() {
     ];
     let mut foreign = slice("dns", "IPv4", json!([["", 53]]), json!([["10.244.1.2", true, true, "node1"]]));
     foreign.metadata.namespace = Some("jobs".to_owned());
-    check(&all, &[foreign], expect![[r#"
+    check(
+        &all,
+        &[foreign],
+        expect![[r#"
         shop/dns udp 10.96.0.30:53 ->
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn rules_replace_those_before_and_refuse_what_leads_nowhere() {
     let all = [
-        service("web", json!({"clusterIPs": ["10.96.0.20", "fd00:10:96::14"], "ports": [{"name": "http", "port": 80}]})),
+        service(
+            "web",
+            json!({"clusterIPs": ["10.96.0.20", "fd00:10:96::14"], "ports": [{"name": "http", "port": 80}]}),
+        ),
         service("idle", json!({"clusterIP": "10.96.0.21", "ports": [{"port": 80}]})),
     ];
     let slices = [
-        slice("web", "IPv4", json!([["http", 8080]]), json!([
-            ["10.244.1.2", true, true, "node1"], ["10.244.2.2", true, true, "node2"],
-        ])),
+        slice(
+            "web",
+            "IPv4",
+            json!([["http", 8080]]),
+            json!([["10.244.1.2", true, true, "node1"], ["10.244.2.2", true, true, "node2"],]),
+        ),
         slice("web", "IPv6", json!([["http", 8080]]), json!([["fd00:10:244:1::2", true, true, "node1"]])),
     ];
-    expect![[r#""#]].assert_eq(&ruleset("node1", &all, &slices, Families::Dual));
+    expect![[r#"
+        table inet ambit-lab-services {}
+        delete table inet ambit-lab-services
+        table inet ambit-lab-services {
+        	chain service-0 {
+        		comment "shop/web:http"
+        		meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.1.2 . 8080, 1 : 10.244.2.2 . 8080 }
+        	}
+        	chain service-1 {
+        		comment "shop/web:http"
+        		meta l4proto tcp dnat ip6 to numgen random mod 1 map { 0 : fd00:10:244:1::2 . 8080 }
+        	}
+        	map services4 {
+        		type ipv4_addr . inet_proto . inet_service : verdict
+        		elements = {
+        			10.96.0.20 . tcp . 80 : goto service-0
+        		}
+        	}
+        	set served4 {
+        		type ipv4_addr . inet_proto . inet_service
+        		elements = {
+        			10.96.0.20 . tcp . 80
+        		}
+        	}
+        	set endpoints4 {
+        		type ipv4_addr . ipv4_addr
+        		elements = {
+        			10.244.1.2 . 10.244.1.2,
+        			10.244.2.2 . 10.244.2.2
+        		}
+        	}
+        	map services6 {
+        		type ipv6_addr . inet_proto . inet_service : verdict
+        		elements = {
+        			fd00:10:96::14 . tcp . 80 : goto service-1
+        		}
+        	}
+        	set served6 {
+        		type ipv6_addr . inet_proto . inet_service
+        		elements = {
+        			fd00:10:96::14 . tcp . 80
+        		}
+        	}
+        	set endpoints6 {
+        		type ipv6_addr . ipv6_addr
+        		elements = {
+        			fd00:10:244:1::2 . fd00:10:244:1::2
+        		}
+        	}
+        	chain refuse {
+        		meta l4proto tcp reject with tcp reset
+        		reject with icmpx port-unreachable
+        	}
+        	chain refuse-prerouting {
+        		type filter hook prerouting priority -110; policy accept;
+        		ct state new ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 ip daddr . meta l4proto . th dport != @served4 jump refuse
+        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
+        	}
+        	chain refuse-output {
+        		type filter hook output priority -110; policy accept;
+        		ct state new ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 ip daddr . meta l4proto . th dport != @served4 jump refuse
+        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
+        	}
+        	chain nat-prerouting {
+        		type nat hook prerouting priority -100; policy accept;
+        		ip daddr . meta l4proto . th dport vmap @services4
+        		ip6 daddr . meta l4proto . th dport vmap @services6
+        	}
+        	chain nat-output {
+        		type nat hook output priority -100; policy accept;
+        		ip daddr . meta l4proto . th dport vmap @services4
+        		ip6 daddr . meta l4proto . th dport vmap @services6
+        	}
+        	chain nat-postrouting {
+        		type nat hook postrouting priority 100; policy accept;
+        		ct status dnat ip saddr . ip daddr @endpoints4 masquerade
+        		ct status dnat ip6 saddr . ip6 daddr @endpoints6 masquerade
+        	}
+        }
+    "#]].assert_eq(&ruleset("node1", &all, &slices, Families::Dual));
 }
 
 #[test]
 fn one_family_leaves_the_other_out() {
-    expect![[r#""#]].assert_eq(&ruleset("node1", &[], &[], Families::Ipv6));
+    expect![[r#"
+        table inet ambit-lab-services {}
+        delete table inet ambit-lab-services
+        table inet ambit-lab-services {
+        	map services6 {
+        		type ipv6_addr . inet_proto . inet_service : verdict
+        	}
+        	set served6 {
+        		type ipv6_addr . inet_proto . inet_service
+        	}
+        	set endpoints6 {
+        		type ipv6_addr . ipv6_addr
+        	}
+        	chain refuse {
+        		meta l4proto tcp reject with tcp reset
+        		reject with icmpx port-unreachable
+        	}
+        	chain refuse-prerouting {
+        		type filter hook prerouting priority -110; policy accept;
+        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
+        	}
+        	chain refuse-output {
+        		type filter hook output priority -110; policy accept;
+        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
+        	}
+        	chain nat-prerouting {
+        		type nat hook prerouting priority -100; policy accept;
+        		ip6 daddr . meta l4proto . th dport vmap @services6
+        	}
+        	chain nat-output {
+        		type nat hook output priority -100; policy accept;
+        		ip6 daddr . meta l4proto . th dport vmap @services6
+        	}
+        	chain nat-postrouting {
+        		type nat hook postrouting priority 100; policy accept;
+        		ct status dnat ip6 saddr . ip6 daddr @endpoints6 masquerade
+        	}
+        }
+    "#]].assert_eq(&ruleset("node1", &[], &[], Families::Ipv6));
 }
 
 #[track_caller]
@@ -99,7 +243,9 @@ fn service(name: &str, spec: Value) -> Service {
 }
 
 fn slice(service: &str, family: &str, ports: Value, endpoints: Value) -> EndpointSlice {
-    let rows = |all: Value, shape: fn(&Value) -> Value| -> Vec<Value> { all.as_array().unwrap().iter().map(shape).collect() };
+    let rows = |all: Value, shape: fn(&Value) -> Value| -> Vec<Value> {
+        all.as_array().unwrap().iter().map(shape).collect()
+    };
     let ports = rows(ports, |p| json!({"name": p[0], "port": p[1], "protocol": "TCP"}));
     let endpoints = rows(endpoints, |e| {
         let conditions = json!({"ready": e[1], "serving": e[2], "terminating": e[1] != e[2]});
