@@ -6,5 +6,7 @@
 pub mod datapath;
 pub mod enrolment;
 pub mod handoff;
+pub mod pod;
+pub mod reconcile;
 pub mod rules;
 pub mod sandbox;

@@ -1,4 +1,5 @@
 //! The datapath in real namespaces: what is redirected and what is not, and that nothing open is disturbed.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test program: what fails is to be loud")]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use ambit_cni::datapath::{Datapath, Found, sockets};
 use ambit_cni::rules::{self, Facts, Stage};
 use rig::{Named, Opening, Pair, Rig, accept, assert_nobody, connect, listen, original_dst};
 
+#[allow(dead_code, reason = "each test program uses its part of the rig")]
 mod rig;
 
 const APP: u16 = 8080;

@@ -47,14 +47,11 @@ impl Ztunnel {
         self.0.send(&response, None).await.unwrap();
     }
 
-    #[track_caller]
-    fn expect<'a>(&'a self, want: &'a str) -> impl Future<Output = Option<NetNsId>> + 'a {
-        async move {
-            let (text, netns) = self.next().await;
-            assert_eq!(text, want);
-            self.answer("").await;
-            netns
-        }
+    async fn expect(&self, want: &str) -> Option<NetNsId> {
+        let (text, netns) = self.next().await;
+        assert_eq!(text, want);
+        self.answer("").await;
+        netns
     }
 }
 

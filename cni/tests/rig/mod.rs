@@ -9,6 +9,8 @@ use std::time::Duration;
 use ambit_net::linux::netns::NetNs;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+pub(crate) mod ztunnel;
+
 /// The proxy's mark.
 pub(crate) const PROXY_MARK: u32 = 0x539;
 
