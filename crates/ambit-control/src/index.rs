@@ -1,0 +1,226 @@
+//! The incremental index: objects in, differing records out.
+//!
+//! An event marks what it can affect ([`dirty`]); the marked records are made anew from the objects and compared
+//! with what was there. The outcome depends only on the objects held, never on the order in which they came: the
+//! model test compares every state with one built from scratch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ambit_policy::model::Policy;
+use ambit_types::{Network, PolicyKey, Service, ServiceKey, Str, TrustDomain, Uid, Workload};
+
+use crate::diff::{Delta, replace};
+use crate::input::{Event, Key, Kind, Name, Node, Pod};
+use crate::status::{Note, Standing, Status};
+use crate::{policies, services, workloads};
+
+mod dirty;
+mod inputs;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use dirty::Dirty;
+pub(crate) use inputs::{Change, Inputs};
+
+/// Label that names the network of the mesh, on the root namespace.
+const NETWORK_LABEL: &str = "topology.istio.io/network";
+
+/// What the index is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Root of trust of every identity; default `cluster.local`.
+    pub trust_domain: TrustDomain,
+    /// Domain of service names; default `cluster.local`.
+    pub cluster_domain: Str,
+    /// Name of the cluster; default `Kubernetes`.
+    pub cluster_id: Str,
+    /// Namespace whose policies cover the mesh; default `istio-system`.
+    pub root_namespace: Str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            trust_domain: TrustDomain::default(),
+            cluster_domain: Str::from("cluster.local"),
+            cluster_id: Str::from("Kubernetes"),
+            root_namespace: Str::from("istio-system"),
+        }
+    }
+}
+
+/// An object that workloads are made of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Maker {
+    Pod(Name),
+    Slice(Name),
+    ServiceEntry(Name),
+    WorkloadEntry(Name),
+}
+
+/// Everything the mesh should know.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    settings: Settings,
+    inputs: Inputs,
+    workloads: BTreeMap<Uid, Arc<Workload>>,
+    services: BTreeMap<ServiceKey, Arc<Service>>,
+    policies: BTreeMap<PolicyKey, Arc<Policy>>,
+    uids: BTreeMap<Maker, BTreeSet<Uid>>,
+    keys: BTreeMap<Str, BTreeSet<ServiceKey>>,
+    policy_keys: BTreeMap<Key, BTreeSet<PolicyKey>>,
+    standings: BTreeMap<Key, Standing>,
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Takes a batch of events and returns every record that differs once all of them are in force.
+    pub fn apply(&mut self, batch: impl IntoIterator<Item = Event>) -> Delta {
+        let mut dirty = Dirty::default();
+        for event in batch {
+            let network = self.network();
+            let Some(change) = self.inputs.take(event) else { continue };
+            dirty.mark(&self.inputs, &self.settings, &change);
+            if self.network() != network {
+                dirty.mark_all(&self.inputs, &self.settings);
+            }
+        }
+        let mut delta = Delta::default();
+        self.remake_policies(&dirty, &mut delta);
+        self.remake_services(&dirty, &mut delta);
+        self.remake_workloads(&dirty, &mut delta);
+        delta
+    }
+
+    fn remake_policies(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        for name in &dirty.authorization_policies {
+            let key = Key { kind: Kind::AuthorizationPolicy, name: name.clone() };
+            let object = self.inputs.authorization_policies.named(name);
+            let made = object.map(|o| policies::authorization(o, &self.settings));
+            let (policy, standing) = made.unzip();
+            set_standing(&mut self.standings, &key, standing);
+            self.replace_policies(key, policy.flatten(), delta);
+        }
+        for name in &dirty.peer_authentications {
+            let key = Key { kind: Kind::PeerAuthentication, name: name.clone() };
+            let object = self.inputs.peer_authentications.named(name);
+            let standing = object.map(|o| {
+                if o.selector.is_empty() || policies::is_for_workloads(&self.settings, o) {
+                    Standing::Accepted
+                } else {
+                    Standing::NotEnforced(Note::plain("a selector in the root namespace selects no workload"))
+                }
+            });
+            let policy = object.and_then(|o| policies::derived(&self.inputs, &self.settings, o));
+            set_standing(&mut self.standings, &key, standing);
+            self.replace_policies(key, policy, delta);
+        }
+        if dirty.static_strict {
+            // Its maker is no object; an empty name cannot be one.
+            let key = Key { kind: Kind::PeerAuthentication, name: Name::new("", "") };
+            let needed = self.inputs.peer_authentications.len() > 0;
+            self.replace_policies(key, needed.then(|| policies::static_strict(&self.settings)), delta);
+        }
+    }
+
+    fn replace_policies(&mut self, maker: Key, policy: Option<Policy>, delta: &mut Delta) {
+        let mine = self.policy_keys.remove(&maker).unwrap_or_default();
+        let made = policy.into_iter().map(|p| (p.key.clone(), p)).collect();
+        let changed = (&mut delta.policies, &mut delta.removed_policies);
+        let now = replace(&mut self.policies, &mine, made, changed.0, changed.1);
+        if !now.is_empty() {
+            self.policy_keys.insert(maker, now);
+        }
+    }
+
+    fn remake_services(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let network = self.network();
+        for host in &dirty.hosts {
+            let mine = self.keys.remove(host).unwrap_or_default();
+            let made = services::of_host(&self.inputs, &self.settings, &network, host);
+            let made = made.into_iter().map(|s| (s.key(), s)).collect();
+            let changed = (&mut delta.services, &mut delta.removed_services);
+            let now = replace(&mut self.services, &mine, made, changed.0, changed.1);
+            if !now.is_empty() {
+                self.keys.insert(host.clone(), now);
+            }
+        }
+        for name in &dirty.service_entries {
+            let key = Key { kind: Kind::ServiceEntry, name: name.clone() };
+            let object = self.inputs.service_entries.named(name);
+            let standing = object.map(|o| services::standing(&self.inputs, &self.settings, o));
+            set_standing(&mut self.standings, &key, standing);
+        }
+    }
+
+    fn remake_workloads(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let network = self.network();
+        for maker in &dirty.makers {
+            let mine = self.uids.remove(maker).unwrap_or_default();
+            let made = workloads::made_by(&self.inputs, &self.settings, &network, maker);
+            let made = made.into_iter().map(|w| (w.uid.clone(), w)).collect();
+            let changed = (&mut delta.workloads, &mut delta.removed_workloads);
+            let now = replace(&mut self.workloads, &mine, made, changed.0, changed.1);
+            if !now.is_empty() {
+                self.uids.insert(maker.clone(), now);
+            }
+        }
+    }
+
+    fn network(&self) -> Network {
+        let root = self.inputs.namespaces.named(&Name::new("", self.settings.root_namespace.clone()));
+        root.and_then(|n| n.labels.get(NETWORK_LABEL))
+            .map_or_else(Network::default, |l| Network::from(l.clone()))
+    }
+
+    /// Every workload.
+    pub fn workloads(&self) -> &BTreeMap<Uid, Arc<Workload>> {
+        &self.workloads
+    }
+
+    /// Every service.
+    pub fn services(&self) -> &BTreeMap<ServiceKey, Arc<Service>> {
+        &self.services
+    }
+
+    /// Every policy, those that stand for a PeerAuthentication included.
+    pub fn policies(&self) -> &BTreeMap<PolicyKey, Arc<Policy>> {
+        &self.policies
+    }
+
+    /// What became of every policy and service entry, by kind and name.
+    pub fn statuses(&self) -> impl Iterator<Item = Status> {
+        self.standings
+            .iter()
+            .map(|(object, standing)| Status { object: object.clone(), standing: standing.clone() })
+    }
+
+    /// A node, by name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.inputs.nodes.named(&Name::new("", name))
+    }
+
+    /// Pods scheduled on a node, whatever their phase.
+    pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Pod> {
+        self.inputs.pods_on(node)
+    }
+
+    /// What the index was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+fn set_standing(standings: &mut BTreeMap<Key, Standing>, key: &Key, standing: Option<Standing>) {
+    match standing {
+        Some(standing) => standings.insert(key.clone(), standing),
+        None => standings.remove(key),
+    };
+}

@@ -1,0 +1,277 @@
+//! After any sequence of events the index equals one built from scratch, and its deltas add up to its state.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ambit_types::Str;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{Index, Settings};
+use crate::diff::Delta;
+use crate::input::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_from_scratch(batches in vec(vec(event(), 1..4), 1..24)) {
+        let mut index = Index::new(Settings::default());
+        let mut objects: BTreeMap<Key, Object> = BTreeMap::new();
+        let mut sum = Sum::default();
+        for batch in batches {
+            for event in &batch {
+                match event {
+                    Event::Put(object) => _ = objects.insert(object.key(), object.clone()),
+                    Event::Remove(key) => _ = objects.remove(key),
+                }
+            }
+            sum.add(index.apply(batch));
+            let mut scratch = Index::new(Settings::default());
+            scratch.apply(objects.values().cloned().map(Event::Put));
+            prop_assert_eq!(index.workloads(), scratch.workloads());
+            prop_assert_eq!(index.services(), scratch.services());
+            prop_assert_eq!(index.policies(), scratch.policies());
+            prop_assert!(index.statuses().eq(scratch.statuses()), "statuses differ");
+            prop_assert_eq!(&sum.workloads, index.workloads());
+            prop_assert_eq!(&sum.services, index.services());
+            prop_assert_eq!(&sum.policies, index.policies());
+        }
+        let all: Vec<Event> = objects.into_keys().map(Event::Remove).collect();
+        index.apply(all);
+        prop_assert!(index.workloads.is_empty() && index.services.is_empty() && index.policies.is_empty());
+        prop_assert!(index.uids.is_empty() && index.keys.is_empty() && index.policy_keys.is_empty());
+        prop_assert!(index.standings.is_empty());
+    }
+}
+
+/// What a client holds that got nothing but deltas.
+#[derive(Default)]
+struct Sum {
+    workloads: BTreeMap<ambit_types::Uid, std::sync::Arc<ambit_types::Workload>>,
+    services: BTreeMap<ambit_types::ServiceKey, std::sync::Arc<ambit_types::Service>>,
+    policies: BTreeMap<ambit_types::PolicyKey, std::sync::Arc<ambit_policy::model::Policy>>,
+}
+
+impl Sum {
+    fn add(&mut self, delta: Delta) {
+        add(&mut self.workloads, delta.workloads, &delta.removed_workloads);
+        add(&mut self.services, delta.services, &delta.removed_services);
+        add(&mut self.policies, delta.policies, &delta.removed_policies);
+    }
+}
+
+fn add<K: Ord + std::fmt::Debug, V: PartialEq>(
+    to: &mut BTreeMap<K, std::sync::Arc<V>>,
+    changed: BTreeMap<K, std::sync::Arc<V>>,
+    removed: &std::collections::BTreeSet<K>,
+) {
+    for gone in removed {
+        assert!(!changed.contains_key(gone), "{gone:?} is both changed and removed");
+        // A record that came and went within one batch was never sent; its removal may be.
+        to.remove(gone);
+    }
+    for (key, value) in changed {
+        assert!(to.get(&key) != Some(&value), "{key:?} is sent although it did not change");
+        to.insert(key, value);
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => object().prop_map(Event::Put),
+        1 => object().prop_map(|object| Event::Remove(object.key())),
+    ]
+}
+
+fn object() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        1 => namespace().prop_map(Object::Namespace),
+        1 => node().prop_map(Object::Node),
+        5 => pod().prop_map(|p| Object::Pod(Box::new(p))),
+        3 => service().prop_map(|s| Object::Service(Box::new(s))),
+        2 => slice().prop_map(Object::EndpointSlice),
+        1 => (name(), labels()).prop_map(|(name, l)| {
+            Object::NetworkPolicy(NetworkPolicy { name, pods: LabelSelector::labels(l) })
+        }),
+        2 => authorization().prop_map(|p| Object::AuthorizationPolicy(Box::new(p))),
+        3 => peer_authentication().prop_map(Object::PeerAuthentication),
+        3 => service_entry().prop_map(|e| Object::ServiceEntry(Box::new(e))),
+        2 => (name(), endpoint()).prop_map(|(name, endpoint)| {
+            Object::WorkloadEntry(Box::new(WorkloadEntry { name, annotations: Labels::new(), endpoint }))
+        }),
+    ]
+}
+
+fn word(of: &'static [&'static str]) -> impl Strategy<Value = Str> {
+    select(of).prop_map(Str::from)
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    (word(&["istio-system", "a", "b"]), word(&["x", "y"])).prop_map(|(ns, n)| Name::new(ns, n))
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    btree_map(word(&["app", "tier"]), word(&["1", "2"]), 0..3)
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    (1u8..5).prop_map(|last| IpAddr::from([10, 0, 0, last]))
+}
+
+fn namespace() -> impl Strategy<Value = Namespace> {
+    let labels = btree_map(
+        word(&["topology.istio.io/network", "istio.io/use-waypoint"]),
+        word(&["one", "none"]),
+        0..3,
+    );
+    (word(&["istio-system", "a", "b"]), labels).prop_map(|(name, labels)| Namespace {
+        name,
+        labels,
+        annotations: Labels::new(),
+    })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let labels = btree_map(word(&["topology.kubernetes.io/zone"]), word(&["z1", "z2"]), 0..2);
+    (word(&["n1", "n2"]), labels, vec(address(), 0..2)).prop_map(|(name, labels, addresses)| Node {
+        uid: name.clone(),
+        name,
+        labels,
+        addresses,
+    })
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let phase = select(vec![Phase::Pending, Phase::Running, Phase::Running, Phase::Succeeded]);
+    let named = prop_oneof![
+        Just(Vec::new()),
+        (80u16..82).prop_map(|port| {
+            vec![ContainerPort { name: Str::from("http"), port, transport: Transport::Tcp }]
+        })
+    ];
+    (name(), labels(), word(&["n1", "n2"]), vec(address(), 0..2), phase, any::<bool>(), named).prop_map(
+        |(name, labels, node, addresses, phase, ready, ports)| Pod {
+            name,
+            uid: Str::from("u"),
+            labels,
+            annotations: Labels::new(),
+            controller: None,
+            service_account: Str::from("default"),
+            node,
+            host_network: false,
+            addresses,
+            phase,
+            ready,
+            deleting: false,
+            ports,
+            probe_ports: Vec::new(),
+        },
+    )
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let target = prop_oneof![Just(TargetPort::Number(8080)), Just(TargetPort::Name(Str::from("http"))),];
+    (name(), labels(), labels(), target, any::<bool>(), vec(address(), 0..2)).prop_map(
+        |(name, labels, selector, target, external_name, cluster_ips)| Service {
+            name,
+            created: 0,
+            labels,
+            annotations: Labels::new(),
+            selector,
+            cluster_ips,
+            ports: vec![ServicePort {
+                name: Str::from("http"),
+                port: 80,
+                target,
+                transport: Transport::Tcp,
+                app_protocol: None,
+            }],
+            external_name,
+            node_local: false,
+            traffic_distribution: None,
+            publish_not_ready: false,
+            ip_families_v6: Vec::new(),
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let pod = prop_oneof![Just(None), name().prop_map(|name| Some(TargetRef { name, uid: Str::from("u") })),];
+    let endpoint = (address(), any::<bool>(), pod).prop_map(|(address, ready, pod)| SliceEndpoint {
+        address,
+        ready,
+        pod,
+    });
+    (name(), word(&["x", "y"]), vec(endpoint, 0..3)).prop_map(|(name, service, endpoints)| EndpointSlice {
+        name,
+        service,
+        ports: vec![SlicePort { name: Str::from("http"), port: 9090 }],
+        endpoints,
+    })
+}
+
+fn authorization() -> impl Strategy<Value = AuthorizationPolicy> {
+    let action = select(vec![PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Audit]);
+    (name(), labels(), action, 0usize..2, vec(word(&["a", "*"]), 0..2)).prop_map(
+        |(name, selector, action, targets, namespaces)| AuthorizationPolicy {
+            name,
+            selector,
+            targets,
+            action,
+            rules: vec![PolicyRule {
+                from: vec![Source {
+                    namespaces: Terms { any: namespaces, none: Vec::new() },
+                    ..Source::default()
+                }],
+                ..PolicyRule::default()
+            }],
+            dry_run: false,
+        },
+    )
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    select(vec![Mode::Unset, Mode::Disable, Mode::Permissive, Mode::Strict])
+}
+
+fn peer_authentication() -> impl Strategy<Value = PeerAuthentication> {
+    (name(), 0u64..3, labels(), mode(), btree_map(80u16..83, mode(), 0..3)).prop_map(
+        |(name, created, selector, mode, ports)| PeerAuthentication { name, created, selector, mode, ports },
+    )
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    (word(&["10.1.0.1", "10.1.0.2", "db.example"]), labels()).prop_map(|(address, labels)| Endpoint {
+        address,
+        labels,
+        ..Endpoint::default()
+    })
+}
+
+fn service_entry() -> impl Strategy<Value = ServiceEntry> {
+    let host = word(&["x.a.svc.cluster.local", "db.example", "api.example"]);
+    let resolution = select(vec![Resolution::None, Resolution::Static, Resolution::Dns]);
+    (name(), 0u64..3, vec(host, 1..3), resolution, vec(endpoint(), 0..2), labels(), labels()).prop_map(
+        |(name, created, hosts, resolution, endpoints, workload_selector, labels)| ServiceEntry {
+            name,
+            created,
+            labels,
+            annotations: Labels::new(),
+            hosts,
+            addresses: Vec::new(),
+            allocated: BTreeMap::new(),
+            ports: vec![EntryPort {
+                name: Str::from("http"),
+                number: 80,
+                protocol: Str::from("HTTP"),
+                target: None,
+            }],
+            resolution,
+            endpoints,
+            workload_selector,
+            subject_alt_names: Vec::new(),
+        },
+    )
+}

@@ -1,0 +1,171 @@
+//! Kubernetes objects reduced to the fields the mesh reads, each with the key it is stored under.
+//!
+//! The source of the objects fills these in and has refused by then what cannot be read. Defaults that an API
+//! server would write (a service's target port, a pod's service account) are already applied.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ambit_types::Str;
+
+mod cluster;
+mod mesh;
+pub(crate) mod selector;
+
+pub use cluster::{
+    ContainerPort, Controller, EndpointSlice, Namespace, NetworkPolicy, Node, Phase, Pod, Service,
+    ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef, Transport,
+};
+pub use mesh::{
+    AuthorizationPolicy, Condition, Endpoint, EntryPort, Mode, Operation, PeerAuthentication, PolicyAction,
+    PolicyRule, Resolution, ServiceEntry, Source, Terms, WorkloadEntry,
+};
+pub use selector::{Expression, LabelSelector, Operator};
+
+/// Labels or annotations.
+pub type Labels = BTreeMap<Str, Str>;
+
+/// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    /// Its namespace.
+    pub namespace: Str,
+    /// Its name.
+    pub name: Str,
+}
+
+impl Name {
+    /// Makes a name of its parts.
+    pub fn new(namespace: impl Into<Str>, name: impl Into<Str>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.namespace.is_empty() {
+            true => f.write_str(&self.name),
+            false => write!(f, "{}/{}", self.namespace, self.name),
+        }
+    }
+}
+
+/// What kind of object a key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1 Namespace`.
+    Namespace,
+    /// `v1 Node`.
+    Node,
+    /// `v1 Pod`.
+    Pod,
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
+    /// `networking.k8s.io/v1 NetworkPolicy`.
+    NetworkPolicy,
+    /// `security.istio.io AuthorizationPolicy`.
+    AuthorizationPolicy,
+    /// `security.istio.io PeerAuthentication`.
+    PeerAuthentication,
+    /// `networking.istio.io ServiceEntry`.
+    ServiceEntry,
+    /// `networking.istio.io WorkloadEntry`.
+    WorkloadEntry,
+}
+
+impl Kind {
+    /// The kind as manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
+        }
+    }
+}
+
+/// Key of one object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub name: Name,
+}
+
+/// One object of any kind the mesh reads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A node.
+    Node(Node),
+    /// A pod.
+    Pod(Box<Pod>),
+    /// A service.
+    Service(Box<Service>),
+    /// Endpoints of a service.
+    EndpointSlice(EndpointSlice),
+    /// A network policy.
+    NetworkPolicy(NetworkPolicy),
+    /// An authorization policy.
+    AuthorizationPolicy(Box<AuthorizationPolicy>),
+    /// Strictness towards plaintext.
+    PeerAuthentication(PeerAuthentication),
+    /// A service beyond the cluster.
+    ServiceEntry(Box<ServiceEntry>),
+    /// A workload beyond the cluster.
+    WorkloadEntry(Box<WorkloadEntry>),
+}
+
+impl Object {
+    /// The key the object is stored under.
+    pub fn key(&self) -> Key {
+        let (kind, name) = match self {
+            Self::Namespace(o) => (Kind::Namespace, Name::new("", o.name.clone())),
+            Self::Node(o) => (Kind::Node, Name::new("", o.name.clone())),
+            Self::Pod(o) => (Kind::Pod, o.name.clone()),
+            Self::Service(o) => (Kind::Service, o.name.clone()),
+            Self::EndpointSlice(o) => (Kind::EndpointSlice, o.name.clone()),
+            Self::NetworkPolicy(o) => (Kind::NetworkPolicy, o.name.clone()),
+            Self::AuthorizationPolicy(o) => (Kind::AuthorizationPolicy, o.name.clone()),
+            Self::PeerAuthentication(o) => (Kind::PeerAuthentication, o.name.clone()),
+            Self::ServiceEntry(o) => (Kind::ServiceEntry, o.name.clone()),
+            Self::WorkloadEntry(o) => (Kind::WorkloadEntry, o.name.clone()),
+        };
+        Key { kind, name }
+    }
+}
+
+/// Something happened to an object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// It is new, or replaces the one with the same key.
+    Put(Object),
+    /// It is gone; an unknown key is no error.
+    Remove(Key),
+}
+
+/// When an object was made, in seconds since 1970; 0 if nobody said. The older of two wins, then the name decides.
+pub type Created = u64;
+
+/// Addresses in the order given, unwrapped from IPv4-mapped form, without repetition.
+pub fn canonical_addresses(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut kept: Vec<IpAddr> = Vec::new();
+    for address in addresses {
+        let address = address.to_canonical();
+        if !kept.contains(&address) {
+            kept.push(address);
+        }
+    }
+    kept
+}
