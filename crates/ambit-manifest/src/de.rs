@@ -1,0 +1,474 @@
+//! A serde deserializer over the marked tree that knows where everything stands.
+//!
+//! A type tells it which fields and variants exist, so misspelt ones are found with their place and nearest valid
+//! name. A field nobody knows is recorded and skipped; a value of the wrong type is recorded, taken out, and the
+//! document is read again, so that one reading reports everything. Defaults and meaning are the types' affair.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
+
+use crate::nearest::{listed, nearest};
+use crate::problem::{Finding, Position};
+use crate::scalar::Meaning;
+use crate::tree::{Body, Entry, NodeId, Tree};
+
+/// Most values of a wrong type that are reported for one document.
+const ROUNDS_MAX: usize = 50;
+
+/// Reads a document as `T` and reports everything that does not fit; `None` if there is nothing usable.
+pub(crate) fn read<T: DeserializeOwned>(tree: &Tree, root: NodeId) -> (Option<T>, Vec<Finding>) {
+    let reading = Reading { tree, unknown: RefCell::default(), unusable: RefCell::default() };
+    let mut findings = Vec::new();
+    let mut value = None;
+    for _ in 0..ROUNDS_MAX {
+        match T::deserialize(At { reading: &reading, node: root, path: &Path::Root }) {
+            Ok(read) => {
+                value = Some(read);
+                break;
+            }
+            Err(stop) => {
+                let Some(blame) = stop.blame else {
+                    findings.push(Finding::new(tree.node(root).at, "", stop.message));
+                    break;
+                };
+                findings
+                    .push(Finding::new(blame.at, blame.path, stop.message).nearest(stop.nearest.as_deref()));
+                if blame.node == root || !reading.unusable.borrow_mut().insert(blame.node) {
+                    break;
+                }
+            }
+        }
+    }
+    findings.extend(reading.unknown.into_inner());
+    findings.sort();
+    findings.dedup();
+    (value, findings)
+}
+
+struct Reading<'t> {
+    tree: &'t Tree,
+    unknown: RefCell<BTreeSet<Finding>>,
+    unusable: RefCell<BTreeSet<NodeId>>,
+}
+
+/// The way from the top of the document, kept on the stack while descending.
+enum Path<'p> {
+    Root,
+    Field(&'p Path<'p>, &'p str),
+    Item(&'p Path<'p>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Item(above, index) => write!(f, "{above}[{index}]"),
+            Path::Field(Path::Root, name) => f.write_str(name),
+            Path::Field(above, name) if name.contains('.') => write!(f, "{above}[{name}]"),
+            Path::Field(above, name) => write!(f, "{above}.{name}"),
+        }
+    }
+}
+
+/// Why reading stopped; `blame` is filled by the innermost node that saw it.
+#[derive(Debug)]
+struct Stop {
+    message: String,
+    nearest: Option<String>,
+    blame: Option<Blame>,
+}
+
+#[derive(Debug)]
+struct Blame {
+    node: NodeId,
+    at: Position,
+    path: String,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Stop {}
+
+impl de::Error for Stop {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self { message: message.to_string(), nearest: None, blame: None }
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let message =
+            format!("\"{variant}\" is not a valid value, valid are {}", listed(expected.iter().copied()));
+        let nearest = nearest(variant, expected.iter().copied()).map(str::to_owned);
+        Self { message, nearest, blame: None }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::custom(format_args!("the field {field} is missing"))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct At<'r, 't> {
+    reading: &'r Reading<'t>,
+    node: NodeId,
+    path: &'r Path<'r>,
+}
+
+impl<'r, 't> At<'r, 't> {
+    fn body(&self) -> &'t Body {
+        &self.reading.tree.node(self.node).body
+    }
+
+    fn position(&self) -> Position {
+        self.reading.tree.node(self.node).at
+    }
+
+    fn blamed<T>(&self, result: Result<T, Stop>) -> Result<T, Stop> {
+        result.map_err(|mut stop| {
+            let here = || Blame { node: self.node, at: self.position(), path: self.path.to_string() };
+            stop.blame.get_or_insert_with(here);
+            stop
+        })
+    }
+
+    fn wrong<T>(&self, expected: &str) -> Result<T, Stop> {
+        let found = match self.body() {
+            Body::List(_) => "a list".to_owned(),
+            Body::Map(_) => "a map".to_owned(),
+            Body::Scalar { text, meaning } => described(text, meaning),
+        };
+        let quote = matches!(self.body(), Body::Scalar { meaning, .. } if *meaning != Meaning::Null)
+            && expected == STRING;
+        let hint = if quote { "; put it in quotes" } else { "" };
+        self.blamed(Err(de::Error::custom(format_args!("expected {expected}, found {found}{hint}"))))
+    }
+
+    fn number<'de, V: Visitor<'de>>(self, visitor: V, expected: &str) -> Result<V::Value, Stop> {
+        let result = match self.body() {
+            Body::Scalar { meaning: Meaning::Signed(n), .. } => visitor.visit_i64(*n),
+            Body::Scalar { meaning: Meaning::Unsigned(n), .. } => visitor.visit_u64(*n),
+            Body::Scalar { meaning: Meaning::Float(n), .. } if expected == NUMBER => visitor.visit_f64(*n),
+            Body::Scalar { .. } | Body::List(_) | Body::Map(_) => return self.wrong(expected),
+        };
+        let result = result.map_err(|_: Stop| {
+            let Body::Scalar { text, .. } = self.body() else { return de::Error::custom("not a number") };
+            de::Error::custom(format_args!("the number {text} is out of range"))
+        });
+        self.blamed(result)
+    }
+
+    fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        let Body::List(items) = self.body() else { return self.wrong("a list") };
+        self.blamed(visitor.visit_seq(Items { at: self, items, next: 0 }))
+    }
+
+    fn map<'de, V: Visitor<'de>>(
+        self,
+        visitor: V,
+        fields: Option<&'static [&'static str]>,
+    ) -> Result<V::Value, Stop> {
+        let Body::Map(entries) = self.body() else { return self.wrong("a map") };
+        self.blamed(visitor.visit_map(Entries { at: self, entries, next: 0, fields }))
+    }
+
+    fn report(&self, finding: Finding) {
+        self.reading.unknown.borrow_mut().insert(finding);
+    }
+}
+
+const STRING: &str = "a string";
+const NUMBER: &str = "a number";
+const INTEGER: &str = "an integer";
+
+fn described(text: &str, meaning: &Meaning) -> String {
+    match meaning {
+        Meaning::Null => "nothing".to_owned(),
+        Meaning::Bool(_) => format!("the boolean {text}"),
+        Meaning::Signed(_) | Meaning::Unsigned(_) => format!("the integer {text}"),
+        Meaning::Float(_) => format!("the number {text}"),
+        Meaning::Text => format!("the string {text:?}"),
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident)+) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+            self.number(visitor, INTEGER)
+        })+
+    };
+}
+
+impl<'de> de::Deserializer<'de> for At<'_, '_> {
+    type Error = Stop;
+
+    integers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        match self.body() {
+            Body::Scalar { text, meaning } => self.blamed(match meaning {
+                Meaning::Null => visitor.visit_unit(),
+                Meaning::Bool(b) => visitor.visit_bool(*b),
+                Meaning::Signed(n) => visitor.visit_i64(*n),
+                Meaning::Unsigned(n) => visitor.visit_u64(*n),
+                Meaning::Float(n) => visitor.visit_f64(*n),
+                Meaning::Text => visitor.visit_str(text),
+            }),
+            Body::List(_) => self.list(visitor),
+            Body::Map(_) => self.map(visitor, None),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        match self.body() {
+            Body::Scalar { meaning: Meaning::Bool(b), .. } => self.blamed(visitor.visit_bool(*b)),
+            Body::Scalar { .. } | Body::List(_) | Body::Map(_) => self.wrong("true or false"),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.number(visitor, NUMBER)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.number(visitor, NUMBER)
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_str(visitor)
+    }
+
+    /// A missing text is empty, as in the API server: `data: {key: }` is common.
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        match self.body() {
+            Body::Scalar { text, meaning: Meaning::Text } => self.blamed(visitor.visit_str(text)),
+            Body::Scalar { meaning: Meaning::Null, .. } => self.blamed(visitor.visit_str("")),
+            Body::Scalar { .. } | Body::List(_) | Body::Map(_) => self.wrong(STRING),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        if self.reading.tree.is_null(self.node) {
+            return self.blamed(visitor.visit_none());
+        }
+        self.blamed(visitor.visit_some(self))
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        if self.reading.tree.is_null(self.node) {
+            return self.blamed(visitor.visit_unit());
+        }
+        self.wrong("nothing")
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.blamed(visitor.visit_newtype_struct(self))
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.list(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Stop> {
+        self.list(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.list(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.map(visitor, None)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.map(visitor, Some(fields))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        let Body::Scalar { text, meaning: Meaning::Text } = self.body() else {
+            return self.wrong(&format!("one of {}", listed(variants.iter().copied())));
+        };
+        let variant: StrDeserializer<'_, Stop> = text.as_str().into_deserializer();
+        self.blamed(visitor.visit_enum(variant))
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        visitor.visit_unit()
+    }
+}
+
+struct Items<'r, 't> {
+    at: At<'r, 't>,
+    items: &'t [NodeId],
+    next: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
+    type Error = Stop;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Stop> {
+        while let Some(node) = self.items.get(self.next).copied() {
+            let index = self.next;
+            self.next += 1;
+            if self.at.reading.unusable.borrow().contains(&node) {
+                continue;
+            }
+            let path = Path::Item(self.at.path, index);
+            return seed.deserialize(At { reading: self.at.reading, node, path: &path }).map(Some);
+        }
+        Ok(None)
+    }
+}
+
+struct Entries<'r, 't> {
+    at: At<'r, 't>,
+    entries: &'t [Entry],
+    next: usize,
+    /// The fields of a struct; `None` for a map, whose keys are free.
+    fields: Option<&'static [&'static str]>,
+}
+
+impl<'t> Entries<'_, 't> {
+    /// The next entry that counts; those that do not are reported.
+    fn advance(&mut self) -> Option<&'t Entry> {
+        while let Some(entry) = self.entries.get(self.next) {
+            if self.counts(entry) && !self.at.reading.unusable.borrow().contains(&entry.value) {
+                return Some(entry);
+            }
+            self.next += 1;
+        }
+        None
+    }
+
+    fn counts(&self, entry: &Entry) -> bool {
+        let path = Path::Field(self.at.path, &entry.key);
+        if let Some(first) = entry.repeats {
+            let mut finding = Finding::new(entry.at, path.to_string(), "the field is given twice");
+            finding.other = Some(first);
+            self.at.report(finding);
+            return false;
+        }
+        let Some(fields) = self.fields else { return true };
+        let known = fields.contains(&entry.key.as_str());
+        if !known {
+            let near = nearest(&entry.key, fields.iter().copied());
+            let message = match near {
+                Some(_) => "unknown field".to_owned(),
+                None => format!("unknown field, known are {}", listed(fields.iter().copied())),
+            };
+            self.at.report(Finding::new(entry.at, path.to_string(), message).nearest(near));
+        }
+        known
+    }
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
+    type Error = Stop;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
+        let Some(entry) = self.advance() else { return Ok(None) };
+        let key = seed.deserialize(Key { text: &entry.key }).map_err(|mut stop| {
+            let path = Path::Field(self.at.path, &entry.key).to_string();
+            stop.blame.get_or_insert(Blame { node: entry.value, at: entry.at, path });
+            stop
+        })?;
+        Ok(Some(key))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
+        let entry = self.entries.get(self.next).ok_or_else(|| de::Error::custom("a value without a key"))?;
+        self.next += 1;
+        let path = Path::Field(self.at.path, &entry.key);
+        seed.deserialize(At { reading: self.at.reading, node: entry.value, path: &path })
+    }
+}
+
+/// The name of an entry; a map may want it as a number (`portLevelMtls`).
+struct Key<'t> {
+    text: &'t str,
+}
+
+macro_rules! numeric_keys {
+    ($($method:ident $visit:ident $type:ty,)+) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+            match self.text.parse::<$type>() {
+                Ok(number) => visitor.$visit(number),
+                Err(_) => Err(de::Error::custom(format_args!("expected a number as the name of this field, found {:?}", self.text))),
+            }
+        })+
+    };
+}
+
+impl<'de> de::Deserializer<'de> for Key<'_> {
+    type Error = Stop;
+
+    numeric_keys! {
+        deserialize_i32 visit_i32 i32,
+        deserialize_i64 visit_i64 i64,
+        deserialize_u16 visit_u16 u16,
+        deserialize_u32 visit_u32 u32,
+        deserialize_u64 visit_u64 u64,
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        visitor.visit_str(self.text)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i128 u8 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
