@@ -1,1 +1,16 @@
-//! ztunnel.
+//! ztunnel: carries the TCP traffic of a node's enrolled pods, with sockets opened inside each pod's namespace.
+//!
+//! Reads nothing of what it carries and never talks to the Kubernetes API.
+
+pub mod admit;
+pub mod config;
+pub mod connections;
+pub mod flow;
+pub mod inbound;
+pub mod inpod;
+pub mod mesh;
+pub mod outbound;
+pub mod passthrough;
+pub mod proxy;
+pub mod random;
+pub mod telemetry;

@@ -31,16 +31,16 @@ thread_local! {
 /// Bytes moved so far, readable while the connection lives.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Read from the accepted side.
-    pub received: AtomicU64,
-    /// Written to the accepted side.
-    pub sent: AtomicU64,
+    /// From the near side, delivered to the far one.
+    pub from_near: AtomicU64,
+    /// From the far side, delivered to the near one.
+    pub from_far: AtomicU64,
 }
 
 impl Counters {
-    /// Both counts: (received, sent).
+    /// Both counts: (from near, from far).
     pub fn read(&self) -> (u64, u64) {
-        (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+        (self.from_near.load(Ordering::Relaxed), self.from_far.load(Ordering::Relaxed))
     }
 }
 
@@ -49,10 +49,10 @@ impl Counters {
 pub enum End {
     /// Both directions were closed in order.
     Closed,
-    /// The accepted side reset the connection; the other side was reset too.
-    ResetByDownstream,
-    /// The far side reset the connection; the accepted side was reset too.
-    ResetByUpstream,
+    /// The near side reset the connection; the far one was reset too.
+    ResetByNear,
+    /// The far side reset the connection; the near one was reset too.
+    ResetByFar,
 }
 
 /// The far side of a connection.
@@ -88,7 +88,7 @@ enum Broken {
     Far,
 }
 
-/// Relays between the accepted socket `near` and its other end until both directions have ended.
+/// Relays between a socket `near` and its other end until both directions have ended.
 ///
 /// Dropping the future (a forced drain, a policy that changed) closes both sides with a reset, because neither
 /// may take a cut connection for a complete one.
@@ -107,8 +107,8 @@ pub async fn relay(near: TcpStream, far: Far, counters: &Counters) -> End {
             };
             step.map(|result| match result {
                 Ok(()) => End::Closed,
-                Err(Broken::Near) => End::ResetByDownstream,
-                Err(Broken::Far) => End::ResetByUpstream,
+                Err(Broken::Near) => End::ResetByNear,
+                Err(Broken::Far) => End::ResetByFar,
             })
         })
         .await

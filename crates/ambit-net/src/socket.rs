@@ -317,3 +317,9 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     };
     Ok(ambit_types::canonical(address))
 }
+
+/// Whether the kernel lets this process use foreign addresses on its sockets.
+pub fn may_be_transparent() -> bool {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+        .is_ok_and(|socket| socket.set_ip_transparent_v4(true).is_ok())
+}

@@ -1,3 +1,5 @@
 //! gRPC between node and control plane: moves the messages of ambit-xds, decides nothing about them.
 
+pub mod ca_client;
+pub mod channel;
 pub mod services;

@@ -64,7 +64,7 @@ fn to_tunnel(
         };
         match read_unit(near, room) {
             Ok(Some(unit)) => {
-                counters.received.fetch_add(unit.len() as u64, Ordering::Relaxed);
+                counters.from_near.fetch_add(unit.len() as u64, Ordering::Relaxed);
                 send.send_data(unit, false).map_err(|_| Broken::Far)?;
             }
             Ok(None) => {
@@ -102,7 +102,7 @@ fn from_tunnel(
                 let held = bytes.len();
                 let written = poll_write(cx, near, bytes);
                 let moved = held - bytes.len();
-                counters.sent.fetch_add(moved as u64, Ordering::Relaxed);
+                counters.from_far.fetch_add(moved as u64, Ordering::Relaxed);
                 // The window opens again only for what the application has taken: end-to-end back-pressure.
                 recv.flow_control().release_capacity(moved).map_err(|_| Broken::Far)?;
                 let Poll::Ready(written) = written else { return Ok(Poll::Pending) };

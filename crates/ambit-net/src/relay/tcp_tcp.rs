@@ -17,8 +17,8 @@ pub(super) fn poll(
     (up, down): (&mut Direction, &mut Direction),
     counters: &Counters,
 ) -> Poll<Result<(), Broken>> {
-    let up = pump(cx, near, far, up, &counters.received);
-    let down = pump(cx, far, near, down, &counters.sent);
+    let up = pump(cx, near, far, up, &counters.from_near);
+    let down = pump(cx, far, near, down, &counters.from_far);
     match (up, down) {
         (Poll::Ready(Err(Failed::Source)), _) | (_, Poll::Ready(Err(Failed::Sink))) => {
             Poll::Ready(Err(Broken::Near))

@@ -53,7 +53,7 @@ async fn a_reset_passes_both_ways() {
         drop(first);
         let error = within(second.read(&mut [0; 8])).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        let want = if by_client { End::ResetByDownstream } else { End::ResetByUpstream };
+        let want = if by_client { End::ResetByNear } else { End::ResetByFar };
         assert_eq!(within(task).await.unwrap().0, want);
     }
 }

@@ -57,6 +57,9 @@ pub enum TunnelError {
         /// Its reason, or what the status means.
         reason: Reason,
     },
+    /// The request could not be put together.
+    #[error("{0}")]
+    Request(String),
     /// The tunnel closed before it could be used.
     #[error("the tunnel to {peer} closed before it could be used")]
     Closed {
@@ -75,7 +78,7 @@ impl TunnelError {
             Self::Connect(_) => Reason::ConnectTimeout,
             Self::Tls(cause) => cause.reason(),
             Self::Certificate(cause) => cause.reason(),
-            Self::Http2 { .. } => Reason::TunnelProtocol,
+            Self::Http2 { .. } | Self::Request(_) => Reason::TunnelProtocol,
             Self::Timeout { .. } | Self::Closed { .. } => Reason::PeerSilent,
             Self::Refused { reason, .. } => *reason,
         }
@@ -97,13 +100,13 @@ impl TunnelError {
                     | Reason::Draining
                     | Reason::AuthorityNotOwned
             ),
-            Self::Certificate(_) => false,
+            Self::Certificate(_) | Self::Request(_) => false,
         }
     }
 
     /// Whether the tunnel itself is unusable, as opposed to one answer on it.
     pub fn is_of_the_tunnel(&self) -> bool {
-        !matches!(self, Self::Refused { .. })
+        !matches!(self, Self::Refused { .. } | Self::Request(_))
     }
 }
 

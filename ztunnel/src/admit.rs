@@ -1,0 +1,218 @@
+//! Letting a connection in to a pod of this node: target, policy, the application's socket. One code for tunnels
+//! and for connections joined in the process.
+//!
+//! The steps are types: only an [`Admitted`] connection has a socket to relay to, and only policy makes one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ambit_hbone::{Authority, ConnId};
+use ambit_net::socket::SocketError;
+use ambit_runtime::access_log::Direction;
+use ambit_state::{Admission, HboneFacts, Open, authorize, plan_inbound_hbone};
+use ambit_types::{Identity, Reason, Str, Workload};
+use http::StatusCode;
+use tokio::net::TcpStream;
+
+use crate::connections::Entered;
+use crate::flow::{End, Flow, Outcome, Path, Route};
+use crate::proxy::{Pod, Proxy};
+
+/// A connection that asks to be let in, its peer proven.
+#[derive(Debug, Clone)]
+pub struct Authenticated<'a> {
+    /// The pod it asks for.
+    pub pod: &'a Pod,
+    /// That pod's workload.
+    pub own: Arc<Workload>,
+    /// Who asks: from a verified certificate, or from the namespace it was captured in.
+    pub peer: Identity,
+    /// Address it comes from.
+    pub peer_addr: SocketAddr,
+    /// Address of the pod that was dialled.
+    pub local: SocketAddr,
+    /// What it asks for.
+    pub authority: Authority,
+    /// Service it says it meant.
+    pub service: Option<String>,
+    /// What it says of itself.
+    pub baggage: Option<String>,
+    /// Its id.
+    pub id: ConnId,
+    /// How it came.
+    pub path: Path,
+    /// When it came.
+    pub started: Instant,
+    /// The counters of the other record, for a connection joined in the process.
+    pub counters: Option<Arc<ambit_net::relay::Counters>>,
+}
+
+/// A connection that policy let in, with the application's socket.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The application's socket.
+    pub app: TcpStream,
+    /// Its entry in the books.
+    pub entered: Entered,
+}
+
+/// A connection that was not let in; its record is written.
+#[derive(Debug, Clone)]
+pub struct NotAdmitted {
+    /// Status for a tunnel's peer.
+    pub status: StatusCode,
+    /// The code.
+    pub reason: Reason,
+    /// In words.
+    pub error: String,
+}
+
+/// Decides and connects.
+///
+/// # Errors
+/// [`NotAdmitted`]; nothing reached the application.
+pub async fn admit(proxy: &Proxy, asking: Authenticated<'_>) -> Result<Admitted, NotAdmitted> {
+    let snapshot = proxy.mesh.snapshot();
+    let facts = HboneFacts {
+        own: Some(&asking.own),
+        authority: as_planned(&asking.authority),
+        local: asking.local,
+        peer: asking.peer_addr,
+        forwarded_host: asking.service.as_deref(),
+    };
+    let target = match plan_inbound_hbone(&snapshot, &facts) {
+        Ok(target) => target,
+        Err(refused) => {
+            let outcome = Outcome::failed(refused.refusal.reason, refused.refusal.to_string());
+            let flow = Arc::new(flow_of(&asking, Route::default(), None));
+            proxy.telemetry.refused(&flow, outcome);
+            let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            let (reason, error) = (refused.refusal.reason, refused.refusal.detail);
+            return Err(NotAdmitted { status, reason, error });
+        }
+    };
+    let route = route_of(&asking, target.address, target.service.as_ref().map(|s| s.key()));
+    let flow = Arc::new(flow_of(&asking, route, target.source));
+    let open = Open {
+        id: proxy.connections.number(),
+        workload: asking.own.uid.clone(),
+        own: asking.own.identity(),
+        peer: Some(asking.peer.clone()),
+        source: asking.peer_addr.ip(),
+        destination: target.address,
+        admission: Admission::Policy,
+    };
+    let entered = proxy.connections.enter_inbound(open.clone(), flow);
+    let source = (target.spoof && asking.pod.transparent).then(|| asking.peer_addr.ip());
+    authorized_connect(proxy, asking.pod, entered, &open, source).await
+}
+
+/// Asks policy with the newest world, then connects to the application.
+///
+/// # Errors
+/// [`NotAdmitted`].
+pub async fn authorized_connect(
+    proxy: &Proxy,
+    pod: &Pod,
+    mut entered: Entered,
+    open: &Open,
+    source: Option<std::net::IpAddr>,
+) -> Result<Admitted, NotAdmitted> {
+    // Loaded after the connection was entered: a change from here on reaches it as a live connection.
+    if open.admission == Admission::Policy {
+        let decision = authorize(&proxy.mesh.snapshot(), &open.workload, &open.facts());
+        let outcome = Outcome::decided(&decision);
+        if !decision.is_allow() {
+            let reason = decision.reason.unwrap_or(Reason::PolicyDenied);
+            entered.end(outcome);
+            let status = ambit_hbone::response::status_of(reason);
+            return Err(NotAdmitted { status, reason, error: decision.to_string() });
+        }
+        entered.end(outcome);
+    }
+    match pod.sockets.connect(open.destination, source, proxy.settings.connect_timeout).await {
+        Ok(app) => {
+            ambit_net::socket::prefer_congestion(&app, pod.sockets.options());
+            entered.opened();
+            Ok(Admitted { app, entered })
+        }
+        Err(error) => {
+            let reason = reason_of(&error);
+            let text = format!("the application did not take the connection: {}", describe(&error));
+            entered.end(Outcome::failed(reason, text.clone()));
+            Err(NotAdmitted { status: StatusCode::SERVICE_UNAVAILABLE, reason, error: text })
+        }
+    }
+}
+
+/// The code of a socket that did not come about.
+pub fn reason_of(error: &SocketError) -> Reason {
+    if error.is_descriptor_shortage() {
+        Reason::FdExhausted
+    } else if error.is_port_shortage() {
+        Reason::PortsExhausted
+    } else if error.is_refusal() {
+        Reason::ConnectRefused
+    } else {
+        Reason::ConnectTimeout
+    }
+}
+
+/// An error with its causes, once each.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn as_planned(authority: &Authority) -> ambit_state::Authority<'_> {
+    match authority {
+        Authority::Address(address) => ambit_state::Authority::Address(*address),
+        Authority::Host { host, port } => ambit_state::Authority::Host { host, port: *port },
+    }
+}
+
+fn flow_of(asking: &Authenticated<'_>, mut route: Route, source: Option<Arc<Workload>>) -> Flow {
+    let asserted = || asking.baggage.as_deref().map(|text| Arc::new(ambit_hbone::Baggage::parse(text)));
+    let src = End {
+        addr: Some(asking.peer_addr),
+        asserted: if source.is_none() { asserted() } else { None },
+        workload: source,
+        identity: Some(asking.peer.clone()),
+    };
+    if route.dst.workload.is_none() {
+        route = route_of(asking, asking.local, None);
+    }
+    let flow = Flow::new(asking.id, Direction::Inbound, asking.path, src, route, asking.started);
+    match &asking.counters {
+        Some(counters) => flow.sharing(counters.clone()),
+        None => flow,
+    }
+}
+
+fn route_of(
+    asking: &Authenticated<'_>,
+    address: SocketAddr,
+    service: Option<ambit_types::ServiceKey>,
+) -> Route {
+    let tunnelled = asking.path == Path::Hbone;
+    Route {
+        dst: End {
+            // A tunnel's record keeps the port of the tunnel; the application's stands in the authority.
+            addr: Some(if tunnelled { asking.local } else { address }),
+            workload: Some(asking.own.clone()),
+            identity: Some(asking.own.identity()),
+            asserted: None,
+        },
+        service,
+        hbone_addr: tunnelled.then(|| Str::from(asking.authority.to_string())),
+    }
+}

@@ -1,0 +1,183 @@
+//! HBONE arriving at a pod: handshake, then every stream of the tunnel on its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ambit_hbone::request;
+use ambit_hbone::response;
+use ambit_net::relay::{self, Far};
+use ambit_net::tls::server::{self, Accepted};
+use ambit_net::tunnel::server::{Asking, serve, spawn_stream};
+use ambit_runtime::access_log::Direction;
+use ambit_runtime::clock;
+use ambit_types::{Identity, Reason, Workload, canonical};
+use tokio::net::TcpStream;
+
+use crate::admit::{Admitted, Authenticated, admit, describe};
+use crate::flow::{End, Flow, Outcome, Path, Route};
+use crate::proxy::{Pod, Proxy};
+use crate::random;
+
+/// Takes one TCP connection at port 15008 of a pod.
+pub async fn tunnel(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: SocketAddr) {
+    let peer = canonical(peer);
+    let started = clock::monotonic();
+    let local = tcp.local_addr().map(canonical).ok();
+    let Some(local) = local else { return };
+    let Ok(turn) = pod.handshakes.clone().try_acquire_owned() else {
+        let outcome = Outcome::failed(Reason::PodQuota, "too many unfinished handshakes at this pod");
+        return refuse(&proxy, None, (peer, local), started, outcome);
+    };
+    let (own, accepted, not_after) = match handshake(&proxy, &pod, tcp, (peer, local)).await {
+        Ok(accepted) => accepted,
+        Err((own, outcome)) => return refuse(&proxy, own, (peer, local), started, outcome),
+    };
+    drop(turn);
+    let usable_until = accepted.peer_not_after.min(not_after);
+    let shared = Arc::new(Tunnel {
+        proxy: proxy.clone(),
+        pod: pod.clone(),
+        own,
+        peer,
+        local,
+        identity: accepted.peer,
+    });
+    let settings = proxy.settings.tunnel.clone();
+    let served = serve(accepted.stream, peer, usable_until, settings, &pod.drain, |asking| {
+        spawn_stream(&pod.drain, stream(shared.clone(), asking));
+    });
+    if let Err(error) = served.await {
+        tracing::debug!(%peer, %error, code = Reason::TunnelProtocol.code(), "an inbound tunnel ended");
+    }
+}
+
+type Handshaken = (Arc<Workload>, Accepted, u64);
+
+async fn handshake(
+    proxy: &Proxy,
+    pod: &Pod,
+    tcp: TcpStream,
+    (peer, local): (SocketAddr, SocketAddr),
+) -> Result<Handshaken, (Option<Arc<Workload>>, Outcome)> {
+    if ambit_net::socket::prepare_accepted(&tcp, pod.sockets.options(), false).is_err() {
+        return Err((None, Outcome::failed(Reason::TlsHandshakeFailed, "the peer left at once")));
+    }
+    let own = proxy.mesh.own_workload(&pod.name, Some(local.ip())).await.ok_or_else(|| {
+        let text = format!("discovery has not told of {}/{} yet", pod.name.namespace, pod.name.name);
+        (None, Outcome::failed(Reason::WorkloadUnknown, text))
+    })?;
+    let fail = |reason, text: String| (Some(own.clone()), Outcome::failed(reason, text));
+    let credential =
+        proxy.certificates.get(&own.identity()).await.map_err(|e| fail(e.reason(), e.to_string()))?;
+    let timeout = proxy.settings.tunnel.handshake_timeout;
+    let begun = clock::monotonic();
+    let accepted =
+        server::accept(&credential, tcp, peer, timeout).await.map_err(|e| fail(e.reason(), describe(&e)))?;
+    metrics::histogram!("ambit_handshake_seconds", "role" => "server")
+        .record(clock::monotonic().saturating_duration_since(begun).as_secs_f64());
+    Ok((own, accepted, credential.not_after()))
+}
+
+/// Records a connection that never became a tunnel.
+fn refuse(
+    proxy: &Proxy,
+    own: Option<Arc<Workload>>,
+    (peer, local): (SocketAddr, SocketAddr),
+    started: Instant,
+    outcome: Outcome,
+) {
+    let src = End { addr: Some(peer), ..End::default() };
+    let dst = End { addr: Some(local), workload: own, ..End::default() };
+    let route = Route { dst, ..Route::default() };
+    let id = random::draws().id;
+    let flow = Flow::new(id, Direction::Inbound, Path::Hbone, src, route, started);
+    proxy.telemetry.refused(&Arc::new(flow), outcome);
+}
+
+/// What the streams of one tunnel have in common.
+struct Tunnel {
+    proxy: Arc<Proxy>,
+    pod: Arc<Pod>,
+    own: Arc<Workload>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    identity: Identity,
+}
+
+impl Tunnel {
+    /// The workload as it is now: a tunnel may outlive a change of it.
+    fn own_now(&self) -> Arc<Workload> {
+        let snapshot = self.proxy.mesh.snapshot();
+        snapshot.own_workload(&self.pod.name, Some(self.local.ip())).unwrap_or(&self.own).clone()
+    }
+}
+
+async fn stream(tunnel: Arc<Tunnel>, asking: Asking) {
+    let Ok(_place) = tunnel.pod.quota.clone().try_acquire_owned() else {
+        return asking.refuse(response::refused(http::StatusCode::SERVICE_UNAVAILABLE, Reason::PodQuota));
+    };
+    // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
+    let Some((admitted, send, recv)) = Box::pin(open(&tunnel, asking)).await else { return };
+    let Admitted { app, mut entered } = admitted;
+    let counters = entered.flow().counters.clone();
+    tokio::select! {
+        end = relay::relay(app, Far::Tunnel { send, recv }, &counters) => crate::outbound::finish(&mut entered, end),
+        () = entered.cut() => {}
+        () = tunnel.pod.drain.forced() => entered.end(crate::outbound::drained()),
+    }
+}
+
+type OpenStream = (Admitted, h2::SendStream<bytes::Bytes>, h2::RecvStream);
+
+async fn open(tunnel: &Tunnel, asking: Asking) -> Option<OpenStream> {
+    let started = clock::monotonic();
+    let asked = match request::read(&asking.request, asking.extended) {
+        Ok(asked) => asked,
+        Err(refused) => {
+            let outcome = Outcome::failed(Reason::TunnelProtocol, refused.to_string());
+            let at = (tunnel.peer, tunnel.local);
+            refuse(&tunnel.proxy, Some(tunnel.own.clone()), at, started, outcome);
+            asking.refuse(response::refused(refused.status(), Reason::TunnelProtocol));
+            return None;
+        }
+    };
+    let own = tunnel.own_now();
+    let admitted = admit(
+        &tunnel.proxy,
+        Authenticated {
+            pod: &tunnel.pod,
+            own: own.clone(),
+            peer: tunnel.identity.clone(),
+            peer_addr: tunnel.peer,
+            local: tunnel.local,
+            authority: asked.authority,
+            service: asked.service,
+            baggage: asked.baggage,
+            id: asked.conn_id.unwrap_or_else(|| random::draws().id),
+            path: Path::Hbone,
+            started,
+            counters: None,
+        },
+    )
+    .await;
+    match admitted {
+        Ok(mut admitted) => {
+            let baggage = tunnel.proxy.settings.response_baggage.then(|| ambit_hbone::baggage::encode(&own));
+            match asking.accept(response::accepted(baggage.as_deref())) {
+                Ok((send, recv)) => Some((admitted, send, recv)),
+                Err(error) => {
+                    ambit_net::socket::reset_on_close(&admitted.app);
+                    admitted
+                        .entered
+                        .end(Outcome::failed(Reason::PeerSilent, format!("the peer left: {error}")));
+                    None
+                }
+            }
+        }
+        Err(refused) => {
+            asking.refuse(response::refused(refused.status, refused.reason));
+            None
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! A connection a pod opens: plan, reach the other end, relay.
+//!
+//! Nothing is read from the application until the other end is reached, so another endpoint may be tried while no
+//! byte was sent, and protocols in which the server speaks first just work.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_hbone::{Authority, forwarded, request};
+use ambit_net::pool_driver::Lease;
+use ambit_net::relay::{self, Counters, Far};
+use ambit_net::socket::{original_destination, prepare_accepted, reset_on_close};
+use ambit_net::tls::client;
+use ambit_net::tunnel;
+use ambit_net::tunnel::client::{Opened, TunnelError};
+use ambit_runtime::access_log::Direction;
+use ambit_runtime::clock;
+use ambit_state::plan::outbound::Hop;
+use ambit_state::{OutboundFacts, OutboundPlan, PodRef, plan_outbound};
+use ambit_types::{Identity, Reason, Str, Uid, Workload, canonical};
+use tokio::net::TcpStream;
+
+use crate::admit::{Admitted, Authenticated, admit, describe, reason_of};
+use crate::connections::Entered;
+use crate::flow::{End, Flow, Outcome, Path, Route};
+use crate::proxy::{Pod, Proxy, TunnelKey};
+use crate::random::{self, Draws};
+
+/// Endpoints tried for one connection.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Longest wait for an endpoint while others are left to try.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A captured connection with what is known at accept.
+struct Captured<'a> {
+    proxy: &'a Arc<Proxy>,
+    pod: &'a Arc<Pod>,
+    peer: SocketAddr,
+    dst: SocketAddr,
+    source: Option<Arc<Workload>>,
+    draws: Draws,
+    started: Instant,
+}
+
+/// The other end, reached.
+struct Reached {
+    far: Far,
+    entered: Entered,
+    /// The tunnel's slot; given back when the connection ends.
+    _lease: Option<Lease<TunnelKey>>,
+    /// The inbound record of a connection joined in the process.
+    inbound: Option<Entered>,
+}
+
+/// Why an endpoint was not reached.
+struct Unreached {
+    reason: Reason,
+    error: String,
+    /// Another endpoint may be tried.
+    retry: bool,
+}
+
+/// Takes one connection that was redirected to port 15001 of a pod.
+pub async fn serve(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: SocketAddr) {
+    let Ok(_place) = pod.quota.clone().try_acquire_owned() else {
+        metrics::counter!("ambit_connections_refused_total", "code" => Reason::PodQuota.code(), "policy" => "")
+            .increment(1);
+        return reset_on_close(&tcp);
+    };
+    // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
+    let Some(Reached { far, mut entered, _lease, mut inbound }) =
+        Box::pin(open(&proxy, &pod, &tcp, canonical(peer))).await
+    else {
+        return reset_on_close(&tcp);
+    };
+    let counters = entered.flow().counters.clone();
+    let cut = async {
+        match &inbound {
+            Some(inbound) => inbound.cut().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        end = relay::relay(tcp, far, &counters) => {
+            finish(&mut entered, end);
+            if let Some(inbound) = &mut inbound {
+                finish(inbound, end);
+            }
+        }
+        () = cut => {
+            let outcome = inbound.as_ref().and_then(|i| i.flow().cut_outcome().cloned());
+            entered.end(outcome.unwrap_or_default());
+        }
+        () = pod.drain.forced() => {
+            entered.end(drained());
+            if let Some(inbound) = &mut inbound {
+                inbound.end(drained());
+            }
+        }
+    }
+}
+
+/// Notes how a relay ended; a reset is told in words, it is no failure of the mesh.
+pub fn finish(entered: &mut Entered, end: relay::End) {
+    tracing::trace!(conn = %entered.flow().id, ?end, "relay ended");
+    entered.finished();
+}
+
+/// What stands in the record of a connection that had to go with its proxy or pod.
+pub fn drained() -> Outcome {
+    Outcome::failed(Reason::Draining, "closed because the proxy or the pod is leaving")
+}
+
+async fn open(proxy: &Arc<Proxy>, pod: &Arc<Pod>, tcp: &TcpStream, peer: SocketAddr) -> Option<Reached> {
+    let started = clock::monotonic();
+    prepare_accepted(tcp, pod.sockets.options(), true).ok()?;
+    let dst = original_destination(tcp).ok()?;
+    let draws = random::draws();
+    let source = proxy.mesh.own_workload(&pod.name, Some(peer.ip())).await;
+    let captured = Captured { proxy, pod, peer, dst, source, draws, started };
+    captured.reach().await
+}
+
+impl Captured<'_> {
+    /// Plans and tries endpoints until one is reached; writes the record if none is.
+    async fn reach(&self) -> Option<Reached> {
+        let mut tried: Vec<Uid> = Vec::new();
+        let mut last: Option<(Flow, Outcome)> = None;
+        loop {
+            let plan = self.plan(&tried);
+            if let (OutboundPlan::Refuse(_), Some((flow, outcome))) = (&plan, last.take()) {
+                // No endpoint is left: what the last one said tells more than that.
+                self.proxy.telemetry.refused(&Arc::new(flow), outcome);
+                return None;
+            }
+            let chosen = chosen(&plan).map(|hop| (hop.workload.uid.clone(), hop.candidates));
+            let (flow, unreached) = match self.attempt(plan).await {
+                Ok(reached) => return Some(reached),
+                Err(failed) => failed,
+            };
+            let outcome = Outcome::failed(unreached.reason, unreached.error);
+            match chosen {
+                Some((uid, candidates))
+                    if unreached.retry && candidates > tried.len() + 1 && tried.len() + 1 < ATTEMPTS_MAX =>
+                {
+                    tracing::debug!(conn = %self.draws.id, endpoint = %uid, "endpoint not reached, trying another");
+                    metrics::counter!("ambit_endpoint_retries_total", "code" => unreached.reason.code())
+                        .increment(1);
+                    tried.push(uid);
+                    last = Some((flow, outcome));
+                }
+                Some(_) | None => {
+                    self.proxy.telemetry.refused(&Arc::new(flow), outcome);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn plan(&self, tried: &[Uid]) -> OutboundPlan {
+        let facts = OutboundFacts {
+            source: self.source.as_ref(),
+            source_address: self.peer.ip(),
+            destination: self.dst,
+            same_node: self.proxy.settings.same_node,
+            tried,
+            // A new draw for every attempt, from the same randomness.
+            draw: self.draws.endpoint.rotate_left(u32::try_from(tried.len()).unwrap_or(0) * 16),
+        };
+        plan_outbound(&self.proxy.mesh.snapshot(), &facts)
+    }
+
+    async fn attempt(&self, plan: OutboundPlan) -> Result<Reached, (Flow, Unreached)> {
+        match plan {
+            OutboundPlan::Passthrough { address } => {
+                self.plain(address, self.flow(Path::Passthrough, Route::to(address)), false).await
+            }
+            OutboundPlan::Plain(hop) => {
+                let flow = self.flow(Path::Plaintext, self.route(&hop, hop.address, false));
+                self.plain(hop.address, flow, hop.candidates > 1).await
+            }
+            OutboundPlan::Hbone(hop) => self.hbone(&hop).await,
+            OutboundPlan::Local(hop) => match self.proxy.pods.find(&PodRef::of(&hop.workload)) {
+                Some(pod) => self.local(&hop, &pod).await,
+                // Discovery puts it on this node, the node agent has not handed it over: a tunnel finds out.
+                None => self.hbone(&hop).await,
+            },
+            OutboundPlan::Refuse(refusal) => Err(self.refused(refusal.reason, refusal.to_string())),
+            OutboundPlan::Waypoint(_) => Err(self.refused(
+                Reason::WaypointUnbound,
+                "this proxy does not carry traffic to waypoints yet".to_owned(),
+            )),
+            OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => Err(self.refused(
+                Reason::UnknownDestination,
+                "this proxy does not cross networks or resolve workload names yet".to_owned(),
+            )),
+        }
+    }
+
+    fn refused(&self, reason: Reason, error: String) -> (Flow, Unreached) {
+        let flow = self.flow(Path::Passthrough, Route::to(self.dst));
+        (flow, Unreached { reason, error, retry: false })
+    }
+
+    /// A plain socket to a workload or to somewhere unknown.
+    async fn plain(
+        &self,
+        address: SocketAddr,
+        flow: Flow,
+        others: bool,
+    ) -> Result<Reached, (Flow, Unreached)> {
+        let timeout = self.attempt_timeout(others);
+        match self.pod.sockets.connect(address, None, timeout).await {
+            Ok(far) => Ok(self.reached(Far::Tcp(far), flow, None, None)),
+            Err(error) => {
+                let unreached = Unreached { reason: reason_of(&error), error: describe(&error), retry: true };
+                Err((flow, unreached))
+            }
+        }
+    }
+
+    /// A stream of a tunnel to the workload's proxy.
+    async fn hbone(&self, hop: &Hop) -> Result<Reached, (Flow, Unreached)> {
+        let flow = self.flow(Path::Hbone, self.route(hop, hop.tunnel(), true));
+        let Some(source) = &self.source else {
+            return Err(self.refused(Reason::WorkloadUnknown, "the source is not known".to_owned()));
+        };
+        let opening = self.open_stream(source, hop);
+        let opened = match hop.candidates > 1 {
+            true => tokio::time::timeout(ATTEMPT_TIMEOUT, opening)
+                .await
+                .unwrap_or(Err(TunnelError::Timeout { peer: hop.tunnel() })),
+            false => opening.await,
+        };
+        match opened {
+            Ok((lease, Opened { send, recv, .. })) => {
+                Ok(self.reached(Far::Tunnel { send, recv }, flow, Some(lease), None))
+            }
+            Err(error) => {
+                let unreached = Unreached {
+                    reason: error.reason(),
+                    error: describe(&error),
+                    retry: error.is_before_any_byte(),
+                };
+                Err((flow, unreached))
+            }
+        }
+    }
+
+    /// A slot on a tunnel, and a stream on it; a tunnel that turns out dead is replaced once.
+    async fn open_stream(
+        &self,
+        source: &Arc<Workload>,
+        hop: &Hop,
+    ) -> Result<(Lease<TunnelKey>, Opened), TunnelError> {
+        let key = TunnelKey {
+            source: source.identity(),
+            source_ip: self.peer.ip(),
+            expected: hop.expected_identities(),
+            peer: hop.tunnel(),
+        };
+        let settings = &self.proxy.settings.tunnel;
+        let mut again = true;
+        loop {
+            let lease = self.pod.pool.lease(&key, || self.open_tunnel(&key)).await?;
+            let request = self.request(source, hop)?;
+            match lease.tunnel().connect(request, settings).await {
+                Ok(opened) => return Ok((lease, opened)),
+                Err(error) if error.is_of_the_tunnel() => {
+                    lease.condemn();
+                    if !(again && matches!(error, TunnelError::Closed { .. })) {
+                        return Err(error);
+                    }
+                    again = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn open_tunnel(&self, key: &TunnelKey) -> Result<tunnel::client::Tunnel, TunnelError> {
+        let settings = &self.proxy.settings.tunnel;
+        let credential = self.proxy.certificates.get(&key.source).await?;
+        let tcp = self
+            .pod
+            .sockets
+            .connect(key.peer, None, self.proxy.settings.connect_timeout)
+            .await
+            .map_err(|e| TunnelError::Connect(Arc::new(e)))?;
+        let begun = clock::monotonic();
+        let connected =
+            client::connect(&credential, &key.expected, tcp, key.peer, settings.handshake_timeout)
+                .await
+                .map_err(|e| TunnelError::Tls(Arc::new(e)))?;
+        metrics::histogram!("ambit_handshake_seconds", "role" => "client")
+            .record(clock::monotonic().saturating_duration_since(begun).as_secs_f64());
+        tunnel::client::open(connected, key.peer, credential.not_after(), settings.clone()).await
+    }
+
+    fn request(&self, source: &Workload, hop: &Hop) -> Result<http::Request<()>, TunnelError> {
+        let connect = request::Connect {
+            authority: &hop.address.to_string(),
+            baggage: &ambit_hbone::baggage::encode(source),
+            forwarded: &forwarded::encode(self.peer, hop.service.as_ref().map(|s| &*s.hostname)),
+            conn_id: self.draws.id,
+            span: self.draws.span,
+        };
+        connect.request().map_err(|e| TunnelError::Request(e.to_string()))
+    }
+
+    /// Both pods are here: admitted by the destination's rules, joined without a tunnel.
+    async fn local(&self, hop: &Hop, pod: &Arc<Pod>) -> Result<Reached, (Flow, Unreached)> {
+        let mut flow = self.flow(Path::Local, self.route(hop, hop.address, true));
+        let Some(source) = &self.source else {
+            return Err(self.refused(Reason::WorkloadUnknown, "the source is not known".to_owned()));
+        };
+        let peer: Identity = source.identity();
+        flow.src.identity = Some(peer.clone());
+        flow.route.hbone_addr = None;
+        let counters: Arc<Counters> = flow.counters.clone();
+        let asking = Authenticated {
+            pod,
+            own: hop.workload.clone(),
+            peer,
+            peer_addr: self.peer,
+            local: hop.tunnel(),
+            authority: Authority::Address(hop.address),
+            service: hop.service.as_ref().map(|s| s.hostname.to_string()),
+            baggage: None,
+            id: self.draws.id,
+            path: Path::Local,
+            started: self.started,
+            counters: Some(counters),
+        };
+        match admit(self.proxy, asking).await {
+            Ok(Admitted { app, entered }) => Ok(self.reached(Far::Tcp(app), flow, None, Some(entered))),
+            Err(refused) => {
+                let retry = matches!(refused.reason, Reason::ConnectRefused | Reason::ConnectTimeout);
+                Err((flow, Unreached { reason: refused.reason, error: refused.error, retry }))
+            }
+        }
+    }
+
+    fn reached(
+        &self,
+        far: Far,
+        flow: Flow,
+        lease: Option<Lease<TunnelKey>>,
+        inbound: Option<Entered>,
+    ) -> Reached {
+        let mut entered = self.proxy.connections.enter_outbound(Arc::new(flow));
+        entered.opened();
+        Reached { far, entered, _lease: lease, inbound }
+    }
+
+    fn attempt_timeout(&self, others: bool) -> Duration {
+        let all = self.proxy.settings.connect_timeout;
+        if others { all.min(ATTEMPT_TIMEOUT) } else { all }
+    }
+
+    fn flow(&self, path: Path, route: Route) -> Flow {
+        let identity = match path {
+            Path::Hbone | Path::Waypoint | Path::Local => self.source.as_ref().map(|w| w.identity()),
+            Path::Plaintext | Path::Probe | Path::Passthrough => None,
+        };
+        let src = End { addr: Some(self.peer), workload: self.source.clone(), identity, asserted: None };
+        Flow::new(self.draws.id, Direction::Outbound, path, src, route, self.started)
+    }
+
+    fn route(&self, hop: &Hop, addr: SocketAddr, proven: bool) -> Route {
+        Route {
+            dst: End {
+                addr: Some(addr),
+                workload: Some(hop.workload.clone()),
+                identity: proven.then(|| hop.workload.identity()),
+                asserted: None,
+            },
+            service: hop.service.as_ref().map(|s| s.key()),
+            hbone_addr: proven.then(|| Str::from(hop.address.to_string())),
+        }
+    }
+}
+
+impl Route {
+    /// A route to an address nothing is known about.
+    fn to(address: SocketAddr) -> Self {
+        Self { dst: End { addr: Some(address), ..End::default() }, ..Self::default() }
+    }
+}
+
+/// The endpoint a plan chose, if it chose one.
+fn chosen(plan: &OutboundPlan) -> Option<&Hop> {
+    match plan {
+        OutboundPlan::Plain(hop) | OutboundPlan::Hbone(hop) | OutboundPlan::Local(hop) => Some(hop),
+        OutboundPlan::Passthrough { .. }
+        | OutboundPlan::Waypoint(_)
+        | OutboundPlan::Gateway(_)
+        | OutboundPlan::Resolve(_)
+        | OutboundPlan::Refuse(_) => None,
+    }
+}

@@ -1,0 +1,144 @@
+//! What every connection of the node shares, and one pod's part of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ambit_hbone::pool::Limits;
+use ambit_net::linux::netns::NetNs;
+use ambit_net::pool_driver::Pool;
+use ambit_net::socket::{SocketFactory, SocketOptions};
+use ambit_net::tls::store::CertificateStore;
+use ambit_net::tunnel::TunnelSettings;
+use ambit_runtime::drain::Drain;
+use ambit_state::{PodRef, SameNode};
+use ambit_types::Identity;
+use tokio::sync::Semaphore;
+
+use crate::connections::Connections;
+use crate::mesh::Mesh;
+use crate::telemetry::Telemetry;
+
+/// Everything a connection needs. One a process.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The world.
+    pub mesh: Mesh,
+    /// Certificates of this node's identities.
+    pub certificates: CertificateStore,
+    /// Counters and records.
+    pub telemetry: Telemetry,
+    /// Live connections.
+    pub connections: Connections,
+    /// Pods that are captured here.
+    pub pods: Pods,
+    /// What can be set.
+    pub settings: Settings,
+}
+
+/// What can be set about connections.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What joins two pods of this node.
+    pub same_node: SameNode,
+    /// Longest wait for an application or a plain peer to take a connection.
+    pub connect_timeout: Duration,
+    /// HTTP/2 settings.
+    pub tunnel: Arc<TunnelSettings>,
+    /// Bounds of a pod's pool.
+    pub pool: Limits,
+    /// Options of sockets in pods.
+    pub sockets: Arc<SocketOptions>,
+    /// Whether applications see their client's address; `None` where the kernel permits it.
+    pub original_source: Option<bool>,
+    /// Whether answers tell about the destination.
+    pub response_baggage: bool,
+    /// Whether IPv6 is used at all.
+    pub ipv6: bool,
+    /// Connections of one pod at once.
+    pub pod_connections_max: usize,
+    /// Unfinished handshakes at one pod.
+    pub pod_handshakes_max: usize,
+}
+
+/// What tells the tunnels of a pod apart. The pod itself is the source: every pod has a pool of its own, and the
+/// identity in the key keeps a re-labelled pod from using the tunnels of its former self.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TunnelKey {
+    /// Who opens it.
+    pub source: Identity,
+    /// Address the tunnel comes from.
+    pub source_ip: std::net::IpAddr,
+    /// Who may be at the other end.
+    pub expected: Vec<Identity>,
+    /// Where it goes.
+    pub peer: SocketAddr,
+}
+
+/// One captured pod.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its name.
+    pub name: PodRef,
+    /// Sockets in its namespace.
+    pub sockets: SocketFactory,
+    /// Tunnels from it.
+    pub pool: Pool<TunnelKey>,
+    /// Ends its connections.
+    pub drain: Drain,
+    /// Whether sockets towards the application may carry foreign addresses.
+    pub transparent: bool,
+    /// Connections it may still have.
+    pub quota: Arc<Semaphore>,
+    /// Handshakes that may still be begun at it.
+    pub handshakes: Arc<Semaphore>,
+}
+
+impl Pod {
+    /// A pod whose sockets live in `netns`.
+    pub fn new(
+        name: PodRef,
+        netns: Option<Arc<NetNs>>,
+        transparent: bool,
+        drain: Drain,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            name,
+            sockets: SocketFactory::new(netns, settings.sockets.clone()),
+            pool: Pool::new(settings.pool),
+            drain,
+            transparent,
+            quota: Arc::new(Semaphore::new(settings.pod_connections_max)),
+            handshakes: Arc::new(Semaphore::new(settings.pod_handshakes_max)),
+        }
+    }
+}
+
+/// The captured pods by name, for joining two of them in the process.
+#[derive(Debug, Clone, Default)]
+pub struct Pods {
+    pods: Arc<Mutex<BTreeMap<PodRef, Arc<Pod>>>>,
+}
+
+impl Pods {
+    /// Makes a pod known.
+    pub fn insert(&self, pod: Arc<Pod>) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.name.clone(), pod);
+    }
+
+    /// Forgets a pod, unless another one has taken its name since.
+    pub fn remove(&self, pod: &Arc<Pod>) {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        if pods.get(&pod.name).is_some_and(|held| Arc::ptr_eq(held, pod)) {
+            pods.remove(&pod.name);
+        }
+    }
+
+    /// The pod of that name, if it is captured here and stays.
+    pub fn find(&self, name: &PodRef) -> Option<Arc<Pod>> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.get(name).filter(|pod| !pod.drain.is_draining()).cloned()
+    }
+}

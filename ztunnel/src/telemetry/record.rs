@@ -1,0 +1,134 @@
+//! One connection as a log record and as a flow record.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ambit_runtime::access_log::{self, Direction, Record};
+use ambit_types::Reason;
+use serde_json::{Map, Value, json};
+
+use crate::flow::{End, Flow};
+
+/// Calls `write` with the access-log form of an ended connection.
+pub(super) fn with_access_record(flow: &Flow, stale_for: Option<u64>, write: impl FnOnce(&Record<'_>)) {
+    let Some((duration, outcome)) = flow.ended() else { return };
+    let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+    let conn_id = flow.id.to_string();
+    let (bytes_sent, bytes_recv) = flow.workload_bytes();
+    write(&Record {
+        src: log_end(&flow.src),
+        dst: log_end(&flow.route.dst),
+        hbone_addr: flow.route.hbone_addr.as_deref().unwrap_or_default(),
+        service: flow.route.service.as_ref().map_or("", |s| &*s.hostname),
+        direction: flow.direction,
+        bytes_sent,
+        bytes_recv,
+        duration: *duration,
+        reason: outcome.reason,
+        policy: &policy,
+        path: flow.path.as_str(),
+        conn_id: &conn_id,
+        error: outcome.error.as_deref(),
+        stale_for,
+    });
+}
+
+fn log_end(end: &End) -> access_log::End<'_> {
+    let workload = end.workload.as_deref();
+    let asserted = end.asserted.as_deref();
+    let name = workload.map(|w| if w.name.is_empty() { &w.canonical_name } else { &w.name });
+    access_log::End {
+        addr: end.addr,
+        workload: name.or(asserted.map(|b| &b.service_name)).map_or("", |s| s),
+        namespace: workload.map(|w| &w.namespace).or(asserted.map(|b| &b.namespace)).map_or("", |s| s),
+        identity: end.identity.as_ref(),
+        cluster: workload.map(|w| &w.cluster_id).or(asserted.map(|b| &b.cluster)).map_or("", |s| s),
+    }
+}
+
+/// Counts plaintext that was let in, by why.
+pub(super) fn count_plaintext(flow: &Flow, reason: Option<Reason>) {
+    let namespace = flow.route.dst.workload.as_ref().map(|w| w.namespace.to_string()).unwrap_or_default();
+    let (mode, cause) = match reason {
+        Some(Reason::ProbeAdmitted) => ("strict", "probe"),
+        _ => ("permissive", "permissive"),
+    };
+    metrics::counter!("ambit_plaintext_accepted_total", "namespace" => namespace, "mode" => mode, "cause" => cause)
+        .increment(1);
+}
+
+/// One flow record: what `ambit flows` shows.
+#[derive(Debug, Clone)]
+pub struct FlowRecord {
+    node: Arc<str>,
+    flow: Arc<Flow>,
+}
+
+impl FlowRecord {
+    /// A record of an ended connection.
+    pub fn new(node: &Arc<str>, flow: Arc<Flow>) -> Self {
+        Self { node: node.clone(), flow }
+    }
+
+    /// When the connection ended.
+    pub fn at(&self) -> SystemTime {
+        let lasted = self.flow.ended().map(|(lasted, _)| *lasted).unwrap_or_default();
+        self.flow.started_wall + lasted
+    }
+
+    /// The JSON form: flat where `ambit flows` filters, nested where it describes an end.
+    pub fn to_json(&self) -> Value {
+        let flow = &*self.flow;
+        let Some((lasted, outcome)) = flow.ended() else { return Value::Null };
+        let (bytes_sent, bytes_recv) = flow.workload_bytes();
+        let direction = match flow.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        let verdict = if outcome.is_failure() { "denied" } else { "allowed" };
+        json!({
+            "time": humantime::format_rfc3339_millis(self.at()).to_string(),
+            "node": &*self.node,
+            "direction": direction,
+            "verdict": verdict,
+            "code": outcome.reason.map(Reason::code),
+            "reason": outcome.reason.map(Reason::name),
+            "policy": outcome.policy.as_ref().map(ToString::to_string),
+            "rule": outcome.rule,
+            "dry_run": outcome.dry_run,
+            "path": flow.path.as_str(),
+            "conn_id": flow.id.to_string(),
+            "src": json_end(&flow.src),
+            "dst": json_end(&flow.route.dst),
+            "service": flow.route.service.as_ref().map(|s| s.hostname.to_string()),
+            "hbone_addr": flow.route.hbone_addr.as_deref(),
+            "bytes_sent": bytes_sent,
+            "bytes_recv": bytes_recv,
+            "duration_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            "error": outcome.error,
+        })
+    }
+}
+
+/// One end in JSON; absent parts are left out.
+pub(crate) fn json_end(end: &End) -> Value {
+    let logged = log_end(end);
+    let mut object = Map::new();
+    if let Some(addr) = logged.addr {
+        object.insert("addr".to_owned(), Value::from(addr.to_string()));
+    }
+    for (key, text) in
+        [("workload", logged.workload), ("namespace", logged.namespace), ("cluster", logged.cluster)]
+    {
+        if !text.is_empty() {
+            object.insert(key.to_owned(), Value::from(text));
+        }
+    }
+    if let Some(identity) = logged.identity {
+        object.insert("identity".to_owned(), Value::from(identity.to_string()));
+    }
+    if end.workload.is_none() && end.asserted.is_some() {
+        object.insert("asserted".to_owned(), Value::from(true));
+    }
+    Value::Object(object)
+}
