@@ -3,4 +3,5 @@
 //! No sockets, no gRPC, no clock: whoever moves the bytes calls in here and carries out what comes back.
 
 pub mod any;
+pub mod codec;
 pub mod proto;
