@@ -198,9 +198,12 @@ fn is_usable(service: &Service, source: &Workload, endpoint: &Workload) -> bool 
         (HealthPolicy::AllowAll, _) | (HealthPolicy::OnlyHealthy, Health::Healthy) => true,
         (HealthPolicy::OnlyHealthy, Health::Unhealthy) => false,
     };
-    let addressed = !endpoint.addresses.is_empty() || !endpoint.hostname.is_empty();
-    let through_gateway = endpoint.network != source.network && endpoint.network_gateway.is_some();
-    admitted && (addressed || through_gateway)
+    let reachable = if endpoint.network == source.network {
+        !endpoint.addresses.is_empty() || !endpoint.hostname.is_empty()
+    } else {
+        endpoint.network_gateway.is_some()
+    };
+    admitted && reachable
 }
 
 /// The port of the application behind a port of a service, at one endpoint.

@@ -62,8 +62,10 @@ impl World {
             self.apply_one(change, &mut touched);
         }
         for key in &touched.services {
-            let endpoints = self.backends.get(key).into_iter().flat_map(BTreeMap::values).cloned().collect();
-            self.now.services.set_endpoints(key, endpoints);
+            if self.now.services.by_key(key).is_some() {
+                let backends = self.backends.get(key).into_iter().flat_map(BTreeMap::values);
+                self.now.services.set_endpoints(key, backends.cloned().collect());
+            }
         }
         let affected = self.refresh_own(touched);
         Applied { snapshot: self.snapshot(), affected }

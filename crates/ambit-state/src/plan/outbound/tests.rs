@@ -239,7 +239,7 @@ fn o8_the_waypoint_of_a_workload_is_used_when_the_workload_is_addressed() {
     check(&mesh.replace("waypoint=shop/wp", "waypoint=shop/gone"), &[("10.244.2.20:8080", UNBOUND)]);
     // G17: upstream dials a workload's waypoint of another network directly.
     check(
-        &mesh.replace("native backs=shop/wp", "native backs=shop/wp network=other"),
+        &mesh.replace("native backs=shop/wp", "native backs=shop/wp network=other gateway=istio-system/ew"),
         &[("10.244.2.20:8080", UNBOUND)],
     );
 }
