@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod dns;
 pub mod error;
 pub mod exec;
 pub mod fault;
