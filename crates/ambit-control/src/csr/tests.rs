@@ -1,4 +1,5 @@
 //! Every hostile request as a row (security reference, section 5; T-46, T-87, T-88).
+#![expect(clippy::type_complexity, reason = "rows of tables")]
 
 use super::*;
 use crate::input::{Labels, Name, Phase};

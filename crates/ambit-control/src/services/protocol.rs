@@ -17,11 +17,11 @@ pub(crate) fn of_port(port: &ServicePort) -> AppProtocol {
         Some(word) => known(word),
         None => known(prefix(&port.name)),
     };
-    declared.unwrap_or(if OPAQUE_PORTS.contains(&port.port) {
-        AppProtocol::Tcp
-    } else {
-        AppProtocol::Unknown
-    })
+    let guess = match OPAQUE_PORTS.contains(&port.port) {
+        true => AppProtocol::Tcp,
+        false => AppProtocol::Unknown,
+    };
+    declared.unwrap_or(guess)
 }
 
 /// A port of a service entry with the port of its endpoints.
