@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Installs what a make target lacks, by Debian package name, and says what it does.
+#
+# Usage: need.sh [--lenient] build|demo|test|bench
+# --lenient: where packages cannot be installed, name them and go on; the caller names what it then cannot run.
+# It is a shell script because it also brings the compiler that every other task needs.
+# Packages that bring a daemon are kept from starting it, now and at boot.
+set -euo pipefail
+
+# command=package: the command, or absolute path, that shows whether the package is there.
+base=(cc=gcc make=make /usr/include/stdlib.h=libc6-dev)
+fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl)
+peers=(iperf3=iperf3 nginx=nginx-light redis-server=redis-server redis-cli=redis-tools mariadbd=mariadb-server
+  mariadb=mariadb-client nc.openbsd=netcat-openbsd openssl=openssl ps=procps)
+contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light ps=procps)
+# Packages whose daemon Debian would start, with the unit that does so.
+daemons=(nginx-light=nginx redis-server=redis-server mariadb-server=mariadb haproxy=haproxy nftables=nftables)
+
+say() { echo "need: $*" >&2; }
+
+lenient=0
+if [[ ${1:-} == --lenient ]]; then
+  lenient=1
+  shift
+fi
+case ${1:-} in
+  build) wanted=("${base[@]}") ;;
+  demo) wanted=("${fabric[@]}") ;;
+  test) wanted=("${fabric[@]}" "${peers[@]}") ;;
+  bench) wanted=("${fabric[@]}" "${contenders[@]}") ;;
+  *)
+    say "usage: need.sh [--lenient] build|demo|test|bench"
+    exit 64
+    ;;
+esac
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=()
+for pair in "${wanted[@]}"; do
+  sign=${pair%%=*}
+  if [[ $sign == /* ]]; then
+    [[ -e $sign ]] || missing+=("${pair#*=}")
+  else
+    command -v "$sign" >/dev/null || missing+=("${pair#*=}")
+  fi
+done
+if ((${#missing[@]} == 0)); then
+  exit 0
+fi
+
+give_up() {
+  say "$*"
+  say "missing packages: ${missing[*]}"
+  if ((lenient)); then
+    say "going on without them"
+    exit 0
+  fi
+  exit 69
+}
+
+as_root=()
+if ((EUID != 0)); then
+  command -v sudo >/dev/null || give_up "neither root nor sudo is here, so nothing can be installed"
+  as_root=(sudo)
+fi
+command -v apt-get >/dev/null || give_up "apt-get is not here; install what these packages bring by other means"
+
+# A policy that answers 101 keeps maintainer scripts from starting daemons. One that is already there is put back.
+policy=/usr/sbin/policy-rc.d
+saved=
+restore() {
+  "${as_root[@]}" rm -f "$policy"
+  if [[ -n $saved ]]; then
+    "${as_root[@]}" mv "$saved" "$policy"
+  fi
+}
+forbid_services() {
+  local kept=$policy.kept-by-ambit
+  if [[ -e $kept ]]; then
+    saved=$kept # a run that was killed left it; what stands in its place is that run's
+  elif [[ -e $policy ]]; then
+    "${as_root[@]}" mv "$policy" "$kept"
+    saved=$kept
+  fi
+  trap restore EXIT
+  trap 'exit 130' INT TERM
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod 755 "$policy"
+}
+
+# With systemd, a fresh daemon would start at the next boot.
+disable_at_boot() {
+  [[ -d /run/systemd/system ]] || return 0
+  for pair in "${daemons[@]}"; do
+    if [[ " ${missing[*]} " == *" ${pair%%=*} "* ]]; then
+      say "keeping ${pair#*=} from starting at boot"
+      "${as_root[@]}" systemctl disable "${pair#*=}" || say "could not disable ${pair#*=}; see above"
+    fi
+  done
+}
+
+apt_install() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+    apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
+say "installing with apt-get: ${missing[*]}"
+forbid_services
+if ! apt_install; then
+  say "the package lists may be old; updating them and trying once more"
+  "${as_root[@]}" apt-get update || say "apt-get update reported errors; see above"
+  apt_install || give_up "apt-get could not install them; see above"
+fi
+disable_at_boot
+say "installed: ${missing[*]}"
