@@ -2,10 +2,12 @@
 //!
 //! Reads nothing of what it carries and never talks to the Kubernetes API.
 
+pub mod admin;
 pub mod admit;
 pub mod config;
 pub mod connections;
 pub mod flow;
+pub mod identity;
 pub mod inbound;
 pub mod inpod;
 pub mod mesh;

@@ -1,6 +1,7 @@
 //! The pods of this node: handed over by the node agent, each with listeners in its own namespace.
 
 pub mod accept;
+pub mod protocol;
 pub mod workloads;
 
 pub use workloads::{PodInfo, Workloads};

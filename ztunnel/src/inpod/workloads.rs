@@ -56,7 +56,8 @@ pub struct Workloads {
     proxy: Arc<Proxy>,
     drain: Drain,
     running: BTreeMap<String, Running>,
-    pending: BTreeSet<String>,
+    pending: BTreeMap<String, (PodInfo, NetNs)>,
+    synced: bool,
     ready: Part,
     own_netns: Option<NetNsId>,
 }
@@ -71,7 +72,15 @@ impl Workloads {
     /// No pods; `ready` follows whether all pods handed over are captured.
     pub fn new(proxy: Arc<Proxy>, drain: Drain, ready: Part) -> Self {
         let own_netns = NetNs::current().ok().map(|netns| netns.id());
-        Self { proxy, drain, running: BTreeMap::new(), pending: BTreeSet::new(), ready, own_netns }
+        Self {
+            proxy,
+            drain,
+            running: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            synced: false,
+            ready,
+            own_netns,
+        }
     }
 
     /// Captures a pod: when this returns, its listeners are bound and served.
@@ -89,18 +98,21 @@ impl Workloads {
             }
             self.stop(uid, Duration::ZERO);
         }
+        let again = netns.try_clone();
         match self.bind(info, netns) {
             Ok(pod) => {
                 info!(uid, namespace = &*info.name.namespace, name = &*info.name.name, "pod captured");
                 metrics::counter!("workload_manager_proxies_started_total").increment(1);
                 self.running.insert(uid.to_owned(), Running { netns: Some(id), pod });
                 self.pending.remove(uid);
-                self.gauge();
+                self.report();
                 Ok(())
             }
             Err(error) => {
-                self.pending.insert(uid.to_owned());
-                self.gauge();
+                if let Ok(netns) = again {
+                    self.pending.insert(uid.to_owned(), (info.clone(), netns));
+                }
+                self.report();
                 Err(error)
             }
         }
@@ -128,7 +140,16 @@ impl Workloads {
     pub fn remove(&mut self, uid: &str) {
         self.pending.remove(uid);
         self.stop(uid, POD_GRACE);
-        self.gauge();
+        self.report();
+    }
+
+    /// Tries the pods again that could not be captured.
+    pub fn retry_pending(&mut self) {
+        for (uid, (info, netns)) in std::mem::take(&mut self.pending) {
+            if let Err(error) = self.start(&uid, &info, netns) {
+                warn!(uid, error = crate::admit::describe(&error), "a pod still cannot be captured");
+            }
+        }
     }
 
     fn stop(&mut self, uid: &str, grace: Duration) {
@@ -155,12 +176,13 @@ impl Workloads {
     /// A new agent begins: what was pending is named again or gone.
     pub fn forget_pending(&mut self) {
         self.pending.clear();
-        self.gauge();
+        self.report();
     }
 
     /// Marks the node agent's snapshot as complete or missing.
     pub fn synced(&mut self, synced: bool) {
-        self.ready.set(synced && self.pending.is_empty());
+        self.synced = synced;
+        self.report();
     }
 
     /// Pods that run, by uid.
@@ -168,7 +190,9 @@ impl Workloads {
         self.running.iter().map(|(uid, running)| (uid.as_str(), &running.pod.name))
     }
 
-    fn gauge(&self) {
+    /// Ready only while the agent's snapshot is known and every pod of it is captured.
+    fn report(&self) {
+        self.ready.set(self.synced && self.pending.is_empty());
         let count = |n: usize| u32::try_from(n).map(f64::from).unwrap_or(f64::MAX);
         metrics::gauge!("workload_manager_active_proxy_count").set(count(self.running.len()));
         metrics::gauge!("workload_manager_pending_proxy_count").set(count(self.pending.len()));

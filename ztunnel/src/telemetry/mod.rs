@@ -16,6 +16,7 @@ use ambit_types::Reason;
 use crate::flow::{Flow, Outcome};
 
 pub use record::FlowRecord;
+pub(crate) use record::json_end;
 pub use ring::Ring;
 use series::SeriesCache;
 

@@ -3,3 +3,4 @@
 pub mod ca_client;
 pub mod channel;
 pub mod services;
+pub mod xds_stream;
