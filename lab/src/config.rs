@@ -121,6 +121,12 @@ impl LabConfig {
         Ok(())
     }
 
+    /// Kernel parameters of every namespace.
+    pub fn kernel_parameters(&self) -> Vec<(&'static str, String)> {
+        let congestion = self.tcp_congestion.clone().map(|name| ("net.ipv4.tcp_congestion_control", name));
+        congestion.into_iter().collect()
+    }
+
     /// The nodes with their numbers.
     pub fn topology(&self) -> Vec<Node> {
         let numbered = self.nodes.iter().enumerate();

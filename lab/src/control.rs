@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, unix::OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use ambit_manifest::ObjectKey;
 use ambit_runtime::tasks;
 
 use crate::error::LabError;
@@ -50,7 +51,7 @@ pub enum Request {
     /// Remove these objects.
     Delete {
         /// What.
-        objects: Vec<ObjectRef>,
+        objects: Vec<ObjectKey>,
         /// No error for one that does not exist.
         ignore_missing: bool,
         /// How long to wait.
@@ -59,7 +60,7 @@ pub enum Request {
     /// Change labels or annotations of one object.
     Mark {
         /// Which object.
-        object: ObjectRef,
+        object: ObjectKey,
         /// Annotations instead of labels.
         annotations: bool,
         /// Values to set, or nothing to remove the key.
@@ -92,17 +93,6 @@ pub enum Request {
         /// A container, if not the first one.
         container: Option<String>,
     },
-}
-
-/// Names one object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ObjectRef {
-    /// Its kind, as in a manifest.
-    pub kind: String,
-    /// Its namespace; none for a kind that has none.
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
 }
 
 /// What can be done to a running part.

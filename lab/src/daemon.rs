@@ -74,6 +74,7 @@ async fn serve(lab: LabName, run: RunDir, config: LabConfig) -> Result<(), LabEr
     let fail = LabError::file("listening for signals in", "the daemon");
     let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
     let built = Built::new(lab, run, config)?;
+    built.store.follow()?;
     let calls = control::serve(&built.home.run)?;
     let mut owner = owner::Owner::new(built)?;
     tokio::select! {
@@ -97,6 +98,7 @@ impl Built {
         let nodes = config.topology();
         let store = Arc::new(Store::open(&run.objects())?);
         let fabric = Arc::new(topology::create_fabric(&lab, config.families)?);
+        fabric.set(&config.kernel_parameters())?;
         let mut sites = Vec::new();
         for node in &nodes {
             sites.push(Arc::new(build_node(&lab, &run, &config, &fabric, node)?));
@@ -125,9 +127,11 @@ fn build_node(
 ) -> Result<Site, LabError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let place = topology::create_node(lab, fabric, node, config.families)?;
+    let kernel = config.kernel_parameters();
+    place.set(&kernel)?;
     let directory = run.node(&node.name);
     let made = fs::DirBuilder::new().mode(0o700).create(&directory);
     made.map_err(LabError::file("making directory", directory))?;
     let (lab, run, families) = (lab.clone(), run.clone(), config.families);
-    Ok(Site { lab, run, families, node: node.clone(), place: Arc::new(place) })
+    Ok(Site { lab, run, families, node: node.clone(), place: Arc::new(place), kernel })
 }

@@ -33,6 +33,9 @@ pub enum LabError {
     /// A network namespace could not be made, opened or entered.
     #[error(transparent)]
     NetNs(#[from] NetNsError),
+    /// The store of objects.
+    #[error(transparent)]
+    Store(#[from] ambit_folder::FolderError),
     /// The kernel refused a change of links, addresses or routes.
     #[error("{doing} in namespace {netns}")]
     Link {
@@ -132,6 +135,7 @@ impl LabError {
             | Self::Start { .. }
             | Self::ProgramMissing { .. }
             | Self::Tool { .. }
+            | Self::Store(_)
             | Self::Failed(_)
             | Self::NotInForce { .. } => 1,
         }

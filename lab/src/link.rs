@@ -62,11 +62,11 @@ impl Place {
     ///
     /// # Errors
     /// Names the parameter that could not be set.
-    pub fn set(&self, parameters: &[(&str, &str)]) -> Result<(), LabError> {
+    pub fn set(&self, parameters: &[(&str, impl AsRef<str> + Sync)]) -> Result<(), LabError> {
         self.netns.run_on_thread(|| {
             for (name, value) in parameters {
                 let path = format!("/proc/sys/{}", name.replace('.', "/"));
-                match std::fs::write(&path, value) {
+                match std::fs::write(&path, value.as_ref()) {
                     // A kernel without IPv6 has none of its parameters and needs none of them set.
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound && name.starts_with("net.ipv6") => {}
                     other => other.map_err(LabError::file("setting kernel parameter", path))?,

@@ -7,23 +7,17 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use ambit_folder::Folder;
+use ambit_manifest::{Located, ObjectKey, Problem, check_set, nearest, parse};
+use serde_json::Value;
+
+pub use ambit_manifest::{Kind, to_yaml};
 
 use crate::error::LabError;
 use crate::paths::RunDir;
-use crate::store::{ObjectRef, key_of};
 
-/// A kind of object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kind {
-    /// As in a manifest.
-    pub name: String,
-    /// Whether its objects live in namespaces.
-    pub namespaced: bool,
-}
-
-/// Objects of some files, each right in itself.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Objects of some files, each right in itself and all right together.
+#[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// The objects in the order of the files.
     pub objects: Vec<Value>,
@@ -32,11 +26,11 @@ pub struct Loaded {
 impl Loaded {
     /// Names of the Node objects, in order.
     pub fn nodes(&self) -> Vec<String> {
-        self.keys().into_iter().filter(|k| k.kind == "Node").map(|k| k.name).collect()
+        self.keys().into_iter().filter(|k| k.kind == Kind::Node).map(|k| k.name).collect()
     }
 
     /// Keys of all objects.
-    pub fn keys(&self) -> Vec<ObjectRef> {
+    pub fn keys(&self) -> Vec<ObjectKey> {
         self.objects.iter().filter_map(key_of).collect()
     }
 }
@@ -46,27 +40,59 @@ impl Loaded {
 /// # Errors
 /// [`LabError::Manifest`] with every problem.
 pub fn load(paths: &[PathBuf]) -> Result<Loaded, LabError> {
-    let mut objects = Vec::new();
-    for (name, text) in texts(paths)? {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-            .map_err(|e| LabError::Manifest(vec![format!("{name}: {e}")]))?;
-        for mut object in documents.into_iter().filter(|d| !d.is_null()) {
-            let namespaced = object.get("kind").and_then(Value::as_str).is_none_or(is_namespaced);
-            if namespaced && object.pointer("/metadata/namespace").is_none() {
-                object["metadata"]["namespace"] = json!("default");
-            }
-            objects.push(object);
-        }
-    }
-    Ok(Loaded { objects })
+    let (objects, mut problems) = read(paths)?;
+    problems.extend(check_set(&objects));
+    finish(&objects, problems)
 }
 
 /// Reads and checks manifests against what a lab already holds.
 ///
 /// # Errors
-/// [`LabError::Manifest`] with every problem.
-pub fn load_into(_run: &RunDir, paths: &[PathBuf]) -> Result<Loaded, LabError> {
-    load(paths)
+/// [`LabError::NotUp`] without a lab; [`LabError::Manifest`] with every problem.
+pub fn load_into(run: &RunDir, paths: &[PathBuf]) -> Result<Loaded, LabError> {
+    let (objects, mut problems) = read(paths)?;
+    let mut all = stored_located(run)?;
+    all.retain(|old| objects.iter().all(|new| new.key != old.key));
+    let old_files: Vec<_> = all.iter().map(|o| o.location.file.clone()).collect();
+    all.extend(objects.iter().cloned());
+    // What is wrong between objects that were there before is not this change's fault.
+    let new = |p: &Problem| !old_files.contains(&p.location.file);
+    problems.extend(check_set(&all).into_iter().filter(new));
+    finish(&objects, problems)
+}
+
+/// Reads the keys of manifests; what the objects refer to may be gone already.
+///
+/// # Errors
+/// [`LabError::Manifest`] with every problem of a single object.
+pub fn load_keys(paths: &[PathBuf]) -> Result<Vec<ObjectKey>, LabError> {
+    let (objects, problems) = read(paths)?;
+    finish(&objects, problems).map(|loaded| loaded.keys())
+}
+
+/// The key of an object by its own metadata.
+pub fn key_of(object: &Value) -> Option<ObjectKey> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    Some(ObjectKey::new(Kind::from_name(text("/kind")?)?, text("/metadata/namespace"), text("/metadata/name")?))
+}
+
+fn read(paths: &[PathBuf]) -> Result<(Vec<Located>, Vec<Problem>), LabError> {
+    let (mut objects, mut problems) = (Vec::new(), Vec::new());
+    for (name, text) in texts(paths)? {
+        let parsed = parse(&name, &text);
+        objects.extend(parsed.objects);
+        problems.extend(parsed.problems);
+    }
+    Ok((objects, problems))
+}
+
+fn finish(objects: &[Located], mut problems: Vec<Problem>) -> Result<Loaded, LabError> {
+    if problems.is_empty() {
+        return Ok(Loaded { objects: objects.iter().map(|o| (*o.value).clone()).collect() });
+    }
+    problems.sort();
+    problems.dedup();
+    Err(LabError::Manifest(problems.iter().map(ToString::to_string).collect()))
 }
 
 /// The kind that a person means: `Pod`, `pod`, `pods` or `po`.
@@ -74,59 +100,29 @@ pub fn load_into(_run: &RunDir, paths: &[PathBuf]) -> Result<Loaded, LabError> {
 /// # Errors
 /// Names the nearest kind.
 pub fn kind(text: &str) -> Result<Kind, LabError> {
-    const KINDS: [(&str, &str); 14] = [
-        ("Namespace", "ns"),
-        ("Node", "no"),
-        ("Pod", "po"),
-        ("Deployment", "deploy"),
-        ("Service", "svc"),
-        ("ServiceAccount", "sa"),
-        ("ConfigMap", "cm"),
-        ("Secret", "secret"),
-        ("EndpointSlice", "eps"),
-        ("NetworkPolicy", "netpol"),
-        ("AuthorizationPolicy", "ap"),
-        ("PeerAuthentication", "pa"),
-        ("ServiceEntry", "se"),
-        ("WorkloadEntry", "we"),
-    ];
-    let low = text.to_ascii_lowercase();
-    let matches = |name: &str, short: &str| {
-        let name = name.to_ascii_lowercase();
-        low == name || low == format!("{name}s") || low == short || low == name.replace("policy", "policies")
-    };
-    let found = KINDS.into_iter().find(|(name, short)| matches(name, short));
-    let (name, _) = found.ok_or_else(|| LabError::Usage(format!("no kind {text:?}")))?;
-    Ok(Kind { name: name.to_owned(), namespaced: is_namespaced(name) })
-}
-
-fn is_namespaced(kind: &str) -> bool {
-    !matches!(kind, "Namespace" | "Node" | "GatewayClass")
+    Kind::from_argument(text).ok_or_else(|| {
+        let names = Kind::ALL.iter().flat_map(|k| [k.as_str(), k.plural()]);
+        let near = nearest(text, names).map(|n| format!(", did you mean {n:?}?")).unwrap_or_default();
+        LabError::Usage(format!("{text:?} is no kind of object{near}"))
+    })
 }
 
 /// The objects of one kind that a lab's store holds.
 ///
 /// # Errors
 /// If the store cannot be read.
-pub fn stored(run: &RunDir, kind: &str) -> Result<Vec<Value>, LabError> {
-    let mut out = Vec::new();
-    let root = run.objects().join(kind);
-    for namespace in fs::read_dir(&root).into_iter().flatten().flatten() {
-        for file in fs::read_dir(namespace.path()).into_iter().flatten().flatten() {
-            let text = fs::read_to_string(file.path()).map_err(LabError::file("reading", file.path()))?;
-            out.extend(serde_json::from_str::<Value>(&text).ok());
-        }
-    }
-    out.sort_by_key(|o| key_of(o));
-    Ok(out)
+pub fn stored(run: &RunDir, kind: Kind) -> Result<Vec<Value>, LabError> {
+    let mut objects = stored_located(run)?;
+    objects.retain(|o| o.kind() == kind);
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(objects.iter().map(|o| (*o.value).clone()).collect())
 }
 
-/// An object as YAML.
-///
-/// # Errors
-/// If it cannot be written as such.
-pub fn to_yaml(value: &Value) -> Result<String, LabError> {
-    serde_saphyr::to_string(value).map_err(|e| LabError::Usage(format!("writing YAML: {e}")))
+fn stored_located(run: &RunDir) -> Result<Vec<Located>, LabError> {
+    if !run.objects().exists() {
+        return Ok(Vec::new());
+    }
+    Ok(Folder::open(run.objects())?.load()?.objects.into_values().collect())
 }
 
 /// Name and text of every file that the paths mean; a folder means its YAML and JSON files, in order.

@@ -1,17 +1,20 @@
-//! The lab's objects: a thin view of the folder store as JSON values by kind, namespace and name.
+//! The lab's objects in memory, at the newest revision, over the folder that holds them.
 //!
-//! The folder store locks, checks and counts revisions; this only gives the daemon the shape it works with.
+//! The folder store locks, checks and counts revisions; this keeps what it holds at hand as JSON values, follows
+//! what others write, and never shows an older state after a newer one.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ambit_folder::{Batch, Folder, FolderError, Written};
+use ambit_runtime::tasks;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 
-pub use crate::control::ObjectRef;
+pub use ambit_manifest::{Kind, ObjectKey};
+
 use crate::error::LabError;
 
 /// All objects at one revision.
@@ -20,60 +23,68 @@ pub struct Snapshot {
     /// Counts the writes to the store.
     pub revision: u64,
     /// The objects.
-    pub objects: BTreeMap<ObjectRef, Arc<Value>>,
+    pub objects: BTreeMap<ObjectKey, Arc<Value>>,
 }
 
 impl Snapshot {
     /// Objects of one kind, by namespace and name.
-    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (&'a ObjectRef, &'a Value)> {
-        let first = ObjectRef { kind: kind.to_owned(), namespace: None, name: String::new() };
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Value)> {
+        let first = ObjectKey { kind, namespace: None, name: String::new() };
         let from = self.objects.range(first..);
         from.take_while(move |(key, _)| key.kind == kind).map(|(key, value)| (key, &**value))
     }
 
     /// Objects of one kind in their Kubernetes type; one that does not fit is left out and logged.
-    pub fn typed<T: DeserializeOwned>(&self, kind: &str) -> Vec<T> {
-        let parse = |(key, value): (&ObjectRef, &Value)| {
+    pub fn typed<T: DeserializeOwned>(&self, kind: Kind) -> Vec<T> {
+        let parse = |(key, value): (&ObjectKey, &Value)| {
             T::deserialize(value)
-                .inspect_err(
-                    |e| tracing::warn!(kind, name = key.name, error = %e, "an object does not fit its kind"),
-                )
+                .inspect_err(|e| tracing::warn!(object = %key, error = %e, "an object does not fit its kind"))
                 .ok()
         };
         self.of_kind(kind).filter_map(parse).collect()
     }
 
     /// One object.
-    pub fn find(&self, key: &ObjectRef) -> Option<&Value> {
+    pub fn find(&self, key: &ObjectKey) -> Option<&Value> {
         self.objects.get(key).map(|value| &**value)
     }
 }
 
-/// The key of an object by its own metadata.
-pub fn key_of(object: &Value) -> Option<ObjectRef> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    Some(ObjectRef {
-        kind: text("/kind")?,
-        namespace: text("/metadata/namespace"),
-        name: text("/metadata/name")?,
-    })
-}
-
-/// The objects, and the way to change them.
+/// The objects, and the way to change them. All methods but the readers block on files for some milliseconds.
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
+    folder: Folder,
     current: watch::Sender<Arc<Snapshot>>,
+    /// Held while the folder is changed or read again, so that memory takes the states in their order.
+    order: Mutex<()>,
 }
 
 impl Store {
-    /// Opens the store in a directory that exists.
+    /// Reads what the folder holds.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn open(directory: &Path) -> Result<Self, LabError> {
-        let (current, _) = watch::channel(Arc::new(Snapshot::default()));
-        Ok(Self { directory: directory.to_owned(), current })
+        let folder = Folder::open(directory)?;
+        let state = folder.load()?;
+        let objects = state.objects.into_iter().map(|(key, located)| (key, located.value)).collect();
+        let snapshot = Snapshot { revision: state.revision, objects };
+        Ok(Self { folder, current: watch::channel(Arc::new(snapshot)).0, order: Mutex::new(()) })
+    }
+
+    /// Takes in what others write, from now on.
+    ///
+    /// # Errors
+    /// If the folder cannot be watched.
+    pub fn follow(self: &Arc<Self>) -> Result<(), LabError> {
+        let (_, mut batches) = ambit_folder::watch(self.folder.root())?;
+        let store = Arc::clone(self);
+        tasks::spawn("objects", async move {
+            while let Some(batch) = batches.recv().await {
+                tokio::task::block_in_place(|| store.take_in(&batch));
+            }
+        });
+        Ok(())
     }
 
     /// The objects as they are.
@@ -86,57 +97,89 @@ impl Store {
         self.current.subscribe()
     }
 
-    /// Writes a whole object; returns the revision.
+    /// Writes whole objects under one revision, all or none.
     ///
     /// # Errors
-    /// If it has no kind or name, or the file cannot be written.
-    pub fn put(&self, object: Value) -> Result<u64, LabError> {
-        let key =
-            key_of(&object).ok_or_else(|| LabError::Usage("an object without kind or name".to_owned()))?;
-        self.write(&key, Some(object))
+    /// If one of them is refused or cannot be written.
+    pub fn put(&self, objects: &[Value]) -> Result<(), LabError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let _order = self.in_order();
+        let written = self.folder.put_all(objects)?;
+        self.remember(written);
+        Ok(())
     }
 
-    /// Changes one object in place; a missing one is left missing. Returns the revision if it changed.
+    /// Changes one object in place; a missing one is left missing.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn change(&self, key: &ObjectRef, change: impl FnOnce(&mut Value)) -> Result<Option<u64>, LabError> {
-        let Some(mut object) = self.snapshot().find(key).cloned() else { return Ok(None) };
-        let before = object.clone();
-        change(&mut object);
-        if object == before { Ok(None) } else { self.write(key, Some(object)).map(Some) }
+    /// If the result is refused or cannot be written.
+    pub fn change(&self, key: &ObjectKey, change: impl FnOnce(&mut Value)) -> Result<(), LabError> {
+        let _order = self.in_order();
+        match self.folder.patch(key, None, change) {
+            Ok(written) => self.remember(vec![written]),
+            Err(FolderError::Absent { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+        Ok(())
     }
 
-    /// Removes one object; a missing one is no error. Returns the revision if it was there.
+    /// Removes one object; a missing one is no error.
     ///
     /// # Errors
     /// If the file cannot be removed.
-    pub fn remove(&self, key: &ObjectRef) -> Result<Option<u64>, LabError> {
-        if self.snapshot().find(key).is_none() {
-            return Ok(None);
-        }
-        self.write(key, None).map(Some)
+    pub fn remove(&self, key: &ObjectKey) -> Result<(), LabError> {
+        let _order = self.in_order();
+        let revision = match self.folder.remove(key) {
+            Ok(revision) => revision,
+            Err(FolderError::Absent { .. }) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        self.renew(|snapshot| {
+            snapshot.revision = snapshot.revision.max(revision);
+            snapshot.objects.remove(key).is_some()
+        });
+        Ok(())
     }
 
-    fn write(&self, key: &ObjectRef, object: Option<Value>) -> Result<u64, LabError> {
-        let namespace = key.namespace.as_deref().unwrap_or("_");
-        let directory = self.directory.join(&key.kind).join(namespace);
-        fs::create_dir_all(&directory).map_err(LabError::file("making directory", directory.clone()))?;
-        let path = directory.join(format!("{}.yaml", key.name));
-        match &object {
-            Some(object) => {
-                fs::write(&path, format!("{object:#}")).map_err(LabError::file("writing", path))?
+    fn in_order(&self) -> MutexGuard<'_, ()> {
+        // The lock guards no value that a panic could leave half changed.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, written: Vec<Written>) {
+        self.renew(|snapshot| {
+            let changed = written.iter().any(|w| w.changed);
+            for Written { object, revision, .. } in written {
+                snapshot.revision = snapshot.revision.max(revision);
+                snapshot.objects.insert(object.key, object.value);
             }
-            None => fs::remove_file(&path).map_err(LabError::file("removing", path))?,
-        }
-        let mut snapshot = (*self.snapshot()).clone();
-        snapshot.revision += 1;
-        match object {
-            Some(object) => _ = snapshot.objects.insert(key.clone(), Arc::new(object)),
-            None => _ = snapshot.objects.remove(key),
-        }
-        let revision = snapshot.revision;
-        self.current.send_replace(Arc::new(snapshot));
-        Ok(revision)
+            changed
+        });
+    }
+
+    /// Reads again what others changed: what a batch says may be older than what was written here since.
+    fn take_in(&self, batch: &Batch) {
+        let _order = self.in_order();
+        let keys = batch.changed.iter().map(|o| &o.key).chain(&batch.removed);
+        let read: Vec<_> = keys.map(|key| (key.clone(), self.folder.object(key))).collect();
+        self.renew(|snapshot| {
+            let mut changed = batch.revision > snapshot.revision;
+            snapshot.revision = snapshot.revision.max(batch.revision);
+            for (key, found) in read {
+                changed |= match found {
+                    Ok(object) => snapshot.objects.insert(key, object.value.clone()) != Some(object.value),
+                    Err(FolderError::Absent { .. }) => snapshot.objects.remove(&key).is_some(),
+                    // A broken file keeps its last good object in force.
+                    Err(_) => false,
+                };
+            }
+            changed
+        });
+    }
+
+    fn renew(&self, change: impl FnOnce(&mut Snapshot) -> bool) {
+        self.current.send_if_modified(|current| change(Arc::make_mut(current)));
     }
 }

@@ -89,6 +89,13 @@ pub fn run(args: Args) -> i32 {
 
 /// Tells what went wrong and returns the exit code that says so.
 fn failed(error: &LabError) -> i32 {
-    out::say(&format!("Error: {}", error.full()));
+    match error {
+        LabError::Manifest(problems) => {
+            out::say(&problems.join("\n"));
+            let many = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+            out::say(&format!("Error: {many} in the manifests; nothing was changed"));
+        }
+        other => out::say(&format!("Error: {}", other.full())),
+    }
     error.exit_code()
 }

@@ -14,7 +14,8 @@ use super::{act, pods, report_status};
 use crate::control::{Call, Line, Request, WaitMillis};
 use crate::error::LabError;
 use crate::schedule::ObjectName;
-use crate::store::{ObjectRef, key_of};
+use crate::manifests;
+use crate::store::{Kind, ObjectKey};
 
 /// Annotations that belong to the mesh and the lab, not to who applies an object.
 const OWN_ANNOTATIONS: [&str; 2] = ["ambient.istio.io/redirection", "ambit.internal/"];
@@ -102,17 +103,16 @@ fn end(lines: &mpsc::Sender<Line>, result: Result<Value, LabError>) {
 }
 
 fn apply(owner: &mut Owner, objects: Vec<Value>) -> Result<(), LabError> {
-    for object in objects {
-        let key =
-            key_of(&object).ok_or_else(|| LabError::Usage("an object without kind or name".to_owned()))?;
-        let old = owner.store.snapshot().find(&key).cloned();
-        owner.store.put(applied(old, object))?;
-    }
-    Ok(())
+    let snapshot = owner.store.snapshot();
+    let merged = objects.into_iter().map(|object| {
+        let old = manifests::key_of(&object).and_then(|key| snapshot.find(&key));
+        applied(old, object)
+    });
+    owner.store.put(&merged.collect::<Vec<_>>())
 }
 
 /// The new object, with what the lab and the mesh had written into the old one.
-fn applied(old: Option<Value>, mut new: Value) -> Value {
+fn applied(old: Option<&Value>, mut new: Value) -> Value {
     let Some(old) = old else { return new };
     let keep = |new: &mut Value, pointer: &str, key: &str| {
         let kept = old.pointer(&format!("{pointer}/{key}")).cloned();
@@ -136,16 +136,16 @@ fn applied(old: Option<Value>, mut new: Value) -> Value {
     new
 }
 
-fn delete(owner: &mut Owner, objects: &[ObjectRef], ignore_missing: bool) -> Result<(), LabError> {
+fn delete(owner: &mut Owner, objects: &[ObjectKey], ignore_missing: bool) -> Result<(), LabError> {
     let snapshot = owner.store.snapshot();
     for key in objects {
         if snapshot.find(key).is_none() {
             if ignore_missing {
                 continue;
             }
-            return Err(LabError::Failed(format!("{} does not exist", shown(key))));
+            return Err(LabError::Failed(format!("{key} does not exist")));
         }
-        if key.kind == "Namespace" {
+        if key.kind == Kind::Namespace {
             let inside = snapshot.objects.keys().filter(|k| k.namespace.as_deref() == Some(&key.name));
             for inner in inside {
                 remove(owner, inner)?;
@@ -156,23 +156,23 @@ fn delete(owner: &mut Owner, objects: &[ObjectRef], ignore_missing: bool) -> Res
     Ok(())
 }
 
-fn remove(owner: &Owner, key: &ObjectRef) -> Result<(), LabError> {
-    match (&key.kind[..], &key.namespace) {
-        ("Pod", Some(namespace)) => {
+fn remove(owner: &Owner, key: &ObjectKey) -> Result<(), LabError> {
+    match (key.kind, &key.namespace) {
+        (Kind::Pod, Some(namespace)) => {
             pods::delete(owner, &ObjectName { namespace: namespace.clone(), name: key.name.clone() })
         }
-        _ => owner.store.remove(key).map(|_| ()),
+        _ => owner.store.remove(key),
     }
 }
 
 fn mark(
     owner: &mut Owner,
-    key: &ObjectRef,
+    key: &ObjectKey,
     annotations: bool,
     changes: &[(String, Option<String>)],
 ) -> Result<(), LabError> {
     if owner.store.snapshot().find(key).is_none() {
-        return Err(LabError::Failed(format!("{} does not exist", shown(key))));
+        return Err(LabError::Failed(format!("{key} does not exist")));
     }
     let field = if annotations { "annotations" } else { "labels" };
     owner.store.change(key, |object| {
@@ -186,13 +186,6 @@ fn mark(
         }
     })?;
     Ok(())
-}
-
-fn shown(key: &ObjectRef) -> String {
-    match &key.namespace {
-        Some(namespace) => format!("{} {namespace}/{}", key.kind, key.name),
-        None => format!("{} {}", key.kind, key.name),
-    }
 }
 
 fn process(owner: &Owner, namespace: &str, pod: &str, container: Option<&str>) -> Result<Value, LabError> {

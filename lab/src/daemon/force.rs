@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::store::Snapshot;
+use crate::store::{Kind, Snapshot};
 
 /// Label by which pods and namespaces ask for the mesh or opt out.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -41,8 +41,8 @@ pub struct Missing {
 pub fn missing(snapshot: &Snapshot, mesh: &Mesh, wanted: u64, nodes: &[String]) -> Missing {
     let mut missing = Missing::default();
     let namespaces: BTreeMap<&str, &Value> =
-        snapshot.of_kind("Namespace").map(|(key, value)| (key.name.as_str(), value)).collect();
-    for (key, pod) in snapshot.of_kind("Pod") {
+        snapshot.of_kind(Kind::Namespace).map(|(key, value)| (key.name.as_str(), value)).collect();
+    for (key, pod) in snapshot.of_kind(Kind::Pod) {
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let who = format!("pod {namespace}/{}", key.name);
         if text(pod, "/metadata/deletionTimestamp").is_some() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::owner::Owner;
 use crate::error::LabError;
 use crate::pod::sandbox::Site;
-use crate::store::ObjectRef;
+use crate::store::{Kind, ObjectKey};
 
 /// Where a node says which addresses its pods know it by.
 const NODE_ADDRESSES: &str = "ambit.internal/node-addresses";
@@ -19,18 +19,12 @@ const NAMESPACES: [&str; 3] = ["default", "istio-system", "kube-system"];
 
 /// Writes the nodes and the first namespaces.
 pub(super) fn declare(owner: &Owner) -> Result<(), LabError> {
-    for name in NAMESPACES {
-        let key = ObjectRef { kind: "Namespace".to_owned(), namespace: None, name: name.to_owned() };
-        if owner.store.snapshot().find(&key).is_none() {
-            owner.store.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
-        }
-    }
-    for site in owner.sites.values() {
-        let key = ObjectRef { kind: "Node".to_owned(), namespace: None, name: site.node.name.clone() };
-        if owner.store.snapshot().find(&key).is_none() {
-            owner.store.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": key.name}}))?;
-        }
-    }
+    let namespaces = NAMESPACES.into_iter().map(|name| (Kind::Namespace, name));
+    let nodes = owner.sites.keys().map(|name| (Kind::Node, name.as_str()));
+    let snapshot = owner.store.snapshot();
+    let missing = namespaces.chain(nodes).filter(|(kind, name)| snapshot.find(&ObjectKey::new(*kind, None, name)).is_none());
+    let born = missing.map(|(kind, name)| json!({"apiVersion": "v1", "kind": kind.as_str(), "metadata": {"name": name}}));
+    owner.store.put(&born.collect::<Vec<_>>())?;
     complete(owner)
 }
 
@@ -43,23 +37,20 @@ pub(super) fn complete(owner: &Owner) -> Result<(), LabError> {
             owner.store.change(key, |object| merge(object, "/metadata", born))?;
         }
     }
-    for (key, _) in snapshot.of_kind("Node") {
+    for (key, _) in snapshot.of_kind(Kind::Node) {
         if let Some(site) = owner.sites.get(&key.name) {
             owner.store.change(key, |node| describe(node, site))?;
         }
     }
-    for (key, _) in snapshot.of_kind("Namespace") {
-        let account = ObjectRef {
-            kind: "ServiceAccount".to_owned(),
-            namespace: Some(key.name.clone()),
-            name: "default".to_owned(),
-        };
+    let mut accounts = Vec::new();
+    for (key, _) in snapshot.of_kind(Kind::Namespace) {
+        let account = ObjectKey::new(Kind::ServiceAccount, Some(&key.name), "default");
         if snapshot.find(&account).is_none() {
             let metadata = json!({"name": "default", "namespace": key.name});
-            owner.store.put(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}))?;
+            accounts.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
         }
     }
-    Ok(())
+    owner.store.put(&accounts)
 }
 
 fn describe(node: &mut Value, site: &Site) {

@@ -14,11 +14,11 @@ use crate::error::LabError;
 use crate::pod::life::{self, End};
 use crate::pod::plan::{PodPlan, Values};
 use crate::schedule::{self, Cluster, NodeFacts, ObjectName, Running};
-use crate::store::{ObjectRef, Snapshot};
+use crate::store::{Kind, ObjectKey, Snapshot};
 
 /// Reads the pod objects' key.
-pub(super) fn key_of(name: &ObjectName) -> ObjectRef {
-    ObjectRef { kind: "Pod".to_owned(), namespace: Some(name.namespace.clone()), name: name.name.clone() }
+pub(super) fn key_of(name: &ObjectName) -> ObjectKey {
+    ObjectKey::new(Kind::Pod, Some(&name.namespace), &name.name)
 }
 
 /// Writes what each pod does into its object, and removes those that are gone.
@@ -60,7 +60,7 @@ pub(super) fn report(owner: &mut Owner) -> Result<(), LabError> {
 /// Lets the scheduler decide and writes what it decided.
 pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
     let snapshot = owner.store.snapshot();
-    let (pods, deployments) = (snapshot.typed::<Pod>("Pod"), snapshot.typed("Deployment"));
+    let (pods, deployments) = (snapshot.typed::<Pod>(Kind::Pod), snapshot.typed(Kind::Deployment));
     let (nodes, occupied) = (node_facts(owner, &snapshot), owner.occupied());
     let families = owner.home.config.families;
     let cluster =
@@ -69,13 +69,13 @@ pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
     for name in &plan.delete {
         delete(owner, name)?;
     }
-    for mut pod in plan.create {
-        pod.metadata.uid = Some(new_uid()?);
-        let mut object = serde_json::to_value(&pod).map_err(|e| LabError::Usage(e.to_string()))?;
-        let born = json!({"creationTimestamp": timestamp(clock::wall())});
-        merge(&mut object, "/metadata", born);
-        owner.store.put(object)?;
+    let mut created = Vec::new();
+    for pod in plan.create {
+        let mut object = serde_json::to_value(&pod).map_err(|e| LabError::Failed(e.to_string()))?;
+        merge(&mut object, "/metadata", json!({"uid": new_uid()?, "creationTimestamp": timestamp(clock::wall())}));
+        created.push(object);
     }
+    owner.store.put(&created)?;
     for binding in &plan.bind {
         let ips: Vec<Value> = binding.addresses.iter().map(|a| json!({"ip": a.to_string()})).collect();
         let first = binding.addresses.first().map(ToString::to_string);
@@ -92,7 +92,7 @@ pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
 pub(super) fn delete(owner: &Owner, name: &ObjectName) -> Result<(), LabError> {
     let key = key_of(name);
     if !owner.lives.contains_key(name) {
-        return owner.store.remove(&key).map(|_| ());
+        return owner.store.remove(&key);
     }
     let now = json!({"deletionTimestamp": timestamp(clock::wall())});
     owner.store.change(&key, |pod| {
@@ -106,7 +106,7 @@ pub(super) fn delete(owner: &Owner, name: &ObjectName) -> Result<(), LabError> {
 /// Starts and ends pods until what runs is what the objects say.
 pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
     let snapshot = owner.store.snapshot();
-    let pods = snapshot.typed::<Pod>("Pod");
+    let pods = snapshot.typed::<Pod>(Kind::Pod);
     let running: BTreeMap<ObjectName, Running> = owner
         .lives
         .iter()
@@ -167,7 +167,7 @@ fn open_gates(owner: &Owner) {
     for (name, live) in &owner.lives {
         let Some(pod) = snapshot.find(&key_of(name)) else { continue };
         let namespace =
-            ObjectRef { kind: "Namespace".to_owned(), namespace: None, name: name.namespace.clone() };
+            ObjectKey::new(Kind::Namespace, None, &name.namespace);
         let meshed = owner.home.config.mesh
             && force::should_be_captured(pod, &name.namespace, snapshot.find(&namespace));
         if !meshed || force::is_captured(pod) {
@@ -178,7 +178,7 @@ fn open_gates(owner: &Owner) {
 
 fn node_facts(owner: &Owner, snapshot: &Snapshot) -> Vec<NodeFacts> {
     let facts = |node: &crate::topology::Node| {
-        let key = ObjectRef { kind: "Node".to_owned(), namespace: None, name: node.name.clone() };
+        let key = ObjectKey::new(Kind::Node, None, &node.name);
         let object = snapshot.find(&key);
         let unschedulable = object.and_then(|n| n.pointer("/spec/unschedulable")).and_then(Value::as_bool);
         NodeFacts {
@@ -194,11 +194,11 @@ fn node_facts(owner: &Owner, snapshot: &Snapshot) -> Vec<NodeFacts> {
 /// ConfigMaps and Secrets that environments may refer to.
 fn values_of(snapshot: &Snapshot) -> Values {
     let mut values = Values::new();
-    for map in snapshot.typed::<k8s_openapi::api::core::v1::ConfigMap>("ConfigMap") {
+    for map in snapshot.typed::<k8s_openapi::api::core::v1::ConfigMap>(Kind::ConfigMap) {
         let name = ObjectName::of(&map.metadata);
         values.insert(("ConfigMap", name.namespace, name.name), map.data.unwrap_or_default());
     }
-    for secret in snapshot.typed::<k8s_openapi::api::core::v1::Secret>("Secret") {
+    for secret in snapshot.typed::<k8s_openapi::api::core::v1::Secret>(Kind::Secret) {
         let name = ObjectName::of(&secret.metadata);
         let text =
             |(k, v): (String, k8s_openapi::ByteString)| (k, String::from_utf8_lossy(&v.0).into_owned());

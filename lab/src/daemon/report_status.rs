@@ -7,6 +7,7 @@ use super::owner::Owner;
 use super::pods::key_of;
 use crate::fault::LinkFault;
 use crate::programs::{PartState, Target};
+use crate::store::Kind;
 
 /// Where a ztunnel serves its metrics, inside its node's namespace.
 const METRICS_PORT: u16 = 15020;
@@ -83,7 +84,7 @@ fn program_status(owner: &Owner, target: &Target, state: &PartState) -> Value {
 fn pods(owner: &Owner) -> Vec<Value> {
     let snapshot = owner.store.snapshot();
     let text = |pod: &Value, pointer: &str| pod.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let of_kind = snapshot.of_kind("Pod");
+    let of_kind = snapshot.of_kind(Kind::Pod);
     of_kind
         .map(|(key, pod)| {
             let ips = pod.pointer("/status/podIPs").and_then(Value::as_array);

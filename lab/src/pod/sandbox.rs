@@ -36,6 +36,8 @@ pub struct Site {
     pub node: Node,
     /// The node's namespace.
     pub place: Arc<Place>,
+    /// Kernel parameters of every pod.
+    pub kernel: Vec<(&'static str, String)>,
 }
 
 /// A pod's namespace and files, in existence.
@@ -64,7 +66,9 @@ fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
         site.place.netns.try_clone().map_err(LabError::file("opening namespace", site.place.name.clone()))?
     } else {
         let who = (plan.namespace.as_str(), plan.name.as_str());
-        topology::create_pod(&site.lab, &site.place, &site.node, who, &plan.addresses, site.families)?.netns
+        let place = topology::create_pod(&site.lab, &site.place, &site.node, who, &plan.addresses, site.families)?;
+        place.set(&site.kernel)?;
+        place.netns
     };
     let directory = site.run.pods().join(&plan.uid);
     fs::DirBuilder::new()

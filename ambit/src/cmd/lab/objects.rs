@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ambit_lab::control::{ObjectRef, Request, WaitMillis, ask};
+use ambit_lab::control::{Request, WaitMillis, ask};
+use ambit_lab::store::ObjectKey;
 use ambit_lab::{LabError, LabName, RunDir, manifests};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -121,9 +122,9 @@ pub(super) fn delete(lab: &LabName, args: &DeleteArgs) -> Result<i32, LabError> 
     let objects = match &args.kind {
         Some(kind) => {
             let kind = manifests::kind(kind)?;
-            args.names.iter().map(|name| key(&kind, name, &args.namespace)).collect()
+            args.names.iter().map(|name| ObjectKey::new(kind, Some(&args.namespace), name)).collect()
         }
-        None => manifests::load(&args.filename)?.keys(),
+        None => manifests::load_keys(&args.filename)?,
     };
     let wait = args.wait.millis();
     let request = Request::Delete { objects: objects.clone(), ignore_missing: args.ignore_not_found, wait };
@@ -135,7 +136,7 @@ pub(super) fn delete(lab: &LabName, args: &DeleteArgs) -> Result<i32, LabError> 
 }
 
 pub(super) fn mark(lab: &LabName, args: &MarkArgs, annotations: bool) -> Result<i32, LabError> {
-    let object = key(&manifests::kind(&args.kind)?, &args.object, &args.namespace);
+    let object = ObjectKey::new(manifests::kind(&args.kind)?, Some(&args.namespace), &args.object);
     let changes = args.changes.iter().map(|c| change(c)).collect::<Result<Vec<_>, LabError>>()?;
     let request = Request::Mark { object: object.clone(), annotations, changes, wait: args.wait.millis() };
     ask(lab, &request, &mut out::say)?;
@@ -152,13 +153,9 @@ fn change(text: &str) -> Result<(String, Option<String>), LabError> {
     }
 }
 
-fn key(kind: &manifests::Kind, name: &str, namespace: &str) -> ObjectRef {
-    let namespace = kind.namespaced.then(|| namespace.to_owned());
-    ObjectRef { kind: kind.name.clone(), namespace, name: name.to_owned() }
-}
 
-fn short(key: &ObjectRef) -> String {
-    let kind = key.kind.to_ascii_lowercase();
+fn short(key: &ObjectKey) -> String {
+    let kind = key.kind.as_str().to_ascii_lowercase();
     match &key.namespace {
         Some(namespace) => format!("{kind} {namespace}/{}", key.name),
         None => format!("{kind} {}", key.name),
@@ -171,8 +168,8 @@ pub(super) fn show(lab: &LabName, args: &GetArgs) -> Result<i32, LabError> {
         return Err(LabError::NotUp(lab.clone()));
     }
     let kind = manifests::kind(&args.kind)?;
-    let namespace = (kind.namespaced && !args.all_namespaces).then_some(args.namespace.as_str());
-    let all = manifests::stored(&run, &kind.name)?;
+    let namespace = (kind.namespaced() && !args.all_namespaces).then_some(args.namespace.as_str());
+    let all = manifests::stored(&run, kind)?;
     let wanted = |object: &&Value| {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
         namespace.is_none_or(|n| text("/metadata/namespace") == Some(n))
@@ -183,20 +180,20 @@ pub(super) fn show(lab: &LabName, args: &GetArgs) -> Result<i32, LabError> {
         let place = namespace.map(|n| format!(" in namespace {n}")).unwrap_or_default();
         return Err(LabError::Refused {
             exit_code: out::FAILED,
-            message: format!("no {} {name}{place}", kind.name),
+            message: format!("no {kind} {name}{place}"),
         });
     }
     let one = args.object.is_some() && found.len() == 1;
     let value =
         || if one { found[0].clone() } else { json!({"apiVersion": "v1", "kind": "List", "items": found}) };
     match args.output {
-        Form::Table => out::data(&columns::table(&kind.name, &found, args.all_namespaces)),
+        Form::Table => out::data(&columns::table(kind.as_str(), &found, args.all_namespaces)),
         Form::Json => out::data(&format!("{:#}", value())),
-        Form::Yaml => out::data(&manifests::to_yaml(&value())?),
+        Form::Yaml => out::data(&manifests::to_yaml(&value())),
         Form::Name => {
             for object in &found {
                 let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-                out::data(&format!("{}/{name}", kind.name.to_ascii_lowercase()));
+                out::data(&format!("{}/{name}", kind.as_str().to_ascii_lowercase()));
             }
         }
     }

@@ -140,7 +140,7 @@ fn wait_for_daemon(lab: &LabName, run: &RunDir, daemon: &mut Child) -> Result<()
         if ended.is_some() || clock::monotonic() >= deadline {
             let log = fs::read_to_string(run.daemon_log()).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(5).collect();
-            let told: Vec<&str> = last.into_iter().rev().collect();
+            let told: Vec<&str> = last.into_iter().rev().map(|l| l.trim_start_matches("Error: ")).collect();
             let message = format!("lab {lab} could not be made:\n{}", told.join("\n"));
             let exit_code = ended.and_then(|s| s.code()).filter(|c| *c != 0).unwrap_or(out::FAILED);
             return Err(LabError::Refused { exit_code, message });

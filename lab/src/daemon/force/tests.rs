@@ -3,13 +3,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::store::ObjectRef;
+use crate::store::{Kind, ObjectKey};
 
 fn snapshot(objects: &[Value]) -> Snapshot {
-    let key = |o: &Value| ObjectRef {
-        kind: text(o, "/kind").unwrap_or_default().to_owned(),
-        namespace: text(o, "/metadata/namespace").map(str::to_owned),
-        name: text(o, "/metadata/name").unwrap_or_default().to_owned(),
+    let key = |o: &Value| {
+        let kind = Kind::from_name(text(o, "/kind").unwrap_or_default()).expect("a kind");
+        ObjectKey::new(kind, text(o, "/metadata/namespace"), text(o, "/metadata/name").unwrap_or_default())
     };
     Snapshot { revision: 7, objects: objects.iter().map(|o| (key(o), Arc::new(o.clone()))).collect() }
 }
