@@ -3,6 +3,7 @@
 //!
 //! It changes nothing outside the namespaces of enrolled pods, ends no TLS and reads nothing that a remote peer sent.
 
+pub mod app;
 pub mod config;
 pub mod datapath;
 pub mod enrolment;
@@ -11,4 +12,5 @@ pub mod pod;
 pub mod reconcile;
 pub mod rules;
 pub mod sandbox;
+pub mod source;
 pub mod view;
