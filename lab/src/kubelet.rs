@@ -32,7 +32,8 @@ use send::Prober;
 /// Runs a command inside a container; its exit code, or why it could not be run.
 ///
 /// Dropping the future has to end the command: that is how a probe's timeout is kept.
-pub type ExecInPod = Arc<dyn Fn(String, Vec<String>) -> BoxFuture<'static, Result<i32, String>> + Send + Sync>;
+pub type ExecInPod =
+    Arc<dyn Fn(String, Vec<String>) -> BoxFuture<'static, Result<i32, String>> + Send + Sync>;
 
 /// Asks for the restart of a container, with the reason.
 pub type AskRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
@@ -94,7 +95,10 @@ impl Ward {
         let mut seen = None;
         loop {
             let name = self.container.name.clone();
-            let next = state.wait_for(|s| s.gone || self.is_other_run(s, seen)).await.map(|s| (s.gone, pid_of(&s, &name)));
+            let next = state
+                .wait_for(|s| s.gone || self.is_other_run(s, seen))
+                .await
+                .map(|s| (s.gone, pid_of(&s, &name)));
             let Ok((false, Some(pid))) = next else { return };
             seen = Some(pid);
             let mut end = state.clone();
@@ -143,11 +147,22 @@ impl Ward {
             };
             let (kind, result) = outcome;
             if let Err(why) = &result {
-                tracing::debug!(pod = self.patient.plan.name, container = self.container.name, ?kind, why, "a probe failed");
+                tracing::debug!(
+                    pod = self.patient.plan.name,
+                    container = self.container.name,
+                    ?kind,
+                    why,
+                    "a probe failed"
+                );
             }
             if let Some(why) = machine.handle_result(kind, clock::monotonic() - begun, result) {
                 self.tell(machine.health());
-                tracing::info!(pod = self.patient.plan.name, container = self.container.name, why, "restarting");
+                tracing::info!(
+                    pod = self.patient.plan.name,
+                    container = self.container.name,
+                    why,
+                    "restarting"
+                );
                 (self.patient.restart)(&self.container.name, &why);
                 return;
             }

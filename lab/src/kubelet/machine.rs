@@ -42,6 +42,7 @@ pub struct Machine {
     slots: BTreeMap<Kind, Slot>,
     started: bool,
     ready: bool,
+    was_ready: bool,
     why: Option<String>,
 }
 
@@ -62,13 +63,19 @@ impl Machine {
             (Kind::Liveness, &probes.liveness),
             (Kind::Readiness, &probes.readiness),
         ];
-        let slot = |probe: &Probe| Slot { probe: probe.clone(), next: probe.initial_delay, sent: None, good: 0, bad: 0 };
+        let slot = |probe: &Probe| Slot {
+            probe: probe.clone(),
+            next: probe.initial_delay,
+            sent: None,
+            good: 0,
+            bad: 0,
+        };
         let slots: BTreeMap<Kind, Slot> =
             kinds.into_iter().filter_map(|(kind, probe)| Some((kind, slot(probe.as_ref()?)))).collect();
         let started = !slots.contains_key(&Kind::Startup);
         let ready = started && !slots.contains_key(&Kind::Readiness);
         let why = (!ready).then(|| "its probes have not succeeded yet".to_owned());
-        Self { slots, started, ready, why }
+        Self { slots, started, ready, was_ready: false, why }
     }
 
     /// Says what to do at a time; a probe that is to be sent counts as sent.
@@ -92,11 +99,10 @@ impl Machine {
 
     /// Takes an answer; returns why the container has to be restarted, if it has to.
     pub fn handle_result(&mut self, kind: Kind, now: Duration, answer: Result<(), String>) -> Option<String> {
-        let eager = kind == Kind::Readiness && !self.ready;
+        let eager = kind == Kind::Readiness && !self.was_ready && answer.is_err();
         let slot = self.slots.get_mut(&kind)?;
         let sent = slot.sent.take()?;
-        let held_before = slot.good > 0 || slot.bad >= slot.probe.failure_threshold;
-        let period = if eager && !held_before { slot.probe.period.min(EAGER_PERIOD) } else { slot.probe.period };
+        let period = if eager { slot.probe.period.min(EAGER_PERIOD) } else { slot.probe.period };
         slot.next = (sent + period).max(now);
         let why = match answer {
             Ok(()) => {
@@ -112,13 +118,17 @@ impl Machine {
         let enough_bad = slot.bad >= slot.probe.failure_threshold;
         match (kind, why) {
             (Kind::Startup, None) if enough_good => self.start(now),
-            (Kind::Readiness, None) if enough_good => (self.ready, self.why) = (true, None),
+            (Kind::Readiness, None) if enough_good => {
+                (self.ready, self.was_ready, self.why) = (true, true, None);
+            }
             (Kind::Readiness, Some(why)) if enough_bad || !self.ready => {
                 (self.ready, self.why) = (false, Some(format!("readiness probe failed: {why}")));
             }
             (Kind::Startup, Some(why)) if enough_bad => return Some(format!("startup probe failed: {why}")),
             (Kind::Startup, Some(why)) => self.why = Some(format!("startup probe failed: {why}")),
-            (Kind::Liveness, Some(why)) if enough_bad => return Some(format!("liveness probe failed: {why}")),
+            (Kind::Liveness, Some(why)) if enough_bad => {
+                return Some(format!("liveness probe failed: {why}"));
+            }
             (Kind::Startup | Kind::Liveness | Kind::Readiness, _) => {}
         }
         None
@@ -132,7 +142,8 @@ impl Machine {
     fn start(&mut self, now: Duration) {
         self.started = true;
         let readiness = self.slots.contains_key(&Kind::Readiness);
-        (self.ready, self.why) = (!readiness, readiness.then(|| "readiness probe has not succeeded yet".to_owned()));
+        (self.ready, self.why) =
+            (!readiness, readiness.then(|| "readiness probe has not succeeded yet".to_owned()));
         for slot in self.slots.values_mut() {
             slot.next = slot.next.max(now);
         }

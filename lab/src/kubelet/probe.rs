@@ -120,7 +120,11 @@ fn check(container: &core::Container, probe: &core::Probe) -> Result<Check, Stri
     }
     if let Some(exec) = &probe.exec {
         let command = exec.command.clone().unwrap_or_default();
-        return if command.is_empty() { Err("exec.command is empty".to_owned()) } else { Ok(Check::Exec(command)) };
+        return if command.is_empty() {
+            Err("exec.command is empty".to_owned())
+        } else {
+            Ok(Check::Exec(command))
+        };
     }
     if let Some(grpc) = &probe.grpc {
         let port = port(container, &IntOrString::Int(grpc.port))?;
