@@ -97,7 +97,7 @@ fn a_named_policy_that_is_absent_removed_or_rejected_refuses() {
     assert_eq!(ask(&world), unresolved);
     let _ = world.apply([allow.into()]);
     // A bad successor does not displace a good version.
-    let _ = world.apply([reject]);
+    let _ = world.apply([reject, policy("shop/q", Scope::Namespace, Action::Allow).into()]);
     assert_eq!(ask(&world), "allow by shop/p rule 0");
 }
 

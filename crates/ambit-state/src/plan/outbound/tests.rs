@@ -58,6 +58,12 @@ fn o0_a_pod_never_reaches_a_proxy_port() {
          pod shop/backs 10.244.2.66 node=n2 backs=shop/sly",
         &[("10.96.0.66:80", PROXY_PORT), ("10.96.0.66:15008", PROXY_PORT)],
     );
+    // Captured a moment ago, and discovery does not say so yet.
+    check_as(
+        &Caller::new("shop/late"),
+        "pod shop/late 10.244.1.9,fd00:10:244:1::9 plain",
+        &[("[fd00:10:244:1::9]:15006", PROXY_PORT), ("10.244.1.9:15008", PROXY_PORT)],
+    );
     // What is not captured has no listener of ours there.
     check(
         "",
