@@ -3,5 +3,10 @@
 //! No sockets, no gRPC, no clock: whoever moves the bytes calls in here and carries out what comes back.
 
 pub mod any;
+pub mod client;
 pub mod codec;
+mod kind;
+pub mod node;
 pub mod proto;
+
+pub use kind::Kind;

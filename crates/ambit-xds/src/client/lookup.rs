@@ -1,0 +1,222 @@
+//! On-demand lookups: who waits for which key, until when, and what a key has brought.
+//!
+//! A key is answered by a resource of that name, one that lists the key among its aliases (G44), or a removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::{Limits, Update};
+use crate::client::Content;
+use crate::codec::Address;
+
+/// Names one waiter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What became of a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookedUp {
+    /// The control plane has answered before and keeps the answer up to date: what is applied is what there is.
+    Settled,
+    /// Wait for this ticket in [`Answered`] or in [`super::Client::expired_waiters`]; call
+    /// [`super::Client::poll_lookups`] for the request to send.
+    Waiting(Ticket),
+    /// Too many wait already; go on as if the key were unknown.
+    Full,
+}
+
+/// A waiter that has its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// The waiter.
+    pub ticket: Ticket,
+    /// Whether there is something behind the key.
+    pub found: bool,
+}
+
+/// Where a subscribed key stands.
+#[derive(Debug)]
+struct Key {
+    sent: bool,
+    answered: bool,
+    used: Instant,
+    waiters: Vec<(Ticket, Instant)>,
+}
+
+/// What is held, as far as forgetting needs it.
+#[derive(Debug, Clone, Default)]
+struct Record {
+    aliases: BTreeSet<String>,
+    services: BTreeSet<String>,
+    own_node: bool,
+    node: String,
+}
+
+/// Records of one update, by name.
+#[derive(Debug, Default)]
+pub(super) struct Covers(Vec<(String, Record)>);
+
+#[derive(Debug)]
+pub(super) struct Lookups {
+    node_name: String,
+    keys: BTreeMap<String, Key>,
+    records: BTreeMap<String, Record>,
+    waiting: usize,
+    next_ticket: u64,
+}
+
+/// What an update brings to those who wait.
+pub(super) fn covers(update: &Update) -> Covers {
+    let Content::Addresses { upserts, .. } = &update.content else {
+        return Covers::default();
+    };
+    let named = upserts.iter().zip(update.aliases());
+    Covers(named.map(|(address, (name, aliases))| (name.clone(), record(address, aliases))).collect())
+}
+
+fn record(address: &Address, listed: &[String]) -> Record {
+    // A server may or may not list the aliases; they follow from the content in any case.
+    let aliases = listed.iter().cloned().chain(address.aliases()).collect();
+    match address {
+        Address::Workload(workload) => Record {
+            aliases,
+            services: workload.services.keys().map(ToString::to_string).collect(),
+            own_node: false,
+            node: workload.node.to_string(),
+        },
+        Address::Service(_) => Record { aliases, ..Record::default() },
+    }
+}
+
+impl Lookups {
+    pub(super) fn new(node_name: String) -> Self {
+        Self { node_name, keys: BTreeMap::new(), records: BTreeMap::new(), waiting: 0, next_ticket: 0 }
+    }
+
+    pub(super) fn ask(&mut self, key: &str, now: Instant, limits: &Limits) -> LookedUp {
+        if let Some(known) = self.keys.get_mut(key) {
+            known.used = now;
+            if known.answered {
+                return LookedUp::Settled;
+            }
+        }
+        let new = !self.keys.contains_key(key);
+        if self.waiting >= limits.waiters_max || (new && self.keys.len() >= limits.keys_max) {
+            return LookedUp::Full;
+        }
+        self.next_ticket += 1;
+        self.waiting += 1;
+        let ticket = Ticket(self.next_ticket);
+        let entry = self.keys.entry(key.to_owned()).or_insert_with(|| Key {
+            sent: false,
+            answered: false,
+            used: now,
+            waiters: Vec::new(),
+        });
+        entry.waiters.push((ticket, now + limits.lookup_timeout));
+        LookedUp::Waiting(ticket)
+    }
+
+    /// Keys to subscribe to that have not been sent on this stream; they count as sent afterwards.
+    pub(super) fn unsent(&mut self) -> Vec<String> {
+        let unsent = self.keys.iter_mut().filter(|(_, key)| !key.sent);
+        unsent
+            .map(|(name, key)| {
+                key.sent = true;
+                name.clone()
+            })
+            .collect()
+    }
+
+    /// A new stream knows no keys: all of them.
+    pub(super) fn resubscribe(&mut self) -> Vec<String> {
+        self.keys.values_mut().for_each(|key| key.sent = false);
+        self.unsent()
+    }
+
+    /// An update is in force.
+    pub(super) fn arrived(
+        &mut self,
+        covers: Covers,
+        removed: &[String],
+        rejected: &[String],
+    ) -> Vec<Answered> {
+        let mut answered = Vec::new();
+        for name in removed {
+            self.records.remove(name);
+        }
+        for name in removed.iter().chain(rejected) {
+            self.answer(name, false, &mut answered);
+        }
+        for (name, mut record) in covers.0 {
+            record.own_node = !record.node.is_empty() && record.node == self.node_name;
+            self.answer(&name, true, &mut answered);
+            for alias in &record.aliases {
+                self.answer(alias, true, &mut answered);
+            }
+            self.records.insert(name, record);
+        }
+        answered
+    }
+
+    fn answer(&mut self, key: &str, found: bool, answered: &mut Vec<Answered>) {
+        let Some(known) = self.keys.get_mut(key) else { return };
+        known.answered = true;
+        self.waiting -= known.waiters.len();
+        answered.extend(known.waiters.drain(..).map(|(ticket, _)| Answered { ticket, found }));
+    }
+
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<Ticket> {
+        let mut expired = Vec::new();
+        for key in self.keys.values_mut() {
+            let over = key.waiters.extract_if(.., |(_, deadline)| *deadline <= now);
+            expired.extend(over.map(|(ticket, _)| ticket));
+        }
+        self.waiting -= expired.len();
+        expired
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.keys.values().flat_map(|key| &key.waiters).map(|(_, deadline)| *deadline).min()
+    }
+
+    /// Keys unused for `idle`, and the records that no other key and not this node needs.
+    pub(super) fn idle(&mut self, now: Instant, idle: Duration) -> Option<(Vec<String>, Vec<String>)> {
+        let old: Vec<String> = self
+            .keys
+            .iter()
+            .filter(|(_, key)| key.waiters.is_empty() && now.saturating_duration_since(key.used) >= idle)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if old.is_empty() {
+            return None;
+        }
+        for key in &old {
+            self.keys.remove(key);
+        }
+        let direct = |name: &str, record: &Record| {
+            record.own_node
+                || self.keys.contains_key(name)
+                || record.aliases.iter().any(|alias| self.keys.contains_key(alias))
+        };
+        let needed: BTreeSet<&str> = self
+            .records
+            .iter()
+            .filter(|(name, record)| direct(name, record))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        // Endpoints came with their service and go with it.
+        let through =
+            |record: &Record| record.services.iter().any(|service| needed.contains(service.as_str()));
+        let names: Vec<String> = self
+            .records
+            .iter()
+            .filter(|(name, record)| !needed.contains(name.as_str()) && !through(record))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &names {
+            self.records.remove(name);
+        }
+        Some((names, old))
+    }
+}

@@ -1,0 +1,175 @@
+//! Who asks: the identity a node states in its first requests, written and read.
+//!
+//! It is a statement, not a proof; whether the caller may make it is decided from its token, elsewhere.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use prost_types::value::Kind as ValueKind;
+use prost_types::{Struct, Value};
+
+use crate::proto::envoy::service::discovery::v3::Node;
+
+/// Kinds of node that may subscribe: the first part of a node id.
+const KNOWN_KINDS: [&str; 4] = ["ztunnel", "waypoint", "sidecar", "router"];
+
+/// Longest id that is read, in bytes: names at the limits of Kubernetes fit twice over.
+const ID_BYTES_MAX: usize = 2048;
+
+/// The identity a ztunnel states.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeIdentity {
+    /// Its address, `INSTANCE_IP`.
+    pub ip: IpAddr,
+    /// Its pod, `POD_NAME`; may be empty.
+    pub pod_name: String,
+    /// The pod's namespace, `POD_NAMESPACE`; the control plane compares it with the token.
+    pub namespace: String,
+    /// The machine, `NODE_NAME`.
+    pub node_name: String,
+    /// Further metadata such as `CLUSTER_ID`; the fixed fields above win over entries of the same name.
+    pub metadata: BTreeMap<String, Value>,
+}
+
+impl NodeIdentity {
+    /// `ztunnel~IP~POD.NAMESPACE~NAMESPACE.svc.cluster.local`; the last part is so whatever the cluster's domain is.
+    pub fn id(&self) -> String {
+        let Self { ip, pod_name, namespace, .. } = self;
+        format!("ztunnel~{ip}~{pod_name}.{namespace}~{namespace}.svc.cluster.local")
+    }
+
+    /// The message of the first requests.
+    pub fn encode(&self) -> Node {
+        let mut fields = self.metadata.clone();
+        let fixed = [
+            ("NAME", self.pod_name.clone()),
+            ("NAMESPACE", self.namespace.clone()),
+            ("INSTANCE_IPS", self.ip.to_string()),
+            ("NODE_NAME", self.node_name.clone()),
+        ];
+        fields.extend(fixed.map(|(name, value)| (name.to_owned(), text(value))));
+        Node { id: self.id(), metadata: Some(Struct { fields }), ..Node::default() }
+    }
+}
+
+/// A text as metadata.
+pub fn text(value: impl Into<String>) -> Value {
+    Value { kind: Some(ValueKind::StringValue(value.into())) }
+}
+
+/// What a control plane reads of a caller's statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// `ztunnel`, `waypoint`, `sidecar` or `router`.
+    pub kind: String,
+    /// Its addresses, at least one.
+    pub ips: Vec<IpAddr>,
+    /// Its pod; may be empty.
+    pub pod_name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The machine; empty if it does not say.
+    pub node_name: String,
+    /// Its service account, if it says.
+    pub service_account: Option<String>,
+    /// Its cluster, if it says.
+    pub cluster_id: Option<String>,
+}
+
+impl Caller {
+    /// Reads the node of a stream's first request.
+    ///
+    /// # Errors
+    /// [`NodeError`] says which rule of the id is broken; the stream is to be refused as an invalid argument.
+    pub fn decode(node: Option<&Node>) -> Result<Self, NodeError> {
+        let node = node.ok_or(NodeError::Absent)?;
+        if node.id.len() > ID_BYTES_MAX {
+            return Err(NodeError::TooLong { bytes: node.id.len() });
+        }
+        let parts: Vec<&str> = node.id.split('~').collect();
+        let [kind, ip, pod, _domain] = parts[..] else {
+            return Err(NodeError::Parts { id: node.id.clone(), parts: parts.len() });
+        };
+        if !KNOWN_KINDS.contains(&kind) {
+            return Err(NodeError::Kind { found: kind.to_owned() });
+        }
+        let metadata = |name: &str| field(node, name).map(str::to_owned);
+        let ips = ips(metadata("INSTANCE_IPS").as_deref().unwrap_or_default(), ip)
+            .ok_or_else(|| NodeError::Address { id: node.id.clone() })?;
+        let (id_pod, id_namespace) = pod.rsplit_once('.').unwrap_or((pod, ""));
+        let stated = metadata("NAMESPACE").filter(|namespace| !namespace.is_empty());
+        let namespace = stated.unwrap_or_else(|| id_namespace.to_owned());
+        if namespace != id_namespace {
+            return Err(NodeError::Namespace { id: id_namespace.to_owned(), metadata: namespace });
+        }
+        Ok(Self {
+            kind: kind.to_owned(),
+            ips,
+            pod_name: id_pod.to_owned(),
+            namespace,
+            node_name: metadata("NODE_NAME").unwrap_or_default(),
+            service_account: metadata("SERVICE_ACCOUNT"),
+            cluster_id: metadata("CLUSTER_ID"),
+        })
+    }
+}
+
+/// The addresses of the metadata if any is valid, else the one of the id.
+fn ips(listed: &str, of_id: &str) -> Option<Vec<IpAddr>> {
+    let listed: Vec<IpAddr> = listed.split(',').filter_map(|text| text.trim().parse().ok()).collect();
+    if listed.is_empty() { of_id.parse().ok().map(|ip| vec![ip]) } else { Some(listed) }
+}
+
+fn field<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    match node.metadata.as_ref()?.fields.get(name)?.kind.as_ref()? {
+        ValueKind::StringValue(text) => Some(text),
+        ValueKind::NullValue(_)
+        | ValueKind::NumberValue(_)
+        | ValueKind::BoolValue(_)
+        | ValueKind::StructValue(_)
+        | ValueKind::ListValue(_) => None,
+    }
+}
+
+/// Why a stream's first request does not say who asks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// No node at all.
+    #[error("the first request of the stream carries no node")]
+    Absent,
+    /// Longer than any id can be.
+    #[error("node id of {bytes} bytes is longer than {ID_BYTES_MAX}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not four parts.
+    #[error("node id {id:?} has {parts} parts; KIND~IP~POD.NAMESPACE~DOMAIN has 4")]
+    Parts {
+        /// The id.
+        id: String,
+        /// How many parts it has.
+        parts: usize,
+    },
+    /// A kind that does not subscribe here.
+    #[error("node kind {found:?} is none of ztunnel, waypoint, sidecar, router")]
+    Kind {
+        /// What was stated.
+        found: String,
+    },
+    /// No valid address.
+    #[error("node id {id:?} has no valid address, and neither has its metadata INSTANCE_IPS")]
+    Address {
+        /// The id.
+        id: String,
+    },
+    /// The id and the metadata contradict each other.
+    #[error("the node id says namespace {id:?}, its metadata NAMESPACE says {metadata:?}")]
+    Namespace {
+        /// By the id.
+        id: String,
+        /// By the metadata.
+        metadata: String,
+    },
+}
