@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod admit;
+pub mod app;
 pub mod config;
 pub mod connections;
 pub mod flow;
@@ -16,3 +17,4 @@ pub mod passthrough;
 pub mod proxy;
 pub mod random;
 pub mod telemetry;
+pub mod xds;

@@ -1,2 +1,58 @@
-//! ztunnel.
-fn main() {}
+//! Starts ztunnel: reads the configuration once, builds the runtime, runs until it is told to end.
+
+use std::process::ExitCode;
+
+use ambit_runtime::logging::{self, Format};
+use ambit_runtime::metrics::{IDLE, Registry};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use ztunnel::config::{Config, Workers};
+
+/// Returns memory of a burst to the system; the system's own allocator keeps it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let matches = Config::command().get_matches();
+    let config = match Config::from_arg_matches(&matches) {
+        Ok(config) => config,
+        Err(error) => error.exit(),
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    if let Some(offset) = config.test_clock_offset {
+        ambit_runtime::clock::set_test_offset(offset);
+    }
+    raise_descriptor_limit();
+    let format: Format = config.surface.log_format.parse()?;
+    let log = logging::start(&config.surface.log, format)?;
+    let metrics = Registry::install(IDLE)?;
+    let threads = config.workers.count(Workers::processors());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("ztunnel")
+        .enable_all()
+        .build()?;
+    runtime.block_on(ztunnel::app::run(config, log, metrics))
+}
+
+/// Every connection needs two descriptors; the soft limit is a historical default.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Without the permission the soft limit stays, and exhaustion is told by AMB7001.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the log may not be running yet; this is the program's last word")]
+fn fail(error: &anyhow::Error) {
+    eprintln!("ztunnel: {error:#}");
+}

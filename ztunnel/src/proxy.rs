@@ -136,6 +136,11 @@ impl Pods {
         }
     }
 
+    /// Every pod.
+    pub fn all(&self) -> Vec<Arc<Pod>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// The pod of that name, if it is captured here and stays.
     pub fn find(&self, name: &PodRef) -> Option<Arc<Pod>> {
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,236 @@
+//! Discovery: keeps a stream to the control plane, applies what it says as one batch each, answers when it is in force.
+//!
+//! Losing the control plane changes nothing for what is known; every failure waits before the next attempt.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_net::grpc::channel::{Caller, Target};
+use ambit_net::grpc::xds_stream::{StreamError, XdsStream};
+use ambit_runtime::readiness::Part;
+use ambit_runtime::{clock, tasks};
+use ambit_state::{Change, World};
+use ambit_types::{PolicyKey, Reason};
+use ambit_xds::client::backoff::{self, Backoff};
+use ambit_xds::client::{Client, Content, Limits, Mode, Update};
+use ambit_xds::codec::Address;
+use ambit_xds::node::{NodeIdentity, text};
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::admit::describe;
+use crate::app::LastHeard;
+use crate::config::{Config, node_metadata};
+use crate::mesh::Mesh;
+use crate::random;
+
+/// Everything one discovery loop owns.
+struct Discovery {
+    target: Target,
+    caller: Caller,
+    client: Client,
+    world: World,
+    mesh: Mesh,
+    heard: Arc<LastHeard>,
+    ready: Part,
+    synced: watch::Sender<bool>,
+}
+
+/// Starts discovery; the future resolves when everything has arrived once (at once without a control plane).
+pub fn start(
+    config: &Config,
+    world: World,
+    mesh: &Mesh,
+    heard: &Arc<LastHeard>,
+    ready: Part,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (synced, mut done) = watch::channel(false);
+    if config.control.xds_address.is_empty() {
+        ready.set(true);
+        heard.here();
+        synced.send_replace(true);
+    } else {
+        let mode = if config.control.xds_on_demand { Mode::OnDemand } else { Mode::Wildcard };
+        let discovery = Discovery {
+            target: target(config),
+            caller: caller(config),
+            client: Client::new(node(config), mode, Limits::default()),
+            world,
+            mesh: mesh.clone(),
+            heard: heard.clone(),
+            ready,
+            synced,
+        };
+        tasks::spawn("discovery", discovery.run());
+    }
+    async move {
+        // A loop that is gone has nothing more to wait for.
+        let _ = done.wait_for(|synced| *synced).await;
+    }
+}
+
+fn target(config: &Config) -> Target {
+    let control = &config.control;
+    Target {
+        address: control.xds_address.clone(),
+        roots: control.xds_root_ca.clone(),
+        alternative_name: control.alt_xds_hostname.clone(),
+    }
+}
+
+fn caller(config: &Config) -> Caller {
+    Caller { token: config.control.auth_token.clone(), cluster_id: config.node.cluster_id.clone() }
+}
+
+fn node(config: &Config) -> NodeIdentity {
+    let (metadata, unreadable) = node_metadata(config, std::env::vars());
+    for name in unreadable {
+        warn!(variable = name, "the variable is no JSON and is left out of the node's metadata");
+    }
+    let metadata: BTreeMap<String, Value> = metadata.into_iter().map(|(k, v)| (k, to_proto(v))).collect();
+    NodeIdentity {
+        ip: config.node.instance_ip,
+        pod_name: config.node.pod_name.clone(),
+        namespace: config.node.pod_namespace.clone(),
+        node_name: config.node.node_name.clone(),
+        metadata,
+    }
+}
+
+fn to_proto(value: serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(b) => Kind::BoolValue(b),
+        Json::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
+        Json::String(s) => return text(s),
+        Json::Array(all) => Kind::ListValue(ListValue { values: all.into_iter().map(to_proto).collect() }),
+        Json::Object(all) => {
+            Kind::StructValue(Struct { fields: all.into_iter().map(|(k, v)| (k, to_proto(v))).collect() })
+        }
+    };
+    Value { kind: Some(kind) }
+}
+
+impl Discovery {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(backoff::Limits::default());
+        loop {
+            let begun = clock::monotonic();
+            let mut lasted = Duration::ZERO;
+            let ended = self.stream(&mut lasted, begun).await;
+            self.client.on_disconnect();
+            self.heard.gone();
+            let reason = match &ended {
+                StreamError::Channel(_) => "ConnectionError",
+                StreamError::Status(_) => "Error",
+                StreamError::Closed => "Complete",
+                _ => "Error",
+            };
+            metrics::counter!("istio_xds_connection_terminations_total", "reason" => reason).increment(1);
+            let wait = backoff.after(lasted, u32::try_from(random::number() >> 32).unwrap_or(u32::MAX));
+            debug!(
+                error = describe(&ended),
+                ?wait,
+                code = Reason::ControlPlaneUnreachable.code(),
+                "no discovery"
+            );
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// One stream from its first requests to its end; `lasted` is its life once it was open.
+    async fn stream(&mut self, lasted: &mut Duration, begun: Instant) -> StreamError {
+        let first = self.client.on_connect();
+        let mut stream = match XdsStream::open(&self.target, &self.caller, first).await {
+            Ok(stream) => stream,
+            Err(error) => return error,
+        };
+        info!(address = self.target.address, "discovery stream open");
+        loop {
+            let response = match stream.next().await {
+                Ok(response) => response,
+                Err(error) => {
+                    warn!(error = describe(&error), "discovery stream ended; what is known stays in force");
+                    return error;
+                }
+            };
+            *lasted = clock::monotonic().saturating_duration_since(begun);
+            self.heard.here();
+            let url = response.type_url.clone();
+            metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
+            let (update, receipt) = self.client.handle_response(response);
+            self.apply(update);
+            let acknowledged = receipt.applied(&mut self.client);
+            if let Some(request) = acknowledged.request
+                && let Err(error) = stream.send(request).await
+            {
+                return error;
+            }
+            self.note_progress();
+        }
+    }
+
+    fn note_progress(&mut self) {
+        let now = clock::unix_seconds();
+        metrics::gauge!("ambit_config_last_ack_timestamp_seconds")
+            .set(u32::try_from(now).map_or(0.0, f64::from));
+        if self.client.is_synced() && !*self.synced.borrow() {
+            info!("discovery is complete");
+            self.ready.set(true);
+            self.synced.send_replace(true);
+        }
+    }
+
+    /// Puts one response in force.
+    fn apply(&mut self, update: Update) {
+        for rejected in &update.rejected {
+            metrics::counter!("ambit_config_rejected_total").increment(1);
+            warn!(
+                resource = rejected.name,
+                error = %rejected.reason,
+                code = Reason::ConfigRejected.code(),
+                "a resource cannot be used; what was held under its name stays in force"
+            );
+        }
+        for (name, notes) in update.notes.iter().filter(|(_, notes)| !notes.is_empty()) {
+            warn!(resource = name, notes = ?notes.as_slice(), "a resource was read as less than it says");
+        }
+        if let Content::Unknown { type_url } = &update.content {
+            warn!(type_url, "the control plane sent something nobody asked for");
+            return;
+        }
+        let applied = self.world.apply(changes(update));
+        self.mesh.publish(applied);
+    }
+}
+
+/// What an update changes in the world.
+fn changes(update: Update) -> Vec<Change> {
+    match update.content {
+        Content::Addresses { upserts, removed } => {
+            let upsert = |address| match address {
+                Address::Workload(workload) => Change::Workload(workload),
+                Address::Service(service) => Change::Service(service),
+            };
+            removed.into_iter().map(Change::RemoveAddress).chain(upserts.into_iter().map(upsert)).collect()
+        }
+        Content::Policies { upserts, removed } => {
+            let reject = |rejected: ambit_xds::client::Rejected| {
+                let key = PolicyKey::parse(&rejected.name).ok()?;
+                Some(Change::PolicyRejected { key, scope: rejected.scope })
+            };
+            removed
+                .into_iter()
+                .map(Change::RemovePolicy)
+                .chain(upserts.into_iter().map(Change::Policy))
+                .chain(update.rejected.into_iter().filter_map(reject))
+                .collect()
+        }
+        Content::Unknown { .. } => Vec::new(),
+    }
+}
