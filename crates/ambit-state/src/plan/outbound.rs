@@ -9,17 +9,20 @@ use std::sync::Arc;
 use ambit_types::service::{IpFamilies, LoadBalancingMode};
 use ambit_types::workload::NetworkMode;
 use ambit_types::{
-    GatewayAddress, Identity, NetworkAddress, Reason, Service, Str, TunnelProtocol, Uid, Workload, canonical,
+    GatewayAddress, Identity, NetworkAddress, Reason, Service, TunnelProtocol, Uid, Workload, canonical,
 };
 
 use super::gateway::{Resolved, Role, resolve, waypoint_of};
-use super::{HBONE_PORT, Refusal, is_proxy_port};
+use super::{Refusal, is_proxy_port};
 use crate::pick::Ask;
 use crate::services::ServiceEntry;
 use crate::snapshot::Snapshot;
 
+mod hop;
 #[cfg(test)]
 mod tests;
+
+pub use hop::{ByName, Hop, ViaGateway, ViaWaypoint};
 
 /// What to do when both pods are on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -73,100 +76,6 @@ pub enum OutboundPlan {
     Resolve(ByName),
     /// Nothing: the connection is closed.
     Refuse(Refusal),
-}
-
-/// A workload chosen as destination.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hop {
-    /// The workload.
-    pub workload: Arc<Workload>,
-    /// Address of the application: one of the workload's and the target port. Authority of the tunnel.
-    pub address: SocketAddr,
-    /// The service through which it was chosen.
-    pub service: Option<Arc<Service>>,
-    /// How many endpoints could have been chosen, this one and those tried included; 1 without a service.
-    pub candidates: usize,
-}
-
-impl Hop {
-    /// Address of the workload's tunnel listener.
-    pub fn tunnel(&self) -> SocketAddr {
-        SocketAddr::new(self.address.ip(), HBONE_PORT)
-    }
-
-    /// Identities the workload may prove, ascending: its own and those its service names.
-    pub fn expected_identities(&self) -> Vec<Identity> {
-        expected(&self.workload, self.service.as_deref())
-    }
-}
-
-/// A waypoint chosen for the destination.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ViaWaypoint {
-    /// The waypoint.
-    pub workload: Arc<Workload>,
-    /// Its service, if the reference named one.
-    pub waypoint: Option<Arc<Service>>,
-    /// Address of its tunnel listener.
-    pub tunnel: SocketAddr,
-    /// What is asked of it: where the application wanted to go, unchanged.
-    pub authority: SocketAddr,
-    /// The service the application asked for.
-    pub service: Option<Arc<Service>>,
-}
-
-impl ViaWaypoint {
-    /// Identities the waypoint may prove, ascending.
-    pub fn expected_identities(&self) -> Vec<Identity> {
-        expected(&self.workload, self.waypoint.as_deref())
-    }
-}
-
-/// A gateway into another network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ViaGateway {
-    /// The gateway.
-    pub workload: Arc<Workload>,
-    /// Its service, if the reference named one.
-    pub gateway: Option<Arc<Service>>,
-    /// Address of its tunnel listener.
-    pub tunnel: SocketAddr,
-    /// Host name of the authority, outer and inner.
-    pub host: Str,
-    /// Port of the authority.
-    pub port: u16,
-    /// The service in the other network.
-    pub service: Arc<Service>,
-    /// Identities the far end of the inner tunnel may prove, ascending.
-    pub inner_identities: Vec<Identity>,
-}
-
-impl ViaGateway {
-    /// Identities the gateway may prove, ascending.
-    pub fn expected_identities(&self) -> Vec<Identity> {
-        expected(&self.workload, self.gateway.as_deref())
-    }
-}
-
-/// A workload without an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByName {
-    /// The workload.
-    pub workload: Arc<Workload>,
-    /// Name to resolve.
-    pub host: Str,
-    /// Target port.
-    pub port: u16,
-    /// The service through which it was chosen.
-    pub service: Option<Arc<Service>>,
-}
-
-fn expected(workload: &Workload, service: Option<&Service>) -> Vec<Identity> {
-    let mut all = vec![workload.identity()];
-    all.extend(service.into_iter().flat_map(|s| s.subject_alt_names.iter().cloned()));
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 /// Decides where a captured connection goes.
