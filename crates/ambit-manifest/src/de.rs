@@ -58,8 +58,8 @@ struct Reading<'t> {
 /// The way from the top of the document, kept on the stack while descending.
 enum Path<'p> {
     Root,
-    Field(&'p Path<'p>, &'p str),
-    Item(&'p Path<'p>, usize),
+    Field(&'p Self, &'p str),
+    Item(&'p Self, usize),
 }
 
 impl fmt::Display for Path<'_> {

@@ -142,7 +142,7 @@ fn kind(tree: &Tree, root: NodeId) -> Result<Kind, Finding> {
     };
     if !kind.api_versions().contains(&version) {
         let known = kind.api_versions().iter().copied();
-        let near = nearest(version, known.clone()).unwrap_or(kind.api_versions()[0]);
+        let near = nearest(version, known.clone()).unwrap_or_else(|| kind.api_versions()[0]);
         let message = format!("{version:?} is not an apiVersion of {kind}, valid are {}", listed(known));
         return Err(Finding::new(tree.locate(root, "apiVersion"), "apiVersion", message).nearest(Some(near)));
     }

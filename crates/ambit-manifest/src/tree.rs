@@ -166,7 +166,8 @@ fn steps(path: &str) -> Vec<&str> {
         if end > 0 {
             out.push(&rest[..end]);
         }
-        rest = rest[end..].strip_prefix('.').unwrap_or(&rest[end..]);
+        rest = &rest[end..];
+        rest = rest.strip_prefix('.').unwrap_or(rest);
     }
     out
 }
