@@ -403,17 +403,19 @@ mod scene {
         world.store.wait_reason("u1", "Captured").await;
     }
 
-    /// Row 13 in small: reused addresses and namespaces, other uids.
+    /// Row 13 from the agent's side: reused addresses and namespaces, other uids, swapped service accounts.
     pub(super) async fn pods_that_come_and_go_leave_nothing() {
         let world = World::new();
         let mut agent = world.start().await;
         agent.readiness.ready().await;
         let ztunnel = FakeZtunnel::connect(&world.socket()).await;
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        let mut before = 0;
-        for round in 0..100 {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let mut before = (0, 0);
+        for round in 0..500 {
             let uid = format!("u{round}");
-            world.add_pod(&uid, true);
+            world.link(&uid, &world.rig.pod.name);
+            world.store.put(Pod { service_account: format!("account{}", round % 2), ..pod(&uid, true) });
             agent.wait_state(&uid, "captured").await;
             assert_eq!(ztunnel.serving(), std::slice::from_ref(&uid));
             assert_eq!(ztunnel.seen.borrow().serving[&uid], world.rig.pod.netns.id());
@@ -431,9 +433,13 @@ mod scene {
             };
             assert!(timeout(PATIENCE, released).await.is_ok(), "a claim is left");
             if round == 10 {
-                before = descriptors();
+                before = (descriptors(), tasks());
             }
         }
-        assert!(descriptors() <= before + 4, "{} descriptors, {before} before", descriptors());
+        let after = (descriptors(), tasks());
+        assert!(
+            after.0 <= before.0 + 4 && after.1 <= before.1 + 4,
+            "descriptors and tasks: {after:?}, {before:?} before"
+        );
     }
 }
