@@ -104,12 +104,17 @@ pub fn labs() -> Vec<LabName> {
 /// Pid of the lab's daemon, if it lives.
 pub fn daemon_pid(lab: &LabName, run: &RunDir) -> Option<i32> {
     let pid: i32 = fs::read_to_string(run.daemon_pid()).ok()?.trim().parse().ok()?;
+    is_daemon(pid, lab).then_some(pid)
+}
+
+/// Whether a process is the daemon of that lab and lives.
+pub(crate) fn is_daemon(pid: i32, lab: &LabName) -> bool {
     // A number alone may belong to somebody else by now; the command line says whose it is.
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
     let daemon = words.iter().any(|w| *w == crate::DAEMON_COMMAND.as_bytes());
     let named = words.iter().any(|w| *w == lab.as_str().as_bytes());
-    (daemon && named && !is_zombie(pid)).then_some(pid)
+    daemon && named && !is_zombie(pid)
 }
 
 fn end_daemon(lab: &LabName, run: &RunDir) -> bool {

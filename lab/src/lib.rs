@@ -26,6 +26,7 @@ pub mod runner;
 pub mod schedule;
 pub mod service;
 pub mod store;
+pub mod token;
 pub mod tool;
 pub mod topology;
 

@@ -178,8 +178,7 @@ pub fn contain(container: &Container) -> Result<(), LabError> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS)
         .map_err(|e| start(e.into()))?;
     own_mounts(&container.binds)?;
-    std::fs::write("/proc/sys/kernel/hostname", &container.hostname)
-        .map_err(LabError::file("setting the host name through", "/proc/sys/kernel/hostname"))
+    rustix::system::sethostname(container.hostname.as_bytes()).map_err(|e| start(e.into()))
 }
 
 /// Binds files over the machine's own, seen by the calling thread's mount namespace only.

@@ -250,7 +250,7 @@ impl DrainConfig {
         let from_grace =
             |s: u64| Duration::from_secs(if s > 10 { s - 5 } else { s.saturating_sub(1).max(1) });
         self.termination_deadline
-            .or(self.grace_period_seconds.map(from_grace))
+            .or_else(|| self.grace_period_seconds.map(from_grace))
             .unwrap_or(Duration::from_secs(5))
     }
 }

@@ -212,7 +212,8 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.connections.leave(self.number, self.workload.as_ref());
         let drained = || Outcome::failed(Reason::Draining, "closed because the proxy or the pod is leaving");
-        let outcome = self.flow.cut_outcome().cloned().or(self.outcome.take()).unwrap_or_else(drained);
+        let outcome =
+            self.flow.cut_outcome().cloned().or_else(|| self.outcome.take()).unwrap_or_else(drained);
         let telemetry = &self.connections.inner.telemetry;
         if self.opened {
             telemetry.ended(self.number, &self.flow, outcome);

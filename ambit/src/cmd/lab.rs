@@ -2,6 +2,7 @@
 //!
 //! Thin: every command is one request to the lab's daemon or one call into the lab's library.
 
+use ambit_lab::rootless;
 use ambit_lab::{LabError, LabName};
 use clap::Subcommand;
 
@@ -65,6 +66,15 @@ enum Command {
 pub fn run(args: Args) -> i32 {
     use ambit_lab::control::{Action, LinkChange};
     let lab = &args.name;
+    let starts = matches!(args.command, Command::Up(_));
+    let everywhere = matches!(&args.command, Command::Down(down) if down.all);
+    // Without root, a lab lives in namespaces of its own; this comes before any thread.
+    if everywhere && rootless::is_ordinary_user() {
+        return up::down_each(&rootless::labs());
+    }
+    if let Err(error) = rootless::enter(lab, starts) {
+        return failed(&error);
+    }
     let result = match args.command {
         Command::Up(up) => up::up(lab, &up),
         Command::Down(down) => up::down(lab, &down),

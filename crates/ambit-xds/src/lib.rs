@@ -8,5 +8,6 @@ pub mod codec;
 mod kind;
 pub mod node;
 pub mod proto;
+pub mod server;
 
 pub use kind::Kind;

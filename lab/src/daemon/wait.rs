@@ -60,7 +60,7 @@ pub(super) async fn in_force(
         }
         if told.is_none_or(|t| clock::monotonic() - t >= TELL_AGAIN) {
             if told.is_some() {
-                let line = Line::Progress(format!("waiting: {}", left.what.join("; ")));
+                let line = Line::Progress(format!("waiting for {}", in_short(&left.what)));
                 // A slow reader loses progress lines, not the answer.
                 let _ = lines.try_send(line);
             }
@@ -68,6 +68,13 @@ pub(super) async fn in_force(
         }
         let _ = tokio::time::timeout(ASK_AGAIN, objects.changed()).await;
     }
+}
+
+/// The first things that are missing, and how many more there are.
+fn in_short(what: &[String]) -> String {
+    const SHOWN: usize = 2;
+    let shown = what[..what.len().min(SHOWN)].join("; ");
+    if what.len() > SHOWN { format!("{shown}; and {} more", what.len() - SHOWN) } else { shown }
 }
 
 /// One look: first everything but the control plane, then its acknowledgement of that very revision.

@@ -29,6 +29,8 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// A container that ran this long is started again without a pause.
 const RAN_WELL: Duration = Duration::from_secs(30);
+/// Exit code of a container that could not be started, as the container runtimes have it.
+const NOT_STARTED: i32 = 128;
 /// Pause before a sandbox that could not be made is tried again.
 const SANDBOX_AGAIN: Duration = Duration::from_secs(1);
 
@@ -278,6 +280,7 @@ impl OneContainer {
         let mut pause = Duration::ZERO;
         let mut last = None;
         loop {
+            let mut failure = None;
             if end.borrow().is_some() {
                 self.report(|r| r.state = ContainerState::Ended { code: last.unwrap_or(0) });
                 return last;
@@ -286,8 +289,8 @@ impl OneContainer {
             let code = match self.start().await {
                 Ok(running) => self.follow(running, &mut end, &mut orders).await,
                 Err(e) => {
-                    self.waiting("RunContainerError", e.full());
-                    128
+                    failure = Some(e.full());
+                    NOT_STARTED
                 }
             };
             last = Some(code);
@@ -297,7 +300,8 @@ impl OneContainer {
                 return last;
             }
             pause = next_pause(pause, clock::monotonic() - begun);
-            let message = format!("exit code {code}, starting again in {} ms", pause.as_millis());
+            let why = failure.unwrap_or_else(|| format!("exit code {code}"));
+            let message = format!("{why}, starting again in {} ms", pause.as_millis());
             self.waiting(if pause.is_zero() { "ContainerCreating" } else { "CrashLoopBackOff" }, message);
             self.report(|r| (r.restarts, r.last_code) = (r.restarts + 1, Some(code)));
             tokio::select! {

@@ -265,7 +265,7 @@ fn endpoints_follow_readiness_names_and_families() {
         bound("stranger", "node1", "10.244.1.9"),
     ];
     let zones = BTreeMap::from([("node1".to_owned(), "z1".to_owned())]);
-    let slices = endpoints::slices(&[service.clone()], &pods, &zones, Families::Dual);
+    let slices = endpoints::slices(std::slice::from_ref(&service), &pods, &zones, Families::Dual);
     let lines: Vec<String> = slices.iter().flat_map(slice_lines).collect();
     assert_eq!(
         lines,

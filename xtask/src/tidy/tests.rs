@@ -111,6 +111,8 @@ fn broken_source_is_a_finding() {
 fn paths_of_one_machine_and_leftovers_are_found() {
     check("README.md", "cd /home/alice/mesh\n", &[(1, "/home/")]);
     check("Makefile", "a:\n\tcp x /tmp/x\n", &[(2, "/tmp/")]);
+    check("README.md", "a socket in /tmp/ambit-1000/lab, a copy in /tmp/copy\n", &[(1, "/tmp/")]);
+    check("README.md", "a socket in /tmp/ambit-1000/lab\n", &[]);
     check("README.md", "log in `/root/.cargo`\n", &[(1, "/root/")]);
     check("README.md", "cd \"/work/mesh\"\n", &[(1, "/work/")]);
     check("README.md", "<<<<<<< ours\n", &[(1, "leftover")]);

@@ -39,10 +39,13 @@ fn log_end(end: &End) -> access_log::End<'_> {
     let name = workload.map(|w| if w.name.is_empty() { &w.canonical_name } else { &w.name });
     access_log::End {
         addr: end.addr,
-        workload: name.or(asserted.map(|b| &b.service_name)).map_or("", |s| s),
-        namespace: workload.map(|w| &w.namespace).or(asserted.map(|b| &b.namespace)).map_or("", |s| s),
+        workload: name.or_else(|| asserted.map(|b| &b.service_name)).map_or("", |s| s),
+        namespace: workload
+            .map(|w| &w.namespace)
+            .or_else(|| asserted.map(|b| &b.namespace))
+            .map_or("", |s| s),
         identity: end.identity.as_ref(),
-        cluster: workload.map(|w| &w.cluster_id).or(asserted.map(|b| &b.cluster)).map_or("", |s| s),
+        cluster: workload.map(|w| &w.cluster_id).or_else(|| asserted.map(|b| &b.cluster)).map_or("", |s| s),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ambit_lab::config::{LabConfig, NODES_DEFAULT};
 use ambit_lab::control::{Request, ask};
 use ambit_lab::manifests::{self, Loaded};
-use ambit_lab::{LabError, LabName, RunDir, cleanup};
+use ambit_lab::{LabError, LabName, RunDir, cleanup, rootless};
 use ambit_runtime::clock;
 use clap::ValueEnum;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
@@ -60,7 +60,7 @@ enum Source {
 pub(super) struct DownArgs {
     /// Every lab on this machine
     #[arg(long)]
-    all: bool,
+    pub(super) all: bool,
 }
 
 pub(super) fn up(lab: &LabName, args: &UpArgs) -> Result<i32, LabError> {
@@ -87,6 +87,7 @@ pub(super) fn up(lab: &LabName, args: &UpArgs) -> Result<i32, LabError> {
         Err(error) if args.keep_failed => Err(error),
         Err(error) => {
             cleanup::remove(lab)?;
+            rootless::forget(lab);
             Err(error)
         }
     }
@@ -111,6 +112,9 @@ fn start(lab: &LabName, config: &LabConfig, loaded: Loaded, args: &UpArgs) -> Re
     let pods = loaded.objects.len();
     let mut daemon = start_daemon(lab, &run)?;
     out::say(&format!("fabric          {} nodes, {pods} objects", config.nodes.len()));
+    if rootless::is_inside() {
+        rootless::remember(lab, daemon.id())?;
+    }
     wait_for_daemon(lab, &run, &mut daemon)?;
     let wait = Some(u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX));
     ask(lab, &Request::Apply { objects: loaded.objects, wait: None }, &mut out::say)?;
@@ -155,6 +159,7 @@ pub(super) fn down(lab: &LabName, args: &DownArgs) -> Result<i32, LabError> {
     let mut code = out::OK;
     for lab in &labs {
         let removed = cleanup::remove(lab)?;
+        rootless::forget(lab);
         if removed.is_nothing() {
             out::say(&format!("lab {lab}: nothing to remove"));
         } else {
@@ -170,6 +175,24 @@ pub(super) fn down(lab: &LabName, args: &DownArgs) -> Result<i32, LabError> {
         out::say("no lab is up");
     }
     Ok(code)
+}
+
+/// Removes labs that each live in a user namespace of their own, by a command of its own each.
+pub(super) fn down_each(labs: &[LabName]) -> i32 {
+    let mut code = out::OK;
+    for lab in labs {
+        let ended = std::env::current_exe()
+            .and_then(|own| Command::new(own).args(["lab", "down", "--name", lab.as_str()]).status());
+        match ended {
+            Ok(status) if status.success() => {}
+            Ok(status) => code = status.code().unwrap_or(out::FAILED),
+            Err(e) => {
+                out::say(&format!("Error: removing lab {lab}: {e}"));
+                code = out::FAILED;
+            }
+        }
+    }
+    code
 }
 
 fn describe(removed: &cleanup::Removed) -> String {

@@ -105,7 +105,7 @@ impl NetNs {
         // The link text of a namespace descriptor is `net:[INODE]`; no other file can have it.
         let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
             .map_err(|e| NetNsError::NotANamespace { found: e.to_string() })?;
-        let magic = rustix::fs::fstatfs(&fd).map(|s| s.f_type as i64).unwrap_or_default();
+        let magic = rustix::fs::fstatfs(&fd).map(|s| s.f_type).unwrap_or_default();
         const NSFS_MAGIC: i64 = 0x6e73_6673;
         let by_name = link.as_os_str().to_string_lossy().starts_with("net:[");
         // A bind mount shows its path instead of `net:[..]`; then only the file system type can tell.

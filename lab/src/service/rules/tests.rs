@@ -1,4 +1,4 @@
-use expect_test::{Expect, expect};
+use expect_test::{Expect, expect, expect_file};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -102,129 +102,12 @@ fn rules_replace_those_before_and_refuse_what_leads_nowhere() {
         ),
         slice("web", "IPv6", json!([["http", 8080]]), json!([["fd00:10:244:1::2", true, true, "node1"]])),
     ];
-    expect![[r#"
-        table inet ambit-lab-services {}
-        delete table inet ambit-lab-services
-        table inet ambit-lab-services {
-        	chain service-0 {
-        		comment "shop/web:http"
-        		meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.1.2 . 8080, 1 : 10.244.2.2 . 8080 }
-        	}
-        	chain service-1 {
-        		comment "shop/web:http"
-        		meta l4proto tcp dnat ip6 to numgen random mod 1 map { 0 : fd00:10:244:1::2 . 8080 }
-        	}
-        	map services4 {
-        		type ipv4_addr . inet_proto . inet_service : verdict
-        		elements = {
-        			10.96.0.20 . tcp . 80 : goto service-0
-        		}
-        	}
-        	set served4 {
-        		type ipv4_addr . inet_proto . inet_service
-        		elements = {
-        			10.96.0.20 . tcp . 80
-        		}
-        	}
-        	set endpoints4 {
-        		type ipv4_addr . ipv4_addr
-        		elements = {
-        			10.244.1.2 . 10.244.1.2,
-        			10.244.2.2 . 10.244.2.2
-        		}
-        	}
-        	map services6 {
-        		type ipv6_addr . inet_proto . inet_service : verdict
-        		elements = {
-        			fd00:10:96::14 . tcp . 80 : goto service-1
-        		}
-        	}
-        	set served6 {
-        		type ipv6_addr . inet_proto . inet_service
-        		elements = {
-        			fd00:10:96::14 . tcp . 80
-        		}
-        	}
-        	set endpoints6 {
-        		type ipv6_addr . ipv6_addr
-        		elements = {
-        			fd00:10:244:1::2 . fd00:10:244:1::2
-        		}
-        	}
-        	chain refuse {
-        		meta l4proto tcp reject with tcp reset
-        		reject with icmpx port-unreachable
-        	}
-        	chain refuse-prerouting {
-        		type filter hook prerouting priority -110; policy accept;
-        		ct state new ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 ip daddr . meta l4proto . th dport != @served4 jump refuse
-        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
-        	}
-        	chain refuse-output {
-        		type filter hook output priority -110; policy accept;
-        		ct state new ip daddr 10.96.0.0/16 ip daddr != 10.96.0.10 ip daddr . meta l4proto . th dport != @served4 jump refuse
-        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
-        	}
-        	chain nat-prerouting {
-        		type nat hook prerouting priority -100; policy accept;
-        		ip daddr . meta l4proto . th dport vmap @services4
-        		ip6 daddr . meta l4proto . th dport vmap @services6
-        	}
-        	chain nat-output {
-        		type nat hook output priority -100; policy accept;
-        		ip daddr . meta l4proto . th dport vmap @services4
-        		ip6 daddr . meta l4proto . th dport vmap @services6
-        	}
-        	chain nat-postrouting {
-        		type nat hook postrouting priority 100; policy accept;
-        		ct status dnat ip saddr . ip daddr @endpoints4 masquerade
-        		ct status dnat ip6 saddr . ip6 daddr @endpoints6 masquerade
-        	}
-        }
-    "#]].assert_eq(&ruleset("node1", &all, &slices, Families::Dual));
+    expect_file!["dual.nft"].assert_eq(&ruleset("node1", &all, &slices, Families::Dual));
 }
 
 #[test]
 fn one_family_leaves_the_other_out() {
-    expect![[r#"
-        table inet ambit-lab-services {}
-        delete table inet ambit-lab-services
-        table inet ambit-lab-services {
-        	map services6 {
-        		type ipv6_addr . inet_proto . inet_service : verdict
-        	}
-        	set served6 {
-        		type ipv6_addr . inet_proto . inet_service
-        	}
-        	set endpoints6 {
-        		type ipv6_addr . ipv6_addr
-        	}
-        	chain refuse {
-        		meta l4proto tcp reject with tcp reset
-        		reject with icmpx port-unreachable
-        	}
-        	chain refuse-prerouting {
-        		type filter hook prerouting priority -110; policy accept;
-        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
-        	}
-        	chain refuse-output {
-        		type filter hook output priority -110; policy accept;
-        		ct state new ip6 daddr fd00:10:96::/112 ip6 daddr != fd00:10:96::a ip6 daddr . meta l4proto . th dport != @served6 jump refuse
-        	}
-        	chain nat-prerouting {
-        		type nat hook prerouting priority -100; policy accept;
-        		ip6 daddr . meta l4proto . th dport vmap @services6
-        	}
-        	chain nat-output {
-        		type nat hook output priority -100; policy accept;
-        		ip6 daddr . meta l4proto . th dport vmap @services6
-        	}
-        	chain nat-postrouting {
-        		type nat hook postrouting priority 100; policy accept;
-        		ct status dnat ip6 saddr . ip6 daddr @endpoints6 masquerade
-        	}
-        }
-    "#]].assert_eq(&ruleset("node1", &[], &[], Families::Ipv6));
+    expect_file!["ipv6.nft"].assert_eq(&ruleset("node1", &[], &[], Families::Ipv6));
 }
 
 #[track_caller]
