@@ -1,0 +1,276 @@
+//! `IstioCertificateService`: gathers the facts of a call, asks for the decision, signs, records, answers.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use ambit_control::csr::{self, Answer, Caller, Check, Csr, Memory, Refusal, Request as Asked, Rules};
+use ambit_net::grpc::services::istio_certificate_service_server::IstioCertificateService;
+use ambit_runtime::clock;
+use ambit_types::{Reason, Str};
+use ambit_xds::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
+use prost_types::value::Kind;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
+use tracing::{error, info, warn};
+
+use super::audit::Record;
+use super::authn::{Token, TokenFault, Verifier};
+use super::sign::{self, Issued};
+use super::{Audit, Authority};
+use crate::world::World;
+
+/// Longest identity and detail that is written down.
+const TEXT_BYTES_MAX: usize = 512;
+/// What a record says was asked for.
+const CERTIFICATE: &str = "certificate";
+/// Where a request names another identity than the caller's own.
+const IMPERSONATED: &str = "ImpersonatedIdentity";
+
+/// Everything that answers certificate requests and turns callers away.
+#[derive(Debug)]
+pub struct Gate {
+    /// Verifies tokens.
+    pub verifier: Verifier,
+    /// What the operator decided.
+    pub rules: Rules,
+    /// Where outcomes are written.
+    pub audit: Audit,
+    /// Nodes and pods.
+    pub world: Arc<World>,
+    memory: Mutex<Memory>,
+}
+
+impl Gate {
+    /// A gate that remembers nothing yet.
+    pub fn new(verifier: Verifier, rules: Rules, audit: Audit, world: Arc<World>) -> Self {
+        Self { verifier, rules, audit, world, memory: Mutex::default() }
+    }
+
+    /// Who calls, if the token is believed and the call comes from its node.
+    ///
+    /// # Errors
+    /// The answer for the caller; the outcome is recorded.
+    pub fn admit(
+        &self,
+        asked: &'static str,
+        headers: &MetadataMap,
+        source: Option<IpAddr>,
+    ) -> Result<(Token, Caller), Status> {
+        let token = self.token(asked, headers, source)?;
+        let caller = caller(&token, source)?;
+        let outcome = csr::authenticate(&*self.world.index(), &self.rules, &caller);
+        match outcome {
+            Ok(()) => Ok((token, caller)),
+            Err(refusal) => Err(self.refused(asked, &caller, "", &refusal)),
+        }
+    }
+
+    fn token(
+        &self,
+        asked: &'static str,
+        headers: &MetadataMap,
+        source: Option<IpAddr>,
+    ) -> Result<Token, Status> {
+        let values = headers.get_all("authorization");
+        let now = since_1970();
+        let fault = match self.verifier.verify(values.iter().map(|v| v.as_bytes()), now) {
+            Ok(token) => return Ok(token),
+            Err(fault) => fault,
+        };
+        metrics::counter!("ambit_callers_refused_total", "cause" => fault.check()).increment(1);
+        let record = Record {
+            outcome: "turned-away",
+            check: fault.check(),
+            detail: &shown(&fault.to_string()),
+            ..record(asked, now, source)
+        };
+        if let Err(cause) = self.audit.record_stranger(now, record) {
+            error!(%cause, "writing the audit log failed");
+        }
+        Err(Status::unauthenticated(told(&fault)))
+    }
+
+    /// Records a refusal and makes its answer.
+    pub fn refused(&self, asked: &'static str, caller: &Caller, identity: &str, refusal: &Refusal) -> Status {
+        let check = refusal.check.as_str();
+        match asked {
+            CERTIFICATE => {
+                metrics::counter!("ambit_certificate_issue_errors_total", "cause" => check).increment(1);
+            }
+            _ => metrics::counter!("ambit_callers_refused_total", "cause" => check).increment(1),
+        }
+        warn!(
+            asked, check, detail = %shown(&refusal.detail), identity = %shown(identity), node = %caller.node,
+            source = %caller.source, "refused"
+        );
+        let record = Record {
+            outcome: "refused",
+            caller: &format!("{}/{}", caller.namespace, caller.service_account),
+            node: &caller.node,
+            identity: &shown(identity),
+            code: Reason::IssuanceRefused.code(),
+            check,
+            detail: &shown(&refusal.detail),
+            ..record(asked, since_1970(), Some(caller.source))
+        };
+        if let Err(cause) = self.audit.record(&record) {
+            error!(%cause, "writing the audit log failed");
+        }
+        let code = match refusal.check.answer() {
+            Answer::Unauthenticated => Code::Unauthenticated,
+            Answer::PermissionDenied => Code::PermissionDenied,
+            Answer::InvalidArgument => Code::InvalidArgument,
+            Answer::ResourceExhausted => Code::ResourceExhausted,
+        };
+        Status::new(code, refusal.to_string())
+    }
+}
+
+/// Faults of a token in words that help its owner and nobody else.
+fn told(fault: &TokenFault) -> String {
+    format!("{}: check {} failed", Reason::IssuanceRefused, fault.check())
+}
+
+fn caller(token: &Token, source: Option<IpAddr>) -> Result<Caller, Status> {
+    let source = source.ok_or_else(|| Status::internal("the caller's address is not known"))?;
+    Ok(Caller {
+        namespace: token.namespace.clone(),
+        service_account: token.service_account.clone(),
+        node: token.node.clone(),
+        node_uid: token.node_uid.clone(),
+        source,
+    })
+}
+
+/// The certificate service.
+#[derive(Debug, Clone)]
+pub struct CertificateService {
+    gate: Arc<Gate>,
+    authority: Arc<Authority>,
+}
+
+impl CertificateService {
+    /// A service that asks `gate` and signs with `authority`.
+    pub fn new(gate: Arc<Gate>, authority: Arc<Authority>) -> Self {
+        Self { gate, authority }
+    }
+
+    fn answer(
+        &self,
+        headers: &MetadataMap,
+        source: Option<IpAddr>,
+        request: &IstioCertificateRequest,
+    ) -> Result<IstioCertificateResponse, Status> {
+        let gate = &*self.gate;
+        let token = gate.token(CERTIFICATE, headers, source)?;
+        let caller = caller(&token, source)?;
+        let identity =
+            impersonated(request).map_err(|refusal| gate.refused(CERTIFICATE, &caller, "", &refusal))?;
+        let read = super::csr::read(&request.csr);
+        let csr = match read.csr {
+            // A kind of key that is allowed and yet cannot be put into a certificate is the requester's affair too.
+            Csr::Read(facts) if !sign::can_certify(&read.key_der) => {
+                let algorithm = Str::from(format!("{:?} with unusual parameters", facts.key));
+                Csr::Read(csr::Facts { key: csr::PublicKey::Other { algorithm }, ..facts })
+            }
+            csr => csr,
+        };
+        let asked = Asked { identity, validity_seconds: request.validity_duration, csr };
+        let now = clock::wall();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let decided = {
+            let mut memory = gate.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = gate.world.index();
+            csr::authorize(&*index, &gate.rules, &mut memory, since, &caller, &asked)
+        };
+        let named = asked.identity.as_deref().unwrap_or_default();
+        let grant = decided.map_err(|refusal| gate.refused(CERTIFICATE, &caller, named, &refusal))?;
+        let issued =
+            self.authority.issue(&grant.identity, &read.key_der, grant.ttl, now).map_err(|cause| {
+                error!(%cause, identity = %grant.identity, "making a certificate failed");
+                Status::internal("the certificate could not be made")
+            })?;
+        self.record_issued(&caller, &grant.identity.to_string(), &issued, since)?;
+        Ok(IstioCertificateResponse { cert_chain: issued.chain })
+    }
+
+    fn record_issued(
+        &self,
+        caller: &Caller,
+        identity: &str,
+        issued: &Issued,
+        since: Duration,
+    ) -> Result<(), Status> {
+        let record = Record {
+            outcome: "issued",
+            caller: &format!("{}/{}", caller.namespace, caller.service_account),
+            node: &caller.node,
+            identity,
+            serial: &issued.serial,
+            not_after: Some(issued.not_after),
+            ..record(CERTIFICATE, since, Some(caller.source))
+        };
+        self.gate.audit.record(&record).map_err(|cause| {
+            error!(%cause, "writing the audit log failed, so nothing is issued");
+            Status::internal("the certificate could not be recorded")
+        })?;
+        metrics::counter!("ambit_certificates_issued_total").increment(1);
+        let (serial, not_after) = (&issued.serial, issued.not_after);
+        info!(identity, node = %caller.node, serial, not_after, "issued a certificate");
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateService {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let source = request.remote_addr().map(|a| a.ip().to_canonical());
+        let (headers, _, message) = request.into_parts();
+        self.answer(&headers, source, &message).map(Response::new)
+    }
+}
+
+/// The identity in the request's metadata; none if the caller asks for its own.
+fn impersonated(request: &IstioCertificateRequest) -> Result<Option<Str>, Refusal> {
+    let value = request.metadata.as_ref().and_then(|m| m.fields.get(IMPERSONATED));
+    match value.map(|v| &v.kind) {
+        None => Ok(None),
+        Some(Some(Kind::StringValue(text))) => Ok(Some(Str::from(text.as_str()))),
+        Some(_) => Err(Refusal { check: Check::Identity, detail: format!("{IMPERSONATED} is no text") }),
+    }
+}
+
+fn record(asked: &'static str, now: Duration, source: Option<IpAddr>) -> Record<'static> {
+    Record {
+        time: (now.as_secs_f64() * 1000.0).round() / 1000.0,
+        outcome: "",
+        asked,
+        source,
+        caller: "",
+        node: "",
+        identity: "",
+        serial: "",
+        not_after: None,
+        code: "",
+        check: "",
+        detail: "",
+        unrecorded: 0,
+    }
+}
+
+fn since_1970() -> Duration {
+    clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A stranger's text, cut to a length that cannot flood the log.
+fn shown(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
