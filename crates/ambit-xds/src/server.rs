@@ -1,0 +1,367 @@
+//! The publisher's side of delta discovery: what one connection gets, in which order, and what it has answered.
+//!
+//! A connection works in cycles. A cycle takes the newest [`Resources`] as its goal and brings the client there in
+//! three steps, each answered before the next is sent: new and changed policies; workloads and services; policies
+//! that are gone. So a workload never names a policy that the client has not been given, and a policy is never
+//! taken away while a workload names it. A refused policy does not hold the cycle up: the workload goes out, and
+//! the client denies for want of the policy. Changes that come during a cycle wait for the next one and cost no
+//! memory: the next goal is whatever is newest then.
+//!
+//! Whether the caller may open the stream is decided elsewhere.
+
+mod interest;
+pub mod resources;
+mod shards;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use resources::{Delta, Resources};
+
+use crate::kind::Kind;
+use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use subscription::{AddressWatch, Changes, PolicyWatch};
+
+/// Bounds of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest wait for the answer to a response; default 60 s. Then the stream is of no use and is closed.
+    pub answer_timeout: Duration,
+    /// How long workloads wait for the client to ask for policies too; default 1 s.
+    pub policy_grace: Duration,
+    /// Most names one client subscribes to on demand; default 65536.
+    pub names_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            answer_timeout: Duration::from_secs(60),
+            policy_grace: Duration::from_secs(1),
+            names_max: 65_536,
+        }
+    }
+}
+
+/// Why a stream is to be closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// A type that is not served here (invalid argument).
+    #[error("type {type_url:?} is not served; Address and Authorization are")]
+    UnknownType {
+        /// What was asked for.
+        type_url: String,
+    },
+    /// Too many names (resource exhausted).
+    #[error("more than {max} names subscribed on one stream")]
+    TooManyNames {
+        /// The bound.
+        max: usize,
+    },
+    /// A response was not answered (deadline exceeded).
+    #[error("no ACK or NACK for a response of type {kind} within {waited:?}")]
+    NoAnswer {
+        /// Its kind.
+        kind: Kind,
+        /// The bound.
+        waited: Duration,
+    },
+}
+
+/// A resource that a client refused, until it changes and is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name; empty if the client did not say which one.
+    pub name: String,
+    /// The client's words.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Policies,
+    Addresses,
+    Cleanup,
+    Done,
+}
+
+#[derive(Debug)]
+struct Cycle {
+    goal: Arc<Resources>,
+    step: Step,
+}
+
+/// A response that waits for its answer.
+#[derive(Debug)]
+struct Outstanding {
+    kind: Kind,
+    nonce: String,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    version: String,
+    reason: String,
+}
+
+/// One client's stream, from its first request to its end.
+#[derive(Debug)]
+pub struct Connection {
+    node_name: String,
+    limits: Limits,
+    latest: Arc<Resources>,
+    addresses: Option<AddressWatch>,
+    policies: Option<PolicyWatch>,
+    /// Until when workloads wait for a subscription to policies.
+    policies_until: Option<Instant>,
+    cycle: Option<Cycle>,
+    outstanding: Option<Outstanding>,
+    completed: Option<Arc<Resources>>,
+    subscription_changed: bool,
+    nonces: u64,
+    refused: BTreeMap<(Kind, String), Refusal>,
+}
+
+impl Connection {
+    /// A stream just opened by a client on the machine `node_name`.
+    pub fn new(node_name: impl Into<String>, latest: Arc<Resources>, limits: Limits) -> Self {
+        Self {
+            node_name: node_name.into(),
+            limits,
+            latest,
+            addresses: None,
+            policies: None,
+            policies_until: None,
+            cycle: None,
+            outstanding: None,
+            completed: None,
+            subscription_changed: false,
+            nonces: 0,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// A request arrived: the response to send, if any.
+    ///
+    /// # Errors
+    /// [`StreamError`]: close the stream with it.
+    pub fn handle_request(
+        &mut self,
+        request: DeltaDiscoveryRequest,
+        now: Instant,
+    ) -> Result<Option<DeltaDiscoveryResponse>, StreamError> {
+        let Some(kind) = Kind::of(&request.type_url) else {
+            return Err(StreamError::UnknownType { type_url: request.type_url });
+        };
+        let is_open = match kind {
+            Kind::Address => self.addresses.is_some(),
+            Kind::Authorization => self.policies.is_some(),
+        };
+        if !is_open {
+            self.open(kind, request, now);
+        } else {
+            if !request.response_nonce.is_empty() {
+                self.answer(kind, &request);
+            }
+            self.resubscribe(kind, &request);
+        }
+        if self.addresses.as_ref().is_some_and(|watch| watch.names() > self.limits.names_max) {
+            return Err(StreamError::TooManyNames { max: self.limits.names_max });
+        }
+        Ok(self.advance(now))
+    }
+
+    /// The mesh changed: the response to send, if any.
+    pub fn handle_change(&mut self, latest: Arc<Resources>, now: Instant) -> Option<DeltaDiscoveryResponse> {
+        self.latest = latest;
+        self.advance(now)
+    }
+
+    /// Time passed: the response to send, if any.
+    ///
+    /// # Errors
+    /// [`StreamError::NoAnswer`]: close the stream with it.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<Option<DeltaDiscoveryResponse>, StreamError> {
+        if let Some(outstanding) = self.outstanding.as_ref().filter(|waiting| waiting.deadline <= now) {
+            let (kind, waited) = (outstanding.kind, self.limits.answer_timeout);
+            return Err(StreamError::NoAnswer { kind, waited });
+        }
+        Ok(self.advance(now))
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match &self.outstanding {
+            Some(outstanding) => Some(outstanding.deadline),
+            None => self.policies_until,
+        }
+    }
+
+    /// The revision in force at the client, as far as it has answered.
+    ///
+    /// Revision N: the client subscribes to both kinds and has answered, by ACK or NACK, everything that differs up
+    /// to N. What it refused is in [`Self::rejections`] and is not in force. `None` until then.
+    pub fn acked_revision(&self) -> Option<u64> {
+        let both = self.addresses.as_ref().is_some_and(|watch| watch.answered)
+            && self.policies.as_ref().is_some_and(|watch| watch.answered);
+        self.completed.as_ref().filter(|_| both).map(|completed| completed.revision())
+    }
+
+    /// What the client refused and has not since accepted, or seen removed.
+    pub fn rejections(&self) -> impl Iterator<Item = Rejection> {
+        self.refused.iter().map(|((kind, name), refusal)| Rejection {
+            kind: *kind,
+            name: name.clone(),
+            reason: refusal.reason.clone(),
+        })
+    }
+
+    fn open(&mut self, kind: Kind, request: DeltaDiscoveryRequest, now: Instant) {
+        self.subscription_changed = true;
+        match kind {
+            Kind::Address => {
+                self.addresses = Some(AddressWatch::open(request));
+                if self.policies.is_none() {
+                    self.policies_until = Some(now + self.limits.policy_grace);
+                }
+            }
+            Kind::Authorization => {
+                self.policies = Some(PolicyWatch::open(request));
+                self.policies_until = None;
+            }
+        }
+    }
+
+    fn resubscribe(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) {
+        // Policies are always subscribed all, whatever names are given.
+        if let (Kind::Address, Some(watch)) = (kind, &mut self.addresses) {
+            self.subscription_changed |= watch.change(request);
+        }
+    }
+
+    /// Takes an ACK or NACK; one with a stale nonce is about a response long answered, and is ignored.
+    fn answer(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) {
+        let matches = |waiting: &Outstanding| waiting.kind == kind && waiting.nonce == request.response_nonce;
+        if !self.outstanding.as_ref().is_some_and(matches) {
+            return;
+        }
+        self.outstanding = None;
+        match kind {
+            Kind::Address => self.addresses.iter_mut().for_each(|watch| watch.answered = true),
+            Kind::Authorization => self.policies.iter_mut().for_each(|watch| watch.answered = true),
+        }
+        let Some(goal) = self.cycle.as_ref().map(|cycle| cycle.goal.clone()) else { return };
+        // A refusal stands while the refused version does: it is not sent again before it changes.
+        self.refused.retain(|(of, name), refusal| {
+            *of != kind || goal.version(kind, name).is_some_and(|version| version == refusal.version)
+        });
+        if let Some(status) = &request.error_detail {
+            self.refuse(kind, &status.message, &goal);
+        }
+    }
+
+    fn refuse(&mut self, kind: Kind, message: &str, goal: &Resources) {
+        for (name, reason) in refusals(message, |name| goal.version(kind, name).is_some()) {
+            let version = goal.version(kind, &name).unwrap_or_default().to_owned();
+            self.refused.insert((kind, name), Refusal { version, reason });
+        }
+    }
+
+    /// Goes on until something is to be sent or nothing is left to do.
+    fn advance(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
+        if self.policies_until.is_some_and(|until| until <= now) {
+            self.policies_until = None;
+        }
+        while self.outstanding.is_none() {
+            if self.cycle.is_none() {
+                if !self.is_behind() {
+                    return None;
+                }
+                self.subscription_changed = false;
+                self.cycle = Some(Cycle { goal: self.latest.clone(), step: Step::Policies });
+            }
+            if let Some(response) = self.step(now) {
+                return Some(response);
+            }
+        }
+        None
+    }
+
+    /// Whether there is somebody to serve who is not known to be up to date.
+    fn is_behind(&self) -> bool {
+        let subscribed = self.policies.is_some() || self.addresses.is_some();
+        let newest = self.completed.as_ref().is_some_and(|done| Arc::ptr_eq(done, &self.latest));
+        subscribed && self.policies_until.is_none() && (self.subscription_changed || !newest)
+    }
+
+    /// One step of the cycle; without anything to send the next one follows at once.
+    fn step(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
+        let cycle = self.cycle.as_mut()?;
+        let goal = cycle.goal.clone();
+        let (kind, changes) = match cycle.step {
+            Step::Policies => {
+                cycle.step = Step::Addresses;
+                let changes = self.policies.as_mut().and_then(|watch| watch.upserts(&goal));
+                (Kind::Authorization, changes)
+            }
+            Step::Addresses => {
+                cycle.step = Step::Cleanup;
+                let node = &self.node_name;
+                (Kind::Address, self.addresses.as_mut().and_then(|watch| watch.changes(&goal, node)))
+            }
+            Step::Cleanup => {
+                cycle.step = Step::Done;
+                (Kind::Authorization, self.policies.as_mut().and_then(|watch| watch.removals(&goal)))
+            }
+            Step::Done => {
+                self.cycle = None;
+                self.completed = Some(goal);
+                return None;
+            }
+        };
+        changes.map(|changes| self.send(kind, changes, goal.revision(), now))
+    }
+
+    fn send(&mut self, kind: Kind, changes: Changes, revision: u64, now: Instant) -> DeltaDiscoveryResponse {
+        self.nonces += 1;
+        let nonce = format!("{revision}.{}", self.nonces);
+        let deadline = now + self.limits.answer_timeout;
+        self.outstanding = Some(Outstanding { kind, nonce: nonce.clone(), deadline });
+        DeltaDiscoveryResponse {
+            system_version_info: revision.to_string(),
+            resources: changes.upserts,
+            type_url: kind.url().to_owned(),
+            nonce,
+            removed_resources: changes.removed,
+        }
+    }
+}
+
+/// Splits a NACK of the form `NAME: REASON; NAME: REASON`; a piece that begins with no name belongs to the last reason.
+///
+/// Without any known name the whole text is the reason of a resource without name.
+fn refusals(message: &str, is_name: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for piece in message.split("; ") {
+        match piece.split_once(": ").filter(|(name, _)| is_name(name)) {
+            Some((name, reason)) if seen.insert(name) => found.push((name.to_owned(), reason.to_owned())),
+            Some(_) | None => match found.last_mut() {
+                Some((_, reason)) => {
+                    reason.push_str("; ");
+                    reason.push_str(piece);
+                }
+                None => return vec![(String::new(), message.to_owned())],
+            },
+        }
+    }
+    found
+}

@@ -1,0 +1,247 @@
+//! What the control plane publishes: every resource encoded once, with its version, for all connections.
+//!
+//! A copy shares everything with its original, so a connection keeps the state it has sent for the price of what
+//! has changed since. Versions are hashes of the content: equal on every replica and after every restart.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ambit_policy::model::Policy;
+use ambit_types::{Destination, GatewayAddress, Service, Str, Workload};
+use xxhash_rust::xxh64::xxh64;
+
+use super::shards::{Same, Shards};
+use crate::any::Any;
+use crate::codec::{Address, authorization};
+use crate::kind::Kind;
+use crate::proto::envoy::service::discovery::v3::Resource;
+
+/// Changes to publish.
+#[derive(Debug, Clone, Default)]
+pub struct Delta {
+    /// New or changed workloads and services.
+    pub addresses: Vec<Address>,
+    /// Uids and `NAMESPACE/HOSTNAME` that are gone.
+    pub removed_addresses: Vec<String>,
+    /// New or changed policies.
+    pub policies: Vec<Arc<Policy>>,
+    /// `NAMESPACE/NAME` that are gone.
+    pub removed_policies: Vec<String>,
+}
+
+/// Everything published, at one revision of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Resources {
+    revision: u64,
+    addresses: Shards<Arc<Entry>>,
+    policies: Shards<Arc<Entry>>,
+    /// Alias to names.
+    aliases: Index,
+    /// Service to the workloads behind it.
+    endpoints: Index,
+    /// Node to the workloads on it.
+    nodes: Index,
+}
+
+type Index = Shards<Arc<BTreeSet<Str>>>;
+
+/// One resource.
+#[derive(Debug)]
+pub(super) struct Entry {
+    version: String,
+    content: Any,
+    links: Links,
+}
+
+/// What leads to a resource, and where it leads.
+#[derive(Debug, Default)]
+struct Links {
+    aliases: Vec<Str>,
+    services: Vec<Str>,
+    node: Option<Str>,
+    /// Names or aliases of waypoints and gateways.
+    gateways: Vec<Str>,
+}
+
+impl Same for Arc<Entry> {
+    fn same(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other) || self.version == other.version
+    }
+}
+
+impl Entry {
+    fn new(content: Any, links: Links) -> Self {
+        Self { version: format!("{:016x}", xxh64(&content.value, 0)), content, links }
+    }
+
+    /// Hash of the content.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The message; aliases only for those who asked by alias.
+    pub(super) fn message(&self, name: &str, with_aliases: bool) -> Resource {
+        let aliases = if with_aliases { &self.links.aliases[..] } else { &[] };
+        Resource {
+            version: self.version.clone(),
+            resource: Some(self.content.clone()),
+            name: name.to_owned(),
+            aliases: aliases.iter().map(ToString::to_string).collect(),
+            ..Resource::default()
+        }
+    }
+}
+
+impl Resources {
+    /// Publishes changes as of `revision`; whether anything differs from before.
+    ///
+    /// Revisions only grow; a smaller one is raised to the one already reached.
+    pub fn apply(&mut self, revision: u64, delta: Delta) -> bool {
+        self.revision = self.revision.max(revision);
+        let mut changed = false;
+        for name in &delta.removed_addresses {
+            changed |= self.remove_address(name);
+        }
+        for address in &delta.addresses {
+            changed |= self.put_address(address);
+        }
+        for name in &delta.removed_policies {
+            changed |= self.policies.remove(name).is_some();
+        }
+        for policy in &delta.policies {
+            let entry = Entry::new(authorization::encode_any(policy), Links::default());
+            let name = Str::from(policy.key.to_string());
+            if self.policies.get(&name).is_none_or(|old| old.version != entry.version) {
+                self.policies.insert(name, Arc::new(entry));
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// The revision of the configuration this is made of.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many resources of a kind there are.
+    pub fn len(&self, kind: Kind) -> usize {
+        self.of(kind).len()
+    }
+
+    /// Whether nothing is published.
+    pub fn is_empty(&self) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.len(kind) == 0)
+    }
+
+    /// Version of a resource, if it exists.
+    pub fn version(&self, kind: Kind, name: &str) -> Option<&str> {
+        self.of(kind).get(name).map(|entry| entry.version())
+    }
+
+    pub(super) fn of(&self, kind: Kind) -> &Shards<Arc<Entry>> {
+        match kind {
+            Kind::Address => &self.addresses,
+            Kind::Authorization => &self.policies,
+        }
+    }
+
+    /// Names behind a name or an alias.
+    pub(super) fn resolve(&self, key: &str) -> Vec<Str> {
+        if self.addresses.get(key).is_some() {
+            return vec![Str::from(key)];
+        }
+        self.aliases.get(key).map(|names| names.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Workloads on a node.
+    pub(super) fn on_node(&self, node: &str) -> impl Iterator<Item = &Str> {
+        self.nodes.get(node).into_iter().flat_map(|names| names.iter())
+    }
+
+    /// What a client that has `name` needs besides: the endpoints of a service, waypoints and gateways.
+    pub(super) fn beside(&self, name: &str) -> Vec<Str> {
+        let endpoints = self.endpoints.get(name).into_iter().flat_map(|names| names.iter().cloned());
+        let gateways = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.gateways);
+        endpoints.chain(gateways.flat_map(|key| self.resolve(key))).collect()
+    }
+
+    fn put_address(&mut self, address: &Address) -> bool {
+        let entry = Entry::new(address.encode(), links(address));
+        let name = Str::from(address.name());
+        if self.addresses.get(&name).is_some_and(|old| old.version == entry.version) {
+            return false;
+        }
+        self.remove_address(&name);
+        for alias in &entry.links.aliases {
+            add(&mut self.aliases, alias, &name);
+        }
+        for service in &entry.links.services {
+            add(&mut self.endpoints, service, &name);
+        }
+        if let Some(node) = &entry.links.node {
+            add(&mut self.nodes, node, &name);
+        }
+        self.addresses.insert(name, Arc::new(entry));
+        true
+    }
+
+    fn remove_address(&mut self, name: &str) -> bool {
+        let Some(entry) = self.addresses.remove(name) else { return false };
+        for alias in &entry.links.aliases {
+            drop_name(&mut self.aliases, alias, name);
+        }
+        for service in &entry.links.services {
+            drop_name(&mut self.endpoints, service, name);
+        }
+        if let Some(node) = &entry.links.node {
+            drop_name(&mut self.nodes, node, name);
+        }
+        true
+    }
+}
+
+fn add(index: &mut Index, key: &Str, name: &Str) {
+    let mut names = index.remove(key).unwrap_or_default();
+    Arc::make_mut(&mut names).insert(name.clone());
+    index.insert(key.clone(), names);
+}
+
+fn drop_name(index: &mut Index, key: &Str, name: &str) {
+    let Some(mut names) = index.remove(key) else { return };
+    Arc::make_mut(&mut names).remove(name);
+    if !names.is_empty() {
+        index.insert(key.clone(), names);
+    }
+}
+
+fn links(address: &Address) -> Links {
+    let aliases = address.aliases().into_iter().map(Str::from).collect();
+    match address {
+        Address::Workload(workload) => of_workload(workload, aliases),
+        Address::Service(service) => of_service(service, aliases),
+    }
+}
+
+fn of_workload(workload: &Workload, aliases: Vec<Str>) -> Links {
+    let gateways = workload.waypoint.iter().chain(&workload.network_gateway);
+    Links {
+        aliases,
+        services: workload.services.keys().map(|key| Str::from(key.to_string())).collect(),
+        node: (!workload.node.is_empty()).then(|| workload.node.clone()),
+        gateways: gateways.map(gateway_key).collect(),
+    }
+}
+
+fn of_service(service: &Service, aliases: Vec<Str>) -> Links {
+    let weighted = service.weighted_waypoints.iter().map(|entry| &entry.destination);
+    let gateways = service.waypoint.iter().chain(weighted).map(gateway_key).collect();
+    Links { aliases, gateways, ..Links::default() }
+}
+
+fn gateway_key(gateway: &GatewayAddress) -> Str {
+    Str::from(match &gateway.destination {
+        Destination::Hostname(key) => key.to_string(),
+        Destination::Address(address) => address.to_string(),
+    })
+}

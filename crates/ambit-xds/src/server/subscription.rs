@@ -1,0 +1,183 @@
+//! What a client holds of each kind, and how that differs from what it should hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Resources;
+use super::interest::Interest;
+use crate::kind::Kind;
+use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Resource};
+
+/// The content of a response.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) upserts: Vec<Resource>,
+    pub(super) removed: Vec<String>,
+}
+
+impl Changes {
+    /// Itself, unless it is empty and nobody waits for a response as such.
+    fn unless_empty(self, is_first: bool) -> Option<Self> {
+        (is_first || !self.upserts.is_empty() || !self.removed.is_empty()).then_some(self)
+    }
+}
+
+/// A subscription to all policies.
+#[derive(Debug)]
+pub(super) struct PolicyWatch {
+    /// Sent, or brought along: version by name.
+    held: BTreeMap<String, String>,
+    is_first: bool,
+    /// A response has been answered.
+    pub(super) answered: bool,
+}
+
+impl PolicyWatch {
+    pub(super) fn open(request: DeltaDiscoveryRequest) -> Self {
+        Self { held: request.initial_resource_versions, is_first: true, answered: false }
+    }
+
+    /// Policies that the client lacks or has otherwise. They count as held from now on.
+    pub(super) fn upserts(&mut self, goal: &Resources) -> Option<Changes> {
+        let mut changes = Changes::default();
+        for (name, entry) in goal.of(Kind::Authorization).sorted() {
+            if self.held.get(&**name).is_none_or(|version| version != entry.version()) {
+                changes.upserts.push(entry.message(name, false));
+                self.held.insert(name.to_string(), entry.version().to_owned());
+            }
+        }
+        changes.unless_empty(std::mem::take(&mut self.is_first))
+    }
+
+    /// Policies that are gone. They count as removed from now on.
+    pub(super) fn removals(&mut self, goal: &Resources) -> Option<Changes> {
+        let gone = |name: &String| goal.version(Kind::Authorization, name).is_none();
+        let removed: Vec<String> = self.held.keys().filter(|name| gone(name)).cloned().collect();
+        for name in &removed {
+            self.held.remove(name);
+        }
+        Changes { upserts: Vec::new(), removed }.unless_empty(false)
+    }
+}
+
+/// A subscription to workloads and services.
+#[derive(Debug)]
+pub(super) struct AddressWatch {
+    interest: Interest,
+    held: Held,
+    /// Keys subscribed since the last response: each is answered even if nothing about it is new.
+    asked: BTreeSet<String>,
+    is_first: bool,
+    /// A response has been answered.
+    pub(super) answered: bool,
+}
+
+/// What the client holds.
+#[derive(Debug)]
+enum Held {
+    /// Versions by name: brought along, or sent to a client that wants only some.
+    Names(BTreeMap<String, String>),
+    /// Everything of that state.
+    All(Arc<Resources>),
+}
+
+impl AddressWatch {
+    pub(super) fn open(request: DeltaDiscoveryRequest) -> Self {
+        let interest = Interest::open(&request);
+        let asked = match &interest {
+            Interest::All => BTreeSet::new(),
+            Interest::Named(keys) => {
+                let explicit = request.resource_names_subscribe.iter();
+                explicit.filter(|name| keys.contains(*name)).cloned().collect()
+            }
+        };
+        let held = Held::Names(request.initial_resource_versions);
+        Self { interest, held, asked, is_first: true, answered: false }
+    }
+
+    /// How many keys are subscribed.
+    pub(super) fn names(&self) -> usize {
+        match &self.interest {
+            Interest::All => 0,
+            Interest::Named(keys) => keys.len(),
+        }
+    }
+
+    /// Takes later changes of the subscription; whether there are any.
+    ///
+    /// A client that wants everything gets everything, whatever names it adds or drops.
+    pub(super) fn change(&mut self, request: &DeltaDiscoveryRequest) -> bool {
+        let Interest::Named(keys) = &mut self.interest else { return false };
+        for key in &request.resource_names_unsubscribe {
+            keys.remove(key);
+            self.asked.remove(key);
+            if let Held::Names(held) = &mut self.held {
+                held.remove(key);
+            }
+        }
+        for key in &request.resource_names_subscribe {
+            keys.insert(key.clone());
+            self.asked.insert(key.clone());
+        }
+        !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty()
+    }
+
+    /// What the client lacks or should not have. It counts as held from now on.
+    pub(super) fn changes(&mut self, goal: &Arc<Resources>, node: &str) -> Option<Changes> {
+        let changes = match &self.interest {
+            Interest::All => self.all_changes(goal),
+            Interest::Named(keys) => {
+                let wanted = Interest::closure(keys, goal, node);
+                self.named_changes(goal, &wanted)
+            }
+        };
+        changes.unless_empty(std::mem::take(&mut self.is_first))
+    }
+
+    fn all_changes(&mut self, goal: &Arc<Resources>) -> Changes {
+        let addresses = goal.of(Kind::Address);
+        let (upserts, removed) = match &self.held {
+            Held::All(older) => {
+                let (changed, removed) = addresses.since(older.of(Kind::Address));
+                let upserts = changed.into_iter().map(|(name, entry)| entry.message(name, false)).collect();
+                (upserts, removed.into_iter().map(ToString::to_string).collect())
+            }
+            Held::Names(declared) => {
+                let differs = |name: &str, version: &str| declared.get(name).is_none_or(|v| v != version);
+                let all = addresses.sorted().into_iter();
+                let upserts = all
+                    .filter(|(name, entry)| differs(name, entry.version()))
+                    .map(|(name, entry)| entry.message(name, false))
+                    .collect();
+                let gone = declared.keys().filter(|name| addresses.get(name).is_none());
+                (upserts, gone.cloned().collect())
+            }
+        };
+        self.held = Held::All(goal.clone());
+        Changes { upserts, removed }
+    }
+
+    fn named_changes(&mut self, goal: &Resources, wanted: &BTreeSet<ambit_types::Str>) -> Changes {
+        let asked = std::mem::take(&mut self.asked);
+        let Held::Names(held) = &mut self.held else {
+            // Only a client that wants everything holds a whole state, and it never goes back to wanting some.
+            return Changes::default();
+        };
+        let again: BTreeSet<_> = asked.iter().flat_map(|key| goal.resolve(key)).collect();
+        let mut changes = Changes::default();
+        for name in wanted {
+            let Some(entry) = goal.of(Kind::Address).get(name) else { continue };
+            let is_known = held.get(&**name).is_some_and(|version| version == entry.version());
+            if !is_known || again.contains(name) {
+                changes.upserts.push(entry.message(name, true));
+                held.insert(name.to_string(), entry.version().to_owned());
+            }
+        }
+        let gone: BTreeSet<String> = held.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
+        held.retain(|name, _| !gone.contains(name));
+        // A key behind which there is nothing is answered by its removal.
+        let absent = asked.into_iter().filter(|key| goal.resolve(key).is_empty());
+        changes.removed = gone.into_iter().chain(absent).collect::<BTreeSet<_>>().into_iter().collect();
+        changes
+    }
+}
