@@ -50,7 +50,13 @@ deny: need-cargo ## licences, bans, sources and advisories of every dependency
 		echo "cargo-deny is not installed; installing it with: $(CARGO) install cargo-deny --locked"; \
 		$(CARGO) install cargo-deny --locked; \
 	fi
-	$(CARGO) deny check
+	$(CARGO) deny check licenses bans sources
+	@if $(CARGO) deny fetch db; then \
+		echo "$(CARGO) deny check advisories"; \
+		$(CARGO) deny check advisories; \
+	else \
+		echo "deny: advisories NOT CHECKED: their database could not be fetched, see above"; \
+	fi
 
 need-cargo:
 	@if ! command -v $(CARGO) >/dev/null; then \

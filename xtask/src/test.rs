@@ -133,6 +133,9 @@ pub(crate) fn check(tools: &Tools) -> anyhow::Result<bool> {
 fn chosen(options: &Options) -> Vec<Level> {
     if !options.levels.is_empty() {
         let mut levels = options.levels.clone();
+        if levels.contains(&Level::Netns) {
+            levels.push(Level::Build); // those tests start the programs
+        }
         levels.sort_unstable();
         levels.dedup();
         return levels;
