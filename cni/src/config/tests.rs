@@ -1,3 +1,5 @@
+//! Settings: defaults, and values refused where they are read.
+
 use super::*;
 
 const REQUIRED: [&str; 7] =

@@ -1,3 +1,5 @@
+//! Who is enrolled, as a table of labels and hard conditions.
+
 use super::*;
 
 /// `key=value` words as labels or annotations.

@@ -1,3 +1,5 @@
+//! The hand-over on a real socket: who is let in, which bytes go out, what the answers mean.
+
 use ambit_xds::proto::istio::workload::zds;
 use prost::Message as _;
 

@@ -1,3 +1,5 @@
+//! The rules of a pod as text, and their stamp.
+
 use expect_test::{Expect, expect};
 
 use super::*;

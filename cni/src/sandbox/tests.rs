@@ -1,3 +1,5 @@
+//! Which namespace is provably a pod's.
+
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is written to a pod's status, and what is left alone.
+
 use std::time::Duration;
 
 use ambit_runtime::readiness::Readiness;

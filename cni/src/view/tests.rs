@@ -1,3 +1,5 @@
+//! Which pods of the source are this node's, and what is read of them.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Addresses of nodes, pods and services.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Settings and declared nodes, known or refused.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Link faults as rules, and nonsense refused.
+
 use super::*;
 
 fn shape(loss: Option<f64>, rate: Option<&str>, mtu: Option<u32>) -> LinkChange {

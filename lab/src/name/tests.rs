@@ -1,3 +1,5 @@
+//! Which names a lab may have, and which namespaces are its own.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Which node and which addresses a pod gets.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;

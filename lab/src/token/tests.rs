@@ -1,3 +1,5 @@
+//! Node tokens: their claims, their keys, their files.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

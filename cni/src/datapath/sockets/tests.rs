@@ -1,3 +1,5 @@
+//! Which open sockets are the proxy's, told from ports and addresses.
+
 use super::*;
 
 /// Lines as a little-endian machine prints them.

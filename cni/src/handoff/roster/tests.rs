@@ -1,3 +1,5 @@
+//! What a connection to ztunnel is told, in which order.
+
 use super::*;
 
 /// One step: what happens, then everything that is sent, each answered with an ack unless the step says otherwise.

@@ -1,3 +1,5 @@
+//! The next step for a pod, as a table of what is wanted and what is there.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Messages, descriptors and peer credentials over a real socket pair.
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;

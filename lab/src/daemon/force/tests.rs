@@ -1,3 +1,5 @@
+//! When a lab is up and a change is in force.
+
 use std::sync::Arc;
 
 use serde_json::json;

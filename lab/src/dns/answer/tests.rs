@@ -1,3 +1,5 @@
+//! What the cluster's DNS answers, question by question.
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use k8s_openapi::api::core::v1::{Pod, Service};

@@ -1,3 +1,5 @@
+//! Probes over time: when a container is ready, restarted, held back.
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;

@@ -1,3 +1,5 @@
+//! Pod objects as processes to start.
+
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Variables in commands and environments.
+
 use super::*;
 
 #[test]

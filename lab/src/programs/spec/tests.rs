@@ -1,3 +1,5 @@
+//! How the mesh's programs are started, and how targets are named.
+
 use super::*;
 use crate::address::{Families, NodeIndex};
 

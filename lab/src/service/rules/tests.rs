@@ -1,3 +1,5 @@
+//! Where connections to services lead, as rules.
+
 use expect_test::{Expect, expect, expect_file};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
