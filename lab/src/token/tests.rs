@@ -16,18 +16,21 @@ fn tokens_say_what_the_ca_asks_for() {
     let path = dir.0.join("token");
     let issuer = Issuer::load_or_create(&dir.0).unwrap();
     issuer.refresh(&bearer(), &path, UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
-    assert_eq!(claims(&dir, &path), json!({
-        "iss": "ambit-lab",
-        "aud": ["istio-ca"],
-        "sub": "system:serviceaccount:istio-system:ztunnel",
-        "iat": 1_700_000_000, "nbf": 1_700_000_000, "exp": 1_700_000_540,
-        "kubernetes.io": {
-            "namespace": "istio-system",
-            "serviceaccount": {"name": "ztunnel"},
-            "pod": {"name": "ztunnel-node1", "uid": "pod-uid"},
-            "node": {"name": "node1", "uid": "node-uid"},
-        },
-    }));
+    assert_eq!(
+        claims(&dir, &path),
+        json!({
+            "iss": "ambit-lab",
+            "aud": ["istio-ca"],
+            "sub": "system:serviceaccount:istio-system:ztunnel",
+            "iat": 1_700_000_000, "nbf": 1_700_000_000, "exp": 1_700_000_540,
+            "kubernetes.io": {
+                "namespace": "istio-system",
+                "serviceaccount": {"name": "ztunnel"},
+                "pod": {"name": "ztunnel-node1", "uid": "pod-uid"},
+                "node": {"name": "node1", "uid": "node-uid"},
+            },
+        })
+    );
     assert!(REFRESH < LIFE / 2 && LIFE <= Duration::from_secs(600));
 }
 
