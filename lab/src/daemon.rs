@@ -26,12 +26,14 @@ use crate::topology::{self, Node};
 mod act;
 mod commands;
 pub mod force;
+mod health;
 mod network;
 mod nodes;
 mod owner;
 mod pods;
 mod report;
 mod report_status;
+mod tokens;
 mod wait;
 
 /// Worker threads: the daemon waits, its processes work.
@@ -77,6 +79,7 @@ async fn serve(lab: LabName, run: RunDir, config: LabConfig) -> Result<(), LabEr
     built.store.follow()?;
     let calls = control::serve(&built.home.run)?;
     let mut owner = owner::Owner::new(built)?;
+    tokens::issue(&owner)?;
     tokio::select! {
         () = owner.run(calls) => {}
         _ = terminate.recv() => tracing::info!(signal = Signal::SIGTERM.as_str(), "going down"),
@@ -127,6 +130,7 @@ fn build_node(
 ) -> Result<Site, LabError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let place = topology::create_node(lab, fabric, node, config.families)?;
+    crate::service::prepare(&place, config.families)?;
     let kernel = config.kernel_parameters();
     place.set(&kernel)?;
     let directory = run.node(&node.name);

@@ -36,6 +36,9 @@ pub enum LabError {
     /// The store of objects.
     #[error(transparent)]
     Store(#[from] ambit_folder::FolderError),
+    /// Node tokens.
+    #[error(transparent)]
+    Token(#[from] crate::token::TokenError),
     /// The kernel refused a change of links, addresses or routes.
     #[error("{doing} in namespace {netns}")]
     Link {
@@ -136,6 +139,7 @@ impl LabError {
             | Self::ProgramMissing { .. }
             | Self::Tool { .. }
             | Self::Store(_)
+            | Self::Token(_)
             | Self::Failed(_)
             | Self::NotInForce { .. } => 1,
         }

@@ -50,8 +50,7 @@ fn inside(pid: i32, argv: &[String]) -> Result<i32, LabError> {
     };
     let mut command = Command::new(std::env::current_exe().map_err(fail("this program"))?);
     command.arg(crate::runner::COMMAND).arg("--").args(argv);
-    command.env_clear().envs(environment_of(pid)?);
-    command.current_dir(fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_else(|_| PathBuf::from("/")));
+    command.env_clear().envs(environment_of(pid)?).envs(terminal()).current_dir(directory_of(pid));
     // Handlers first: a signal from the terminal reaches the command too, and its end is what ends us.
     let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).map_err(fail("signal handling"))?;
     let (told, started) = std::sync::mpsc::sync_channel(1);
@@ -68,7 +67,7 @@ fn inside(pid: i32, argv: &[String]) -> Result<i32, LabError> {
 }
 
 /// Moves the calling thread into all namespaces of a process; its children are in its pid namespace too.
-fn join(pid: i32) -> std::io::Result<()> {
+pub(crate) fn join(pid: i32) -> std::io::Result<()> {
     let of = rustix::process::Pid::from_raw(pid).ok_or(std::io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(of, PidfdFlags::empty())?;
     unshare(CloneFlags::CLONE_FS)?;
@@ -80,8 +79,8 @@ fn join(pid: i32) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The container's environment, with the caller's terminal.
-fn environment_of(pid: i32) -> Result<BTreeMap<OsString, OsString>, LabError> {
+/// A process's environment as it was started with.
+pub(crate) fn environment_of(pid: i32) -> Result<BTreeMap<OsString, OsString>, LabError> {
     let path = format!("/proc/{pid}/environ");
     let bytes = fs::read(&path).map_err(LabError::file("reading", path))?;
     let mut variables = BTreeMap::new();
@@ -91,10 +90,17 @@ fn environment_of(pid: i32) -> Result<BTreeMap<OsString, OsString>, LabError> {
             variables.insert(OsString::from_vec(name), OsString::from_vec(value));
         }
     }
-    if let Some((name, value)) = std::env::vars_os().find(|(name, _)| name == "TERM") {
-        variables.insert(name, value);
-    }
     Ok(variables)
+}
+
+/// The directory a process is in.
+pub(crate) fn directory_of(pid: i32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_else(|_| PathBuf::from("/"))
+}
+
+/// What the caller's terminal is, for programs that draw on it.
+fn terminal() -> Option<(OsString, OsString)> {
+    std::env::vars_os().find(|(name, _)| name == "TERM")
 }
 
 /// Passes signals that were meant for the command on to it; the terminal sends the others there by itself.

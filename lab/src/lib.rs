@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dns;
+pub mod echoer;
 pub mod error;
 pub mod exec;
 pub mod fault;

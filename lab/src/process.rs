@@ -112,6 +112,14 @@ impl Running {
 /// shows as exit code 127 with a line in its log.
 pub fn start(launch: Launch) -> Result<Running, LabError> {
     let what = launch.argv.first().cloned().unwrap_or_else(|| "pause".to_owned());
+    on_own_thread(what, move || spawn_inside(&launch))
+}
+
+/// Lets `spawn` start a process on a thread of its own, which then waits for the process.
+fn on_own_thread(
+    what: String,
+    spawn: impl FnOnce() -> Result<std::process::Child, LabError> + Send + 'static,
+) -> Result<Running, LabError> {
     let fail = |program: String| move |cause: io::Error| LabError::Start { program, cause };
     let (told, started) = std::sync::mpsc::sync_channel::<Result<(u32, OwnedFd), LabError>>(1);
     let (ended_tx, ended) = oneshot::channel();
@@ -120,14 +128,13 @@ pub fn start(launch: Launch) -> Result<Running, LabError> {
         .name(format!("run {}", label.rsplit('/').next().unwrap_or("?")))
         .stack_size(WAITER_STACK_BYTES)
         .spawn(move || {
-            let mut child = match spawn_inside(&launch) {
+            let mut child = match spawn() {
                 Ok(child) => child,
                 Err(e) => {
                     let _ = told.send(Err(e));
                     return;
                 }
             };
-            drop(launch);
             let pid = child.id();
             let raw =
                 i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the kernel's pids are positive");
@@ -141,6 +148,27 @@ pub fn start(launch: Launch) -> Result<Running, LabError> {
     let lost = || io::Error::other("the thread that starts it was lost");
     let (pid, fd) = started.recv().map_err(|_| fail(what)(lost()))??;
     Ok(Running { pid, ended, handle: Signaller(std::sync::Arc::new(fd)) })
+}
+
+/// Starts a command in all namespaces of a process, with that process's environment and directory.
+///
+/// Its output goes nowhere; only its end is told.
+///
+/// # Errors
+/// If the process has ended, or its namespaces cannot be entered.
+pub fn start_beside(runner: PathBuf, pid: u32, argv: Vec<String>) -> Result<Running, LabError> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let pid = i32::try_from(pid).expect("the kernel's pids fit");
+    let environment = crate::exec::environment_of(pid)?;
+    let directory = crate::exec::directory_of(pid);
+    on_own_thread(program.clone(), move || {
+        let fail = |cause: io::Error| LabError::Start { program, cause };
+        crate::exec::join(pid).map_err(fail.clone())?;
+        let mut command = Command::new(runner);
+        command.arg(crate::runner::COMMAND).arg("--").args(argv).env_clear().envs(environment);
+        command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map_err(fail)
+    })
 }
 
 /// Enters the namespaces with the calling thread, for good, and starts the process from there.

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::wait::Outlook;
-use super::{Built, DOWN_GRACE, commands, network, nodes, pods};
+use super::{Built, DOWN_GRACE, commands, health, network, nodes, pods};
 use crate::control::Call;
 use crate::error::LabError;
 use crate::fault::LinkFault;
+use crate::kubelet::PodHealth;
 use crate::pod::life::{End, Life};
 use crate::pod::sandbox::Site;
 use crate::programs::{Command, Home, Programs};
@@ -28,6 +29,7 @@ pub(super) struct Live {
     pub(super) life: Life,
     pub(super) uid: String,
     pub(super) spec_hash: u64,
+    pub(super) health: watch::Receiver<PodHealth>,
 }
 
 /// The lab as its daemon holds it.
@@ -40,12 +42,15 @@ pub(super) struct Owner {
     pub(super) links: BTreeMap<String, LinkFault>,
     pub(super) outlook: watch::Sender<Outlook>,
     pub(super) wake: Arc<Notify>,
+    pub(super) network: network::Network,
 }
 
 impl Owner {
     pub(super) fn new(built: Built) -> Result<Self, LabError> {
         let sites: BTreeMap<String, Arc<Site>> =
             built.sites.into_iter().map(|s| (s.node.name.clone(), s)).collect();
+        let wake = Arc::new(Notify::new());
+        let network = network::Network::begin(&sites, &wake)?;
         let owner = Self {
             home: built.home,
             sites,
@@ -54,7 +59,8 @@ impl Owner {
             lives: BTreeMap::new(),
             links: BTreeMap::new(),
             outlook: watch::channel(Outlook::default()).0,
-            wake: Arc::new(Notify::new()),
+            wake,
+            network,
         };
         nodes::declare(&owner)?;
         Ok(owner)
@@ -99,6 +105,7 @@ impl Owner {
         let mut outlook = pods::schedule(self)?;
         pods::converge(self)?;
         outlook.problems.extend(network::describe(self)?.iter().map(ToString::to_string));
+        outlook.problems.extend(network::carry_out(self));
         self.outlook.send_if_modified(|now| {
             let changed = *now != outlook;
             *now = outlook;
@@ -114,15 +121,21 @@ impl Owner {
 
     /// Remembers a pod that was begun, and wakes the loop on each of its changes.
     pub(super) fn adopt(&mut self, name: ObjectName, pod: &Pod, life: Life) {
-        let (mut state, wake) = (life.state.clone(), Arc::clone(&self.wake));
+        let health = health::watch(self, &life);
+        let (mut state, mut probed, wake) = (life.state.clone(), health.clone(), Arc::clone(&self.wake));
         tasks::spawn("pod watch", async move {
-            while state.changed().await.is_ok() {
+            let mut probing = true;
+            loop {
+                tokio::select! {
+                    changed = state.changed() => if changed.is_err() { break },
+                    changed = probed.changed(), if probing => probing = changed.is_ok(),
+                }
                 wake.notify_one();
             }
             wake.notify_one();
         });
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        self.lives.insert(name, Live { life, uid, spec_hash: crate::schedule::spec_hash(pod) });
+        self.lives.insert(name, Live { life, uid, spec_hash: crate::schedule::spec_hash(pod), health });
     }
 }
 

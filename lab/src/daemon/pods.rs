@@ -25,7 +25,7 @@ pub(super) fn key_of(name: &ObjectName) -> ObjectKey {
 pub(super) fn report(owner: &mut Owner) -> Result<(), LabError> {
     let mut gone = Vec::new();
     for (name, live) in &owner.lives {
-        let state = live.life.state.borrow().clone();
+        let (state, health) = (live.life.state.borrow().clone(), live.health.borrow().clone());
         let key = key_of(name);
         if state.gone {
             gone.push(name.clone());
@@ -40,7 +40,7 @@ pub(super) fn report(owner: &mut Owner) -> Result<(), LabError> {
         let uid = live.uid.as_str();
         owner.store.change(&key, |pod| {
             if pod.pointer("/metadata/uid").and_then(Value::as_str) == Some(uid) {
-                report::write_status(pod, plan, &state, &host);
+                report::write_status(pod, plan, &state, &health, &host);
             }
         })?;
     }

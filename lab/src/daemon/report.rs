@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::force::condition;
 use super::nodes::{merge, timestamp};
+use crate::kubelet::{ContainerHealth, PodHealth};
 use crate::pod::plan::{PodPlan, Restart};
 use crate::pod::state::{ContainerReport, ContainerState, PodState};
 
@@ -18,13 +19,13 @@ pub(super) fn write_blocked(pod: &mut Value, why: &str) {
     set_condition(pod, "Ready", false, why);
 }
 
-/// Writes what a pod does; `host` are the addresses of its node.
-pub(super) fn write_status(pod: &mut Value, plan: &PodPlan, state: &PodState, host: &[IpAddr]) {
+/// Writes what a pod does and how it is; `host` are the addresses of its node.
+pub(super) fn write_status(pod: &mut Value, plan: &PodPlan, state: &PodState, health: &PodHealth, host: &[IpAddr]) {
     let ips = |all: &[IpAddr]| -> Vec<Value> { all.iter().map(|a| json!({"ip": a.to_string()})).collect() };
     let own = if plan.host_network { host } else { plan.addresses.as_slice() };
     let first = |all: &[IpAddr]| all.first().map(ToString::to_string);
     let statuses = |reports: &std::collections::BTreeMap<String, ContainerReport>| -> Vec<Value> {
-        reports.iter().map(|(name, report)| container_status(name, report)).collect()
+        reports.iter().map(|(name, report)| container_status(name, report, health.get(name))).collect()
     };
     let status = json!({
         "phase": phase(plan, state),
@@ -37,7 +38,7 @@ pub(super) fn write_status(pod: &mut Value, plan: &PodPlan, state: &PodState, ho
     }
     set_condition(pod, "PodScheduled", true, "");
     set_condition(pod, "Initialized", state.initialized, "");
-    let waiting = why_not_ready(state);
+    let waiting = why_not_ready(state, health);
     let ready = waiting.is_none();
     let why = waiting.unwrap_or_default();
     set_condition(pod, "ContainersReady", ready, &why);
@@ -61,7 +62,7 @@ fn phase(plan: &PodPlan, state: &PodState) -> &'static str {
     if state.initialized && state.containers.values().any(began) { "Running" } else { "Pending" }
 }
 
-fn why_not_ready(state: &PodState) -> Option<String> {
+fn why_not_ready(state: &PodState, health: &PodHealth) -> Option<String> {
     if let Some(why) = &state.blocked {
         return Some(why.clone());
     }
@@ -70,7 +71,15 @@ fn why_not_ready(state: &PodState) -> Option<String> {
     }
     let all = state.init.iter().filter(|_| !state.initialized).chain(&state.containers);
     all.filter_map(|(name, report)| match &report.state {
-        ContainerState::Running { .. } => None,
+        // An init container that runs is what the pod waits for.
+        ContainerState::Running { .. } if !state.initialized => Some(format!("init container {name} runs")),
+        ContainerState::Running { .. } => match health.get(name) {
+            Some(health) if health.ready => None,
+            health => {
+                let why = health.and_then(|h| h.why.clone()).unwrap_or_else(|| "it has just started".to_owned());
+                Some(format!("container {name}: {why}"))
+            }
+        },
         ContainerState::Waiting { reason, message } if message.is_empty() => {
             Some(format!("container {name}: {reason}"))
         }
@@ -80,7 +89,7 @@ fn why_not_ready(state: &PodState) -> Option<String> {
     .next()
 }
 
-fn container_status(name: &str, report: &ContainerReport) -> Value {
+fn container_status(name: &str, report: &ContainerReport, health: Option<&ContainerHealth>) -> Value {
     let state = match &report.state {
         ContainerState::Running { since, .. } => json!({"running": {"startedAt": timestamp(*since)}}),
         ContainerState::Waiting { reason, message } => {
@@ -91,7 +100,8 @@ fn container_status(name: &str, report: &ContainerReport) -> Value {
     let running = matches!(report.state, ContainerState::Running { .. });
     let last = report.last_code.map(|code| json!({"terminated": {"exitCode": code}}));
     json!({
-        "name": name, "image": "", "imageID": "", "ready": running, "started": running,
+        "name": name, "image": "", "imageID": "", "ready": running && health.is_some_and(|h| h.ready),
+        "started": running && health.is_some_and(|h| h.started),
         "restartCount": report.restarts, "state": state, "lastState": last.unwrap_or_else(|| json!({})),
     })
 }

@@ -84,6 +84,15 @@ impl Life {
         self.gate.send_if_modified(|now| std::mem::replace(now, open) != open);
     }
 
+    /// What orders the restart of one container, for whoever watches its health.
+    pub fn restarter(&self) -> impl Fn(&str) + Send + Sync + use<> {
+        let (orders, grace) = (self.orders.clone(), self.plan.grace);
+        move |container| {
+            // As with `order`: whoever cannot take it does not need it.
+            let _ = orders.try_send((Some(container.to_owned()), Order::Stop(End { grace })));
+        }
+    }
+
     /// Orders something of one container, or of all.
     pub fn order(&self, container: Option<String>, order: Order) {
         // A pod that has ended takes no orders, and one with a full inbox has enough of them already.
