@@ -9,7 +9,7 @@ set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
 base=(cc=gcc make=make /usr/include/stdlib.h=libc6-dev)
-fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl)
+fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl nginx=nginx-light)
 peers=(iperf3=iperf3 nginx=nginx-light redis-server=redis-server redis-cli=redis-tools mariadbd=mariadb-server
   mariadb=mariadb-client nc.openbsd=netcat-openbsd openssl=openssl ps=procps)
 contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light ps=procps)

@@ -4,7 +4,14 @@ use clap::{Parser, Subcommand};
 
 use crate::out;
 
+pub mod demo;
+pub mod echoer;
+pub mod flows;
+pub mod get;
 pub mod lab;
+mod nodes;
+pub mod status;
+pub mod why;
 
 /// Ambient service mesh: every connection authenticated, encrypted, authorised and recorded.
 #[derive(Debug, Parser)]
@@ -18,6 +25,19 @@ struct Cli {
 enum Command {
     /// A mesh on this machine: nodes and pods made of network namespaces
     Lab(lab::Args),
+    /// A tour of the mesh on this machine, every claim with its evidence
+    Demo(demo::Args),
+    /// Every node: version, synchronisation, captured pods, certificates
+    Status(status::Args),
+    /// What the ztunnels know and hold
+    Get(get::Args),
+    /// What happened: one record a connection and end
+    Flows(flows::Args),
+    /// What a reason code means, or why a connection was refused
+    Why(why::Args),
+    /// A TCP server that states who it is, and a client that checks every byte
+    #[command(hide = true)]
+    Echoer(echoer::Args),
 }
 
 /// Parses the command line, runs the command and returns its exit code.
@@ -33,5 +53,19 @@ pub fn run() -> i32 {
     };
     match cli.command {
         Command::Lab(args) => lab::run(args),
+        Command::Demo(args) => told(demo::run(&args)),
+        Command::Status(args) => told(status::run(&args)),
+        Command::Get(args) => told(get::run(&args)),
+        Command::Flows(args) => told(flows::run(&args)),
+        Command::Why(args) => told(why::run(&args)),
+        Command::Echoer(args) => told(echoer::run(args)),
     }
+}
+
+/// The exit code of a command; a failure is told with its causes.
+fn told(outcome: anyhow::Result<i32>) -> i32 {
+    outcome.unwrap_or_else(|error| {
+        out::say(&format!("ambit: {error:#}"));
+        out::UNREACHABLE
+    })
 }

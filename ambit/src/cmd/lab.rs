@@ -102,7 +102,11 @@ fn failed(error: &LabError) -> i32 {
     match error {
         LabError::Manifest(problems) => {
             out::say(&problems.join("\n"));
-            let many = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+            let many = if problems.len() == 1 {
+                "1 problem".to_owned()
+            } else {
+                format!("{} problems", problems.len())
+            };
             out::say(&format!("Error: {many} in the manifests; nothing was changed"));
         }
         other => out::say(&format!("Error: {}", other.full())),

@@ -153,7 +153,6 @@ fn change(text: &str) -> Result<(String, Option<String>), LabError> {
     }
 }
 
-
 fn short(key: &ObjectKey) -> String {
     let kind = key.kind.as_str().to_ascii_lowercase();
     match &key.namespace {
