@@ -175,9 +175,10 @@ impl Mouth<'_> {
                 () = sleep_until(burst.map(|(at, _)| at)) => {
                     let bytes = burst.take().map_or(0, |(_, bytes)| bytes);
                     let _turn = hold.bursts.acquire().await.map_err(|e| (Failure::Local, e.to_string()))?;
+                    let frames = bytes.div_ceil(self.call.filling.len() as u64);
+                    let goal = self.shared.due.load(Ordering::Acquire) + frames;
+                    self.shared.burst_goal.store(goal, Ordering::Release);
                     self.send_bytes(bytes).await?;
-                    self.shared.burst_goal.store(self.shared.due.load(Ordering::Acquire), Ordering::Release);
-                    self.shared.spoken.notify_one();
                     // Its memory is for connections that speak, not for those that idle.
                     self.out = BytesMut::new();
                 }
@@ -276,7 +277,6 @@ impl Ear<'_> {
         let goal = self.shared.burst_goal.load(Ordering::Acquire);
         if goal > 0 && self.verifier.report().frames >= goal {
             self.shared.burst_goal.store(0, Ordering::Release);
-            self.buffer = BytesMut::new();
             self.call.watcher.burst();
         }
     }
@@ -302,39 +302,38 @@ impl Ear<'_> {
                 self.verifier.accept(&frame);
                 return Ok(frame);
             }
-            let idle = self.shared.due.load(Ordering::Acquire) <= self.verifier.report().frames;
-            let length = if idle {
-                // Room is made when bytes come: an idle connection keeps none.
-                tokio::select! {
-                    ready = self.reader.readable() => {
-                        ready.map_err(broken)?;
-                        continue_if_blocked(self.try_fill())?
-                    }
-                    () = self.shared.spoken.notified() => continue,
-                }
-            } else {
-                self.buffer.reserve(READ_BYTES);
-                let read = self.reader.read_buf(&mut self.buffer);
-                let stalled = |_| {
-                    let (due, back) =
-                        (self.shared.due.load(Ordering::Acquire), self.verifier.report().frames);
-                    let waited = self.call.plan.stall_timeout;
-                    (
-                        Failure::Stalled,
-                        format!("nothing came for {waited:?}; of {due} frames {back} are back"),
-                    )
-                };
-                let read = tokio::time::timeout(self.call.plan.stall_timeout, read).await.map_err(stalled)?;
-                Some(read.map_err(broken)?)
-            };
-            if length == Some(0) {
-                let what = if self.verifier.report().frames == 0 {
-                    "before the greeting"
-                } else {
-                    "before the last frame"
-                };
+            if self.read_more().await? == Some(0) {
+                let greeted = self.verifier.report().frames > 0;
+                let what = if greeted { "before the last frame" } else { "before the greeting" };
                 return Err((Failure::Truncated, format!("the connection was closed {what}")));
             }
+        }
+    }
+
+    /// Bytes that came, 0 at the connection's end; none if something else woke us.
+    async fn read_more(&mut self) -> Result<Option<usize>, Failed> {
+        let (due, back) = (self.shared.due.load(Ordering::Acquire), self.verifier.report().frames);
+        if due <= back {
+            // Room is made when bytes come: an idle connection keeps none.
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            return tokio::select! {
+                ready = self.reader.readable() => {
+                    ready.map_err(broken)?;
+                    continue_if_blocked(self.try_fill())
+                }
+                () = self.shared.spoken.notified() => Ok(None),
+            };
+        }
+        self.buffer.reserve(READ_BYTES);
+        let waited = self.call.plan.stall_timeout;
+        match tokio::time::timeout(waited, self.reader.read_buf(&mut self.buffer)).await {
+            Ok(read) => read.map(Some).map_err(broken),
+            Err(_) => Err((
+                Failure::Stalled,
+                format!("nothing came for {waited:?}; of {due} frames {back} are back"),
+            )),
         }
     }
 

@@ -106,7 +106,7 @@ impl Faults {
 pub struct Report {
     /// Frames that arrived.
     pub frames: u64,
-    /// Payload bytes that arrived.
+    /// Payload bytes of data frames that arrived.
     pub bytes: u64,
     /// What was wrong with them.
     pub faults: Faults,
@@ -219,7 +219,9 @@ impl Verifier {
     /// Takes a frame into account.
     pub fn accept(&mut self, frame: &Frame) {
         self.report.frames += 1;
-        self.report.bytes += frame.payload.len() as u64;
+        if frame.kind == Kind::Data {
+            self.report.bytes += frame.payload.len() as u64;
+        }
         let expected = *self.expected.get_or_insert(frame.stream);
         // A server that speaks first does not know yet whom it speaks to.
         let unknown_yet = frame.kind == Kind::Hello && frame.stream == Stream::default();
