@@ -165,7 +165,7 @@ fn fabric_v6(host: u8) -> Ipv6Addr {
 
 fn decimal_as_hex(number: u8) -> u16 {
     let number = u16::from(number);
-    (number / 100) << 8 | (number / 10 % 10) << 4 | number % 10
+    ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
 }
 
 #[cfg(test)]

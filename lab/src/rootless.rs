@@ -140,7 +140,7 @@ fn own_run(resolver: Option<&Path>) -> io::Result<()> {
     let text = resolver.map(fs::read).transpose()?;
     mount(Some("none"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))?;
     if let (Some(path), Some(text)) = (resolver.filter(|p| p.starts_with("/run")), text) {
-        fs::create_dir_all(path.parent().unwrap_or(Path::new("/run")))?;
+        fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new("/run")))?;
         fs::write(path, text)?;
     }
     Ok(())

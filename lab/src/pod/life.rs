@@ -375,7 +375,7 @@ impl OneContainer {
                 order = orders.recv(), if listening => match order {
                     Some(Order::Stop(stop)) => {
                         send(Signal::SIGTERM);
-                        kill_at = kill_at.or(Some(clock::monotonic() + stop.grace));
+                        kill_at = kill_at.or_else(|| Some(clock::monotonic() + stop.grace));
                     }
                     Some(Order::Signal(signal)) => send(signal),
                     None => listening = false,
