@@ -19,9 +19,22 @@ use crate::tree::{Body, Entry, NodeId, Tree};
 /// Most values of a wrong type that are reported for one document.
 const ROUNDS_MAX: usize = 50;
 
+/// Whether messages may repeat what a field holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quote {
+    /// They may.
+    Values,
+    /// They must not: it may be a secret.
+    Nothing,
+}
+
 /// Reads a document as `T` and reports everything that does not fit; `None` if there is nothing usable.
-pub(crate) fn read<T: DeserializeOwned>(tree: &Tree, root: NodeId) -> (Option<T>, Vec<Finding>) {
-    let reading = Reading { tree, unknown: RefCell::default(), unusable: RefCell::default() };
+pub(crate) fn read<T: DeserializeOwned>(
+    tree: &Tree,
+    root: NodeId,
+    quote: Quote,
+) -> (Option<T>, Vec<Finding>) {
+    let reading = Reading { tree, quote, unknown: RefCell::default(), unusable: RefCell::default() };
     let mut findings = Vec::new();
     let mut value = None;
     for _ in 0..ROUNDS_MAX {
@@ -51,6 +64,7 @@ pub(crate) fn read<T: DeserializeOwned>(tree: &Tree, root: NodeId) -> (Option<T>
 
 struct Reading<'t> {
     tree: &'t Tree,
+    quote: Quote,
     unknown: RefCell<BTreeSet<Finding>>,
     unusable: RefCell<BTreeSet<NodeId>>,
 }
@@ -59,6 +73,7 @@ struct Reading<'t> {
 enum Path<'p> {
     Root,
     Field(&'p Self, &'p str),
+    Key(&'p Self, &'p str),
     Item(&'p Self, usize),
 }
 
@@ -67,8 +82,8 @@ impl fmt::Display for Path<'_> {
         match self {
             Path::Root => Ok(()),
             Path::Item(above, index) => write!(f, "{above}[{index}]"),
+            Path::Key(above, name) => write!(f, "{above}[{name}]"),
             Path::Field(Path::Root, name) => f.write_str(name),
-            Path::Field(above, name) if name.contains('.') => write!(f, "{above}[{name}]"),
             Path::Field(above, name) => write!(f, "{above}.{name}"),
         }
     }
@@ -142,7 +157,7 @@ impl<'r, 't> At<'r, 't> {
         let found = match self.body() {
             Body::List(_) => "a list".to_owned(),
             Body::Map(_) => "a map".to_owned(),
-            Body::Scalar { text, meaning } => described(text, meaning),
+            Body::Scalar { text, meaning } => described(text, meaning, self.reading.quote),
         };
         let quote = matches!(self.body(), Body::Scalar { meaning, .. } if *meaning != Meaning::Null)
             && expected == STRING;
@@ -173,9 +188,10 @@ impl<'r, 't> At<'r, 't> {
         self,
         visitor: V,
         fields: Option<&'static [&'static str]>,
+        free: bool,
     ) -> Result<V::Value, Stop> {
         let Body::Map(entries) = self.body() else { return self.wrong("a map") };
-        self.blamed(visitor.visit_map(Entries { at: self, entries, next: 0, fields }))
+        self.blamed(visitor.visit_map(Entries { at: self, entries, next: 0, fields, free }))
     }
 
     fn report(&self, finding: Finding) {
@@ -187,14 +203,28 @@ const STRING: &str = "a string";
 const NUMBER: &str = "a number";
 const INTEGER: &str = "an integer";
 
-fn described(text: &str, meaning: &Meaning) -> String {
-    match meaning {
-        Meaning::Null => "nothing".to_owned(),
-        Meaning::Bool(_) => format!("the boolean {text}"),
-        Meaning::Signed(_) | Meaning::Unsigned(_) => format!("the integer {text}"),
-        Meaning::Float(_) => format!("the number {text}"),
-        Meaning::Text => format!("the string {text:?}"),
+fn described(text: &str, meaning: &Meaning, quote: Quote) -> String {
+    let what = match meaning {
+        Meaning::Null => return "nothing".to_owned(),
+        Meaning::Bool(_) => "boolean",
+        Meaning::Signed(_) | Meaning::Unsigned(_) => "integer",
+        Meaning::Float(_) => "number",
+        Meaning::Text => "string",
+    };
+    match (quote, meaning) {
+        (Quote::Nothing, _) => format!("a value of type {what}"),
+        (Quote::Values, Meaning::Text) => format!("the {what} {text:?}"),
+        (Quote::Values, _) => format!("the {what} {text}"),
     }
+}
+
+/// Puts a type's own complaint about a text, such as base64 or a time, into our words.
+fn unfit(mut stop: Stop) -> Stop {
+    let cause = stop.message.trim_end_matches('.');
+    let mut letters = cause.chars();
+    let lower = letters.next().map(|c| c.to_lowercase().chain(letters).collect::<String>());
+    stop.message = format!("the text does not fit the field: {}", lower.unwrap_or_default());
+    stop
 }
 
 macro_rules! integers {
@@ -224,7 +254,7 @@ impl<'de> de::Deserializer<'de> for At<'_, '_> {
                 Meaning::Text => visitor.visit_str(text),
             }),
             Body::List(_) => self.list(visitor),
-            Body::Map(_) => self.map(visitor, None),
+            Body::Map(_) => self.map(visitor, None, false),
         }
     }
 
@@ -250,7 +280,9 @@ impl<'de> de::Deserializer<'de> for At<'_, '_> {
     /// A missing text is empty, as in the API server: `data: {key: }` is common.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         match self.body() {
-            Body::Scalar { text, meaning: Meaning::Text } => self.blamed(visitor.visit_str(text)),
+            Body::Scalar { text, meaning: Meaning::Text } => {
+                self.blamed(visitor.visit_str(text).map_err(unfit))
+            }
             Body::Scalar { meaning: Meaning::Null, .. } => self.blamed(visitor.visit_str("")),
             Body::Scalar { .. } | Body::List(_) | Body::Map(_) => self.wrong(STRING),
         }
@@ -316,7 +348,7 @@ impl<'de> de::Deserializer<'de> for At<'_, '_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-        self.map(visitor, None)
+        self.map(visitor, None, true)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -325,7 +357,7 @@ impl<'de> de::Deserializer<'de> for At<'_, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        self.map(visitor, Some(fields))
+        self.map(visitor, Some(fields), false)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -377,11 +409,17 @@ struct Entries<'r, 't> {
     at: At<'r, 't>,
     entries: &'t [Entry],
     next: usize,
-    /// The fields of a struct; `None` for a map, whose keys are free.
+    /// The fields of a struct, if it is one.
     fields: Option<&'static [&'static str]>,
+    /// Keys are data, as those of labels, and are written in brackets.
+    free: bool,
 }
 
 impl<'t> Entries<'_, 't> {
+    fn path<'p>(&'p self, entry: &'p Entry) -> Path<'p> {
+        if self.free { Path::Key(self.at.path, &entry.key) } else { Path::Field(self.at.path, &entry.key) }
+    }
+
     /// The next entry that counts; those that do not are reported.
     fn advance(&mut self) -> Option<&'t Entry> {
         while let Some(entry) = self.entries.get(self.next) {
@@ -394,7 +432,7 @@ impl<'t> Entries<'_, 't> {
     }
 
     fn counts(&self, entry: &Entry) -> bool {
-        let path = Path::Field(self.at.path, &entry.key);
+        let path = self.path(entry);
         if let Some(first) = entry.repeats {
             let mut finding = Finding::new(entry.at, path.to_string(), "the field is given twice");
             finding.other = Some(first);
@@ -421,7 +459,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
         let Some(entry) = self.advance() else { return Ok(None) };
         let key = seed.deserialize(Key { text: &entry.key }).map_err(|mut stop| {
-            let path = Path::Field(self.at.path, &entry.key).to_string();
+            let path = self.path(entry).to_string();
             stop.blame.get_or_insert(Blame { node: entry.value, at: entry.at, path });
             stop
         })?;
@@ -431,7 +469,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
         let entry = self.entries.get(self.next).ok_or_else(|| de::Error::custom("a value without a key"))?;
         self.next += 1;
-        let path = Path::Field(self.at.path, &entry.key);
+        let path = self.path(entry);
         seed.deserialize(At { reading: self.at.reading, node: entry.value, path: &path })
     }
 }

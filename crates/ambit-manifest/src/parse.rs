@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::de;
+use crate::de::{self, Quote};
 use crate::kind::{DEFAULT_NAMESPACE, Kind, ObjectKey};
 use crate::nearest::{listed, nearest};
 use crate::object::{Located, Object, Source};
@@ -159,7 +159,7 @@ fn typed(tree: &Tree, root: NodeId, kind: Kind) -> (Option<Object>, Vec<Finding>
         root: NodeId,
         wrap: fn(Box<T>) -> Object,
     ) -> (Option<Object>, Vec<Finding>) {
-        let (value, findings) = de::read::<T>(tree, root);
+        let (value, findings) = de::read::<T>(tree, root, Quote::Values);
         (value.map(|v| wrap(Box::new(v))), findings)
     }
     match kind {
@@ -167,7 +167,10 @@ fn typed(tree: &Tree, root: NodeId, kind: Kind) -> (Option<Object>, Vec<Finding>
         Kind::Node => read(tree, root, Object::Node),
         Kind::ServiceAccount => read(tree, root, Object::ServiceAccount),
         Kind::ConfigMap => read(tree, root, Object::ConfigMap),
-        Kind::Secret => read(tree, root, Object::Secret),
+        Kind::Secret => {
+            let (value, findings) = de::read(tree, root, Quote::Nothing);
+            (value.map(|v| Object::Secret(Box::new(v))), findings)
+        }
         Kind::Service => read(tree, root, Object::Service),
         Kind::EndpointSlice => read(tree, root, Object::EndpointSlice),
         Kind::NetworkPolicy => read(tree, root, Object::NetworkPolicy),
