@@ -10,7 +10,7 @@ use std::time::Instant;
 use ambit_hbone::{Authority, ConnId};
 use ambit_net::socket::SocketError;
 use ambit_runtime::access_log::Direction;
-use ambit_state::{Admission, HboneFacts, Open, authorize, plan_inbound_hbone};
+use ambit_state::{Admission, HboneFacts, Open, authorize, explain, plan_inbound_hbone};
 use ambit_types::{Identity, Reason, Str, Workload};
 use http::StatusCode;
 use tokio::net::TcpStream;
@@ -121,11 +121,13 @@ pub async fn authorized_connect(
 ) -> Result<Admitted, NotAdmitted> {
     // Loaded after the connection was entered: a change from here on reaches it as a live connection.
     if open.admission == Admission::Policy {
-        let decision = authorize(&proxy.mesh.snapshot(), &open.workload, &open.facts());
+        let snapshot = proxy.mesh.snapshot();
+        let decision = authorize(&snapshot, &open.workload, &open.facts());
         let outcome = Outcome::decided(&decision);
         if !decision.is_allow() {
             let reason = decision.reason.unwrap_or(Reason::PolicyDenied);
-            entered.end(outcome);
+            let own = snapshot.workload(&open.workload);
+            entered.end(own.map_or(outcome, |own| Outcome::refused(&explain(&snapshot, own, &open.facts()))));
             let status = ambit_hbone::response::status_of(reason);
             return Err(NotAdmitted { status, reason, error: decision.to_string() });
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_runtime::tasks;
-use ambit_state::{Open, reauthorize};
+use ambit_state::{Open, explain, reauthorize};
 use ambit_types::{Reason, Uid};
 use tokio::sync::Notify;
 
@@ -136,9 +136,13 @@ impl Connections {
                 waiting.insert(connection.open.workload.clone());
                 continue;
             }
-            let mut outcome = Outcome::decided(&decision);
-            if decision.policy.is_some() {
-                outcome.error = Some(format!("cut by a change of policy: {decision}"));
+            let own = snapshot.workload(&connection.open.workload);
+            let told = |own| Outcome::refused(&explain(&snapshot, own, &connection.open.facts()));
+            let mut outcome = own.map_or_else(|| Outcome::decided(&decision), told);
+            // A workload that became somebody else keeps its own reason.
+            if decision.reason != Some(Reason::IdentityMismatch) {
+                let was = outcome.error.take().unwrap_or_default();
+                outcome.error = Some(format!("cut by a change: {was} ({decision})"));
                 outcome.reason = Some(Reason::PolicyChanged);
             }
             connection.flow.cut(outcome);

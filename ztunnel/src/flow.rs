@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ambit_hbone::ConnId;
 use ambit_net::relay::Counters;
-use ambit_policy::Decision;
+use ambit_policy::model::Action;
+use ambit_policy::{Decision, Explanation};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
 use ambit_types::{Identity, PolicyKey, Reason, ServiceKey, Str, Workload};
@@ -68,6 +69,8 @@ pub struct Outcome {
     pub rule: Option<usize>,
     /// Failure in words.
     pub error: Option<String>,
+    /// The rule that came nearest to the opposite verdict, in words.
+    pub nearest: Option<String>,
     /// Dry-run policies that would have refused.
     pub dry_run: Vec<String>,
 }
@@ -86,8 +89,31 @@ impl Outcome {
             policy: decision.policy.clone(),
             rule: decision.rule,
             error,
+            nearest: None,
             dry_run: decision.dry_run.iter().map(dry_run_text).collect(),
         }
+    }
+
+    /// A refusal with everything that was compared: the policy to look at even where no single one decided, and the
+    /// rule that came nearest.
+    pub fn refused(explanation: &Explanation) -> Self {
+        let mut outcome = Self::decided(&explanation.decision);
+        let applies = |p: &&ambit_policy::explain::PolicyTrace| !p.dry_run && p.action == Action::Allow;
+        if let Some(nearest) = &explanation.nearest {
+            outcome.policy.get_or_insert_with(|| nearest.policy.clone());
+            outcome.rule.get_or_insert(nearest.rule);
+            outcome.nearest = Some(nearest.to_string());
+        } else if let Some(first) = explanation.policies.iter().find(applies) {
+            outcome.policy.get_or_insert_with(|| first.key.clone());
+        }
+        if let (Some(error), Some(policy)) = (&mut outcome.error, &outcome.policy) {
+            let rule = outcome.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+            *error = match explanation.decision.reason {
+                Some(Reason::PolicyDenied) => format!("no ALLOW rule matched; looked at {policy}{rule}"),
+                _ => format!("refused by {policy}{rule}"),
+            };
+        }
+        outcome
     }
 
     /// Whether the connection was refused or cut.

@@ -210,7 +210,7 @@ impl Discovery {
 }
 
 /// What an update changes in the world.
-fn changes(update: Update) -> Vec<Change> {
+pub fn changes(update: Update) -> Vec<Change> {
     match update.content {
         Content::Addresses { upserts, removed } => {
             let upsert = |address| match address {

@@ -102,6 +102,10 @@ fn explain(record: &Value) -> String {
             rule => format!("policy {key}, rule {rule}"),
         },
     };
+    let nearest = match text(record, "nearest") {
+        none if none.is_empty() => none,
+        nearest => format!("  nearest     {nearest}\n"),
+    };
     let saw = match text(&record["src"], "identity") {
         none if none.is_empty() => "no identity (plaintext)".to_owned(),
         identity => format!("{identity} by {}", text(record, "path")),
@@ -110,7 +114,7 @@ fn explain(record: &Value) -> String {
         (r.entry().try_next, format!("docs/reference/reasons.md#{}", r.code().to_lowercase()))
     });
     format!(
-        "{head}   {} -> {} {}\n  decided by  {policy}: {}\n  saw         {saw}\n  connection  {} at {} on {}\n  try         {next}\n  read        {link}\n",
+        "{head}   {} -> {} {}\n  decided by  {policy}: {}\n  saw         {saw}\n{nearest}  connection  {} at {} on {}\n  try         {next}\n  read        {link}\n",
         end(&record["src"]),
         end(&record["dst"]),
         text(record, "hbone_addr"),

@@ -98,6 +98,7 @@ impl FlowRecord {
             "reason": outcome.reason.map(Reason::name),
             "policy": outcome.policy.as_ref().map(ToString::to_string),
             "rule": outcome.rule,
+            "nearest": outcome.nearest,
             "dry_run": outcome.dry_run,
             "path": flow.path.as_str(),
             "conn_id": flow.id.to_string(),
