@@ -31,7 +31,9 @@ pub(crate) const WILDCARD: &str = "*";
 pub struct Limits {
     /// Longest first request, in bytes; default 3 MiB, because istiod receives at most 4 MiB.
     ///
-    /// Names that do not fit are not declared: the server sends them again, and what it does not send is gone.
+    /// Names that do not fit are not declared: the server sends them again, and what it does not send is gone. Of
+    /// policies that many would be needed that the order "reference first, then policy" is given up there: a workload
+    /// that names one that is gone refuses connections until its own update arrives.
     pub request_bytes_max: usize,
     /// Most waiters for on-demand answers at once; default 4096.
     pub waiters_max: usize,

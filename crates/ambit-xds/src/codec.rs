@@ -10,6 +10,8 @@ pub mod authorization;
 mod network;
 mod problem;
 pub mod service;
+#[cfg(test)]
+mod tests;
 pub mod workload;
 
 pub use address::Address;
