@@ -108,7 +108,7 @@ pub enum LabError {
     #[error("{}", .0.join("\n"))]
     Manifest(Vec<String>),
     /// The change was written but is not in force.
-    #[error("not in force after {waited_seconds} s; still missing:\n{}", .missing.iter().map(|m| format!("  {m}")).collect::<Vec<_>>().join("\n"))]
+    #[error("written, but not in force after {waited_seconds} s; missing:\n{}", .missing.iter().map(|m| format!("  {m}")).collect::<Vec<_>>().join("\n"))]
     NotInForce {
         /// How long was waited.
         waited_seconds: u64,

@@ -73,7 +73,11 @@ pub fn load_keys(paths: &[PathBuf]) -> Result<Vec<ObjectKey>, LabError> {
 /// The key of an object by its own metadata.
 pub fn key_of(object: &Value) -> Option<ObjectKey> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    Some(ObjectKey::new(Kind::from_name(text("/kind")?)?, text("/metadata/namespace"), text("/metadata/name")?))
+    Some(ObjectKey::new(
+        Kind::from_name(text("/kind")?)?,
+        text("/metadata/namespace"),
+        text("/metadata/name")?,
+    ))
 }
 
 fn read(paths: &[PathBuf]) -> Result<(Vec<Located>, Vec<Problem>), LabError> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, geteuid, getegid};
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::LabError;
@@ -88,7 +88,10 @@ fn directory() -> io::Result<PathBuf> {
     let meta = fs::symlink_metadata(&path)?;
     // Somebody else's directory, or a link to one, would let them choose whose namespaces we join.
     if !meta.is_dir() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
-        return Err(io::Error::other(format!("{} belongs to somebody else or is open to others", path.display())));
+        return Err(io::Error::other(format!(
+            "{} belongs to somebody else or is open to others",
+            path.display()
+        )));
     }
     Ok(path)
 }

@@ -13,8 +13,8 @@ use super::wait::{Watch, in_force};
 use super::{act, pods, report_status};
 use crate::control::{Call, Line, Request, WaitMillis};
 use crate::error::LabError;
-use crate::schedule::ObjectName;
 use crate::manifests;
+use crate::schedule::ObjectName;
 use crate::store::{Kind, ObjectKey};
 
 /// Annotations that belong to the mesh and the lab, not to who applies an object.

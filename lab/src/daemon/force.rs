@@ -37,7 +37,7 @@ pub struct Missing {
     pub hopeless: bool,
 }
 
-/// Lists what is missing until revision `wanted` of the objects is in force.
+/// Lists what is missing until revision `wanted` of the objects is in force; `nodes` are those whose proxy runs.
 pub fn missing(snapshot: &Snapshot, mesh: &Mesh, wanted: u64, nodes: &[String]) -> Missing {
     let mut missing = Missing::default();
     let namespaces: BTreeMap<&str, &Value> =
@@ -135,14 +135,36 @@ fn acknowledged(sync: &Value, wanted: u64, nodes: &[String], missing: &mut Missi
     if revision < wanted {
         missing.what.push(format!("istiod has read revision {revision} of {wanted}"));
     }
-    for entry in sync.get("nodes").and_then(Value::as_array).into_iter().flatten() {
-        let node = entry.get("node").and_then(Value::as_str).unwrap_or_default();
-        let connected = entry.get("connected").and_then(Value::as_bool).unwrap_or(false);
+    let entries = sync.get("nodes").and_then(Value::as_array);
+    for node in nodes {
+        let mut entries = entries.into_iter().flatten();
+        let entry = entries.find(|e| e.get("node").and_then(Value::as_str) == Some(node));
+        let entry = entry.filter(|e| e.get("connected").and_then(Value::as_bool) == Some(true));
+        let Some(entry) = entry else {
+            missing.what.push(format!("ztunnel/{node} is not connected to the control plane"));
+            continue;
+        };
         let acked = number(entry, "acked_revision");
-        if connected && acked < wanted && nodes.iter().any(|n| n == node) {
+        if acked < wanted {
             missing.what.push(format!("{node} has acknowledged revision {acked} of {wanted}"));
         }
+        for refused in entry.get("rejected").and_then(Value::as_array).into_iter().flatten() {
+            let told = |key: &str| text(refused, key).unwrap_or_default().to_owned();
+            missing.what.push(format!(
+                "{node} refuses {} {}: {}",
+                told("/kind"),
+                told("/name"),
+                told("/reason")
+            ));
+        }
     }
+}
+
+/// What the control plane finds wrong although it reads, a line each.
+pub fn warnings(mesh: &Mesh) -> Vec<String> {
+    let Mesh::Sync(sync) = mesh else { return Vec::new() };
+    let problems = sync.get("problems").and_then(Value::as_array).into_iter().flatten();
+    problems.filter_map(|p| text(p, "/text").map(str::to_owned)).collect()
 }
 
 /// A condition of an object's status, by its type.

@@ -161,7 +161,9 @@ fn with_identity(mut object: Value, old: Option<&Value>) -> Value {
 }
 
 fn zones(snapshot: &Snapshot) -> BTreeMap<String, String> {
-    let zone = |(key, node): (&ObjectKey, &Value)| Some((key.name.clone(), labels_of(node).remove(endpoints::ZONE_LABEL)?));
+    let zone = |(key, node): (&ObjectKey, &Value)| {
+        Some((key.name.clone(), labels_of(node).remove(endpoints::ZONE_LABEL)?))
+    };
     snapshot.of_kind(Kind::Node).filter_map(zone).collect()
 }
 

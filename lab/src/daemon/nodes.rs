@@ -22,8 +22,11 @@ pub(super) fn declare(owner: &Owner) -> Result<(), LabError> {
     let namespaces = NAMESPACES.into_iter().map(|name| (Kind::Namespace, name));
     let nodes = owner.sites.keys().map(|name| (Kind::Node, name.as_str()));
     let snapshot = owner.store.snapshot();
-    let missing = namespaces.chain(nodes).filter(|(kind, name)| snapshot.find(&ObjectKey::new(*kind, None, name)).is_none());
-    let born = missing.map(|(kind, name)| json!({"apiVersion": "v1", "kind": kind.as_str(), "metadata": {"name": name}}));
+    let missing = namespaces
+        .chain(nodes)
+        .filter(|(kind, name)| snapshot.find(&ObjectKey::new(*kind, None, name)).is_none());
+    let born = missing
+        .map(|(kind, name)| json!({"apiVersion": "v1", "kind": kind.as_str(), "metadata": {"name": name}}));
     owner.store.put(&born.collect::<Vec<_>>())?;
     complete(owner)
 }

@@ -72,7 +72,11 @@ pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
     let mut created = Vec::new();
     for pod in plan.create {
         let mut object = serde_json::to_value(&pod).map_err(|e| LabError::Failed(e.to_string()))?;
-        merge(&mut object, "/metadata", json!({"uid": new_uid()?, "creationTimestamp": timestamp(clock::wall())}));
+        merge(
+            &mut object,
+            "/metadata",
+            json!({"uid": new_uid()?, "creationTimestamp": timestamp(clock::wall())}),
+        );
         created.push(object);
     }
     owner.store.put(&created)?;
@@ -166,8 +170,7 @@ fn open_gates(owner: &Owner) {
     let snapshot = owner.store.snapshot();
     for (name, live) in &owner.lives {
         let Some(pod) = snapshot.find(&key_of(name)) else { continue };
-        let namespace =
-            ObjectKey::new(Kind::Namespace, None, &name.namespace);
+        let namespace = ObjectKey::new(Kind::Namespace, None, &name.namespace);
         let meshed = owner.home.config.mesh
             && force::should_be_captured(pod, &name.namespace, snapshot.find(&namespace));
         if !meshed || force::is_captured(pod) {

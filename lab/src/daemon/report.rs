@@ -20,7 +20,13 @@ pub(super) fn write_blocked(pod: &mut Value, why: &str) {
 }
 
 /// Writes what a pod does and how it is; `host` are the addresses of its node.
-pub(super) fn write_status(pod: &mut Value, plan: &PodPlan, state: &PodState, health: &PodHealth, host: &[IpAddr]) {
+pub(super) fn write_status(
+    pod: &mut Value,
+    plan: &PodPlan,
+    state: &PodState,
+    health: &PodHealth,
+    host: &[IpAddr],
+) {
     let ips = |all: &[IpAddr]| -> Vec<Value> { all.iter().map(|a| json!({"ip": a.to_string()})).collect() };
     let own = if plan.host_network { host } else { plan.addresses.as_slice() };
     let first = |all: &[IpAddr]| all.first().map(ToString::to_string);
@@ -76,7 +82,8 @@ fn why_not_ready(state: &PodState, health: &PodHealth) -> Option<String> {
         ContainerState::Running { .. } => match health.get(name) {
             Some(health) if health.ready => None,
             health => {
-                let why = health.and_then(|h| h.why.clone()).unwrap_or_else(|| "it has just started".to_owned());
+                let why =
+                    health.and_then(|h| h.why.clone()).unwrap_or_else(|| "it has just started".to_owned());
                 Some(format!("container {name}: {why}"))
             }
         },

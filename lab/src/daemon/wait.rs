@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 use ambit_runtime::{admin, clock};
 use tokio::sync::{mpsc, watch};
 
-use super::force::{Mesh, Missing, missing};
+use super::force::{Mesh, Missing, missing, warnings};
 use crate::control::Line;
 use crate::error::LabError;
-use crate::programs::{Home, Programs, Target};
+use crate::programs::{Home, Part, Programs, Target};
 use crate::store::{Snapshot, Store};
 
 /// Pause between two questions to the control plane when no object changes.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
 /// What is missing is told at most this often.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
+
+/// The most warnings of the control plane that one command shows.
+const WARNINGS_MAX: usize = 10;
 
 /// What the scheduler could not do yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,6 +55,9 @@ pub(super) async fn in_force(
         let snapshot = objects.borrow_and_update().clone();
         let left = look(watch, &snapshot, &mut wanted).await;
         if left.what.is_empty() {
+            for warning in warnings(&ask(watch).await).into_iter().take(WARNINGS_MAX) {
+                let _ = lines.try_send(Line::Progress(format!("warning: {warning}")));
+            }
             return Ok(());
         }
         let waited = clock::monotonic() - begun;
@@ -79,7 +85,7 @@ fn in_short(what: &[String]) -> String {
 
 /// One look: first everything but the control plane, then its acknowledgement of that very revision.
 async fn look(watch: &Watch, snapshot: &Snapshot, wanted: &mut Option<u64>) -> Missing {
-    let nodes = &watch.home.config.nodes;
+    let nodes = &running_proxies(watch);
     let outlook = watch.outlook.borrow().clone();
     let mesh = ask(watch).await;
     let mut left = missing(snapshot, &mesh, wanted.unwrap_or(0), nodes);
@@ -92,6 +98,15 @@ async fn look(watch: &Watch, snapshot: &Snapshot, wanted: &mut Option<u64>) -> M
         left = missing(snapshot, &mesh, snapshot.revision, nodes);
     }
     left
+}
+
+/// Nodes whose proxy is meant to run and does.
+fn running_proxies(watch: &Watch) -> Vec<String> {
+    let runs = |(target, part): (&Target, &Part)| match target {
+        Target::Ztunnel(node) => part.state.borrow().wanted.then(|| node.clone()),
+        Target::Istiod | Target::Cni(_) | Target::Pod { .. } | Target::Waypoint { .. } => None,
+    };
+    watch.programs.iter().filter_map(runs).collect()
 }
 
 async fn ask(watch: &Watch) -> Mesh {

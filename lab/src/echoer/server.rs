@@ -34,6 +34,8 @@ pub struct Server {
     pub name: String,
     /// Whether it speaks first.
     pub speaks_first: bool,
+    /// How long it goes on as before once it is told to stop, so that nobody who was sent here is turned away.
+    pub linger: Duration,
 }
 
 /// What a server saw until it was stopped.
@@ -66,7 +68,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` holds true.
+/// Serves until `stop` holds true and the server's linger time is over.
 pub async fn serve(
     listener: TcpListener,
     server: Server,
@@ -79,11 +81,17 @@ pub async fn serve(
         events(Event::Listening { address, server: server.name.clone() });
     }
     let server = Arc::new(server);
+    let linger = server.linger;
+    let over = async move {
+        stopped(&mut stop).await;
+        tokio::time::sleep(linger).await;
+    };
+    let mut over = std::pin::pin!(over);
     loop {
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stopped(&mut stop) => break,
+            () = &mut over => break,
         };
         match accepted {
             Ok((stream, peer)) => {

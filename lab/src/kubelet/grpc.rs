@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::send::{beside, with_causes};
 
@@ -28,7 +28,10 @@ struct HealthCheckResponse {
 }
 
 /// Asks whether the service is SERVING.
-pub(super) async fn check(stream: TcpStream, authority: &str, service: &str) -> Result<(), String> {
+pub(super) async fn check<S>(stream: S, authority: &str, service: &str) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let failed = |e: h2::Error| format!("speaking gRPC: {}", with_causes(&e));
     let (requests, connection) = h2::client::handshake(stream).await.map_err(failed)?;
     let status = beside(connection, call(requests, authority, service)).await?;
@@ -100,3 +103,6 @@ fn name_of(status: i32) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

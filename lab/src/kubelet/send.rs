@@ -49,14 +49,14 @@ impl Prober {
     async fn ask(&self, check: &Check) -> Result<(), String> {
         match check {
             Check::Http { tls, host, port, path, headers } => {
-                let (stream, authority) = self.reach(host.as_deref(), *port).await?;
-                let request = request(&authority, path, headers)?;
+                let (stream, target) = self.reach(host.as_deref(), *port).await?;
+                let request = request(&target.to_string(), path, headers)?;
                 let status = if *tls {
-                    get(tls::wrap(stream).await?, request).await
+                    get(tls::wrap(stream, target.ip()).await?, request).await
                 } else {
                     get(stream, request).await
-                }?;
-                if (200..400).contains(&status) { Ok(()) } else { Err(format!("HTTP status {status}")) }
+                };
+                judge(status?)
             }
             Check::Tcp { host, port } => self.reach(host.as_deref(), *port).await.map(|_| ()),
             Check::Exec(command) => match (self.exec)(self.container.clone(), command.clone()).await? {
@@ -64,14 +64,14 @@ impl Prober {
                 code => Err(format!("{} ended with exit code {code}", command.join(" "))),
             },
             Check::Grpc { port, service } => {
-                let (stream, authority) = self.reach(None, *port).await?;
-                grpc::check(stream, &authority, service).await
+                let (stream, target) = self.reach(None, *port).await?;
+                grpc::check(stream, &target.to_string(), service).await
             }
         }
     }
 
-    /// Connects from the node; also returns the target as an HTTP authority.
-    async fn reach(&self, host: Option<&str>, port: u16) -> Result<(TcpStream, String), String> {
+    /// Connects from the node; also returns the target's address.
+    async fn reach(&self, host: Option<&str>, port: u16) -> Result<(TcpStream, SocketAddr), String> {
         let address = match host.map(|h| (h, h.parse::<IpAddr>())) {
             None => self.address,
             Some((_, Ok(address))) => address,
@@ -85,7 +85,7 @@ impl Prober {
             Ok(socket) => socket.connect(target).await,
             Err(e) => Err(e),
         };
-        stream.map(|s| (s, target.to_string())).map_err(|e| format!("connecting to {target}: {e}"))
+        stream.map(|s| (s, target)).map_err(|e| format!("connecting to {target}: {e}"))
     }
 }
 
@@ -111,6 +111,10 @@ fn request(
         own.insert(name_of, value);
     }
     Ok(request)
+}
+
+fn judge(status: u16) -> Result<(), String> {
+    if (200..400).contains(&status) { Ok(()) } else { Err(format!("HTTP status {status}")) }
 }
 
 async fn get(
@@ -144,3 +148,6 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,20 +2,23 @@
 //!
 //! Nothing but probes may use this: it proves nothing about the peer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Speaks TLS over a connection to a pod.
-pub(super) async fn wrap(stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+/// Speaks TLS over a connection to the server at that address.
+pub(super) async fn wrap<S>(stream: S, peer: IpAddr) -> Result<TlsStream<S>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let failed = |e: &dyn std::fmt::Display| format!("speaking TLS: {e}");
-    let peer = stream.peer_addr().map_err(|e| failed(&e))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let any = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider)
@@ -24,7 +27,7 @@ pub(super) async fn wrap(stream: TcpStream) -> Result<TlsStream<TcpStream>, Stri
         .dangerous()
         .with_custom_certificate_verifier(any)
         .with_no_client_auth();
-    let name = ServerName::IpAddress(IpAddr::from(peer.ip()));
+    let name = ServerName::IpAddress(peer.into());
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| failed(&e))
 }
 

@@ -66,7 +66,8 @@ fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
         site.place.netns.try_clone().map_err(LabError::file("opening namespace", site.place.name.clone()))?
     } else {
         let who = (plan.namespace.as_str(), plan.name.as_str());
-        let place = topology::create_pod(&site.lab, &site.place, &site.node, who, &plan.addresses, site.families)?;
+        let place =
+            topology::create_pod(&site.lab, &site.place, &site.node, who, &plan.addresses, site.families)?;
         place.set(&site.kernel)?;
         place.netns
     };

@@ -281,7 +281,12 @@ impl Keeper {
     }
 
     fn after_end(&mut self, code: i32) {
-        let ran = self.current.take().map(|c| clock::monotonic() - c.since).unwrap_or_default();
+        let ended = self.current.take();
+        if let (Some(ended), Target::Ztunnel(_)) = (&ended, &self.target) {
+            // Each instance has a socket of its own name; nobody else would remove it.
+            let _ = remove_if_there(&ended.admin);
+        }
+        let ran = ended.map(|c| clock::monotonic() - c.since).unwrap_or_default();
         self.pause = if ran >= RAN_WELL { Duration::ZERO } else { self.pause };
         let wanted = self.state.borrow().wanted;
         self.state.send_modify(|s| (s.pid, s.ready, s.last_code) = (None, false, Some(code)));

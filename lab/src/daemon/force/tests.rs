@@ -36,7 +36,8 @@ fn a_lab_is_up_when_every_pod_is_ready_and_captured_as_labelled() {
     let ambient =
         json!({"kind": "Namespace", "metadata": {"name": "shop", "labels": {DATAPLANE_MODE: "ambient"}}});
     let plain = json!({"kind": "Namespace", "metadata": {"name": "shop"}});
-    let sync = Mesh::Sync(json!({"revision": 7, "nodes": []}));
+    let node = json!({"node": "node1", "connected": true, "acked_revision": 7});
+    let sync = Mesh::Sync(json!({"revision": 7, "nodes": [node]}));
     let none = json!({});
     check(&[plain.clone(), pod(none.clone(), ready(None))], &sync, &[]);
     check(&[ambient.clone(), pod(none.clone(), ready(Some("True")))], &sync, &[]);
@@ -64,7 +65,15 @@ fn every_connected_node_has_to_acknowledge() {
     check(&[], &sync(7, node(true, 7)), &[]);
     check(&[], &sync(8, node(true, 9)), &[]);
     check(&[], &sync(7, node(true, 6)), &["node1 has acknowledged revision 6 of 7"]);
-    check(&[], &sync(7, node(false, 6)), &[]);
+    check(&[], &sync(7, node(false, 7)), &["ztunnel/node1 is not connected to the control plane"]);
+    check(
+        &[],
+        &Mesh::Sync(json!({"revision": 7, "nodes": []})),
+        &["ztunnel/node1 is not connected to the control plane"],
+    );
+    let refusing = json!({"node": "node1", "connected": true, "acked_revision": 7,
+        "rejected": [{"kind": "Authorization", "name": "shop/x", "reason": "prefix too long"}]});
+    check(&[], &sync(7, refusing), &["node1 refuses Authorization shop/x: prefix too long"]);
     check(&[], &sync(6, node(true, 7)), &["istiod has read revision 6 of 7"]);
     let stopped = missing(&snapshot(&[]), &Mesh::Stopped, 7, &[]);
     assert!(stopped.hopeless);
