@@ -137,7 +137,9 @@ impl Connections {
                 continue;
             }
             let own = snapshot.workload(&connection.open.workload);
-            let told = |own| Outcome::refused(&explain(&snapshot, own, &connection.open.facts()));
+            let told = |own: &Arc<ambit_types::Workload>| {
+                Outcome::refused(&explain(&snapshot, own, &connection.open.facts()))
+            };
             let mut outcome = own.map_or_else(|| Outcome::decided(&decision), told);
             // A workload that became somebody else keeps its own reason.
             if decision.reason != Some(Reason::IdentityMismatch) {

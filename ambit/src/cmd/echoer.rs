@@ -41,6 +41,9 @@ struct ServerArgs {
     /// Greet before the client has said anything
     #[arg(long)]
     server_first: bool,
+    /// Go on that long after SIGTERM
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+    linger: Duration,
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,7 +123,7 @@ async fn serve(args: ServerArgs, stop: watch::Receiver<bool>) -> anyhow::Result<
     }
     let listener = echoer::server::listen(args.listen)
         .map_err(|e| anyhow::anyhow!("listening on {}: {e}", args.listen))?;
-    let server = Server { name: args.name, speaks_first: args.server_first };
+    let server = Server { name: args.name, speaks_first: args.server_first, linger: args.linger };
     let served = echoer::serve(listener, server, events(true), stop).await;
     out::data(&serde_json::to_string(&served)?);
     Ok(out::OK)

@@ -125,7 +125,19 @@ impl Stage {
         let _ = std::fs::remove_file(&file);
         let fabric = self.name.fabric();
         let process = Command::new("ip")
-            .args(["netns", "exec", &fabric, "tcpdump", "-i", "br0", "-U", "-s", "0", "-w"])
+            .args([
+                "netns",
+                "exec",
+                &fabric,
+                "tcpdump",
+                "-i",
+                "br0",
+                "--immediate-mode",
+                "-U",
+                "-s",
+                "0",
+                "-w",
+            ])
             .arg(&file)
             .args(["tcp"])
             .stdin(Stdio::null())

@@ -127,10 +127,11 @@ pub(super) fn policy(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     let id = record.as_ref().and_then(|r| r["conn_id"].as_str()).unwrap_or_default().to_owned();
     let why = stage.ambit(&["why", &id])?;
     out::data(&indent(&why));
+    let named = ["AMB2104", "shop/batch", "shop/cart-from-web, rule 0"].iter().all(|word| why.contains(word));
     claims.tell(
-        "the refusal says who and why",
-        why.contains("AMB2104") && why.contains("batch"),
-        "AMB2104 policy-denied",
+        "the refusal names caller, policy and rule",
+        named,
+        "AMB2104, shop/batch, shop/cart-from-web rule 0",
     );
     let plain = denied("AMB2301").is_some();
     claims.tell(
