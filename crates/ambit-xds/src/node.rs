@@ -2,6 +2,9 @@
 //!
 //! It is a statement, not a proof; whether the caller may make it is decided from its token, elsewhere.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

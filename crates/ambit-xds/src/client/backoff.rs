@@ -1,5 +1,8 @@
 //! When to connect again. Every failure waits, whatever it was (G47), and no two nodes wait alike (G32).
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 /// Waits between attempts: doubling, spread by a draw, begun anew after a stream that was healthy.
