@@ -22,7 +22,8 @@ async fn a_request_is_a_kubelets_and_the_status_is_judged() {
     ];
     for (answer, want) in rows {
         let (near, far) = tokio::io::duplex(4096);
-        let request = request("10.244.1.2:80", "/ready?a=b", &[("X-Probe".to_owned(), "1".to_owned())]).unwrap();
+        let request =
+            request("10.244.1.2:80", "/ready?a=b", &[("X-Probe".to_owned(), "1".to_owned())]).unwrap();
         let (status, asked) = tokio::join!(get(near, request), serve(far, answer));
         assert_eq!(status.and_then(judge), want, "{answer:?}");
         assert_eq!(
@@ -64,7 +65,8 @@ async fn https_takes_any_certificate() {
 
 fn acceptor() -> tokio_rustls::TlsAcceptor {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["elsewhere.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate =
+        CertificateParams::new(["elsewhere.test".to_owned()]).unwrap().self_signed(&key).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
