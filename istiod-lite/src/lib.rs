@@ -3,6 +3,12 @@
 //! Decisions live in ambit-control; this program gathers facts, asks, and carries out. It never touches a data
 //! packet.
 
+pub mod app;
 pub mod ca;
+pub mod config;
 pub mod ingest;
+pub mod push;
+pub mod report;
+pub mod tls;
+pub mod watch;
 pub mod world;

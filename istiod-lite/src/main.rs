@@ -1,2 +1,26 @@
-//! istiod-lite.
-fn main() {}
+//! The program `istiod-lite`: reads its configuration and runs the control plane.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use istiod_lite::app;
+use istiod_lite::config::Config;
+
+fn main() -> ExitCode {
+    let (config, origins) = match Config::read(std::env::args_os()) {
+        Ok(read) => read,
+        Err(error) => error.exit(),
+    };
+    if config.print_config {
+        // A reader that has gone away does not want the rest.
+        let _ = std::io::stdout().write_all(origins.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    match app::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "istiod-lite: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -39,6 +39,8 @@ pub struct Settings {
     pub cluster_id: Str,
     /// Namespace whose policies cover the mesh; default `istio-system`.
     pub root_namespace: Str,
+    /// Whether policies marked as dry-run are sent; default true. Proxies that do not know the mark enforce them.
+    pub dry_run_policies: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             cluster_domain: Str::from("cluster.local"),
             cluster_id: Str::from("Kubernetes"),
             root_namespace: Str::from("istio-system"),
+            dry_run_policies: true,
         }
     }
 }
@@ -205,6 +208,11 @@ impl Index {
     /// A node, by name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.inputs.nodes.named(&Name::new("", name))
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.inputs.nodes.entries().map(|(_, node)| node)
     }
 
     /// Pods scheduled on a node, whatever their phase.

@@ -34,7 +34,7 @@ pub(crate) fn named_by(
     let namespaces = if namespace == root { vec![root] } else { vec![namespace, root] };
     for from in namespaces {
         for policy in inputs.authorization_policies.in_namespace(from) {
-            if authorization::is_named(policy) && contains_all(labels, &policy.selector) {
+            if authorization::is_named(policy, settings) && contains_all(labels, &policy.selector) {
                 keys.insert(key(&policy.name));
             }
         }

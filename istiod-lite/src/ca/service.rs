@@ -66,6 +66,15 @@ impl Gate {
         }
     }
 
+    /// Whether a caller that was admitted still would be, but for its token.
+    ///
+    /// # Errors
+    /// The answer for the caller; the outcome is recorded.
+    pub fn still_trusted(&self, caller: &Caller) -> Result<(), Status> {
+        let outcome = csr::authenticate(&*self.world.index(), &self.rules, caller);
+        outcome.map_err(|refusal| self.refused("discovery", caller, "", &refusal))
+    }
+
     fn token(
         &self,
         asked: &'static str,

@@ -17,8 +17,9 @@ mod values;
 use values::Reader;
 
 /// Whether workloads name the policy because of its selector.
-pub(super) fn is_named(policy: &AuthorizationPolicy) -> bool {
-    !policy.selector.is_empty() && policy.targets == 0 && action(policy.action).is_some()
+pub(super) fn is_named(policy: &AuthorizationPolicy, settings: &Settings) -> bool {
+    let is_sent = settings.dry_run_policies || !policy.dry_run;
+    !policy.selector.is_empty() && policy.targets == 0 && action(policy.action).is_some() && is_sent
 }
 
 /// The policy to send, if any, and how the object stands.
@@ -31,6 +32,9 @@ pub(super) fn convert(policy: &AuthorizationPolicy, settings: &Settings) -> (Opt
         let text = format!("the node proxy has no {} action", policy.action.as_str());
         return (None, Standing::NotEnforced(Note::plain(text)));
     };
+    if policy.dry_run && !settings.dry_run_policies {
+        return (None, Standing::NotEnforced(Note::plain("dry-run policies are switched off")));
+    }
     let mut notes = Vec::new();
     let mut rules = Vec::new();
     for (index, written) in policy.rules.iter().enumerate() {

@@ -1,0 +1,169 @@
+//! What the admin surface shows: how far the nodes are, what is wrong, and everything that is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ambit_control::Index;
+use ambit_manifest::Problem;
+use ambit_policy::model::{Action, Policy, Scope};
+use ambit_runtime::admin::{Reply, Routes};
+use ambit_types::workload::Health;
+use ambit_types::{Destination, GatewayAddress, Service, TunnelProtocol, Workload};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use crate::push::{NodeSync, Publisher};
+use crate::world::World;
+
+/// What has been read so far, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct Sources {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    revision: u64,
+    problems: Vec<Problem>,
+}
+
+/// A problem, for programs and for people.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    text: String,
+    #[serde(flatten)]
+    problem: &'a Problem,
+}
+
+/// The answer of `/sync`.
+#[derive(Debug, Serialize)]
+struct Sync<'a> {
+    revision: u64,
+    nodes: Vec<NodeSync>,
+    problems: Vec<Shown<'a>>,
+}
+
+impl Sources {
+    /// Takes in what an update says; logs each problem once, when it comes and when it goes.
+    pub fn take(&self, revision: u64, problems: Vec<Problem>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before: BTreeSet<&Problem> = state.problems.iter().collect();
+        let after: BTreeSet<&Problem> = problems.iter().collect();
+        for new in after.difference(&before) {
+            warn!(problem = %new, "a manifest is refused; what was in force before stays so");
+        }
+        for old in before.difference(&after) {
+            info!(problem = %old, "a problem with a manifest is gone");
+        }
+        metrics::gauge!("ambit_manifest_problems")
+            .set(f64::from(u32::try_from(problems.len()).unwrap_or(u32::MAX)));
+        state.revision = revision;
+        state.problems = problems;
+    }
+}
+
+/// `/sync` and `/config_dump`.
+pub fn routes(sources: &Arc<Sources>, world: &Arc<World>, publisher: &Arc<Publisher>) -> Routes {
+    let (sources, world, publisher) = (sources.clone(), world.clone(), publisher.clone());
+    let (for_dump, dumped) = (sources.clone(), world.clone());
+    Routes::new()
+        .get("/sync", move |_| std::future::ready(sync(&sources, &world, &publisher)))
+        .get("/config_dump", move |_| std::future::ready(dump(&for_dump, &dumped.index())))
+}
+
+fn sync(sources: &Sources, world: &World, publisher: &Publisher) -> Reply {
+    let nodes = {
+        let index = world.index();
+        publisher.sync(index.nodes().map(|node| &*node.name))
+    };
+    let state = sources.state.lock().unwrap_or_else(PoisonError::into_inner);
+    Reply::json(&Sync { revision: state.revision, nodes, problems: shown(&state.problems) })
+}
+
+fn shown(problems: &[Problem]) -> Vec<Shown<'_>> {
+    problems.iter().map(|problem| Shown { text: problem.to_string(), problem }).collect()
+}
+
+fn dump(sources: &Sources, index: &Index) -> Reply {
+    let state = sources.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let statuses = index.statuses().map(|s| {
+        json!({ "kind": s.object.kind.as_str(), "name": s.object.name.to_string(), "status": s.standing.to_string() })
+    });
+    Reply::json(&json!({
+        "revision": state.revision,
+        "problems": shown(&state.problems),
+        "status": statuses.collect::<Vec<_>>(),
+        "workloads": index.workloads().values().map(|w| workload(w)).collect::<Vec<_>>(),
+        "services": index.services().values().map(|s| service(s)).collect::<Vec<_>>(),
+        "policies": index.policies().values().map(|p| policy(p)).collect::<Vec<_>>(),
+    }))
+}
+
+fn workload(of: &Workload) -> Value {
+    let services: BTreeMap<String, Vec<String>> =
+        of.services.iter().map(|(key, ports)| (key.to_string(), ports.iter().map(port).collect())).collect();
+    json!({
+        "uid": of.uid.as_str(),
+        "namespace": &*of.namespace,
+        "name": &*of.name,
+        "addresses": of.addresses,
+        "network": of.network.as_str(),
+        "hostname": &*of.hostname,
+        "node": &*of.node,
+        "identity": of.identity().to_string(),
+        "tunnel": match of.tunnel {
+            TunnelProtocol::None => "none",
+            TunnelProtocol::Hbone => "hbone",
+            TunnelProtocol::LegacyIstioMtls => "legacy-istio-mtls",
+        },
+        "healthy": matches!(of.health, Health::Healthy),
+        "policies": of.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "services": services,
+        "waypoint": of.waypoint.as_ref().map(gateway),
+        "probe_ports": of.settings.probe_ports,
+        "node_addresses": of.settings.node_addresses,
+        "network_policy": of.settings.network_policy,
+    })
+}
+
+fn service(of: &Service) -> Value {
+    json!({
+        "namespace": &*of.namespace,
+        "name": &*of.name,
+        "hostname": &*of.hostname,
+        "vips": of.vips.iter().map(|v| v.ip.to_string()).collect::<Vec<_>>(),
+        "cidr_vips": of.cidr_vips.iter().map(|v| v.range.to_string()).collect::<Vec<_>>(),
+        "ports": of.ports.iter().map(port).collect::<Vec<_>>(),
+        "waypoint": of.waypoint.as_ref().map(gateway),
+        "canonical": of.canonical,
+    })
+}
+
+fn policy(of: &Policy) -> Value {
+    json!({
+        "name": of.key.to_string(),
+        "scope": match of.scope {
+            Scope::Global => "global",
+            Scope::Namespace => "namespace",
+            Scope::WorkloadSelector => "workload-selector",
+        },
+        "action": match of.action {
+            Action::Allow => "ALLOW",
+            Action::Deny => "DENY",
+        },
+        "rules": of.rules.len(),
+        "dry_run": of.dry_run,
+    })
+}
+
+fn port(of: &ambit_types::service::Port) -> String {
+    format!("{}->{}", of.service_port, of.target_port)
+}
+
+fn gateway(of: &GatewayAddress) -> String {
+    match &of.destination {
+        Destination::Hostname(key) => format!("{key}:{}", of.hbone_mtls_port),
+        Destination::Address(address) => format!("{address}:{}", of.hbone_mtls_port),
+    }
+}
