@@ -287,8 +287,10 @@ impl Ear<'_> {
             .map_err(|e| (Failure::Garbage, format!("the server's report: {e}")))?;
         let said = self.shared.due.load(Ordering::Acquire);
         let (arrived, back) = (told.frames, self.verifier.report().frames);
+        let damaged = !told.faults.is_none() || !self.verifier.report().faults.is_none();
         self.outcome.sent = Some(told);
-        if arrived == said && back == said {
+        // Damage is told for what it is, not for the count it leaves behind.
+        if damaged || (arrived == said && back == said) {
             return Ok(());
         }
         Err((Failure::Truncated, format!("of {said} frames {arrived} arrived and {back} came back")))

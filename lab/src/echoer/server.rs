@@ -104,7 +104,7 @@ pub async fn serve(
             }
             Err(error) => {
                 let (_, text) = broken(error);
-                locked(&served).first_error.get_or_insert(format!("accepting: {text}"));
+                locked(&served).first_error.get_or_insert_with(|| format!("accepting: {text}"));
                 tokio::time::sleep(PAUSE).await;
             }
         }
