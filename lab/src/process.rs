@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use ambit_net::linux::netns::NetNs;
@@ -209,6 +209,21 @@ pub fn contain(container: &Container) -> Result<(), LabError> {
     rustix::system::sethostname(container.hostname.as_bytes()).map_err(|e| start(e.into()))
 }
 
+/// Keeps a pod from removing the machine's devices: a mount point cannot be unlinked from where it is seen.
+///
+/// Programs that end by removing "their" pid file `/dev/null` exist, and a pod's root is the machine's.
+fn guard_devices() -> Result<(), LabError> {
+    for device in
+        ["null", "zero", "full", "random", "urandom", "tty"].map(|name| Path::new("/dev").join(name))
+    {
+        if device.exists() {
+            mount(Some(&device), &device, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(|e| LabError::file("guarding", device.clone())(e.into()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Binds files over the machine's own, seen by the calling thread's mount namespace only.
 fn own_mounts(binds: &[(PathBuf, PathBuf)]) -> Result<(), LabError> {
     // Slave, not private: a namespace file that the lab unbinds must vanish here too, or it would live on.
@@ -220,6 +235,7 @@ fn own_mounts(binds: &[(PathBuf, PathBuf)]) -> Result<(), LabError> {
     let _ = umount2(netns, MntFlags::MNT_DETACH);
     mount(Some("none"), netns, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
         .map_err(|e| LabError::file("hiding", netns)(e.into()))?;
+    guard_devices()?;
     for (from, to) in binds {
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(|e| LabError::file("binding a file over", to.clone())(e.into()))?;
