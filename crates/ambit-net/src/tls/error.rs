@@ -92,6 +92,19 @@ impl TlsError {
     }
 }
 
+impl TlsError {
+    /// Number of the SPIFFE rule the peer's certificate breaks, if one of ours refused it.
+    pub fn rule(&self) -> Option<u8> {
+        let Self::Handshake { cause, .. } = self else { return None };
+        let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) =
+            cause.get_ref()?.downcast_ref()?
+        else {
+            return None;
+        };
+        inner.downcast_ref::<PeerRefused>().map(|refused| refused.rule)
+    }
+}
+
 /// The code of an error of the TLS library.
 pub fn reason_of(error: &rustls::Error) -> Reason {
     let rustls::Error::InvalidCertificate(certificate) = error else { return Reason::TlsHandshakeFailed };

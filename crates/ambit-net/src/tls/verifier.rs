@@ -15,6 +15,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::error::reason_of;
 use super::{PeerRefused, provider, spiffe};
 
 /// Certificates a peer may send: a leaf and its issuers (T-42).
@@ -122,7 +123,10 @@ impl ClientCertVerifier for PeerVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         Self::check_size(leaf, rest)?;
-        let verified = self.chain.verify_client_cert(leaf, rest, Self::at(leaf, now))?;
+        let verified = self
+            .chain
+            .verify_client_cert(leaf, rest, Self::at(leaf, now))
+            .map_err(|error| named(error, leaf, rest))?;
         self.check_identity(leaf, rest)?;
         Ok(verified)
     }
@@ -161,14 +165,15 @@ impl ServerCertVerifier for PeerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         Self::check_size(leaf, rest)?;
-        let parsed = rustls::server::ParsedCertificate::try_from(leaf)?;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            rest,
-            Self::at(leaf, now),
-            self.algorithms.all,
-        )?;
+        let at = Self::at(leaf, now);
+        rustls::server::ParsedCertificate::try_from(leaf)
+            .and_then(|parsed| {
+                let (roots, algorithms) = (&self.roots, self.algorithms.all);
+                rustls::client::verify_server_cert_signed_by_trust_anchor(
+                    &parsed, roots, rest, at, algorithms,
+                )
+            })
+            .map_err(|error| named(error, leaf, rest))?;
         let identity = self.check_identity(leaf, rest)?;
         if !self.expected.contains(&identity) {
             let expected: Vec<String> = self.expected.iter().map(ToString::to_string).collect();
@@ -199,6 +204,23 @@ impl ServerCertVerifier for PeerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// A form error of the TLS library under the number of the rule it breaks; 0 where no rule of SPIFFE says it.
+///
+/// Who signed and until when it is valid keep their own codes. The certificate stays refused either way.
+fn named(error: Error, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Error {
+    if reason_of(&error) != Reason::BadSvid {
+        return error;
+    }
+    let rules = || {
+        let identity = spiffe::leaf_identity(leaf)?;
+        rest.iter().try_for_each(|signer| spiffe::check_signer(signer, &identity))
+    };
+    match rules() {
+        Err(refused) => refused.into(),
+        Ok(()) => PeerRefused::bad_svid(0, error.to_string()).into(),
     }
 }
 

@@ -131,6 +131,7 @@ fn builder(settings: &TunnelSettings) -> Builder {
         .initial_connection_window_size(settings.connection_window)
         .max_frame_size(settings.frame_bytes_max)
         .max_header_list_size(16 << 10)
+        .header_table_size(0)
         .max_concurrent_streams(settings.streams_max)
         .max_send_buffer_size(settings.send_buffer)
         .max_concurrent_reset_streams(RESET_MEMORY)
