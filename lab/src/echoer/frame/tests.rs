@@ -1,3 +1,5 @@
+//! Frames are read back, and every kind of damage is told apart.
+
 use bytes::BytesMut;
 
 use super::{Faults, Kind, Sequencer, Stream, Verifier, decode};

@@ -1,3 +1,5 @@
+//! When connections are opened, for given rates and times.
+
 use std::time::Duration;
 
 use super::{Load, Plan, Wish};

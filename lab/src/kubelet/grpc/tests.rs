@@ -1,3 +1,5 @@
+//! The gRPC health probe against real bytes.
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 

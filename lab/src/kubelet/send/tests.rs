@@ -1,3 +1,5 @@
+//! Probes over real sockets.
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
