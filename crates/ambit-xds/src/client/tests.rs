@@ -1,3 +1,5 @@
+//! The subscriber, row by row: first requests, updates, acknowledgements, on-demand answers.
+
 use std::collections::BTreeMap;
 
 use ambit_policy::model::Scope;

@@ -1,3 +1,5 @@
+//! What is written is read back; what is malformed is refused by field.
+
 use std::collections::BTreeMap;
 
 use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, ServiceAccount, StringMatch, Values};

@@ -1,3 +1,5 @@
+//! Node identities as written and as read from callers.
+
 use super::*;
 
 fn identity() -> NodeIdentity {

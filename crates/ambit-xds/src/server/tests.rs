@@ -1,3 +1,5 @@
+//! The publisher, row by row: subscriptions, resumption, order, acknowledgements.
+
 use std::collections::BTreeMap;
 
 use ambit_policy::model::{Action, Policy, Rule, Scope};
