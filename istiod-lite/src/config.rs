@@ -250,11 +250,10 @@ impl Config {
 /// One line a value: name, value, origin.
 fn print(matches: &ArgMatches) -> String {
     let mut text = String::new();
-    let values = matches.ids().map(clap::Id::as_str).filter(|id| {
-        // Sections are ids too; only what has a raw value is a setting.
-        *id != "print_config" && matches!(matches.try_get_raw(id), Ok(Some(_)))
-    });
-    for id in values {
+    let command = Config::command();
+    // Sections are ids of the matches too; arguments are settings only.
+    let settings = command.get_arguments().map(|argument| argument.get_id().as_str());
+    for id in settings.filter(|id| !matches!(*id, "print_config" | "help" | "version")) {
         let raw = matches.get_raw(id).into_iter().flatten();
         let values: Vec<String> = raw.map(|v| v.to_string_lossy().into_owned()).collect();
         let origin = match matches.value_source(id) {

@@ -283,3 +283,32 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, Slots};
+
+    #[test]
+    fn one_address_cannot_take_every_connection() {
+        let slots = Arc::new(Slots::default());
+        let greedy = IpAddr::from([10, 0, 0, 1]);
+        let held: Vec<_> = (0..CONNECTIONS_PER_ADDRESS_MAX).map(|_| slots.take(greedy).unwrap()).collect();
+        assert!(slots.take(greedy).is_none());
+        assert!(slots.take(IpAddr::from([10, 0, 0, 2])).is_some());
+        drop(held);
+        assert!(slots.take(greedy).is_some());
+        assert!(slots.open.lock().unwrap().is_empty(), "nothing is remembered of connections that are gone");
+    }
+
+    #[test]
+    fn all_addresses_together_are_bounded() {
+        let slots = Arc::new(Slots::default());
+        let address = |n: usize| IpAddr::from((n as u128).to_be_bytes());
+        let held: Vec<_> = (0..CONNECTIONS_MAX).map(|n| slots.take(address(n)).unwrap()).collect();
+        assert!(slots.take(address(CONNECTIONS_MAX)).is_none());
+        drop(held);
+    }
+}

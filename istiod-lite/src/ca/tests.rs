@@ -6,9 +6,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, SystemTime};
 
 use ambit_types::{Identity, TrustDomain};
+use proptest::prelude::*;
 use rcgen::KeyPair;
 
 use super::audit::{Audit, Record};
+use super::authn::{Expected, Verifier};
 use super::sign::SignError;
 use super::store::{self, StoreError};
 
@@ -108,6 +110,47 @@ fn serial_numbers_are_positive_and_differ() {
         assert_eq!(serial.len(), 16);
         assert!(serial[0] & 0x80 == 0 && serial[0] != 0);
     }
+}
+
+proptest! {
+    /// Whatever a stranger sends as a request or a token is answered, never a panic (T-47).
+    #[test]
+    fn no_bytes_of_a_stranger_can_stop_us(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+        text in ".{0,200}",
+    ) {
+        let key = KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let mut der = params.serialize_request(&key).unwrap().der().to_vec();
+        for (at, byte) in flips {
+            let at = at.index(der.len());
+            der[at] = byte;
+        }
+        der.truncate(cut.index(der.len()) + 1);
+        let encoded: String = pem(&der);
+        super::csr::read(&encoded);
+        super::csr::read(&text);
+
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("issuer.pem");
+        fs::write(&path, key.public_key_pem()).unwrap();
+        let expected = Expected {
+            issuer: "i".to_owned(),
+            audience: "a".to_owned(),
+            life_max: Duration::from_secs(60),
+        };
+        let verifier = Verifier::open(&[path], expected).unwrap();
+        let header = format!("Bearer {text}");
+        prop_assert!(verifier.verify([header.as_bytes(), &der][..1].iter().copied(), Duration::ZERO).is_err());
+        prop_assert!(verifier.verify(std::iter::once(&der[..]), Duration::ZERO).is_err());
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n")
 }
 
 fn record(check: &str) -> Record<'_> {

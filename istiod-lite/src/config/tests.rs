@@ -59,5 +59,6 @@ fn the_origin_of_every_value_is_shown() {
     let args = ["istiod-lite"].into_iter().chain(MINIMAL).chain(["--leaf-ttl=20s"]);
     let (_, origins) = Config::read(args).unwrap();
     assert!(origins.contains("leaf-ttl = 20s (flag)\n"), "{origins}");
+    assert!(origins.lines().all(|line| line.starts_with(|c: char| c.is_ascii_lowercase())), "{origins}");
     assert!(origins.contains("cluster-id = Kubernetes (default)\n"), "{origins}");
 }
