@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ambit_manifest::{ObjectKey, Problem};
 
-/// Why a folder could not be read or an object not written; nothing was changed then.
+/// Why a folder could not be read or an object not written.
+///
+/// Nothing was changed then, except that [`FolderError::Io`] may come after a part of several objects was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {

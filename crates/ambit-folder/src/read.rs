@@ -57,7 +57,8 @@ pub(crate) fn defined_twice(later: &Located, first: &Location) -> Problem {
     problem
 }
 
-fn repeated(objects: &[Located]) -> Vec<Problem> {
+/// The problems of objects that stand twice in one list.
+pub(crate) fn repeated(objects: &[Located]) -> Vec<Problem> {
     let mut first: BTreeMap<&ObjectKey, &Located> = BTreeMap::new();
     let mut problems = Vec::new();
     for object in objects {

@@ -3,6 +3,7 @@
 //! A reader never sees half an object, and no writer loses what another wrote. Files of people are read but never
 //! rewritten unless they hold exactly the object concerned.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -103,10 +104,18 @@ impl Folder {
         let objects = checked(values)?;
         let lock = Lock::take(&self.root)?;
         let mut targets = Vec::with_capacity(objects.len());
+        let mut dropped_in = None;
         for object in objects {
-            let found = match self.find(&object.key) {
+            let found = match self.own(&object.key) {
                 // A damaged file of the store's own is repaired by writing it anew.
                 Err(FolderError::Refused { .. }) => None,
+                Ok(None) => {
+                    let dropped_in = match &mut dropped_in {
+                        Some(known) => known,
+                        unknown => unknown.insert(self.dropped_in()?),
+                    };
+                    dropped_in.remove(&object.key)
+                }
                 found => found?,
             };
             let path = match &found {
@@ -190,22 +199,36 @@ impl Folder {
 
     /// Where an object stands now; the store's own path first, then the files of people.
     fn find(&self, key: &ObjectKey) -> Result<Option<Found>, FolderError> {
-        let own = layout::path_of(key)?;
-        match read::file(&self.root, &own) {
-            FileRead::Good(mut objects) => {
-                return Ok(objects.pop().map(|object| Found { object, path: own, shared: false }));
-            }
-            FileRead::Broken(problems) => return Err(FolderError::Refused { problems }),
-            FileRead::Absent => {}
+        match self.own(key)? {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.dropped_in()?.remove(key)),
         }
+    }
+
+    /// An object in the file that is reserved for it.
+    fn own(&self, key: &ObjectKey) -> Result<Option<Found>, FolderError> {
+        let path = layout::path_of(key)?;
+        match read::file(&self.root, &path) {
+            FileRead::Good(mut objects) => {
+                Ok(objects.pop().map(|object| Found { object, path, shared: false }))
+            }
+            FileRead::Broken(problems) => Err(FolderError::Refused { problems }),
+            FileRead::Absent => Ok(None),
+        }
+    }
+
+    /// All objects in files of people; of two definitions the first, as in a load.
+    fn dropped_in(&self) -> Result<BTreeMap<ObjectKey, Found>, FolderError> {
+        let mut all = BTreeMap::new();
         for path in layout::files(&self.root)?.into_iter().filter(|path| layout::key_of(path).is_none()) {
             let FileRead::Good(objects) = read::file(&self.root, &path) else { continue };
             let shared = objects.len() > 1;
-            if let Some(object) = objects.into_iter().find(|o| o.key == *key) {
-                return Ok(Some(Found { object, path, shared }));
+            for object in objects {
+                let found = || Found { object: object.clone(), path: path.clone(), shared };
+                all.entry(object.key.clone()).or_insert_with(found);
             }
         }
-        Ok(None)
+        Ok(all)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
@@ -259,6 +282,7 @@ fn checked(values: &[Value]) -> Result<Vec<Located>, FolderError> {
             Err(found) => problems.extend(found),
         }
     }
+    problems.extend(read::repeated(&objects));
     if problems.is_empty() { Ok(objects) } else { Err(FolderError::Refused { problems }) }
 }
 
@@ -271,7 +295,7 @@ fn make_folder(path: &Path) -> Result<(), FolderError> {
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // Only the holder of the lock writes, so the process id makes the name its own even after a crash.
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", process::id()));
+    let temporary = path.with_file_name(format!(".write-{}-{name}", process::id()));
     let written = OpenOptions::new()
         .write(true)
         .create(true)

@@ -65,8 +65,12 @@ fn nothing_is_stored_when_one_of_several_is_refused() {
     broken["dada"] = json!({});
     let refused = folder.put_all(&[config("a", "1"), broken]).unwrap_err();
     assert!(refused.to_string().contains(r#"dada: unknown field, did you mean "data"?"#), "{refused}");
+    let twice = folder.put_all(&[config("a", "1"), config("a", "2")]).unwrap_err();
+    assert!(twice.to_string().contains("defined twice"), "{twice}");
     let state = folder.load().unwrap();
     assert!(state.objects.is_empty() && state.revision == 0);
+    let both = folder.put_all(&[config("a", "1"), config("b", "1")]).unwrap();
+    assert!(both.iter().all(|w| w.revision == 1 && w.changed), "one revision for all of them");
 }
 
 #[test]
@@ -337,6 +341,26 @@ fn everything_is_read_again_when_the_kernel_lost_count() {
     assert_eq!((batch.removed, batch.revision), (vec![key("b")], 4));
     drop_in(&dir.path().join("new/c.yaml"), &yaml("c", "2"));
     assert_eq!(names(&[watcher.refresh().unwrap()]), ["c"], "the folder found meanwhile is watched");
+}
+
+#[test]
+fn only_what_changed_is_read_again() {
+    let (dir, folder) = folder();
+    folder.put(&config("a", "1")).unwrap();
+    folder.put(&config("b", "1")).unwrap();
+    let mut watcher = Watcher::start(dir.path().to_owned()).unwrap();
+    assert_eq!(watcher.dirty().unwrap().len(), 2, "at first everything is");
+    folder.put(&config("a", "2")).unwrap();
+    assert_eq!(
+        watcher.dirty().unwrap().into_iter().collect::<Vec<_>>(),
+        [Path::new("ConfigMap/default/a.yaml")]
+    );
+    folder.remove(&key("b")).unwrap();
+    assert_eq!(
+        watcher.dirty().unwrap().into_iter().collect::<Vec<_>>(),
+        [Path::new("ConfigMap/default/b.yaml")]
+    );
+    assert!(watcher.dirty().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -154,7 +154,7 @@ impl Watcher {
     }
 
     /// The files to read, after the watches were brought up to date.
-    fn dirty(&mut self) -> Result<BTreeSet<PathBuf>, FolderError> {
+    pub(crate) fn dirty(&mut self) -> Result<BTreeSet<PathBuf>, FolderError> {
         let changes = self.drain()?;
         let mut dirty = changes.files;
         for gone in changes.gone_folders {
@@ -261,7 +261,7 @@ fn note(
         } else if came && !layout::is_hidden(&path) {
             changes.new_folders.insert(path);
         }
-    } else if name.as_encoded_bytes().starts_with(b"..") {
+    } else if name == "..data" {
         // Kubernetes replaces the contents of a mounted ConfigMap by turning the link `..data`.
         changes.all = true;
     } else if layout::is_manifest(&path) && (!mask.contains(EventMask::CREATE) || is_link(&root.join(&path)))

@@ -4,6 +4,8 @@
 //! name. A field nobody knows is recorded and skipped; a value of the wrong type is recorded, taken out, and the
 //! document is read again, so that one reading reports everything. Defaults and meaning are the types' affair.
 
+mod key;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -458,7 +460,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
         let Some(entry) = self.advance() else { return Ok(None) };
-        let key = seed.deserialize(Key { text: &entry.key }).map_err(|mut stop| {
+        let key = seed.deserialize(key::Key::new(&entry.key)).map_err(|mut stop| {
             let path = self.path(entry).to_string();
             stop.blame.get_or_insert(Blame { node: entry.value, at: entry.at, path });
             stop
@@ -471,42 +473,5 @@ impl<'de> de::MapAccess<'de> for Entries<'_, '_> {
         self.next += 1;
         let path = self.path(entry);
         seed.deserialize(At { reading: self.at.reading, node: entry.value, path: &path })
-    }
-}
-
-/// The name of an entry; a map may want it as a number (`portLevelMtls`).
-struct Key<'t> {
-    text: &'t str,
-}
-
-macro_rules! numeric_keys {
-    ($($method:ident $visit:ident $type:ty,)+) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-            match self.text.parse::<$type>() {
-                Ok(number) => visitor.$visit(number),
-                Err(_) => Err(de::Error::custom(format_args!("expected a number as the name of this field, found {:?}", self.text))),
-            }
-        })+
-    };
-}
-
-impl<'de> de::Deserializer<'de> for Key<'_> {
-    type Error = Stop;
-
-    numeric_keys! {
-        deserialize_i32 visit_i32 i32,
-        deserialize_i64 visit_i64 i64,
-        deserialize_u16 visit_u16 u16,
-        deserialize_u32 visit_u32 u32,
-        deserialize_u64 visit_u64 u64,
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-        visitor.visit_str(self.text)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i128 u8 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
