@@ -1,6 +1,7 @@
 //! The real client against the real server through a lossy wire: random changes, refusals, stale answers, broken
 //! streams. In the end the client holds what is published; at every step no workload names a policy that the
 //! client has not been given.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -245,7 +245,8 @@ fn full_length_ranges_are_hosts() {
             ..wire::Service::default()
         };
         let service = service::decode(&message, &mut Notes::default()).unwrap();
-        let found = service.cidr_vips.first().map_or("host".to_owned(), |cidr| cidr.range.to_string());
+        let found =
+            service.cidr_vips.first().map_or_else(|| "host".to_owned(), |cidr| cidr.range.to_string());
         assert_eq!(found, want, "{length:?}");
         assert_eq!(service.vips.len() + service.cidr_vips.len(), 1);
     }
