@@ -26,6 +26,9 @@ const KILL_GRACE: Duration = Duration::from_secs(10);
 /// Pause between two looks at the process table.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// How often the namespaces are looked for again.
+const ROUNDS_MAX: usize = 5;
+
 /// What was removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -54,18 +57,32 @@ pub fn remove(lab: &LabName) -> Result<Removed, LabError> {
     let run = RunDir::of(lab);
     let mut removed = Removed { namespaces: namespaces_of(lab), ..Removed::default() };
     removed.daemon = end_daemon(lab, &run);
-    // The daemon has removed its pods by itself; what is left is removed here.
-    let namespaces = namespaces_of(lab);
-    removed.processes = kill_members(lab, &namespaces)?;
-    for name in namespaces {
-        NetNs::remove_named(&name).map_err(LabError::file("unbinding network namespace", name.clone()))?;
-        if !removed.namespaces.contains(&name) {
-            removed.namespaces.push(name);
+    // What the daemon has not removed by itself is removed here. A daemon that was just being started may make
+    // more meanwhile, until it is found and killed; then there is an end to it.
+    for _ in 0..ROUNDS_MAX {
+        let namespaces = namespaces_of(lab);
+        removed.processes += kill_members(lab, &namespaces)?;
+        for name in &namespaces {
+            unbind(name)?;
+        }
+        removed.namespaces.extend(namespaces);
+        if namespaces_of(lab).is_empty() {
+            break;
         }
     }
+    removed.namespaces.sort();
+    removed.namespaces.dedup();
     removed.directory = run.root().exists();
     run.remove().map_err(LabError::file("removing directory", run.root()))?;
     Ok(removed)
+}
+
+fn unbind(name: &str) -> Result<(), LabError> {
+    match NetNs::remove_named(name) {
+        // Somebody else removed it at the same time.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(LabError::file("unbinding network namespace", name)),
+    }
 }
 
 /// What still exists of a lab that should be gone: one line each, empty when nothing does.

@@ -121,6 +121,24 @@ impl LabConfig {
         Ok(())
     }
 
+    /// Says what this machine does not allow of what was asked, before anything is made.
+    ///
+    /// # Errors
+    /// With the command that would allow it.
+    pub fn check_machine(&self) -> Result<(), LabError> {
+        const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+        let Some(wanted) = &self.tcp_congestion else { return Ok(()) };
+        let allowed = fs::read_to_string(ALLOWED).map_err(LabError::file("reading", ALLOWED))?;
+        if allowed.split_whitespace().any(|name| name == wanted) {
+            return Ok(());
+        }
+        let allowed = allowed.trim();
+        Err(LabError::Failed(format!(
+            "the machine lets namespaces choose only the congestion controls {allowed}, not {wanted}; as root: \
+             modprobe tcp_{wanted}; sysctl -w net.ipv4.tcp_allowed_congestion_control=\"{allowed} {wanted}\""
+        )))
+    }
+
     /// Kernel parameters of every namespace.
     pub fn kernel_parameters(&self) -> Vec<(&'static str, String)> {
         let congestion = self.tcp_congestion.clone().map(|name| ("net.ipv4.tcp_congestion_control", name));

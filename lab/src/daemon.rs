@@ -58,6 +58,9 @@ fn run(args: impl IntoIterator<Item = String>) -> Result<(), LabError> {
     let lab: LabName = args.next().unwrap_or_default().parse()?;
     let run = RunDir::of(&lab);
     let config = LabConfig::load(&run)?;
+    // Every pod costs a few descriptors; the limit of a login shell would end at some hundred pods.
+    crate::echoer::raise_descriptor_limit()
+        .map_err(LabError::file("raising the descriptor limit of", "the daemon"))?;
     // A new session: signals of the terminal that ran `up` are not for the daemon.
     let _ = rustix::process::setsid();
     let pid = std::process::id().to_string();

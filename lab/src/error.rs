@@ -128,7 +128,7 @@ impl LabError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Usage(_) | Self::Name(_) => 64,
-            Self::Manifest(_) => 65,
+            Self::Manifest(_) | Self::Store(ambit_folder::FolderError::Refused { .. }) => 65,
             Self::NotUp(_) | Self::DaemonGone { .. } => 69,
             Self::Refused { exit_code, .. } => *exit_code,
             Self::AlreadyUp(_)

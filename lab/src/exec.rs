@@ -29,7 +29,7 @@ pub fn run(
     lab: &LabName,
     (namespace, pod): (&str, &str),
     container: Option<&str>,
-    argv: &[String],
+    argv: &[OsString],
 ) -> Result<i32, LabError> {
     let request = Request::PodProcess {
         namespace: namespace.to_owned(),
@@ -43,7 +43,7 @@ pub fn run(
 }
 
 /// Runs `argv` in the namespaces of a process, with its environment and directory.
-fn inside(pid: i32, argv: &[String]) -> Result<i32, LabError> {
+fn inside(pid: i32, argv: &[OsString]) -> Result<i32, LabError> {
     let fail = |program: &str| {
         let program = program.to_owned();
         move |cause: std::io::Error| LabError::Start { program, cause }

@@ -6,6 +6,7 @@ pub mod life;
 pub mod plan;
 pub mod sandbox;
 pub mod state;
+pub mod volume;
 
 pub use plan::PodPlan;
 pub use sandbox::Sandbox;

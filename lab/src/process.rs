@@ -50,8 +50,21 @@ pub struct Launch {
 pub struct Container {
     /// Host name, the pod's name.
     pub hostname: String,
-    /// Files or directories bound over others: from, to.
-    pub binds: Vec<(PathBuf, PathBuf)>,
+    /// Files and directories bound over others.
+    pub binds: Vec<Bind>,
+    /// A directory of the pod's own, for what has to be written to make room for a bind.
+    pub scratch: PathBuf,
+}
+
+/// A file or directory bound over another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// What is seen.
+    pub from: PathBuf,
+    /// Where it is seen.
+    pub to: PathBuf,
+    /// Whether it may not be written.
+    pub read_only: bool,
 }
 
 /// How a process ended.
@@ -205,7 +218,7 @@ pub fn contain(container: &Container) -> Result<(), LabError> {
     let start = |cause: io::Error| LabError::Start { program: "a container's namespaces".to_owned(), cause };
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS)
         .map_err(|e| start(e.into()))?;
-    own_mounts(&container.binds)?;
+    own_mounts(container)?;
     rustix::system::sethostname(container.hostname.as_bytes()).map_err(|e| start(e.into()))
 }
 
@@ -225,7 +238,7 @@ fn guard_devices() -> Result<(), LabError> {
 }
 
 /// Binds files over the machine's own, seen by the calling thread's mount namespace only.
-fn own_mounts(binds: &[(PathBuf, PathBuf)]) -> Result<(), LabError> {
+fn own_mounts(container: &Container) -> Result<(), LabError> {
     // Slave, not private: a namespace file that the lab unbinds must vanish here too, or it would live on.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(|e| LabError::file("cutting mounts loose from", "/")(e.into()))?;
@@ -236,9 +249,52 @@ fn own_mounts(binds: &[(PathBuf, PathBuf)]) -> Result<(), LabError> {
     mount(Some("none"), netns, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
         .map_err(|e| LabError::file("hiding", netns)(e.into()))?;
     guard_devices()?;
-    for (from, to) in binds {
-        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|e| LabError::file("binding a file over", to.clone())(e.into()))?;
+    let fail = |bind: &Bind| LabError::file("binding a file or directory over", bind.to.clone());
+    // First room for all, then the binds: a layer would hide what is bound below it already.
+    let mut layers = Vec::new();
+    for bind in &container.binds {
+        make_room(bind, &container.scratch, &mut layers).map_err(fail(bind))?;
+    }
+    for bind in &container.binds {
+        bind_one(bind).map_err(fail(bind))?;
     }
     Ok(())
+}
+
+fn bind_one(bind: &Bind) -> io::Result<()> {
+    mount(Some(&bind.from), &bind.to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    if bind.read_only {
+        let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, &bind.to, None::<&str>, again, None::<&str>)?;
+    }
+    Ok(())
+}
+
+/// Makes a place that the machine does not have, without making it on the machine: in a layer over the nearest
+/// directory above that exists, seen by this mount namespace only.
+fn make_room(bind: &Bind, scratch: &Path, layers: &mut Vec<PathBuf>) -> io::Result<()> {
+    if bind.to.exists() {
+        return Ok(());
+    }
+    let above = bind.to.ancestors().find(|a| a.is_dir()).unwrap_or_else(|| Path::new("/"));
+    if above == Path::new("/") {
+        return Err(io::Error::other(
+            "the machine has no such place; mount it below /etc, /srv, /var or /tmp",
+        ));
+    }
+    if !layers.iter().any(|layer| above.starts_with(layer)) {
+        let own = scratch.join(layers.len().to_string());
+        let (upper, work) = (own.join("upper"), own.join("work"));
+        std::fs::create_dir_all(&upper)?;
+        std::fs::create_dir_all(&work)?;
+        let (lower, upper, work) = (above.display(), upper.display(), work.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        mount(Some("overlay"), above, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+        layers.push(above.to_owned());
+    }
+    if bind.from.is_dir() {
+        return std::fs::create_dir_all(&bind.to);
+    }
+    std::fs::create_dir_all(bind.to.parent().unwrap_or(above))?;
+    File::create(&bind.to).map(|_| ())
 }

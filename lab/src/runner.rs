@@ -3,6 +3,7 @@
 //! With `--init` it stays as the first process of a container: it forwards signals, collects orphans and
 //! passes on the exit code. It decides nothing and reads no configuration.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -29,10 +30,10 @@ const NOT_RUNNABLE: i32 = 126;
 const FORWARDED: [i32; 8] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT];
 
 /// Runs `[--init] -- PROGRAM ARGS…`; returns an exit code only if the program did not take over.
-pub fn main(args: impl IntoIterator<Item = String>) -> i32 {
+pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let mut args = args.into_iter().peekable();
     let init = args.next_if(|a| a == INIT_FLAG).is_some();
-    let argv: Vec<String> = args.skip_while(|a| a == "--").collect();
+    let argv: Vec<OsString> = args.skip_while(|a| a == "--").collect();
     if let Err(e) = set_pdeathsig(Signal::SIGKILL) {
         complain(&format!("tying the process to the lab's life: {e}"));
         return NOT_RUNNABLE;
@@ -40,7 +41,7 @@ pub fn main(args: impl IntoIterator<Item = String>) -> i32 {
     if init { be_init(&argv) } else { become_program(&argv) }
 }
 
-fn become_program(argv: &[String]) -> i32 {
+fn become_program(argv: &[OsString]) -> i32 {
     let Some((program, args)) = argv.split_first() else {
         complain("no program was named");
         return NOT_RUNNABLE;
@@ -49,12 +50,12 @@ fn become_program(argv: &[String]) -> i32 {
     cannot_start(program, &cause)
 }
 
-fn cannot_start(program: &str, cause: &std::io::Error) -> i32 {
-    complain(&format!("starting {program}: {cause}"));
+fn cannot_start(program: &OsStr, cause: &std::io::Error) -> i32 {
+    complain(&format!("starting {}: {cause}", program.display()));
     if cause.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE }
 }
 
-fn be_init(argv: &[String]) -> i32 {
+fn be_init(argv: &[OsString]) -> i32 {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if let Err(e) = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>) {
         complain(&format!("mounting the container's own /proc: {e}"));

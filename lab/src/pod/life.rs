@@ -339,7 +339,7 @@ impl OneContainer {
             env,
             directory: plan.directory.clone(),
             netns: netns.map_err(LabError::file("opening the namespace of", context.plan.name.clone()))?,
-            container: Some(self.sandbox.container.clone()),
+            container: Some(self.sandbox.container(&context.plan, plan)),
             log,
         };
         let lost = |e| LabError::Start { program: plan.name.clone(), cause: std::io::Error::other(e) };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 
+use crate::pod::volume::{Mount, Volume, mounts, volumes};
 use crate::process::expand::{expand, expand_env};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
@@ -51,6 +52,8 @@ pub struct ContainerPlan {
     pub env: Vec<(String, String)>,
     /// Directory to start in.
     pub directory: PathBuf,
+    /// Where it sees the pod's volumes.
+    pub mounts: Vec<Mount>,
     /// The container as declared: its probes and ports.
     pub declared: core::Container,
 }
@@ -70,6 +73,8 @@ pub struct PodPlan {
     pub addresses: Vec<IpAddr>,
     /// Whether it lives in its node's own namespace.
     pub host_network: bool,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
     /// Run one after the other, each to its end, before the rest.
     pub init: Vec<ContainerPlan>,
     /// Run side by side.
@@ -103,6 +108,7 @@ impl PodPlan {
             node: want(&spec.node_name, "spec.nodeName")?,
             addresses: addresses_of(pod),
             host_network: spec.host_network.unwrap_or(false),
+            volumes: volumes(spec, pod.metadata.namespace.as_deref().unwrap_or_default(), values)?,
             init: spec.init_containers.iter().flatten().map(plan).collect::<Result<_, _>>()?,
             containers: spec.containers.iter().map(plan).collect::<Result<_, _>>()?,
             restart: match spec.restart_policy.as_deref() {
@@ -158,7 +164,14 @@ impl Facts<'_> {
         };
         let directory = declared.working_dir.as_deref().filter(|d| !d.is_empty()).unwrap_or("/");
         let name = declared.name.clone();
-        Ok(ContainerPlan { name, argv, env, directory: directory.into(), declared: declared.clone() })
+        Ok(ContainerPlan {
+            name,
+            argv,
+            env,
+            directory: directory.into(),
+            mounts: mounts(declared),
+            declared: declared.clone(),
+        })
     }
 
     fn all_of(&self, from: &core::EnvFromSource, container: &str) -> Result<Vec<(String, String)>, String> {

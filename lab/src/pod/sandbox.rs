@@ -2,10 +2,11 @@
 //!
 //! Blocking calls; run them away from the daemon's loop.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
@@ -16,9 +17,13 @@ use crate::error::LabError;
 use crate::link::Place;
 use crate::name::LabName;
 use crate::paths::RunDir;
-use crate::pod::plan::PodPlan;
-use crate::process::Container;
+use crate::pod::plan::{ContainerPlan, PodPlan};
+use crate::pod::volume::Content;
+use crate::process::{Bind, Container};
 use crate::topology::{self, Node};
+
+/// Below a pod's directory: its volumes, one directory each.
+const VOLUMES: &str = "volumes";
 
 /// The DNS suffix of the cluster.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -45,8 +50,27 @@ pub struct Site {
 pub struct Sandbox {
     /// The pod's network namespace; its node's for a pod in the host network.
     pub netns: NetNs,
-    /// What its containers see of their own.
-    pub container: Container,
+    hostname: String,
+    binds: Vec<Bind>,
+    directory: PathBuf,
+}
+
+impl Sandbox {
+    /// What one container of the pod sees of its own.
+    pub fn container(&self, pod: &PodPlan, plan: &ContainerPlan) -> Container {
+        let mut binds = self.binds.clone();
+        for mount in &plan.mounts {
+            let Some(volume) = pod.volumes.iter().find(|v| v.name == mount.volume) else { continue };
+            let root = match &volume.content {
+                Content::Host(path) => path.clone(),
+                Content::Empty | Content::Files(_) => self.directory.join(VOLUMES).join(&volume.name),
+            };
+            let from = if mount.sub_path.is_empty() { root } else { root.join(&mount.sub_path) };
+            binds.push(Bind { from, to: mount.path.clone(), read_only: mount.read_only });
+        }
+        let scratch = self.directory.join("layers").join(&plan.name);
+        Container { hostname: self.hostname.clone(), binds, scratch }
+    }
 }
 
 /// Makes namespace, link, addresses and files of a pod.
@@ -81,14 +105,35 @@ fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
         let from = directory.join(name);
         fs::write(&from, text).map_err(LabError::file("writing", from.clone()))?;
         match fs::canonicalize(target) {
-            Ok(to) => binds.push((from, to)),
+            Ok(to) => binds.push(Bind { from, to, read_only: false }),
             Err(e) => {
                 tracing::warn!(file = target, error = %e, "the machine has no such file to bind a pod's own over")
             }
         }
     }
     link_sandbox(site, plan)?;
-    Ok(Sandbox { netns, container: Container { hostname: plan.name.clone(), binds } })
+    fill_volumes(&directory, plan)?;
+    Ok(Sandbox { netns, hostname: plan.name.clone(), binds, directory })
+}
+
+/// Makes the pod's volumes below its directory.
+fn fill_volumes(directory: &Path, plan: &PodPlan) -> Result<(), LabError> {
+    for volume in &plan.volumes {
+        let place = directory.join(VOLUMES).join(&volume.name);
+        let files = match &volume.content {
+            Content::Host(_) => continue,
+            Content::Empty => &BTreeMap::new(),
+            Content::Files(files) => files,
+        };
+        fs::create_dir_all(&place).map_err(LabError::file("making volume", place.clone()))?;
+        for (name, text) in files {
+            let file = place.join(name);
+            let parent = file.parent().unwrap_or(&place);
+            fs::create_dir_all(parent).map_err(LabError::file("making directory", parent))?;
+            fs::write(&file, text).map_err(LabError::file("writing", file.clone()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes namespace, link and files of a pod; missing parts are no error.

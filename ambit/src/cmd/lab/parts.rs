@@ -1,5 +1,7 @@
 //! `ambit lab exec|stop|start|restart|kill|status`: the running parts of a lab.
 
+use std::ffi::OsString;
+
 use ambit_lab::control::{Action, Request, ask};
 use ambit_lab::programs::Target;
 use ambit_lab::{LabError, LabName};
@@ -28,7 +30,7 @@ pub(super) struct ExecArgs {
     pod: String,
     /// The command
     #[arg(last = true, required = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// How status is shown.

@@ -5,11 +5,13 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_lab::config::{LabConfig, NODES_DEFAULT};
 use ambit_lab::control::{Request, ask};
 use ambit_lab::manifests::{self, Loaded};
+use ambit_lab::process::MEMBER_ENV;
 use ambit_lab::{LabError, LabName, RunDir, cleanup, rootless};
 use ambit_runtime::clock;
 use clap::ValueEnum;
@@ -73,17 +75,19 @@ pub(super) fn up(lab: &LabName, args: &UpArgs) -> Result<i32, LabError> {
     for setting in &args.set {
         config.set(setting)?;
     }
+    config.check_machine()?;
     let loaded = manifests::load(&args.filename)?;
     config.name_nodes(loaded.nodes(), args.nodes)?;
     clear_the_way(lab)?;
     let interrupted = Interrupted::watch(lab)?;
-    let result = start(lab, &config, loaded, args);
-    interrupted.done();
+    let result = start(lab, &config, loaded, args, &interrupted);
     match result {
         Ok(()) => {
+            interrupted.done();
             out::say(&format!("lab {lab} is up; look at it with: ambit lab status --name {lab}"));
             Ok(out::OK)
         }
+        Err(_) if interrupted.is_stopped() => wait_for_exit(),
         Err(error) if args.keep_failed => Err(error),
         Err(error) => {
             cleanup::remove(lab)?;
@@ -105,13 +109,21 @@ fn clear_the_way(lab: &LabName) -> Result<(), LabError> {
     Ok(())
 }
 
-fn start(lab: &LabName, config: &LabConfig, loaded: Loaded, args: &UpArgs) -> Result<(), LabError> {
+fn start(
+    lab: &LabName,
+    config: &LabConfig,
+    loaded: Loaded,
+    args: &UpArgs,
+    interrupted: &Interrupted,
+) -> Result<(), LabError> {
     let run = RunDir::of(lab);
-    run.create().map_err(LabError::file("making directory", run.root()))?;
-    config.save(&run)?;
-    let pods = loaded.objects.len();
-    let mut daemon = start_daemon(lab, &run)?;
-    out::say(&format!("fabric          {} nodes, {pods} objects", config.nodes.len()));
+    let objects = loaded.objects.len();
+    let mut daemon = interrupted.make(|| {
+        run.create().map_err(LabError::file("making directory", run.root()))?;
+        config.save(&run)?;
+        start_daemon(lab, &run)
+    })?;
+    out::say(&format!("fabric          {} nodes, {objects} objects", config.nodes.len()));
     if rootless::is_inside() {
         rootless::remember(lab, daemon.id())?;
     }
@@ -129,6 +141,7 @@ fn start_daemon(lab: &LabName, run: &RunDir) -> Result<Child, LabError> {
     let log: File = log.map_err(LabError::file("opening log", path))?;
     Command::new(std::env::current_exe().map_err(fail)?)
         .args([ambit_lab::DAEMON_COMMAND, "--name", lab.as_str()])
+        .env(MEMBER_ENV, lab.as_str())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(fail)?)
@@ -207,27 +220,55 @@ fn describe(removed: &cleanup::Removed) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+/// Leaves the end of the process to the thread that is removing the lab.
+fn wait_for_exit() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 /// Removes a lab that is being started when somebody interrupts that.
-struct Interrupted(signal_hook::iterator::Handle);
+struct Interrupted {
+    signals: signal_hook::iterator::Handle,
+    /// Held while the lab's first parts are made; true once nothing may be made any more.
+    stopped: Arc<Mutex<bool>>,
+}
 
 impl Interrupted {
     fn watch(lab: &LabName) -> Result<Self, LabError> {
         let fail = |cause| LabError::Start { program: "signal handling".to_owned(), cause };
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
         let (handle, lab) = (signals.handle(), lab.clone());
+        let stopped = Arc::new(Mutex::new(false));
+        let stop = Arc::clone(&stopped);
         std::thread::spawn(move || {
             if signals.forever().next().is_some() {
+                *stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
                 out::say(&format!("interrupted; removing lab {lab}"));
                 if let Err(error) = cleanup::remove(&lab) {
                     out::say(&format!("Error: {}", error.full()));
                 }
+                rootless::forget(&lab);
                 std::process::exit(out::INTERRUPTED);
             }
         });
-        Ok(Self(handle))
+        Ok(Self { signals: handle, stopped })
+    }
+
+    /// Makes something that an interruption has to find whole or not at all.
+    fn make<T>(&self, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stopped {
+            return Err(LabError::Refused { exit_code: out::INTERRUPTED, message: "interrupted".to_owned() });
+        }
+        work()
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn done(&self) {
-        self.0.close();
+        self.signals.close();
     }
 }
