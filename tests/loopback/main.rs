@@ -1,0 +1,5 @@
+//! Real TLS and HTTP/2 bytes over 127.0.0.1: what strangers are refused, and how tunnels behave.
+
+mod corpus;
+mod hostile;
+mod store;

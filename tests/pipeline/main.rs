@@ -1,0 +1,7 @@
+//! From manifests to decisions without a socket: the whole of what the mesh thinks, in one call.
+//!
+//! Bytes on sockets are the loopback tests' affair, packets those of the namespace tests.
+
+mod mesh;
+mod policies;
+mod services;
