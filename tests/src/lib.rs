@@ -4,4 +4,5 @@
 
 pub mod certs;
 pub mod fakes;
+pub mod lab;
 pub mod tables;

@@ -1,0 +1,10 @@
+//! The real programs in network namespaces, driven through the lab's command line: the mesh as its users have it.
+//!
+//! Needs root. Says so and passes where it cannot run, fails there when `AMBIT_REQUIRE_NETNS=1`. `AMBIT_SOAK=1` runs
+//! the rows that need minutes in full.
+
+mod cast;
+mod cuts;
+mod enrol;
+mod policy;
+mod services;

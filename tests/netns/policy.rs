@@ -1,0 +1,146 @@
+//! The policy table with real connections: the client sees the verdict, the server's node records code and policy.
+
+use std::time::Duration;
+
+use ambit_tests::lab::{Lab, wait_until};
+use ambit_tests::tables::{self, Group, Policy, Row, Table};
+use serde_json::{Value, json};
+
+use crate::cast::{account, namespace, oracle};
+
+#[test]
+fn the_policy_table_holds_for_real_connections() {
+    check("policy", "dual", 4, usize::MAX);
+}
+
+#[test]
+fn the_policy_table_holds_over_ipv6() {
+    check("policy6", "ipv6", 6, if ambit_tests::lab::soak() { usize::MAX } else { 12 });
+}
+
+#[track_caller]
+fn check(name: &str, families: &str, family: u8, groups_max: usize) {
+    let table = tables::policy();
+    let Some(lab) = Lab::up(name, &cast(&table), &[&format!("ip_families={families}")]) else { return };
+    let mut wrong = Vec::new();
+    for group in table.groups.iter().take(groups_max) {
+        wrong.extend(run(&lab, &table, group, family));
+    }
+    assert!(wrong.is_empty(), "{} rows went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The cast as objects: servers where rows connect to, holders of a namespace elsewhere.
+fn cast(table: &Table) -> Vec<Value> {
+    let mut objects = vec![namespace("istio-system", false)];
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, member) in &table.cast {
+        if seen.insert(format!("ns/{}", member.namespace)) {
+            objects.push(namespace(&member.namespace, member.enrolled));
+        }
+        let key = format!("{}/{}", member.namespace, member.service_account);
+        if member.service_account != "default" && seen.insert(key.clone()) {
+            objects.push(account(&key));
+        }
+        let serves = table.groups.iter().flat_map(|g| &g.when).any(|row| row.server == *name);
+        let containers: Vec<Value> = if serves {
+            table.ports.iter().map(|p| oracle(*p)).collect()
+        } else {
+            vec![json!({"name": "app"})]
+        };
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": member.namespace, "labels": member.labels},
+            "spec": {"nodeName": member.node, "serviceAccountName": member.service_account, "containers": containers},
+        }));
+    }
+    objects
+}
+
+/// Runs one group under its policies alone; what went wrong.
+fn run(lab: &Lab, table: &Table, group: &Group, family: u8) -> Vec<String> {
+    let rows: Vec<&Row> = group.when.iter().filter(|row| row.is_for("namespaces")).collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let place = |place: &str| fill(lab, table, place, family);
+    let policies: Vec<Value> = group.given.iter().map(|p| p.manifest(&place)).collect();
+    if !policies.is_empty() {
+        lab.apply(&policies);
+    }
+    let wrong = rows.into_iter().filter_map(|row| {
+        let problem = one(lab, table, row, family)?;
+        Some(format!("{} / {}: {problem}", group.name, row.name))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    for (kind, namespace, name) in group.given.iter().map(Policy::key) {
+        let _ = lab.lab(&["delete", kind, name, "-n", namespace]);
+    }
+    wrong
+}
+
+/// `NAME.ip` or `NAME.cidr` of the cast.
+fn fill(lab: &Lab, table: &Table, place: &str, family: u8) -> String {
+    let (name, what) = place.split_once('.').expect("NAME.ip or NAME.cidr");
+    let address = lab.address(&format!("{}/{name}", table.cast[name].namespace), family);
+    match (what, address) {
+        ("ip", _) => address.to_string(),
+        ("cidr", std::net::IpAddr::V4(v4)) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        ("cidr", std::net::IpAddr::V6(v6)) => {
+            let s = v6.segments();
+            format!("{:x}:{:x}:{:x}:{:x}::/64", s[0], s[1], s[2], s[3])
+        }
+        (other, _) => panic!("{other} is neither ip nor cidr"),
+    }
+}
+
+/// Connects as a row says; what differs from what it expects.
+fn one(lab: &Lab, table: &Table, row: &Row, family: u8) -> Option<String> {
+    let client = format!("{}/{}", table.cast[&row.client].namespace, row.client);
+    let server = format!("{}/{}", table.cast[&row.server].namespace, row.server);
+    let (target, source) = (lab.target(&server, family, row.port), lab.address(&client, family));
+    let before = records(lab, &server, &source.to_string(), row).len();
+    let summary = lab.call(
+        &client,
+        &target,
+        &["--connections", "1", "--connect-timeout", "3s", "--stall-timeout", "3s"],
+    );
+    let verdict = if summary["ok"] == true { "allow" } else { "deny" };
+    if verdict != row.expect.verdict {
+        return Some(format!("{verdict} instead of {}: {}", row.expect.verdict, summary["first_error"]));
+    }
+    let mut found = Vec::new();
+    wait_until(&format!("a record of {client} to {target}"), Duration::from_secs(5), || {
+        found = records(lab, &server, &source.to_string(), row);
+        found.len() > before
+    });
+    differs(found.last().expect("one at least"), row)
+}
+
+/// Records of connections from an address to a row's server and port, as the server's node wrote them.
+fn records(lab: &Lab, server: &str, source: &str, row: &Row) -> Vec<Value> {
+    let port = format!(":{}", row.port);
+    let is_it = |flow: &Value| {
+        let at = flow["hbone_addr"].as_str().or_else(|| flow["dst"]["addr"].as_str()).unwrap_or_default();
+        let from = flow["src"]["addr"].as_str().unwrap_or_default();
+        flow["direction"] == "inbound"
+            && at.ends_with(&port)
+            && from.rsplit_once(':').is_some_and(|(ip, _)| ip.trim_matches(['[', ']']) == source)
+    };
+    lab.flows(&["--to-pod", server]).into_iter().filter(is_it).collect()
+}
+
+fn differs(record: &Value, row: &Row) -> Option<String> {
+    let want = [
+        ("verdict", json!(if row.expect.verdict == "allow" { "allowed" } else { "denied" })),
+        ("code", json!(row.expect.code)),
+        ("policy", json!(row.expect.policy)),
+        ("dry_run", json!(row.expect.dry_run)),
+    ];
+    let wrong = want.into_iter().filter(|(key, want)| record[*key] != *want);
+    let wrong: Vec<String> =
+        wrong.map(|(key, want)| format!("{key} is {} instead of {want}", record[key])).collect();
+    (!wrong.is_empty()).then(|| format!("{} in {record}", wrong.join(", ")))
+}

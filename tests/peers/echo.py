@@ -1,0 +1,17 @@
+"""A TCP server on every address that sends back what it gets until the other side has finished: echo.py PORT."""
+
+import socket
+import sys
+import threading
+
+
+def serve(connection):
+    with connection:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+
+
+listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
+while True:
+    connection, _ = listener.accept()
+    threading.Thread(target=serve, args=(connection,), daemon=True).start()
