@@ -120,9 +120,10 @@ impl Discovery {
     async fn run(mut self) {
         let mut backoff = Backoff::new(backoff::Limits::default());
         loop {
-            let begun = clock::monotonic();
-            let mut lasted = Duration::ZERO;
-            let ended = self.stream(&mut lasted, begun).await;
+            let mut opened = None;
+            let ended = self.stream(&mut opened).await;
+            let since = |at| clock::monotonic().saturating_duration_since(at);
+            let lasted = opened.map_or(Duration::ZERO, since);
             self.client.on_disconnect();
             self.heard.gone();
             let reason = match &ended {
@@ -143,14 +144,15 @@ impl Discovery {
         }
     }
 
-    /// One stream from its first requests to its end; `lasted` is its life once it was open.
-    async fn stream(&mut self, lasted: &mut Duration, begun: Instant) -> StreamError {
+    /// One stream from its first requests to its end; notes when it was open.
+    async fn stream(&mut self, opened: &mut Option<Instant>) -> StreamError {
         let first = self.client.on_connect();
         let mut stream = match XdsStream::open(&self.target, &self.caller, first).await {
             Ok(stream) => stream,
             Err(error) => return error,
         };
         info!(address = self.target.address, "discovery stream open");
+        *opened = Some(clock::monotonic());
         loop {
             let response = match stream.next().await {
                 Ok(response) => response,
@@ -159,7 +161,6 @@ impl Discovery {
                     return error;
                 }
             };
-            *lasted = clock::monotonic().saturating_duration_since(begun);
             self.heard.here();
             let url = response.type_url.clone();
             metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
