@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambit_net::tls::{self, Credential, TlsError};
 use ambit_runtime::clock;
-use ambit_tests::certs::{Shown, Template, TestCa};
+use ambit_tests::certs::{Shown, Template, TestCa, now};
 use ambit_tests::fakes;
 use ambit_types::{Identity, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::corpus::{self, PEER};
 
 /// Longest time one case may take.
-const BOUND: Duration = Duration::from_secs(2);
+const BOUND: Duration = Duration::from_secs(5);
 /// What a stranger would like an application to read.
 const MARKER: &[u8] = b"let me in";
 
@@ -50,6 +50,20 @@ async fn a_client_refuses_strangers_in_the_handshake() {
         report.row(case.name, &got, case.want);
     }
     report.end(70);
+}
+
+/// Rule 9: a clock may be a minute off, no more.
+#[tokio::test]
+async fn the_allowance_for_clocks_is_a_minute() {
+    let ca = TestCa::new();
+    let credential = ca.credential(&own());
+    let mut report = Report::default();
+    for (ahead, want) in [(30, "accepted"), (57, "accepted"), (64, "AMB2003"), (120, "AMB2003")] {
+        let shown = ca.leaf(&Template { not_before: now() + ahead, ..Template::leaf(PEER) });
+        let got = at_server(&credential, |tcp| async move { as_client(tcp, &shown, &[b"h2"]).await }).await;
+        report.row(&format!("{ahead} s ahead"), &got, want);
+    }
+    report.end(4);
 }
 
 #[tokio::test]
@@ -150,7 +164,7 @@ async fn half_a_handshake_ends_in_time() {
         let took = clock::monotonic().saturating_duration_since(begun);
         assert!(matches!(error, TlsError::Timeout { .. }), "{sent} bytes: {error:?}");
         assert_eq!(error.reason(), Reason::TlsHandshakeFailed);
-        assert!(took >= allowed && took < allowed * 3, "{sent} bytes: {took:?}");
+        assert!(took >= allowed && took < allowed * 8, "{sent} bytes: {took:?}");
     }
 }
 

@@ -1,5 +1,8 @@
 //! Real TLS and HTTP/2 bytes over 127.0.0.1: what strangers are refused, and how tunnels behave.
 
 mod corpus;
+mod ends;
+mod floods;
 mod hostile;
 mod store;
+mod tunnels;

@@ -103,12 +103,12 @@ async fn a_caller_after_a_failure_is_not_put_off() {
         tokio::time::sleep(Duration::from_millis(550)).await;
     }
     let failed = ca.asked();
-    assert!((5..=8).contains(&failed), "{failed} attempts");
+    assert!((5..=12).contains(&failed), "{failed} attempts");
     ca.broken.store(false, Ordering::SeqCst);
     let begun = clock::monotonic();
     store.get(&identity("cart")).await.expect("the CA is well again");
     let took = clock::monotonic().saturating_duration_since(begun);
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn a_silent_ca_costs_a_bounded_time() {
     let error = waiting.await.expect("no panic").unwrap_err();
     let took = clock::monotonic().saturating_duration_since(begun);
     assert!(matches!(error, CertificateError::Unavailable { .. }), "{error:?}");
-    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(7), "{took:?}");
+    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(9), "{took:?}");
     assert_eq!(ca.asked(), 2);
 }
 
@@ -152,7 +152,7 @@ async fn a_certificate_is_renewed_at_half_its_life() {
     let begun = clock::monotonic();
     until("a second one", Duration::from_secs(4), || ca.asked() == 2).await;
     let waited = clock::monotonic().saturating_duration_since(begun);
-    assert!(waited > Duration::from_millis(900) && waited < Duration::from_millis(2900), "{waited:?}");
+    assert!(waited > Duration::from_millis(900) && waited < Duration::from_millis(3500), "{waited:?}");
     let newer = || {
         store.list().iter().any(|k| k.credential.as_ref().is_some_and(|c| c.not_after() > first.not_after()))
     };
