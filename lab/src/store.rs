@@ -8,8 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ambit_folder::{Batch, Folder, FolderError, Written};
+use ambit_manifest::{Located, Object};
 use ambit_runtime::tasks;
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -17,36 +20,69 @@ pub use ambit_manifest::{Kind, ObjectKey};
 
 use crate::error::LabError;
 
+/// One object, as JSON and in its type.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// As it is written.
+    pub value: Arc<Value>,
+    /// In its Kubernetes type.
+    pub object: Arc<Object>,
+}
+
+impl From<Located> for Stored {
+    fn from(located: Located) -> Self {
+        Self { value: located.value, object: located.object }
+    }
+}
+
 /// All objects at one revision.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Counts the writes to the store.
     pub revision: u64,
     /// The objects.
-    pub objects: BTreeMap<ObjectKey, Arc<Value>>,
+    pub objects: BTreeMap<ObjectKey, Stored>,
+}
+
+macro_rules! typed {
+    ($($doc:literal $name:ident: $kind:ident -> $type:ty;)+) => {
+        $(
+            #[doc = $doc]
+            pub fn $name(&self) -> Vec<$type> {
+                let read = |stored: &Stored| match &*stored.object {
+                    Object::$kind(object) => Some(<$type>::clone(object)),
+                    #[expect(clippy::wildcard_enum_match_arm, reason = "the key already says which kind it is")]
+                    _ => None,
+                };
+                self.range(Kind::$kind).filter_map(|(_, stored)| read(stored)).collect()
+            }
+        )+
+    };
 }
 
 impl Snapshot {
     /// Objects of one kind, by namespace and name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Value)> {
-        let first = ObjectKey { kind, namespace: None, name: String::new() };
-        let from = self.objects.range(first..);
-        from.take_while(move |(key, _)| key.kind == kind).map(|(key, value)| (key, &**value))
-    }
-
-    /// Objects of one kind in their Kubernetes type; one that does not fit is left out and logged.
-    pub fn typed<T: DeserializeOwned>(&self, kind: Kind) -> Vec<T> {
-        let parse = |(key, value): (&ObjectKey, &Value)| {
-            T::deserialize(value)
-                .inspect_err(|e| tracing::warn!(object = %key, error = %e, "an object does not fit its kind"))
-                .ok()
-        };
-        self.of_kind(kind).filter_map(parse).collect()
+        self.range(kind).map(|(key, stored)| (key, &*stored.value))
     }
 
     /// One object.
     pub fn find(&self, key: &ObjectKey) -> Option<&Value> {
-        self.objects.get(key).map(|value| &**value)
+        self.objects.get(key).map(|stored| &*stored.value)
+    }
+
+    typed! {
+        "All pods." pods: Pod -> core::Pod;
+        "All Deployments." deployments: Deployment -> Deployment;
+        "All Services." services: Service -> core::Service;
+        "All EndpointSlices." slices: EndpointSlice -> EndpointSlice;
+        "All ConfigMaps." config_maps: ConfigMap -> core::ConfigMap;
+        "All Secrets." secrets: Secret -> core::Secret;
+    }
+
+    fn range(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Stored)> {
+        let first = ObjectKey { kind, namespace: None, name: String::new() };
+        self.objects.range(first..).take_while(move |(key, _)| key.kind == kind)
     }
 }
 
@@ -67,7 +103,7 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, LabError> {
         let folder = Folder::open(directory)?;
         let state = folder.load()?;
-        let objects = state.objects.into_iter().map(|(key, located)| (key, located.value)).collect();
+        let objects = state.objects.into_iter().map(|(key, located)| (key, located.into())).collect();
         let snapshot = Snapshot { revision: state.revision, objects };
         Ok(Self { folder, current: watch::channel(Arc::new(snapshot)).0, order: Mutex::new(()) })
     }
@@ -111,11 +147,18 @@ impl Store {
         Ok(())
     }
 
-    /// Changes one object in place; a missing one is left missing.
+    /// Changes one object in place; a missing one is left missing, and one that says so already costs nothing.
     ///
     /// # Errors
     /// If the result is refused or cannot be written.
-    pub fn change(&self, key: &ObjectKey, change: impl FnOnce(&mut Value)) -> Result<(), LabError> {
+    pub fn change(&self, key: &ObjectKey, change: impl Fn(&mut Value)) -> Result<(), LabError> {
+        if let Some(known) = self.snapshot().find(key) {
+            let mut changed = known.clone();
+            change(&mut changed);
+            if changed == *known {
+                return Ok(());
+            }
+        }
         let _order = self.in_order();
         match self.folder.patch(key, None, change) {
             Ok(written) => self.remember(vec![written]),
@@ -153,7 +196,7 @@ impl Store {
             let changed = written.iter().any(|w| w.changed);
             for Written { object, revision, .. } in written {
                 snapshot.revision = snapshot.revision.max(revision);
-                snapshot.objects.insert(object.key, object.value);
+                snapshot.objects.insert(object.key.clone(), object.into());
             }
             changed
         });
@@ -169,7 +212,10 @@ impl Store {
             snapshot.revision = snapshot.revision.max(batch.revision);
             for (key, found) in read {
                 changed |= match found {
-                    Ok(object) => snapshot.objects.insert(key, object.value.clone()) != Some(object.value),
+                    Ok(object) => {
+                        let value = Arc::clone(&object.value);
+                        snapshot.objects.insert(key, object.into()).is_none_or(|old| old.value != value)
+                    }
                     Err(FolderError::Absent { .. }) => snapshot.objects.remove(&key).is_some(),
                     // A broken file keeps its last good object in force.
                     Err(_) => false,

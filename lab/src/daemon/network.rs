@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_runtime::tasks;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
@@ -92,8 +90,8 @@ async fn keep_rules(
 /// Tells DNS and every node's rules what the objects say now; returns what is not in force yet.
 pub(super) fn carry_out(owner: &Owner) -> Vec<String> {
     let snapshot = owner.store.snapshot();
-    let (services, pods) = (snapshot.typed::<Service>(Kind::Service), snapshot.typed::<Pod>(Kind::Pod));
-    let slices = snapshot.typed::<EndpointSlice>(Kind::EndpointSlice);
+    let (services, pods) = (snapshot.services(), snapshot.pods());
+    let slices = snapshot.slices();
     owner.network.tables.send_if_modified(|now| {
         let next = Table::build(&services, &slices, &pods, now.serial());
         if next == **now {
@@ -123,7 +121,7 @@ pub(super) fn carry_out(owner: &Owner) -> Vec<String> {
 pub(super) fn describe(owner: &Owner) -> Result<Vec<Problem>, LabError> {
     let families = owner.home.config.families;
     let snapshot = owner.store.snapshot();
-    let (assigned, problems) = services::assign(&snapshot.typed::<Service>(Kind::Service), families);
+    let (assigned, problems) = services::assign(&snapshot.services(), families);
     for one in assigned {
         owner.store.change(&key(Kind::Service, &one.service), |service| {
             let spec = json!({
@@ -134,9 +132,9 @@ pub(super) fn describe(owner: &Owner) -> Result<Vec<Problem>, LabError> {
         })?;
     }
     let snapshot = owner.store.snapshot();
-    let (services, pods) = (snapshot.typed::<Service>(Kind::Service), snapshot.typed::<Pod>(Kind::Pod));
+    let (services, pods) = (snapshot.services(), snapshot.pods());
     let wanted = endpoints::slices(&services, &pods, &zones(&snapshot), families);
-    let (put, remove) = endpoints::changes(&wanted, &snapshot.typed::<EndpointSlice>(Kind::EndpointSlice));
+    let (put, remove) = endpoints::changes(&wanted, &snapshot.slices());
     let mut slices = Vec::new();
     for slice in put {
         let object = serde_json::to_value(&slice).map_err(|e| LabError::Failed(e.to_string()))?;

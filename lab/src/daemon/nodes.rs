@@ -35,9 +35,9 @@ pub(super) fn declare(owner: &Owner) -> Result<(), LabError> {
 pub(super) fn complete(owner: &Owner) -> Result<(), LabError> {
     let snapshot = owner.store.snapshot();
     for (key, object) in &snapshot.objects {
-        if object.pointer("/metadata/uid").is_none() {
+        if object.value.pointer("/metadata/uid").is_none() {
             let born = json!({"uid": new_uid()?, "creationTimestamp": timestamp(clock::wall())});
-            owner.store.change(key, |object| merge(object, "/metadata", born))?;
+            owner.store.change(key, |object| merge(object, "/metadata", born.clone()))?;
         }
     }
     for (key, _) in snapshot.of_kind(Kind::Node) {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ambit_runtime::tasks;
+use ambit_runtime::{clock, tasks};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -21,8 +21,10 @@ use crate::programs::{Command, Home, Programs};
 use crate::schedule::ObjectName;
 use crate::store::Store;
 
-/// How long changes are gathered before they are acted on together.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long changes are gathered at least before they are acted on together.
+const GATHER_MIN: Duration = Duration::from_millis(2);
+/// How long changes are gathered at most, when there is much to do.
+const GATHER_MAX: Duration = Duration::from_millis(100);
 
 /// A pod that runs, with what it was started from.
 pub(super) struct Live {
@@ -70,21 +72,27 @@ impl Owner {
     pub(super) async fn run(&mut self, mut calls: mpsc::Receiver<Call>) {
         let mut objects = self.store.subscribe();
         objects.mark_changed();
+        let (mut rest, mut due) = (GATHER_MIN, None::<Instant>);
         loop {
+            let at = due.unwrap_or_else(clock::monotonic);
             tokio::select! {
                 call = calls.recv() => match call {
                     Some(call) => commands::take(self, call),
                     None => return,
                 },
-                changed = objects.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(GATHER).await;
+                changed = objects.changed(), if due.is_none() => match changed {
+                    Ok(()) => due = Some(clock::monotonic() + rest),
+                    Err(_) => return,
+                },
+                () = self.wake.notified(), if due.is_none() => due = Some(clock::monotonic() + rest),
+                () = tokio::time::sleep_until(at.into()), if due.is_some() => {
+                    due = None;
                     objects.mark_unchanged();
+                    let begun = clock::monotonic();
                     self.reconcile();
+                    // At most half of the time is spent here, however many objects there are.
+                    rest = (clock::monotonic() - begun).clamp(GATHER_MIN, GATHER_MAX);
                 }
-                () = self.wake.notified() => self.reconcile(),
             }
         }
     }

@@ -60,7 +60,7 @@ pub(super) fn report(owner: &mut Owner) -> Result<(), LabError> {
 /// Lets the scheduler decide and writes what it decided.
 pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
     let snapshot = owner.store.snapshot();
-    let (pods, deployments) = (snapshot.typed::<Pod>(Kind::Pod), snapshot.typed(Kind::Deployment));
+    let (pods, deployments) = (snapshot.pods(), snapshot.deployments());
     let (nodes, occupied) = (node_facts(owner, &snapshot), owner.occupied());
     let families = owner.home.config.families;
     let cluster =
@@ -101,7 +101,7 @@ pub(super) fn delete(owner: &Owner, name: &ObjectName) -> Result<(), LabError> {
     let now = json!({"deletionTimestamp": timestamp(clock::wall())});
     owner.store.change(&key, |pod| {
         if pod.pointer("/metadata/deletionTimestamp").is_none() {
-            merge(pod, "/metadata", now);
+            merge(pod, "/metadata", now.clone());
         }
     })?;
     Ok(())
@@ -110,7 +110,7 @@ pub(super) fn delete(owner: &Owner, name: &ObjectName) -> Result<(), LabError> {
 /// Starts and ends pods until what runs is what the objects say.
 pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
     let snapshot = owner.store.snapshot();
-    let pods = snapshot.typed::<Pod>(Kind::Pod);
+    let pods = snapshot.pods();
     let running: BTreeMap<ObjectName, Running> = owner
         .lives
         .iter()
@@ -124,7 +124,7 @@ pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
     }
     for name in &difference.replace {
         let uid = new_uid()?;
-        owner.store.change(&key_of(name), |pod| renew(pod, uid))?;
+        owner.store.change(&key_of(name), |pod| renew(pod, &uid))?;
     }
     let values = values_of(&snapshot);
     for pod in pods.iter().filter(|p| difference.start.contains(&ObjectName::of(&p.metadata))) {
@@ -141,7 +141,7 @@ pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
 }
 
 /// A pod with another specification is another pod: new uid, no status, its place chosen anew.
-fn renew(pod: &mut Value, uid: String) {
+fn renew(pod: &mut Value, uid: &str) {
     merge(pod, "/metadata", json!({"uid": uid}));
     if let Some(object) = pod.as_object_mut() {
         object.remove("status");
@@ -197,11 +197,11 @@ fn node_facts(owner: &Owner, snapshot: &Snapshot) -> Vec<NodeFacts> {
 /// ConfigMaps and Secrets that environments may refer to.
 fn values_of(snapshot: &Snapshot) -> Values {
     let mut values = Values::new();
-    for map in snapshot.typed::<k8s_openapi::api::core::v1::ConfigMap>(Kind::ConfigMap) {
+    for map in snapshot.config_maps() {
         let name = ObjectName::of(&map.metadata);
         values.insert(("ConfigMap", name.namespace, name.name), map.data.unwrap_or_default());
     }
-    for secret in snapshot.typed::<k8s_openapi::api::core::v1::Secret>(Kind::Secret) {
+    for secret in snapshot.secrets() {
         let name = ObjectName::of(&secret.metadata);
         let text =
             |(k, v): (String, k8s_openapi::ByteString)| (k, String::from_utf8_lossy(&v.0).into_owned());

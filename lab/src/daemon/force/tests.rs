@@ -1,22 +1,20 @@
 //! When a lab is up and a change is in force.
 
-use std::sync::Arc;
-
+use ambit_manifest::read_value;
 use serde_json::json;
 
 use super::*;
-use crate::store::{Kind, ObjectKey};
 
 fn snapshot(objects: &[Value]) -> Snapshot {
-    let key = |o: &Value| {
-        let kind = Kind::from_name(text(o, "/kind").unwrap_or_default()).expect("a kind");
-        ObjectKey::new(kind, text(o, "/metadata/namespace"), text(o, "/metadata/name").unwrap_or_default())
+    let read = |value: &Value| {
+        let located = read_value("test", value).expect("a good object");
+        (located.key.clone(), located.into())
     };
-    Snapshot { revision: 7, objects: objects.iter().map(|o| (key(o), Arc::new(o.clone()))).collect() }
+    Snapshot { revision: 7, objects: objects.iter().map(read).collect() }
 }
 
 fn pod(labels: Value, status: Value) -> Value {
-    json!({"kind": "Pod", "metadata": {"name": "web", "namespace": "shop", "labels": labels}, "spec": {}, "status": status})
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop", "labels": labels}, "spec": {"containers": [{"name": "c"}]}, "status": status})
 }
 
 fn ready(captured: Option<&str>) -> Value {
@@ -33,9 +31,8 @@ fn check(objects: &[Value], mesh: &Mesh, want: &[&str]) {
 
 #[test]
 fn a_lab_is_up_when_every_pod_is_ready_and_captured_as_labelled() {
-    let ambient =
-        json!({"kind": "Namespace", "metadata": {"name": "shop", "labels": {DATAPLANE_MODE: "ambient"}}});
-    let plain = json!({"kind": "Namespace", "metadata": {"name": "shop"}});
+    let ambient = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {DATAPLANE_MODE: "ambient"}}});
+    let plain = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
     let node = json!({"node": "node1", "connected": true, "acked_revision": 7});
     let sync = Mesh::Sync(json!({"revision": 7, "nodes": [node]}));
     let none = json!({});
