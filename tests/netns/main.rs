@@ -3,8 +3,17 @@
 //! Needs root. Says so and passes where it cannot run, fails there when `AMBIT_REQUIRE_NETNS=1`. `AMBIT_SOAK=1` runs
 //! the rows that need minutes in full.
 
+mod broken;
 mod cast;
+mod certificates;
+mod churn;
 mod cuts;
 mod enrol;
+mod loops;
+mod memory;
+mod outage;
 mod policy;
+mod programs;
+mod restart;
 mod services;
+mod strict;

@@ -1,0 +1,197 @@
+//! Real programs across nodes and on one node, by address and by name: nothing they do differs from a direct connection.
+
+use std::time::Duration;
+
+use ambit_tests::lab::{Background, Lab, all_completed, peer, soak, wait_until};
+use serde_json::Value;
+
+use crate::cast::{PORT, namespace, pod, server, service};
+
+const SERVERS: [&str; 2] = ["far", "near"];
+const WAIT: Duration = Duration::from_secs(20);
+
+fn cast() -> Vec<Value> {
+    let mut objects = vec![namespace("shop", true), pod("shop/caller", "node1", &[])];
+    for (name, node) in [("far", "node2"), ("near", "node1")] {
+        objects.push(server(&format!("shop/{name}"), node));
+        for (suffix, port) in
+            [("http", 8080), ("redis", 6379), ("mariadb", 3306), ("iperf", 5201), ("ws", 8000)]
+        {
+            objects.push(service(&format!("shop/{name}-{suffix}"), name, port, port));
+        }
+        objects.push(service(&format!("shop/{name}-echo"), name, 80, PORT));
+    }
+    objects
+}
+
+#[test]
+fn programs_work_across_nodes_and_on_one_node_ipv4() {
+    check("programs4", "ipv4", 4);
+}
+
+#[test]
+fn programs_work_across_nodes_and_on_one_node_ipv6() {
+    check("programs6", "ipv6", 6);
+}
+
+#[test]
+fn programs_work_across_nodes_and_on_one_node_dual_stack() {
+    check("programs46", "dual", 6);
+}
+
+#[track_caller]
+fn check(name: &str, families: &str, family: u8) {
+    let Some(lab) = Lab::up(name, &cast(), &[&format!("ip_families={families}")]) else { return };
+    for server in SERVERS {
+        let hosts = [bracketed(&lab, server, family), format!("{server}-SUFFIX.shop")];
+        let running = start(&lab, server);
+        for host in hosts {
+            let at = |suffix: &str| host.replace("SUFFIX", suffix);
+            http(&lab, &at("http"), server);
+            redis(&lab, &at("redis"));
+            mariadb(&lab, &at("mariadb"));
+            websocket(&lab, &at("ws"));
+            half_close(&lab, &at("ws"));
+            iperf(&lab, &at("iperf"));
+        }
+        closed_port(&lab, &bracketed(&lab, server, family));
+        let target = lab.target(&format!("shop/{server}"), family, PORT);
+        assert_eq!(all_completed(&lab.call("shop/caller", &target, &["--connections", "2000"])), 2000);
+        let named = format!("{server}-echo.shop:80");
+        assert_eq!(
+            all_completed(&lab.call("shop/caller", &named, &["--connections", "200", "--half-close"])),
+            200
+        );
+        drop(running);
+    }
+    let flows = lab.flows(&["--from-pod", "shop/caller"]);
+    let outside: Vec<&Value> =
+        flows.iter().filter(|f| f["path"] != "hbone" && f["path"] != "local").collect();
+    assert!(outside.is_empty(), "connections took another path: {outside:#?}");
+}
+
+fn bracketed(lab: &Lab, server: &str, family: u8) -> String {
+    let address = lab.address(&format!("shop/{server}"), family);
+    if family == 4 { address.to_string() } else { format!("[{address}]") }
+}
+
+/// Starts every server program in a pod and waits until each listens.
+fn start(lab: &Lab, server: &str) -> Vec<Background> {
+    let pod = format!("shop/{server}");
+    let folder = lab.folder(server);
+    let _ = lab.exec(&pod, &["chmod", "755", &folder]);
+    let data = format!("{folder}/data.bin");
+    let mebibytes = if soak() { "1024" } else { "64" };
+    let make = format!("head -c {mebibytes}M /dev/urandom > {data}");
+    drop(lab.exec(&pod, &["sh", "-c", &make]).ok());
+    let config = format!(
+        "daemon off; user root; pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}\n\
+         http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; \
+         fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n\
+         server {{ listen [::]:8080 ipv6only=off; root {folder}; }} }}"
+    );
+    let config = lab.file(&format!("{server}.conf"), &config);
+    let database = format!(
+        "mariadb-install-db --no-defaults --user=root --datadir={folder}/db --auth-root-authentication-method=normal \
+         --skip-test-db >{folder}/install.log 2>&1 && exec mariadbd --no-defaults --user=root --datadir={folder}/db \
+         --socket={folder}/db.sock --pid-file={folder}/db.pid --bind-address=:: --port=3306 --skip-grant-tables \
+         --skip-networking=0 --innodb-buffer-pool-size=16M"
+    );
+    let running = vec![
+        lab.spawn(&pod, &["nginx", "-c", &config, "-e", &format!("{folder}/error.log")]),
+        lab.spawn(&pod, &["redis-server", "--save", "", "--protected-mode", "no", "--bind", "*", "-::*"]),
+        lab.spawn(&pod, &["sh", "-c", &database]),
+        lab.spawn(&pod, &["iperf3", "-s"]),
+        lab.spawn(&pod, &["python3", &peer("websocket.py"), "serve", "8000"]),
+    ];
+    for port in ["8080", "6379", "3306", "5201", "8000"] {
+        wait_until(&format!("port {port} of {server} listens"), Duration::from_secs(60), || {
+            let listens = format!("ss -Hltn | grep -q ':{port} '");
+            let listens = lab.exec(&pod, &["sh", "-c", &listens]).code == Some(0);
+            assert!(running.len() == 5, "programs of {server}");
+            listens
+        });
+    }
+    running
+}
+
+#[track_caller]
+fn http(lab: &Lab, host: &str, server: &str) {
+    let want = lab.exec("shop/caller", &["sha256sum", &format!("{}/data.bin", lab.folder(server))]).ok();
+    let fetch = format!("set -o pipefail; curl -sSf -g -m 600 http://{host}:8080/data.bin | sha256sum");
+    let got = lab.spawn("shop/caller", &["bash", "-c", &fetch]).finish(Duration::from_secs(600)).ok();
+    assert_eq!(first_word(&got), first_word(&want), "what came from {host}");
+}
+
+fn first_word(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
+fn bare(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
+}
+
+#[track_caller]
+fn redis(lab: &Lab, host: &str) {
+    let call =
+        |args: &[&str]| lab.exec("shop/caller", &[&["redis-cli", "-h", bare(host)], args].concat()).ok();
+    assert_eq!(call(&["set", "key", host]).trim(), "OK");
+    assert_eq!(call(&["get", "key"]).trim(), host);
+    assert_eq!(call(&["-r", "200", "incr", "n"]).lines().count(), 200);
+}
+
+#[track_caller]
+fn mariadb(lab: &Lab, host: &str) {
+    let query = "select concat('sum ', sum(seq)) from seq_1_to_10000";
+    let args = [
+        "mariadb",
+        "--no-defaults",
+        "--skip-ssl",
+        "-N",
+        "-D",
+        "mysql",
+        "-u",
+        "root",
+        "-h",
+        bare(host),
+        "-e",
+        query,
+    ];
+    assert_eq!(lab.exec("shop/caller", &args).ok().trim(), "sum 50005000");
+}
+
+#[track_caller]
+fn websocket(lab: &Lab, host: &str) {
+    let output = lab.exec("shop/caller", &["python3", &peer("websocket.py"), "call", bare(host), "8000"]);
+    assert_eq!(output.ok().trim(), "200 messages came back");
+}
+
+/// The server answers only after we have finished sending, as `sort` must.
+#[track_caller]
+fn half_close(lab: &Lab, host: &str) {
+    let _ = host.len();
+    let script = format!("printf 'one\\ntwo\\n' | nc -N -w 10 {} 8000", bare(host));
+    let output = lab.exec("shop/caller", &["sh", "-c", &script]).ok();
+    assert!(output.contains("400 Bad Request: 8 bytes"), "after the half-close: {output:?}");
+}
+
+#[track_caller]
+fn iperf(lab: &Lab, host: &str) {
+    let seconds = if soak() { "30" } else { "2" };
+    for direction in [&[][..], &["-R"][..]] {
+        let args = [&["iperf3", "-c", bare(host), "-J", "-t", seconds], direction].concat();
+        let output = lab.spawn("shop/caller", &args).finish(Duration::from_secs(60)).ok();
+        let report: Value = serde_json::from_str(&output).expect("iperf3's report");
+        let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
+        println!("{host} {direction:?}: {:.2} Gbit/s", rate / 1e9);
+        assert!(rate > 5e7, "{host} {direction:?}: {rate} bit/s");
+    }
+}
+
+#[track_caller]
+fn closed_port(lab: &Lab, host: &str) {
+    let url = format!("http://{host}:4999/");
+    let output = lab.spawn("shop/caller", &["curl", "-sS", "-g", "-m", "5", &url]).finish(WAIT);
+    assert!(matches!(output.code, Some(7 | 52 | 56)), "refused, not {output:?}");
+    assert!(output.took < Duration::from_secs(1), "refused only after {:?}", output.took);
+}
