@@ -34,7 +34,10 @@ pub fn reason_of<B>(response: &Response<B>) -> Reason {
 }
 
 /// The status that goes with a reason on the wire.
-#[expect(clippy::wildcard_enum_match_arm, reason = "every code that is neither policy nor authority is an outage")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every code that is neither policy nor authority is an outage"
+)]
 pub fn status_of(reason: Reason) -> StatusCode {
     match reason {
         Reason::AuthorityNotOwned => StatusCode::BAD_REQUEST,
