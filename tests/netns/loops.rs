@@ -34,10 +34,10 @@ fn a_pod_reaches_itself_and_never_the_proxy() {
     }
     let mut coded = 0;
     wait_until("every refusal is recorded with its code", Duration::from_secs(5), || {
-        coded = lab.flows(&[]).iter().filter(|f: &&Value| f["code"] == "AMB1106").count();
+        coded = lab.flows(&[]).iter().filter(|f| is_refusal(f)).count();
         coded >= 18
     });
-    assert!(coded <= 60, "{coded} records for 18 attempts: something went round");
+    assert!(coded <= 36, "{coded} records for 18 attempts: something went round");
     // Nothing of that broke anything.
     assert_eq!(
         all_completed(&lab.call("shop/echo", &lab.target("shop/far", 4, PORT), &["--connections", "20"])),
@@ -50,4 +50,9 @@ fn refused(lab: &Lab, target: &str) {
     let summary = lab.call("shop/echo", target, &["--connections", "1", "--stall-timeout", "3s"]);
     assert_eq!(summary["ok"], false, "{target} answered: {summary:#}");
     assert!(summary["duration_ms"].as_u64() < Some(2000), "{target} was not refused at once: {summary:#}");
+}
+
+/// A pod's own port 15008 is a tunnel's end to it as to anybody: what is no TLS is refused there by the handshake.
+fn is_refusal(flow: &Value) -> bool {
+    flow["verdict"] == "denied" && (flow["code"] == "AMB1106" || flow["code"] == "AMB2008")
 }

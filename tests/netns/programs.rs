@@ -94,7 +94,7 @@ fn start(lab: &Lab, server: &str) -> Vec<Background> {
     let database = format!(
         "mariadb-install-db --no-defaults --user=root --datadir={folder}/db --auth-root-authentication-method=normal \
          --skip-test-db >{folder}/install.log 2>&1 && exec mariadbd --no-defaults --user=root --datadir={folder}/db \
-         --socket={folder}/db.sock --pid-file={folder}/db.pid --bind-address=:: --port=3306 --skip-grant-tables \
+         --socket={folder}/db.sock --pid-file={folder}/db.pid --bind-address=* --port=3306 --skip-grant-tables \
          --skip-networking=0 --innodb-buffer-pool-size=16M"
     );
     let running = vec![
