@@ -12,6 +12,9 @@ use crate::name::LabName;
 /// The directory that holds one directory a lab.
 pub const RUN_ROOT: &str = "/run/ambit";
 
+/// How often the parent is made again if another lab's end removes it meanwhile.
+const PARENT_ATTEMPTS: usize = 16;
+
 /// The directory of one lab, `/run/ambit/NAME`, mode 0700.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
@@ -40,14 +43,27 @@ impl RunDir {
     pub fn create(&self) -> io::Result<()> {
         let mut private = fs::DirBuilder::new();
         private.mode(0o700);
-        let mut parents = fs::DirBuilder::new();
-        parents.recursive(true).mode(0o755).create(RUN_ROOT)?;
-        private.create(&self.root)?;
+        self.create_root(&private)?;
         for below in [self.objects(), self.istiod(), self.nodes(), self.sandboxes(), self.logs(), self.pods()]
         {
             private.create(below)?;
         }
         Ok(())
+    }
+
+    /// Makes the directory in the shared parent, which another lab's end may remove at any moment between the two.
+    fn create_root(&self, private: &fs::DirBuilder) -> io::Result<()> {
+        let mut parents = fs::DirBuilder::new();
+        parents.recursive(true).mode(0o755);
+        for _ in 1..PARENT_ATTEMPTS {
+            parents.create(RUN_ROOT)?;
+            match private.create(&self.root) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        parents.create(RUN_ROOT)?;
+        private.create(&self.root)
     }
 
     /// Removes the directory with everything below it; a missing one is no error.
