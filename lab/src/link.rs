@@ -151,16 +151,6 @@ impl Links<'_> {
         Ok(index)
     }
 
-    /// Takes a link down.
-    ///
-    /// # Errors
-    /// If there is none of that name, or the kernel refuses.
-    pub async fn down(&self, link: &str) -> Result<(), LabError> {
-        let index = self.index(link).await?;
-        let change = LinkUnspec::new_with_index(index).down().build();
-        self.handle.link().change(change).execute().await.map_err(self.fail(format!("taking {link} down")))
-    }
-
     /// Sets the largest packet a link carries, in bytes.
     ///
     /// # Errors

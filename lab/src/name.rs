@@ -8,9 +8,6 @@ use std::str::FromStr;
 /// The longest name of a lab, in bytes; the rest of a namespace's file name holds node, namespace and pod.
 pub const NAME_BYTES_MAX: usize = 32;
 
-/// The longest file name below `/run/netns` that Linux file systems accept, in bytes.
-const FILE_NAME_BYTES_MAX: usize = 255;
-
 /// The kinds of namespace a lab has; a lab's own name may not hold one of them as a word.
 const KINDS: [&str; 3] = ["fabric", "node", "pod"];
 
@@ -61,11 +58,6 @@ impl LabName {
             return false;
         };
         rest == "fabric" || rest.starts_with("node-") || rest.starts_with("pod-")
-    }
-
-    /// Whether a file of this name fits below `/run/netns`.
-    pub fn fits(netns: &str) -> bool {
-        netns.len() <= FILE_NAME_BYTES_MAX
     }
 }
 

@@ -45,7 +45,7 @@ pub fn is_inside() -> bool {
 
 /// Names of the user's labs that run, for a user without root.
 pub fn labs() -> Vec<LabName> {
-    let entries = directory().map(|d| fs::read_dir(d).into_iter().flatten().flatten());
+    let entries = directory(false).map(|d| fs::read_dir(d).into_iter().flatten().flatten());
     let names = entries.into_iter().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     let mut labs: Vec<LabName> = names.filter(|lab| daemon(lab).is_some()).collect();
     labs.sort();
@@ -57,14 +57,14 @@ pub fn labs() -> Vec<LabName> {
 /// # Errors
 /// If the file cannot be written.
 pub fn remember(lab: &LabName, pid: u32) -> Result<(), LabError> {
-    let directory = directory().map_err(LabError::file("making a directory below", "/tmp"))?;
+    let directory = directory(true).map_err(LabError::file("making a directory below", "/tmp"))?;
     let file = directory.join(lab.as_str());
     fs::write(&file, pid.to_string()).map_err(LabError::file("writing", file))
 }
 
 /// Forgets the lab; a missing file is no error.
 pub fn forget(lab: &LabName) {
-    if let (true, Ok(directory)) = (is_inside() || !geteuid().is_root(), directory()) {
+    if let Ok(directory) = directory(false) {
         let _ = fs::remove_file(directory.join(lab.as_str()));
         let _ = fs::remove_dir(directory);
     }
@@ -72,18 +72,22 @@ pub fn forget(lab: &LabName) {
 
 /// The daemon of a lab of this user, if it lives.
 fn daemon(lab: &LabName) -> Option<i32> {
-    let file = directory().ok()?.join(lab.as_str());
+    let file = directory(false).ok()?.join(lab.as_str());
     let pid: i32 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
     crate::cleanup::is_daemon(pid, lab).then_some(pid)
 }
 
 /// A directory that only this user can write: `/tmp/ambit-UID`, by the user's number on the machine.
-fn directory() -> io::Result<PathBuf> {
+///
+/// It exists only while the user has labs; `make` makes it.
+fn directory(make: bool) -> io::Result<PathBuf> {
     let uid = machine_uid()?;
     let path = Path::new("/tmp").join(format!("ambit-{uid}"));
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        Ok(()) | Err(_) => {}
+    if make {
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
     }
     let meta = fs::symlink_metadata(&path)?;
     // Somebody else's directory, or a link to one, would let them choose whose namespaces we join.

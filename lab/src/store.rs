@@ -51,7 +51,6 @@ macro_rules! typed {
             pub fn $name(&self) -> Vec<$type> {
                 let read = |stored: &Stored| match &*stored.object {
                     Object::$kind(object) => Some(<$type>::clone(object)),
-                    #[expect(clippy::wildcard_enum_match_arm, reason = "the key already says which kind it is")]
                     _ => None,
                 };
                 self.range(Kind::$kind).filter_map(|(_, stored)| read(stored)).collect()

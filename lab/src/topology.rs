@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ambit_net::linux::netns::{NetNs, NetNsId};
+use ambit_net::linux::netns::NetNs;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use xxhash_rust::xxh64::xxh64;
 
@@ -168,11 +168,6 @@ pub fn remove_pod(lab: &LabName, node_place: &Place, namespace: &str, pod: &str)
     node_place.act(async |links| links.remove(&port).await)?;
     let name = lab.pod(namespace, pod);
     NetNs::remove_named(&name).map_err(LabError::file("unbinding network namespace", name))
-}
-
-/// Device and inode of a named namespace, if it exists.
-pub fn identity_of(netns: &str) -> Option<NetNsId> {
-    Place::open(netns.to_owned()).ok().map(|place| place.netns.id())
 }
 
 fn everything(gateway: IpAddr) -> IpNet {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use ambit_net::linux::netns::{NETNS_DIR, NetNs};
+use ambit_net::linux::netns::{NETNS_DIR, NetNs, NetNsError};
 
 use crate::address::{self, Families};
 use crate::error::LabError;
@@ -78,11 +78,33 @@ impl Sandbox {
 /// # Errors
 /// If a pod with the same namespace file exists, or the system refuses; what was made is removed again.
 pub fn create(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
-    create_parts(site, plan).inspect_err(|_| {
-        if let Err(e) = remove(site, plan) {
-            tracing::warn!(pod = plan.name, error = %e.full(), "removing a pod that could not be made");
+    let error = match create_parts(site, plan) {
+        Ok(sandbox) => return Ok(sandbox),
+        Err(error) => error,
+    };
+    if let Some(netns) = taken(&error) {
+        // That namespace is another pod's: it must not be removed with this one.
+        return Err(LabError::Failed(format!(
+            "network namespace {netns} is there already: the pod before it has not ended yet, or another pod's \
+             namespace and name, joined by a dash, read the same; then rename one of the two"
+        )));
+    }
+    if let Err(e) = remove(site, plan) {
+        tracing::warn!(pod = plan.name, error = %e.full(), "removing a pod that could not be made");
+    }
+    Err(error)
+}
+
+/// The name of the namespace that somebody else has, if that is what went wrong.
+fn taken(error: &LabError) -> Option<&str> {
+    match error {
+        LabError::NetNs(NetNsError::Create { name, cause })
+            if cause.kind() == io::ErrorKind::AlreadyExists =>
+        {
+            Some(name)
         }
-    })
+        _ => None,
+    }
 }
 
 fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
