@@ -169,14 +169,9 @@ async fn end_signal() -> anyhow::Result<&'static str> {
 async fn drain_all(proxy: &Proxy, drain: &Drain, deadline: Duration) -> usize {
     drain.begin();
     let pods = proxy.pods.all();
-    let waits = pods.iter().map(|pod| pod.drain.finish(deadline)).collect::<Vec<_>>();
-    let all = async {
-        let mut cut = 0;
-        for wait in waits {
-            cut += wait.await;
-        }
-        cut
-    };
+    // All pods at once: the deadline is the process's, not each pod's.
+    let waits = pods.iter().map(|pod| pod.drain.finish(deadline));
+    let all = async { futures_util::future::join_all(waits).await.into_iter().sum() };
     let mut int = signal(SignalKind::interrupt()).ok();
     tokio::select! {
         cut = all => cut,

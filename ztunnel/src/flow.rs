@@ -236,9 +236,10 @@ impl Flow {
 
     /// Bytes the client (sent, received) since this was last asked.
     pub fn uncounted(&self) -> (u64, u64) {
-        let now = self.client_bytes();
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = (now.0 - counted.0, now.1 - counted.1);
+        // Read under the lock: two readers must not see each other's counts out of order.
+        let now = self.client_bytes();
+        let fresh = (now.0.saturating_sub(counted.0), now.1.saturating_sub(counted.1));
         *counted = now;
         fresh
     }

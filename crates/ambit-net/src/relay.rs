@@ -139,7 +139,8 @@ impl Drop for ResetOnDrop {
         }
         match &mut self.far {
             Some(Far::Tcp(far)) => crate::socket::reset_on_close(far),
-            Some(Far::Tunnel { send, .. }) => send.send_reset(h2::Reason::CANCEL),
+            // What a reset of TCP is in a tunnel (RFC 9113 section 8.5); CANCEL would read as an orderly end elsewhere.
+            Some(Far::Tunnel { send, .. }) => send.send_reset(h2::Reason::CONNECT_ERROR),
             None => {}
         }
     }
