@@ -107,9 +107,7 @@ fn start(lab: &Lab, server: &str) -> Vec<Background> {
     for port in ["8080", "6379", "3306", "5201", "8000"] {
         wait_until(&format!("port {port} of {server} listens"), Duration::from_secs(60), || {
             let listens = format!("ss -Hltn | grep -q ':{port} '");
-            let listens = lab.exec(&pod, &["sh", "-c", &listens]).code == Some(0);
-            assert!(running.len() == 5, "programs of {server}");
-            listens
+            lab.exec(&pod, &["sh", "-c", &listens]).code == Some(0)
         });
     }
     running
@@ -166,10 +164,9 @@ fn websocket(lab: &Lab, host: &str) {
     assert_eq!(output.ok().trim(), "200 messages came back");
 }
 
-/// The server answers only after we have finished sending, as `sort` must.
+/// The server answers only after we have finished sending.
 #[track_caller]
 fn half_close(lab: &Lab, host: &str) {
-    let _ = host.len();
     let script = format!("printf 'one\\ntwo\\n' | nc -N -w 10 {} 8000", bare(host));
     let output = lab.exec("shop/caller", &["sh", "-c", &script]).ok();
     assert!(output.contains("400 Bad Request: 8 bytes"), "after the half-close: {output:?}");
