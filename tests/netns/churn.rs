@@ -49,10 +49,10 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
 /// Creates a server and a client of alternating accounts, checks both, deletes them; the server's target.
 fn one(lab: &Lab, cycle: usize) -> String {
     let (name, other) = (format!("s{cycle}"), format!("c{cycle}"));
-    let allowed = cycle % 2 == 0;
+    let allowed = cycle.is_multiple_of(2);
     let client =
         with_account(pod(&format!("shop/{other}"), "node2", &[]), if allowed { "good" } else { "bad" });
-    let order = if cycle % 3 == 0 {
+    let order = if cycle.is_multiple_of(3) {
         vec![client, server(&format!("shop/{name}"), "node2")]
     } else {
         vec![server(&format!("shop/{name}"), "node2"), client]

@@ -3,6 +3,8 @@
 //! Needs root. Says so and passes where it cannot run, fails there when `AMBIT_REQUIRE_NETNS=1`. `AMBIT_SOAK=1` runs
 //! the rows that need minutes in full.
 
+#![expect(clippy::print_stdout, reason = "measured values, for who reads the run")]
+
 mod broken;
 mod cast;
 mod certificates;

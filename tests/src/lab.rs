@@ -3,6 +3,12 @@
 //! Everything goes through the contract that people use too: `ambit lab …`, `ambit flows`, `ambit get`. What a test
 //! claims stands in the test; this file only acts, waits for conditions and reads.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test tells its runner what it could not do"
+)]
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::IpAddr;
