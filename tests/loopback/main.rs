@@ -1,5 +1,7 @@
 //! Real TLS and HTTP/2 bytes over 127.0.0.1: what strangers are refused, and how tunnels behave.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
+
 mod corpus;
 mod ends;
 mod floods;

@@ -2,6 +2,8 @@
 //!
 //! Bytes on sockets are the loopback tests' affair, packets those of the namespace tests.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
+
 mod mesh;
 mod policies;
 mod services;

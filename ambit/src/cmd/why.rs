@@ -52,7 +52,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             .find(|r| r["conn_id"] == id && refused(r))
             .or_else(|| records.iter().rev().find(|r| r["conn_id"] == id)),
     };
-    match found {
+    // The end that decided knows the policy; the other one only knows that it was refused.
+    let decided =
+        |r: &&Value| found.is_some_and(|f| r["conn_id"] == f["conn_id"]) && !text(r, "policy").is_empty();
+    match records.iter().rev().find(decided).or(found) {
         Some(record) => {
             out::data(&explain(record));
             Ok(out::OK)

@@ -85,9 +85,9 @@ fn joined(all: Vec<String>) -> String {
 
 fn condition(object: &Value, name: &str) -> String {
     let all = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let found =
+    let mut found =
         all.filter(|c| c.get("type").and_then(Value::as_str) == Some(name)).map(|c| text(c, "/status"));
-    found.last().unwrap_or_else(|| "-".to_owned())
+    found.next_back().unwrap_or_else(|| "-".to_owned())
 }
 
 fn phase(object: &Value) -> String {
