@@ -7,6 +7,7 @@ pub mod linux;
 pub mod pool_driver;
 pub mod relay;
 pub mod seqpacket;
+mod slab;
 pub mod socket;
 pub mod tls;
 pub mod tunnel;

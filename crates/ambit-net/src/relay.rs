@@ -1,9 +1,8 @@
 //! Moving bytes both ways between an application's socket and its other end, until both are done.
 //!
 //! End of stream, half-close and reset pass through exactly as on a direct connection. Nothing is held while a
-//! connection is idle: bytes are read into a buffer of the thread and only what the other side cannot take is kept.
+//! connection is idle: bytes are read into a slab of the thread and only what the other side cannot take is kept.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,15 +17,8 @@ mod tcp_tcp;
 #[cfg(test)]
 mod tests;
 
-/// Size of a thread's read buffer: large units are worth more than any other saving (docs of the benchmark).
-const SCRATCH_BYTES: usize = 256 * 1024;
-
 /// Units moved before other tasks get a turn.
 const TURN_UNITS: usize = 8;
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
-}
 
 /// Bytes moved so far, readable while the connection lives.
 #[derive(Debug, Default)]
@@ -144,11 +136,6 @@ impl Drop for ResetOnDrop {
             None => {}
         }
     }
-}
-
-/// Runs one step with the thread's buffer.
-fn with_scratch<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|buffer| work(buffer))
 }
 
 /// Writes as much of `bytes` as the socket takes; `Ready` when all is written.

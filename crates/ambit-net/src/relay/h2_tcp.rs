@@ -8,9 +8,11 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use tokio::net::TcpStream;
 
-use super::{
-    Broken, Counters, Direction, SCRATCH_BYTES, TURN_UNITS, poll_write, shutdown_write, with_scratch,
-};
+use super::{Broken, Counters, Direction, TURN_UNITS, poll_write, shutdown_write};
+use crate::slab::{SLAB_BYTES, Slab};
+
+/// Units from this size on are sent without a copy: a slab then holds at most four times its bytes.
+const KEEP_FROM: usize = SLAB_BYTES / 4;
 
 /// Moves what can be moved now in both directions.
 pub(super) fn poll(
@@ -52,7 +54,7 @@ fn to_tunnel(
         let Poll::Ready(ready) = near.poll_read_ready(cx) else { return Ok(Poll::Pending) };
         ready.map_err(|_| Broken::Near)?;
         // Window is asked for only when there is something to send: idle streams must not hold any.
-        send.reserve_capacity(SCRATCH_BYTES);
+        send.reserve_capacity(SLAB_BYTES);
         let room = match send.capacity() {
             0 => match send.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(0))) => continue,
@@ -80,11 +82,18 @@ fn to_tunnel(
 }
 
 /// At most `room` bytes of what has arrived; `None` at the end.
+///
+/// A large unit keeps its slab until it was sent; a small one is copied, so that what waits holds little more
+/// memory than it has bytes.
 fn read_unit(near: &TcpStream, room: usize) -> io::Result<Option<Bytes>> {
-    with_scratch(|scratch| {
-        let room = room.min(scratch.len());
-        let n = near.try_read(&mut scratch[..room])?;
-        Ok((n > 0).then(|| Bytes::copy_from_slice(&scratch[..n])))
+    let mut slab = Slab::take();
+    let room = room.min(SLAB_BYTES);
+    let n = near.try_read(&mut slab.room()[..room])?;
+    slab.filled(n);
+    Ok(match n {
+        0 => None,
+        n if n < KEEP_FROM => Some(Bytes::copy_from_slice(slab.as_ref())),
+        _ => Some(Bytes::from_owner(slab)),
     })
 }
 

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::{Broken, Counters, Direction, TURN_UNITS, poll_write, shutdown_write, with_scratch};
+use super::{Broken, Counters, Direction, TURN_UNITS, poll_write, shutdown_write};
+use crate::slab::Slab;
 
 /// Moves what can be moved now in both directions.
 pub(super) fn poll(
@@ -80,23 +81,23 @@ enum Moved {
 
 /// One read and one write; what the sink does not take is kept.
 fn step(source: &TcpStream, sink: &TcpStream, count: &AtomicU64) -> Result<Moved, Failed> {
-    with_scratch(|scratch| {
-        let n = match source.try_read(scratch) {
-            Ok(0) => return Ok(Moved::End),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::All),
-            Err(_) => return Err(Failed::Source),
-        };
-        let written = match sink.try_write(&scratch[..n]) {
-            Ok(written) => written,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Err(Failed::Sink),
-        };
-        count.fetch_add(written as u64, Ordering::Relaxed);
-        if written == n {
-            Ok(Moved::All)
-        } else {
-            Ok(Moved::Part(Bytes::copy_from_slice(&scratch[written..n])))
-        }
-    })
+    let mut slab = Slab::take();
+    let n = match source.try_read(slab.room()) {
+        Ok(0) => return Ok(Moved::End),
+        Ok(n) => n,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::All),
+        Err(_) => return Err(Failed::Source),
+    };
+    slab.filled(n);
+    let written = match sink.try_write(slab.as_ref()) {
+        Ok(written) => written,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(_) => return Err(Failed::Sink),
+    };
+    count.fetch_add(written as u64, Ordering::Relaxed);
+    if written == n {
+        Ok(Moved::All)
+    } else {
+        Ok(Moved::Part(Bytes::copy_from_slice(&slab.as_ref()[written..])))
+    }
 }

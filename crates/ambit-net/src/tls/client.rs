@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::ahead::ReadAhead;
 use super::verifier::{PeerVerifier, verified_identity};
-use super::{ALPN_H2, Credential, TlsError, provider, spiffe};
+use super::{ALPN_H2, Credential, SEALED_BYTES_MAX, TlsError, provider, spiffe};
 
 /// Settings for the opening side of a tunnel: our certificate, no server name, no resumption.
 ///
@@ -36,7 +37,7 @@ pub fn settings(key: &Arc<CertifiedKey>, verifier: PeerVerifier) -> Result<Clien
 #[derive(Debug)]
 pub struct Connected {
     /// The encrypted stream.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: TlsStream<ReadAhead>,
     /// Who the peer is.
     pub peer: Identity,
     /// Last second of the peer's certificate since 1970.
@@ -56,12 +57,13 @@ pub async fn connect(
 ) -> Result<Connected, TlsError> {
     let settings = credential.client_settings(expected).map_err(TlsError::Local)?;
     // The name is never sent nor compared; the library only asks for one.
-    let handshake = TlsConnector::from(settings).connect(ServerName::from(peer.ip()), tcp);
-    let stream = tokio::time::timeout(timeout, handshake)
+    let handshake = TlsConnector::from(settings).connect(ServerName::from(peer.ip()), ReadAhead::new(tcp));
+    let mut stream = tokio::time::timeout(timeout, handshake)
         .await
         .map_err(|_| TlsError::Timeout { peer, waited: timeout })?
         .map_err(|cause| TlsError::Handshake { peer, cause })?;
-    let (_, connection) = stream.get_ref();
+    let (_, connection) = stream.get_mut();
+    connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
     if connection.alpn_protocol() != Some(ALPN_H2) {
         return Err(TlsError::Alpn { peer });
     }

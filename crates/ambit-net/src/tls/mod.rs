@@ -2,6 +2,7 @@
 //!
 //! No resumption, no early data, no server names: who a peer is stands in its certificate and nowhere else.
 
+pub mod ahead;
 pub mod client;
 pub mod credential;
 pub mod csr;
@@ -25,6 +26,9 @@ pub use error::{PeerRefused, TlsError};
 
 /// ALPN protocol of a tunnel.
 pub const ALPN_H2: &[u8] = b"h2";
+
+/// Sealed bytes of one connection that may wait for its socket: one write of many records.
+const SEALED_BYTES_MAX: usize = 256 * 1024;
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     let provider = CryptoProvider {

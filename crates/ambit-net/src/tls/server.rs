@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::ahead::ReadAhead;
 use super::verifier::{PeerVerifier, verified_identity};
-use super::{ALPN_H2, Credential, TlsError, provider, spiffe};
+use super::{ALPN_H2, Credential, SEALED_BYTES_MAX, TlsError, provider, spiffe};
 
 /// Settings for the accepting side of a tunnel: client certificate required, no tickets, no early data.
 ///
@@ -34,7 +35,7 @@ pub fn settings(key: &Arc<CertifiedKey>, verifier: Arc<PeerVerifier>) -> Result<
 #[derive(Debug)]
 pub struct Accepted {
     /// The encrypted stream.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: TlsStream<ReadAhead>,
     /// Who the peer is.
     pub peer: Identity,
     /// Last second of the peer's certificate since 1970.
@@ -51,12 +52,13 @@ pub async fn accept(
     peer: SocketAddr,
     timeout: Duration,
 ) -> Result<Accepted, TlsError> {
-    let handshake = TlsAcceptor::from(credential.server_settings()).accept(tcp);
-    let stream = tokio::time::timeout(timeout, handshake)
+    let handshake = TlsAcceptor::from(credential.server_settings()).accept(ReadAhead::new(tcp));
+    let mut stream = tokio::time::timeout(timeout, handshake)
         .await
         .map_err(|_| TlsError::Timeout { peer, waited: timeout })?
         .map_err(|cause| TlsError::Handshake { peer, cause })?;
-    let (_, connection) = stream.get_ref();
+    let (_, connection) = stream.get_mut();
+    connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
     if connection.alpn_protocol() != Some(ALPN_H2) {
         return Err(TlsError::Alpn { peer });
     }
