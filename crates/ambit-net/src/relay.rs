@@ -3,13 +3,15 @@
 //! End of stream, half-close and reset pass through exactly as on a direct connection. Nothing is held while a
 //! connection is idle: bytes are read into a slab of the thread and only what the other side cannot take is kept.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 mod h2_tcp;
@@ -61,16 +63,55 @@ pub enum Far {
     },
 }
 
+/// One direction.
+#[derive(Debug, Default)]
+struct Direction {
+    state: State,
+    /// The side it goes to takes nothing now, so the side it comes from is not read.
+    blocked: bool,
+}
+
 /// Where one direction stands.
 #[derive(Debug, Default)]
-enum Direction {
+enum State {
     /// Bytes flow.
     #[default]
     Open,
     /// These bytes wait for the other side.
     Holding(Bytes),
-    /// The end was passed on.
+    /// The end was passed on, or there is nobody left to pass anything to.
     Ended,
+}
+
+impl Direction {
+    fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Nothing is read from its source, so reading cannot tell that the source was reset.
+    fn is_unread(&self) -> bool {
+        self.blocked || self.has_ended()
+    }
+}
+
+/// Both directions of a connection.
+#[derive(Debug, Default)]
+struct Both {
+    up: Direction,
+    down: Direction,
+    /// The side that takes nothing any more. What it sent before is still delivered, as the kernel would.
+    broken: Option<Broken>,
+}
+
+impl Both {
+    /// The connection's end, once both directions have ended.
+    fn outcome(&self) -> Poll<Result<(), Broken>> {
+        match (self.up.has_ended() && self.down.has_ended(), self.broken) {
+            (true, None) => Poll::Ready(Ok(())),
+            (true, Some(broken)) => Poll::Ready(Err(broken)),
+            (false, _) => Poll::Pending,
+        }
+    }
 }
 
 /// Why a direction broke: which side failed.
@@ -88,27 +129,50 @@ pub async fn relay(near: TcpStream, far: Far, counters: &Counters) -> End {
     let mut cut = ResetOnDrop { near: Some(near), far: Some(far) };
     let end = {
         let (Some(near), Some(far)) = (cut.near.as_ref(), cut.far.as_mut()) else { return End::Closed };
-        let mut up = Direction::default();
-        let mut down = Direction::default();
-        poll_fn(|cx| {
-            let step = match far {
-                Far::Tcp(far) => tcp_tcp::poll(cx, near, far, (&mut up, &mut down), counters),
-                Far::Tunnel { send, recv } => {
-                    h2_tcp::poll(cx, near, (send, recv), (&mut up, &mut down), counters)
-                }
-            };
-            step.map(|result| match result {
-                Ok(()) => End::Closed,
-                Err(Broken::Near) => End::ResetByNear,
-                Err(Broken::Far) => End::ResetByFar,
-            })
-        })
-        .await
+        run(near, far, counters).await
     };
     if end == End::Closed {
         cut.disarm();
     }
     end
+}
+
+async fn run(near: &TcpStream, far: &mut Far, counters: &Counters) -> End {
+    let mut both = Both::default();
+    // A side that is not read, because it ended or the other one takes nothing, can still tell of its reset.
+    let mut near_gone = pin!(near.ready(Interest::ERROR));
+    let broken = match far {
+        Far::Tcp(far) => {
+            let far = &*far;
+            let mut far_gone = pin!(far.ready(Interest::ERROR));
+            poll_fn(|cx| {
+                let step = tcp_tcp::poll(cx, near, far, &mut both, counters);
+                if step.is_pending() && both.up.is_unread() && near_gone.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Broken::Near));
+                }
+                if step.is_pending() && both.down.is_unread() && far_gone.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Broken::Far));
+                }
+                step
+            })
+            .await
+        }
+        Far::Tunnel { send, recv } => {
+            poll_fn(|cx| {
+                let step = h2_tcp::poll(cx, near, (send, recv), &mut both, counters);
+                if step.is_pending() && both.up.is_unread() && near_gone.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Broken::Near));
+                }
+                step
+            })
+            .await
+        }
+    };
+    match broken {
+        Ok(()) => End::Closed,
+        Err(Broken::Near) => End::ResetByNear,
+        Err(Broken::Far) => End::ResetByFar,
+    }
 }
 
 /// Resets both sides unless the relay ended in order.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use tokio::net::TcpStream;
 
-use super::{Broken, Counters, Direction, TURN_UNITS, poll_write, shutdown_write};
+use super::{Both, Broken, Counters, State, TURN_UNITS, poll_write, shutdown_write};
 use crate::slab::{SLAB_BYTES, Slab};
 
 /// Units from this size on are sent without a copy: a slab then holds at most four times its bytes.
@@ -19,24 +19,36 @@ pub(super) fn poll(
     cx: &mut Context<'_>,
     near: &TcpStream,
     (send, recv): (&mut SendStream<Bytes>, &mut RecvStream),
-    (up, down): (&mut Direction, &mut Direction),
+    both: &mut Both,
     counters: &Counters,
 ) -> Poll<Result<(), Broken>> {
-    let sending = to_tunnel(cx, near, send, up, counters)?;
-    let receiving = from_tunnel(cx, recv, near, down, counters)?;
-    if receiving.is_ready() && sending.is_pending() {
-        // Nothing is read from the tunnel any more, so only this tells of a peer that gave up.
+    match to_tunnel(cx, near, send, both, counters) {
+        Ok(()) => {}
+        Err(Broken::Near) => return Poll::Ready(Err(Broken::Near)),
+        Err(Broken::Far) => {
+            both.up.state = State::Ended;
+            both.broken = Some(Broken::Far);
+        }
+    }
+    match from_tunnel(cx, recv, near, both, counters) {
+        Ok(()) => {}
+        Err(Broken::Far) => return Poll::Ready(Err(Broken::Far)),
+        Err(Broken::Near) => {
+            both.down.state = State::Ended;
+            both.broken = Some(Broken::Near);
+        }
+    }
+    if both.down.is_unread() && !(both.down.has_ended() && both.up.has_ended()) {
+        // Nothing is read from the tunnel now, so only this tells of a peer that gave up.
         match send.poll_reset(cx) {
             // NO_ERROR after the peer's end means that it wants no more, not that data was lost (RFC 9113, 8.1).
-            Poll::Ready(Ok(h2::Reason::NO_ERROR)) => return Poll::Ready(Ok(())),
-            Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Broken::Far)),
+            Poll::Ready(Ok(h2::Reason::NO_ERROR)) if both.down.blocked => {}
+            Poll::Ready(Ok(h2::Reason::NO_ERROR)) if both.broken.is_none() => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(both.broken.unwrap_or(Broken::Far))),
             Poll::Pending => {}
         }
     }
-    match (sending, receiving) {
-        (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
-        (Poll::Ready(()) | Poll::Pending, Poll::Ready(()) | Poll::Pending) => Poll::Pending,
-    }
+    both.outcome()
 }
 
 /// Reads from the socket only what flow control lets go, so that nothing queues here.
@@ -44,14 +56,17 @@ fn to_tunnel(
     cx: &mut Context<'_>,
     near: &TcpStream,
     send: &mut SendStream<Bytes>,
-    state: &mut Direction,
+    both: &mut Both,
     counters: &Counters,
-) -> Result<Poll<()>, Broken> {
+) -> Result<(), Broken> {
+    let orderly = both.broken.is_none();
+    let direction = &mut both.up;
+    direction.blocked = false;
     for _ in 0..TURN_UNITS {
-        if matches!(state, Direction::Ended) {
-            return Ok(Poll::Ready(()));
+        if direction.has_ended() {
+            return Ok(());
         }
-        let Poll::Ready(ready) = near.poll_read_ready(cx) else { return Ok(Poll::Pending) };
+        let Poll::Ready(ready) = near.poll_read_ready(cx) else { return Ok(()) };
         ready.map_err(|_| Broken::Near)?;
         // Window is asked for only when there is something to send: idle streams must not hold any.
         send.reserve_capacity(SLAB_BYTES);
@@ -60,7 +75,10 @@ fn to_tunnel(
                 Poll::Ready(Some(Ok(0))) => continue,
                 Poll::Ready(Some(Ok(room))) => room,
                 Poll::Ready(Some(Err(_)) | None) => return Err(Broken::Far),
-                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Pending => {
+                    direction.blocked = true;
+                    return Ok(());
+                }
             },
             room => room,
         };
@@ -70,15 +88,17 @@ fn to_tunnel(
                 send.send_data(unit, false).map_err(|_| Broken::Far)?;
             }
             Ok(None) => {
-                send.send_data(Bytes::new(), true).map_err(|_| Broken::Far)?;
-                *state = Direction::Ended;
+                direction.state = State::Ended;
+                if orderly {
+                    send.send_data(Bytes::new(), true).map_err(|_| Broken::Far)?;
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => send.reserve_capacity(0),
             Err(_) => return Err(Broken::Near),
         }
     }
     cx.waker().wake_by_ref();
-    Ok(Poll::Pending)
+    Ok(())
 }
 
 /// At most `room` bytes of what has arrived; `None` at the end.
@@ -101,34 +121,42 @@ fn from_tunnel(
     cx: &mut Context<'_>,
     recv: &mut RecvStream,
     near: &TcpStream,
-    state: &mut Direction,
+    both: &mut Both,
     counters: &Counters,
-) -> Result<Poll<()>, Broken> {
+) -> Result<(), Broken> {
+    let orderly = both.broken.is_none();
+    let direction = &mut both.down;
+    direction.blocked = false;
     for _ in 0..TURN_UNITS {
-        match state {
-            Direction::Ended => return Ok(Poll::Ready(())),
-            Direction::Holding(bytes) => {
+        match &mut direction.state {
+            State::Ended => return Ok(()),
+            State::Holding(bytes) => {
                 let held = bytes.len();
                 let written = poll_write(cx, near, bytes);
                 let moved = held - bytes.len();
                 counters.from_far.fetch_add(moved as u64, Ordering::Relaxed);
                 // The window opens again only for what the application has taken: end-to-end back-pressure.
                 recv.flow_control().release_capacity(moved).map_err(|_| Broken::Far)?;
-                let Poll::Ready(written) = written else { return Ok(Poll::Pending) };
+                let Poll::Ready(written) = written else {
+                    direction.blocked = true;
+                    return Ok(());
+                };
                 written.map_err(|_| Broken::Near)?;
-                *state = Direction::Open;
+                direction.state = State::Open;
             }
-            Direction::Open => match recv.poll_data(cx) {
-                Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(Some(Ok(bytes))) => *state = Direction::Holding(bytes),
+            State::Open => match recv.poll_data(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Some(Ok(bytes))) => direction.state = State::Holding(bytes),
                 Poll::Ready(None) => {
-                    shutdown_write(near);
-                    *state = Direction::Ended;
+                    if orderly {
+                        shutdown_write(near);
+                    }
+                    direction.state = State::Ended;
                 }
                 Poll::Ready(Some(Err(_))) => return Err(Broken::Far),
             },
         }
     }
     cx.waker().wake_by_ref();
-    Ok(Poll::Pending)
+    Ok(())
 }

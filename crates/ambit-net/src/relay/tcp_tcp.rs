@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::{Broken, Counters, Direction, TURN_UNITS, poll_write, shutdown_write};
+use super::{Both, Broken, Counters, Direction, State, TURN_UNITS, poll_write, shutdown_write};
 use crate::slab::Slab;
 
 /// Moves what can be moved now in both directions.
@@ -15,21 +15,22 @@ pub(super) fn poll(
     cx: &mut Context<'_>,
     near: &TcpStream,
     far: &TcpStream,
-    (up, down): (&mut Direction, &mut Direction),
+    both: &mut Both,
     counters: &Counters,
 ) -> Poll<Result<(), Broken>> {
-    let up = pump(cx, near, far, up, &counters.from_near);
-    let down = pump(cx, far, near, down, &counters.from_far);
-    match (up, down) {
-        (Poll::Ready(Err(Failed::Source)), _) | (_, Poll::Ready(Err(Failed::Sink))) => {
-            Poll::Ready(Err(Broken::Near))
-        }
-        (Poll::Ready(Err(Failed::Sink)), _) | (_, Poll::Ready(Err(Failed::Source))) => {
-            Poll::Ready(Err(Broken::Far))
-        }
-        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-        (Poll::Ready(Ok(())) | Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
+    let orderly = both.broken.is_none();
+    match pump(cx, (near, far), &mut both.up, &counters.from_near, orderly) {
+        Ok(()) => {}
+        Err(Failed::Source) => return Poll::Ready(Err(Broken::Near)),
+        Err(Failed::Sink) => both.broken = Some(Broken::Far),
     }
+    let orderly = both.broken.is_none();
+    match pump(cx, (far, near), &mut both.down, &counters.from_far, orderly) {
+        Ok(()) => {}
+        Err(Failed::Source) => return Poll::Ready(Err(Broken::Far)),
+        Err(Failed::Sink) => both.broken = Some(Broken::Near),
+    }
+    both.outcome()
 }
 
 /// Which side of one direction failed.
@@ -38,39 +39,57 @@ enum Failed {
     Sink,
 }
 
+/// Moves one direction as far as it goes now; after a failed sink there is nothing left to do in it.
 fn pump(
     cx: &mut Context<'_>,
-    source: &TcpStream,
-    sink: &TcpStream,
-    state: &mut Direction,
+    (source, sink): (&TcpStream, &TcpStream),
+    direction: &mut Direction,
     count: &AtomicU64,
-) -> Poll<Result<(), Failed>> {
+    orderly: bool,
+) -> Result<(), Failed> {
+    direction.blocked = false;
     for _ in 0..TURN_UNITS {
-        match state {
-            Direction::Ended => return Poll::Ready(Ok(())),
-            Direction::Holding(bytes) => {
+        match &mut direction.state {
+            State::Ended => return Ok(()),
+            State::Holding(bytes) => {
                 let held = bytes.len();
                 let written = poll_write(cx, sink, bytes);
                 count.fetch_add((held - bytes.len()) as u64, Ordering::Relaxed);
-                std::task::ready!(written).map_err(|_| Failed::Sink)?;
-                *state = Direction::Open;
+                match written {
+                    Poll::Pending => {
+                        direction.blocked = true;
+                        return Ok(());
+                    }
+                    Poll::Ready(Ok(())) => direction.state = State::Open,
+                    Poll::Ready(Err(_)) => {
+                        direction.state = State::Ended;
+                        return Err(Failed::Sink);
+                    }
+                }
             }
-            Direction::Open => {
-                std::task::ready!(source.poll_read_ready(cx)).map_err(|_| Failed::Source)?;
+            State::Open => {
+                let Poll::Ready(ready) = source.poll_read_ready(cx) else { return Ok(()) };
+                ready.map_err(|_| Failed::Source)?;
                 match step(source, sink, count) {
                     Ok(Moved::All) => {}
-                    Ok(Moved::Part(rest)) => *state = Direction::Holding(rest),
+                    Ok(Moved::Part(rest)) => direction.state = State::Holding(rest),
                     Ok(Moved::End) => {
-                        shutdown_write(sink);
-                        *state = Direction::Ended;
+                        if orderly {
+                            shutdown_write(sink);
+                        }
+                        direction.state = State::Ended;
                     }
-                    Err(failed) => return Poll::Ready(Err(failed)),
+                    Err(Failed::Source) => return Err(Failed::Source),
+                    Err(Failed::Sink) => {
+                        direction.state = State::Ended;
+                        return Err(Failed::Sink);
+                    }
                 }
             }
         }
     }
     cx.waker().wake_by_ref();
-    Poll::Pending
+    Ok(())
 }
 
 enum Moved {

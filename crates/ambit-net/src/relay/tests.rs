@@ -96,3 +96,81 @@ async fn bulk_arrives_whole_with_a_slow_reader() {
     drop((client, server));
     assert_eq!(within(task).await.unwrap().0, End::Closed);
 }
+
+/// Fills the way from `writer` until neither its socket nor the relay takes any more.
+async fn fill(writer: &TcpStream) {
+    let mut idle = 0;
+    while idle < 5 {
+        match tokio::time::timeout(Duration::from_millis(50), writer.writable()).await {
+            Ok(ready) => {
+                ready.unwrap();
+                match writer.try_write(&[1; 65536]) {
+                    Ok(_) => idle = 0,
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => idle += 1,
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            Err(_) => idle += 1,
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_side_sent_before_it_stopped_taking_data_still_arrives() {
+    // A server that answers and closes without reading the rest of an upload: its kernel sends a reset.
+    let (mut client, task, mut server) = joined().await;
+    client.write_all(b"upload").await.unwrap();
+    server.read_exact(&mut [0; 3]).await.unwrap();
+    server.write_all(b"413 too large").await.unwrap();
+    drop(server);
+    let mut got = Vec::new();
+    let mut piece = [0; 64];
+    // Whether the end is orderly or a reset, the answer comes first.
+    let _ = within(async {
+        loop {
+            let _ = client.try_write(&[0; 4096]);
+            match client.read(&mut piece).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => got.extend_from_slice(&piece[..n]),
+            }
+        }
+    })
+    .await;
+    assert_eq!(got, b"413 too large");
+    within(task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_passes_while_the_other_side_takes_nothing() {
+    for by_client in [true, false] {
+        let (client, task, server) = joined().await;
+        let (writer, mut reader) = if by_client { (client, server) } else { (server, client) };
+        fill(&writer).await;
+        crate::socket::reset_on_close(&writer);
+        drop(writer);
+        let want = if by_client { End::ResetByNear } else { End::ResetByFar };
+        assert_eq!(within(task).await.unwrap().0, want);
+        let error = within(async {
+            let mut piece = vec![0; 65536];
+            loop {
+                match reader.read(&mut piece).await {
+                    Ok(0) => return None,
+                    Ok(_) => {}
+                    Err(e) => return Some(e.kind()),
+                }
+            }
+        })
+        .await;
+        assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset), "a cut upload must not look complete");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_after_a_half_close_passes() {
+    let (mut client, task, mut server) = joined().await;
+    client.shutdown().await.unwrap();
+    assert_eq!(within(server.read(&mut [0; 8])).await.unwrap(), 0);
+    crate::socket::reset_on_close(&client);
+    drop(client);
+    assert_eq!(within(task).await.unwrap().0, End::ResetByNear);
+}
