@@ -6,5 +6,6 @@ mod corpus;
 mod ends;
 mod floods;
 mod hostile;
+mod silence;
 mod store;
 mod tunnels;
