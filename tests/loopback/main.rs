@@ -7,6 +7,7 @@ mod discovery;
 mod ends;
 mod floods;
 mod hostile;
+mod settings;
 mod silence;
 mod store;
 mod tunnels;
