@@ -47,6 +47,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let log = logging::start(&config.log, config.log_format).context("starting the log")?;
     let registry = Registry::install(IDLE).context("starting the metrics")?;
+    registry.start_upkeep();
     let (readiness, drain) = (Readiness::new(), Drain::new());
     let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;

@@ -66,6 +66,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let log = logging::start(&config.surface.log, config.surface.log_format).context("starting the log")?;
     let registry = Registry::install(IDLE).context("starting the metrics")?;
+    registry.start_upkeep();
     let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let drain = Drain::new();

@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         let _ = std::io::stdout().write_all(origins.as_bytes());
         return ExitCode::SUCCESS;
     }
-    match app::run(&config) {
+    let ended = app::run(&config);
+    ambit_runtime::logging::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "istiod-lite: {error:#}");

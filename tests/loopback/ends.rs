@@ -213,8 +213,13 @@ impl Client {
 
     /// An application's socket whose bytes go through a tunnel to `to`; a tunnel that closed is replaced once.
     pub(crate) async fn through(&self, server: &Server, to: SocketAddr) -> Result<TcpStream, TunnelError> {
+        self.through_by(server.address, to).await
+    }
+
+    /// The same by way of the server's address, or of a wire to it.
+    async fn through_by(&self, by: SocketAddr, to: SocketAddr) -> Result<TcpStream, TunnelError> {
         for last in [false, true] {
-            let lease = self.lease(server.address).await?;
+            let lease = self.lease(by).await?;
             match lease.tunnel().connect(request(to), &self.settings).await {
                 Ok(opened) => return Ok(joined(lease, opened).await),
                 Err(error) if error.is_of_the_tunnel() && !last => lease.condemn(),
@@ -226,9 +231,14 @@ impl Client {
 
     /// Two applications joined through a tunnel.
     pub(crate) async fn pair(&self, server: &Server) -> (TcpStream, TcpStream) {
+        self.pair_by(server.address).await
+    }
+
+    /// The same by way of the server's address, or of a wire to it.
+    pub(crate) async fn pair_by(&self, by: SocketAddr) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let to = listener.local_addr().expect("bound");
-        let (near, far) = tokio::join!(self.through(server, to), listener.accept());
+        let (near, far) = tokio::join!(self.through_by(by, to), listener.accept());
         (near.expect("a stream"), far.expect("the server connected").0)
     }
 

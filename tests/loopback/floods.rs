@@ -13,19 +13,20 @@ use tokio_rustls::client::TlsStream;
 
 use crate::ends::{Server, client_identity, quick, within};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u32 = 11;
 const COMPRESSION_ERROR: u32 = 9;
 /// CANCEL, as the payload of a RST_STREAM.
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -52,19 +53,19 @@ fn length(n: usize) -> Vec<u8> {
 }
 
 /// The head of a CONNECT to an address where nobody listens.
-fn connect() -> Vec<u8> {
+pub(crate) fn connect() -> Vec<u8> {
     [named(2, b"CONNECT"), named(1, b"127.0.0.1:1")].concat()
 }
 
 /// A valid peer that writes frames of its own making.
-struct Raw {
+pub(crate) struct Raw {
     write: WriteHalf<TlsStream<TcpStream>>,
     /// Every frame the server sent: kind, stream, payload.
     heard: JoinHandle<Vec<(u8, u32, Vec<u8>)>>,
 }
 
 impl Raw {
-    async fn open(ca: &TestCa, address: SocketAddr) -> Self {
+    pub(crate) async fn open(ca: &TestCa, address: SocketAddr) -> Self {
         let shown = ca.leaf(&Template::leaf(&client_identity().to_string()));
         let tcp = TcpStream::connect(address).await.expect("loopback");
         let stream = fakes::connect_to_anybody(tcp, &shown, &[b"h2"]).await.expect("the certificate is good");
@@ -75,7 +76,7 @@ impl Raw {
     }
 
     /// Sends units until the server hangs up or there are no more; how many were taken.
-    async fn flood(&mut self, count: u32, unit: impl Fn(u32) -> Vec<u8>) -> u32 {
+    pub(crate) async fn flood(&mut self, count: u32, unit: impl Fn(u32) -> Vec<u8>) -> u32 {
         for n in 0..count {
             if self.write.write_all(&unit(n)).await.is_err() {
                 return n;
@@ -86,6 +87,12 @@ impl Raw {
             }
         }
         count
+    }
+
+    /// Ends our side; everything the server said until it hung up.
+    pub(crate) async fn hang_up(mut self) -> Vec<(u8, u32, Vec<u8>)> {
+        let _ = self.write.shutdown().await;
+        self.rest().await
     }
 
     /// Everything the server said until it hung up.

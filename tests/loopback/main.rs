@@ -3,8 +3,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
 mod corpus;
+mod discovery;
 mod ends;
 mod floods;
 mod hostile;
+mod settings;
+mod silence;
 mod store;
 mod tunnels;

@@ -210,3 +210,76 @@ async fn a_certificate_for_somebody_else_is_refused() {
     let error = store.get(&identity("cart")).await.unwrap_err();
     assert!(error.to_string().contains("/sa/pay"), "{error}");
 }
+
+/// What a forgotten identity had goes at once: the task, the private key, and the request that is under way.
+#[tokio::test]
+async fn a_forgotten_identity_leaves_nothing_behind() {
+    let ca = Moody::new(3600);
+    let store = store(&ca);
+    let before = Arc::strong_count(&ca);
+    let credential = Arc::downgrade(&store.get(&identity("cart")).await.expect("a certificate"));
+    store.forget(&identity("cart"));
+    until("its key is gone", Duration::from_secs(2), || credential.upgrade().is_none()).await;
+    ca.answers.send_replace(false);
+    store.prefetch(&identity("pay"));
+    until("the CA is asked", Duration::from_secs(2), || ca.asked() == 2).await;
+    store.forget(&identity("pay"));
+    until("nobody works for them", Duration::from_secs(2), || Arc::strong_count(&ca) == before).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_an_identity_that_is_forgotten_is_told() {
+    let ca = Moody::new(3600);
+    ca.answers.send_replace(false);
+    let store = store(&ca);
+    let waiting = {
+        let store = store.clone();
+        fakes::start(async move { store.get(&identity("cart")).await.map(|_| ()) })
+    };
+    until("the CA is asked", Duration::from_secs(2), || ca.asked() == 1).await;
+    let begun = clock::monotonic();
+    store.forget(&identity("cart"));
+    let error = waiting.await.expect("no panic").unwrap_err();
+    let took = clock::monotonic().saturating_duration_since(begun);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(error.to_string().contains("no workload of this node"), "{error}");
+    ca.answers.send_replace(true);
+    store.get(&identity("cart")).await.expect("it can come back");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_takes_its_old_key_with_it() {
+    let ca = Moody::new(4);
+    let store = store(&ca);
+    let first = Arc::downgrade(&store.get(&identity("cart")).await.expect("a certificate"));
+    until("the old key is gone", Duration::from_secs(5), || first.upgrade().is_none()).await;
+    store.get(&identity("cart")).await.expect("the new one");
+}
+
+/// Asked for now and then it stays; a pod's own stays in any case; what nobody wants goes, also while the CA is away.
+#[tokio::test]
+async fn an_identity_nobody_wants_is_given_up() {
+    let bound = Duration::from_millis(500);
+    let ca = Moody::new(3600);
+    let store = store(&ca).unwanted_after(bound);
+    let held = || {
+        let name = |k: ambit_net::tls::store::Known| k.identity.service_account().to_string();
+        store.list().into_iter().map(name).collect::<Vec<_>>()
+    };
+    store.prefetch(&identity("own"));
+    let once = Arc::downgrade(&store.get(&identity("once")).await.expect("a certificate"));
+    let begun = clock::monotonic();
+    while clock::monotonic().saturating_duration_since(begun) < 4 * bound {
+        store.get(&identity("often")).await.expect("a certificate");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(held(), ["often", "own"]);
+    assert!(once.upgrade().is_none(), "its key is still there");
+    assert_eq!(ca.asked(), 3);
+    ca.broken.store(true, Ordering::SeqCst);
+    store.get(&identity("none")).await.expect_err("the CA is broken");
+    until("only the pod's own is left", 6 * bound, || held() == ["own"]).await;
+    store.get(&identity("own")).await.expect("a certificate");
+    store.prefetch(&identity("often"));
+    until("it is asked for again", Duration::from_secs(2), || ca.asked() >= 5).await;
+}

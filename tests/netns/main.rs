@@ -18,4 +18,5 @@ mod policy;
 mod programs;
 mod restart;
 mod services;
+mod sockets;
 mod strict;

@@ -64,6 +64,16 @@ fn lacking() -> Option<String> {
         .map(|t| format!("{t} is not installed; install it with: xtask/need.sh test"))
 }
 
+/// Says that a test cannot run here, and why.
+///
+/// # Panics
+/// If `AMBIT_REQUIRE_NETNS=1` demands that it runs.
+#[track_caller]
+pub fn not_run(lacking: &str) {
+    assert!(!flag("AMBIT_REQUIRE_NETNS"), "AMBIT_REQUIRE_NETNS is set, but {lacking}");
+    println!("NOT RUN: {lacking}");
+}
+
 /// The folder of the programs under test: that of the test's own executable, one up from `deps`.
 fn binaries() -> PathBuf {
     let own = std::env::current_exe().expect("a running test has a file");
@@ -274,8 +284,7 @@ impl Lab {
     #[must_use]
     pub fn up(name: &str, manifests: &[Value], settings: &[&str]) -> Option<Self> {
         if let Some(lacking) = lacking() {
-            assert!(!flag("AMBIT_REQUIRE_NETNS"), "AMBIT_REQUIRE_NETNS is set, but {lacking}");
-            println!("NOT RUN: {lacking}");
+            not_run(&lacking);
             return None;
         }
         let lab = Self { name: format!("t-{name}"), files: TempDir::new().expect("a temporary folder") };

@@ -60,6 +60,7 @@ impl StaleFor for LastHeard {
 /// # Errors
 /// What kept it from starting, for people.
 pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::Result<()> {
+    metrics.start_upkeep();
     let drain = Drain::new();
     let readiness = Readiness::new();
     let heard = Arc::new(LastHeard(AtomicU64::new(clock::unix_seconds())));

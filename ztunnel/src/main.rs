@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => error.exit(),
     };
-    match run(config) {
+    let ended = run(config);
+    logging::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             fail(&error);

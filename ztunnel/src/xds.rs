@@ -120,10 +120,11 @@ impl Discovery {
     async fn run(mut self) {
         let mut backoff = Backoff::new(backoff::Limits::default());
         loop {
-            let mut opened = None;
-            let ended = self.stream(&mut opened).await;
+            let mut answered = None;
+            let ended = self.stream(&mut answered).await;
             let since = |at| clock::monotonic().saturating_duration_since(at);
-            let lasted = opened.map_or(Duration::ZERO, since);
+            // A server that takes streams and never answers is not healthy, however long that lasts.
+            let lasted = answered.map_or(Duration::ZERO, since);
             self.client.on_disconnect();
             self.heard.gone();
             let reason = match &ended {
@@ -144,15 +145,14 @@ impl Discovery {
         }
     }
 
-    /// One stream from its first requests to its end; notes when it was open.
-    async fn stream(&mut self, opened: &mut Option<Instant>) -> StreamError {
+    /// One stream from its first requests to its end; notes when it was first answered.
+    async fn stream(&mut self, answered: &mut Option<Instant>) -> StreamError {
         let first = self.client.on_connect();
         let mut stream = match XdsStream::open(&self.target, &self.caller, first).await {
             Ok(stream) => stream,
             Err(error) => return error,
         };
         info!(address = self.target.address, "discovery stream open");
-        *opened = Some(clock::monotonic());
         loop {
             let response = match stream.next().await {
                 Ok(response) => response,
@@ -161,6 +161,7 @@ impl Discovery {
                     return error;
                 }
             };
+            answered.get_or_insert_with(clock::monotonic);
             self.heard.here();
             let url = response.type_url.clone();
             metrics::counter!("istio_xds_message_total", "url" => url).increment(1);

@@ -30,8 +30,8 @@ impl Default for Limits {
 pub enum Acquire {
     /// Use this tunnel; its slot is taken.
     Reuse(u64),
-    /// Open a tunnel under this id, then call [`Tunnels::opened`] or [`Tunnels::failed`].
-    Open(u64),
+    /// Open a tunnel, then call [`Tunnels::opened`] with an id no other tunnel ever had, or [`Tunnels::failed`].
+    Open,
     /// Enough tunnels are being opened; wait for one of them.
     Wait,
 }
@@ -51,7 +51,6 @@ pub struct Tunnels {
     open: Vec<Tunnel>,
     opening: u32,
     waiting: u32,
-    next_id: u64,
 }
 
 impl Tunnels {
@@ -73,8 +72,7 @@ impl Tunnels {
             return Acquire::Wait;
         }
         self.opening += 1;
-        self.next_id += 1;
-        Acquire::Open(self.next_id)
+        Acquire::Open
     }
 
     /// A waiter woke up (or gave up) and will ask again.

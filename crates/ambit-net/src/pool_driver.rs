@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use ambit_runtime::{clock, tasks};
 use tokio::sync::watch;
 
 use crate::tunnel::client::{Tunnel, TunnelError};
+
+#[cfg(test)]
+mod tests;
 
 /// How often idle tunnels are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -43,6 +47,9 @@ impl Default for Entry {
 
 struct Inner<K> {
     entries: Mutex<HashMap<K, Entry>>,
+    /// The last tunnel's id. Never given twice: a slot of a tunnel that is gone may be given back after its key's
+    /// entry was dropped and made anew.
+    last_id: AtomicU64,
     limits: Limits,
 }
 
@@ -84,7 +91,8 @@ impl<T: Clone + Eq + Hash + Send + Sync + 'static> Key for T {}
 impl<K: Key> Pool<K> {
     /// An empty pool; its sweep ends with the pool.
     pub fn new(limits: Limits) -> Self {
-        let pool = Self { inner: Arc::new(Inner { entries: Mutex::default(), limits }) };
+        let pool =
+            Self { inner: Arc::new(Inner { entries: Mutex::default(), last_id: AtomicU64::new(0), limits }) };
         let weak = Arc::downgrade(&pool.inner);
         tasks::spawn("pool-sweep", async move {
             loop {
@@ -134,7 +142,7 @@ impl<K: Key> Pool<K> {
         let entry = entries.entry(key.clone()).or_default();
         loop {
             match entry.slots.acquire(&self.inner.limits) {
-                Acquire::Open(id) => return Step::Open(id),
+                Acquire::Open => return Step::Open(self.inner.last_id.fetch_add(1, Ordering::Relaxed) + 1),
                 Acquire::Wait => {
                     return Step::Wait { changed: entry.changed.subscribe(), failures: entry.failures };
                 }

@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::linux::netns::{NetNs, NetNsError};
-use crate::linux::sockopt;
+use crate::linux::sockopt::ipv6_transparent;
 
 /// Options of the sockets a proxy opens and accepts.
 #[derive(Debug, Clone)]
@@ -223,10 +224,13 @@ fn bind_foreign(socket: &Socket, source: IpAddr) -> io::Result<()> {
             socket.set_freebind_v4(true)?;
         }
         IpAddr::V6(_) => {
-            sockopt::ipv6_transparent(socket)?;
+            ipv6_transparent(socket)?;
             socket.set_freebind_v6(true)?;
         }
     }
+    // The port is chosen when the destination is known: one that is taken by bind is taken for all destinations.
+    // A level-IP option serves IPv6 sockets too. A kernel without it runs out of ports sooner, and says so then.
+    let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
     socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))
 }
 
@@ -257,7 +261,7 @@ fn listen(address: SocketAddr, transparent: bool, options: &SocketOptions) -> io
     if transparent {
         socket.set_ip_transparent_v4(true).or_else(|e| if address.is_ipv6() { Ok(()) } else { Err(e) })?;
         if address.is_ipv6() {
-            sockopt::ipv6_transparent(&socket)?;
+            ipv6_transparent(&socket)?;
         }
     }
     // The successor of this process binds beside it, so that no connection is refused in between.

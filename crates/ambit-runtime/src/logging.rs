@@ -1,10 +1,13 @@
 //! Logs: plain or JSON, one line an event, never blocking the data path.
 //!
 //! The formats are those operators of ztunnel know: `TIME\tLEVEL\tSCOPE\tMESSAGE\tk=v …`, or one flat JSON object.
-//! Control characters are escaped, long text is cut. A full queue drops lines and counts them.
+//! Control characters are escaped, long text is cut. A full queue drops lines and counts them, as does a reader that
+//! is gone.
 
 use std::io::{self, IoSlice, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -19,6 +22,12 @@ pub use format::Format;
 
 /// Lines that wait for a slow reader before further ones are dropped.
 const QUEUE_LINES: usize = 10_000;
+
+/// Longest wait for the last lines at the end of the program.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The writer of this process.
+static WRITER: OnceLock<LineWriter> = OnceLock::new();
 
 /// The filter or the format is not understood, or logging was started twice.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +92,18 @@ impl LogControl {
 /// [`LoggingError`] if an argument is not understood or logging was started before.
 pub fn start(filter: &str, format: Format) -> Result<LogControl, LoggingError> {
     let (layer, reload) = tracing_subscriber::reload::Layer::new(parse(filter)?);
-    let writer = LineWriter::start()?;
+    let writer = LineWriter::start(io::stdout())?;
+    WRITER.set(writer.clone()).map_err(|_| LoggingError::Started)?;
     let lines = tracing_subscriber::fmt::layer().event_format(format).with_writer(writer).with_ansi(false);
     tracing_subscriber::registry().with(layer).with(lines).try_init().map_err(|_| LoggingError::Started)?;
     Ok(LogControl { reload })
+}
+
+/// Waits at most a second until every line is written; a program's last act.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush();
+    }
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
@@ -95,39 +112,78 @@ fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
         .map_err(|cause| LoggingError::Filter { filter: filter.to_owned(), cause })
 }
 
+/// What the writer's thread is given.
+enum Item {
+    Line(Vec<u8>),
+    /// Everything before this is to be written, then said.
+    Flush(SyncSender<()>),
+}
+
 /// Hands lines to a thread that writes them; drops them when the reader is too slow.
 #[derive(Clone)]
 struct LineWriter {
-    lines: SyncSender<Vec<u8>>,
+    lines: SyncSender<Item>,
 }
 
 impl LineWriter {
-    fn start() -> Result<Self, LoggingError> {
+    fn start(mut out: impl Write + Send + 'static) -> Result<Self, LoggingError> {
         let (lines, queue) = sync_channel(QUEUE_LINES);
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&queue))
+            .spawn(move || write_lines(&queue, &mut out, lost))
             .map_err(LoggingError::Thread)?;
         Ok(Self { lines })
     }
+
+    fn flush(&self) {
+        let (written, done) = sync_channel(1);
+        // A full queue means that nobody reads; there is no use in waiting then.
+        if self.lines.try_send(Item::Flush(written)).is_ok() {
+            let _ = done.recv_timeout(FLUSH_TIMEOUT);
+        }
+    }
 }
 
-fn write_lines(queue: &Receiver<Vec<u8>>) {
+/// Counts lines that nobody will read.
+fn lost(lines: usize) {
+    metrics::counter!("ambit_log_records_lost_total").increment(lines as u64);
+}
+
+fn write_lines(queue: &Receiver<Item>, out: &mut impl Write, mut lost: impl FnMut(usize)) {
     const BATCH: usize = 64;
-    let mut out = io::stdout();
     while let Ok(first) = queue.recv() {
-        let mut batch = vec![first];
-        batch.extend(queue.try_iter().take(BATCH - 1));
-        let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|line| IoSlice::new(line)).collect();
-        let mut rest = slices.as_mut_slice();
-        while !rest.is_empty() {
-            match out.write_vectored(rest) {
-                Ok(0) | Err(_) => break,
-                Ok(n) => IoSlice::advance_slices(&mut rest, n),
+        let (mut lines, mut flushes) = (Vec::new(), Vec::new());
+        for item in std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)) {
+            match item {
+                Item::Line(line) => lines.push(line),
+                Item::Flush(written) => flushes.push(written),
             }
         }
-        let _ = out.flush();
+        match write_all(&lines, out) {
+            0 => {}
+            unwritten => lost(unwritten),
+        }
+        for written in flushes {
+            // Who asked may have given up.
+            let _ = written.try_send(());
+        }
     }
+}
+
+/// Writes lines; how many could not be written whole.
+fn write_all(lines: &[Vec<u8>], out: &mut impl Write) -> usize {
+    let mut slices: Vec<IoSlice<'_>> = lines.iter().map(|line| IoSlice::new(line)).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match out.write_vectored(rest) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return rest.len(),
+            Ok(n) => IoSlice::advance_slices(&mut rest, n),
+        }
+    }
+    // What a flush cannot write stays in the buffer for the next one.
+    let _ = out.flush();
+    0
 }
 
 impl<'a> MakeWriter<'a> for LineWriter {
@@ -141,7 +197,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
 /// One line being put together; sent when dropped.
 struct Line {
     text: Vec<u8>,
-    lines: SyncSender<Vec<u8>>,
+    lines: SyncSender<Item>,
 }
 
 impl Write for Line {
@@ -161,8 +217,10 @@ impl Drop for Line {
         if text.is_empty() {
             return;
         }
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(text) {
-            metrics::counter!("ambit_log_records_lost_total").increment(1);
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.lines.try_send(Item::Line(text))
+        {
+            lost(1);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The metrics registry and its text form.
 //!
 //! Series that nothing has touched for [`IDLE`] are dropped (G39), so that the pods of yesterday do not weigh on
-//! every scrape.
+//! every scrape. Memory stays bounded whether or not somebody scrapes.
 
 use std::time::Duration;
 
@@ -10,8 +10,19 @@ use metrics_exporter_prometheus::{
 };
 use metrics_util::MetricKindMask;
 
+use crate::tasks;
+
+#[cfg(test)]
+mod tests;
+
 /// How long a series lives without being touched.
 pub const IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// How often samples are moved into their histograms; until then each of them takes memory.
+const UPKEEP: Duration = Duration::from_secs(10);
+
+/// In every which of those rounds idle series are dropped.
+const EXPIRY_ROUNDS: u32 = 30;
 
 /// Upper bounds of duration histograms, in seconds.
 const SECONDS: &[f64] =
@@ -45,6 +56,26 @@ impl Registry {
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Installed)?;
         Ok(Self { handle })
+    }
+
+    /// Starts the task that keeps histograms and idle series bounded where nobody scrapes; it ends with the runtime.
+    pub fn start_upkeep(&self) {
+        let registry = self.clone();
+        tasks::spawn("metrics-upkeep", async move {
+            for round in (1..=EXPIRY_ROUNDS).cycle() {
+                tokio::time::sleep(UPKEEP).await;
+                registry.upkeep(round == EXPIRY_ROUNDS);
+            }
+        });
+    }
+
+    fn upkeep(&self, expire: bool) {
+        if expire {
+            // The exporter looks for idle series only while it renders.
+            drop(self.render());
+        } else {
+            self.handle.run_upkeep();
+        }
     }
 
     /// The text a scrape gets. Also does the upkeep that keeps histograms and idle series bounded.

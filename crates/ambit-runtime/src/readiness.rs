@@ -62,8 +62,7 @@ impl Part {
     pub fn set(&self, ready: bool) {
         let mut parts = self.of.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.insert(self.name, ready);
-        let all = parts.values().all(|r| *r);
-        drop(parts);
-        self.of.changed.send_replace(all);
+        // Told under the lock: of two parts that are set at once, the later one's word counts.
+        self.of.changed.send_replace(parts.values().all(|r| *r));
     }
 }

@@ -106,9 +106,12 @@ impl Target {
     }
 }
 
+/// Longest wait for TCP, and then for TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 async fn connect_as(address: &str, pem: &[u8], name: Option<&str>) -> Result<Channel, ChannelError> {
     let wrong = |cause| ChannelError::Endpoint { address: address.to_owned(), cause };
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).timeout(CONNECT_TIMEOUT);
     if let Some(name) = name {
         tls = tls.domain_name(name);
     }
@@ -116,7 +119,7 @@ async fn connect_as(address: &str, pem: &[u8], name: Option<&str>) -> Result<Cha
         .map_err(wrong)?
         .tls_config(tls)
         .map_err(wrong)?
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Some(Duration::from_secs(300)))
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))

@@ -15,14 +15,14 @@ use tokio_rustls::client::TlsStream;
 
 use super::ahead::ReadAhead;
 use super::verifier::{PeerVerifier, verified_identity};
-use super::{ALPN_H2, Credential, SEALED_BYTES_MAX, TlsError, provider, spiffe};
+use super::{ALPN_H2, Credential, SEALED_BYTES_MAX, TlsError, Wall, provider, spiffe};
 
 /// Settings for the opening side of a tunnel: our certificate, no server name, no resumption.
 ///
 /// # Errors
 /// The library's answer to an impossible combination.
 pub fn settings(key: &Arc<CertifiedKey>, verifier: PeerVerifier) -> Result<ClientConfig, rustls::Error> {
-    let mut settings = ClientConfig::builder_with_provider(provider())
+    let mut settings = ClientConfig::builder_with_details(provider(), Arc::new(Wall))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))

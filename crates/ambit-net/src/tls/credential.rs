@@ -1,17 +1,21 @@
 //! What one identity proves itself with: its chain, its key, and the bundle it trusts.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_types::Identity;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::verifier::PeerVerifier;
 use super::{client, server, spiffe};
+
+/// Lists of expected peers whose settings one credential keeps; some kilobytes each.
+const CLIENT_SETTINGS_MAX: usize = 512;
 
 /// Why a certificate response cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +53,15 @@ pub struct PemChain {
     pub roots: String,
 }
 
-/// An identity's certificate, ready for both roles. Settings are built once (P2).
+/// An identity's certificate, ready for both roles. Settings are built once, for every list of expected peers (P2).
 pub struct Credential {
     identity: Identity,
     key: Arc<CertifiedKey>,
     roots: Vec<CertificateDer<'static>>,
     verifier: Arc<PeerVerifier>,
     server: Arc<ServerConfig>,
+    /// By expected peers.
+    client: Mutex<BTreeMap<Vec<Identity>, Arc<ClientConfig>>>,
     not_before: u64,
     not_after: u64,
 }
@@ -110,7 +116,8 @@ impl Credential {
         }
         let verifier = Arc::new(PeerVerifier::new(Arc::new(store), found.trust_domain().clone())?);
         let server = Arc::new(server::settings(&key, verifier.clone())?);
-        Ok(Self { identity: found, key, roots, verifier, server, not_before, not_after })
+        let client = Mutex::default();
+        Ok(Self { identity: found, key, roots, verifier, server, client, not_before, not_after })
     }
 
     /// Who it stands for.
@@ -147,8 +154,19 @@ impl Credential {
     ///
     /// # Errors
     /// The library's answer; none is known for a credential that was built.
-    pub fn client_settings(&self, expected: &[Identity]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-        client::settings(&self.key, self.verifier.expecting(expected.to_vec())).map(Arc::new)
+    pub fn client_settings(&self, expected: &[Identity]) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(settings) = known.get(expected) {
+            return Ok(settings.clone());
+        }
+        let verifier = self.verifier.expecting(expected.to_vec());
+        let settings = Arc::new(client::settings(&self.key, verifier)?);
+        // Who reaches more kinds of peers than fit begins anew; that costs what each connection cost without this.
+        if known.len() >= CLIENT_SETTINGS_MAX {
+            known.clear();
+        }
+        known.insert(expected.to_vec(), settings.clone());
+        Ok(settings)
     }
 }
 

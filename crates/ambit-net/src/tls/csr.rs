@@ -35,11 +35,12 @@ impl std::fmt::Debug for Csr {
 /// [`CsrError`].
 pub fn new(identity: &Identity) -> Result<Csr, CsrError> {
     let fail = |cause| CsrError { identity: identity.clone(), cause };
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?;
+    // The library keeps the key in PKCS#8 as well and does not wipe it by itself.
+    let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?);
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let uri = identity.to_string().try_into().map_err(fail)?;
     params.subject_alt_names = vec![SanType::URI(uri)];
-    let pem = params.serialize_request(&key).and_then(|request| request.pem()).map_err(fail)?;
+    let pem = params.serialize_request(&*key).and_then(|request| request.pem()).map_err(fail)?;
     Ok(Csr { pem, key_der: Zeroizing::new(key.serialize_der()) })
 }

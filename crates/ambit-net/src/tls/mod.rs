@@ -17,9 +17,13 @@ pub mod verifier;
 mod tests;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use ambit_runtime::clock;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 
 pub use credential::Credential;
 pub use error::{PeerRefused, TlsError};
@@ -38,6 +42,16 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     };
     Arc::new(provider)
 });
+
+/// The clock by which peers' certificates are judged: the one that ours are judged by.
+#[derive(Debug)]
+struct Wall;
+
+impl TimeProvider for Wall {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds())))
+    }
+}
 
 /// The algorithms of every tunnel: AES-GCM, X25519MLKEM768 before X25519.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -1,4 +1,4 @@
-//! When to renew a certificate. Pure: times and randomness are arguments.
+//! When to renew a certificate, and until when to keep it. Pure: times and randomness are arguments.
 
 use std::time::Duration;
 
@@ -23,6 +23,13 @@ pub fn retry_after(failures: u32, draw: u64) -> Duration {
     spread(doubled.min(BACKOFF_MAX), draw)
 }
 
+/// How long an identity stays if nobody asks for it; as long as it is there if a pod of this node has it (`own`).
+///
+/// `idle` is the time since somebody last asked, `bound` the longest such time for what no pod has.
+pub fn kept_for(own: bool, idle: Duration, bound: Duration) -> Option<Duration> {
+    (!own).then(|| bound.saturating_sub(idle))
+}
+
 /// `wait` with up to a tenth more or less.
 fn spread(wait: Duration, draw: u64) -> Duration {
     let tenth = wait / 10;
@@ -34,7 +41,7 @@ fn spread(wait: Duration, draw: u64) -> Duration {
 mod tests {
     use std::time::Duration;
 
-    use super::{renew_after, retry_after};
+    use super::{kept_for, renew_after, retry_after};
 
     #[test]
     fn renewal_is_near_half_of_what_is_left() {
@@ -44,6 +51,22 @@ mod tests {
         }
         assert_ne!(renew_after(0, 100, 0), renew_after(0, 100, 2000), "jitter spreads");
         assert_eq!(renew_after(50, 40, 7), Duration::from_secs(1), "an expired one does not spin");
+    }
+
+    #[test]
+    fn what_no_pod_has_is_kept_for_a_while_after_the_last_caller() {
+        let seconds = Duration::from_secs;
+        let rows = [
+            ("own", true, 0, None),
+            ("own, never asked for", true, 9999, None),
+            ("just asked for", false, 0, Some(600)),
+            ("asked for lately", false, 599, Some(1)),
+            ("not asked for", false, 600, Some(0)),
+            ("long not asked for", false, 9999, Some(0)),
+        ];
+        for (name, own, idle, kept) in rows {
+            assert_eq!(kept_for(own, seconds(idle), seconds(600)), kept.map(seconds), "{name}");
+        }
     }
 
     #[test]

@@ -14,14 +14,14 @@ use tokio_rustls::server::TlsStream;
 
 use super::ahead::ReadAhead;
 use super::verifier::{PeerVerifier, verified_identity};
-use super::{ALPN_H2, Credential, SEALED_BYTES_MAX, TlsError, provider, spiffe};
+use super::{ALPN_H2, Credential, SEALED_BYTES_MAX, TlsError, Wall, provider, spiffe};
 
 /// Settings for the accepting side of a tunnel: client certificate required, no tickets, no early data.
 ///
 /// # Errors
 /// The library's answer to an impossible combination.
 pub fn settings(key: &Arc<CertifiedKey>, verifier: Arc<PeerVerifier>) -> Result<ServerConfig, rustls::Error> {
-    let mut settings = ServerConfig::builder_with_provider(provider())
+    let mut settings = ServerConfig::builder_with_details(provider(), Arc::new(Wall))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));

@@ -2,16 +2,20 @@
 //!
 //! One task an identity. Callers wait for it, bounded; all waiters share one fetch. A failed fetch keeps the old
 //! certificate, and a caller that needs one now does not wait for the next scheduled attempt (G30).
+//!
+//! An identity ends with all it has, task, request under way and private key, when its last pod leaves, or when no
+//! pod has it and nobody has asked for a while. Which identities pods have is not known here: callers say it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ambit_runtime::{clock, tasks};
 use ambit_types::{Identity, Reason};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::rotation;
@@ -25,6 +29,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A failure younger than this answers callers at once instead of asking the CA again.
 const FAILURE_FRESH: Duration = Duration::from_millis(500);
+
+/// How long an identity that no pod has is kept after somebody asked for it: longer than a pod takes to leave.
+const UNWANTED_AFTER: Duration = Duration::from_secs(600);
+/// What those are told who wait for an identity that is forgotten meanwhile.
+const FORGOTTEN: &str = "no workload of this node has this identity any more";
 
 /// Why there is no certificate.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -92,11 +101,31 @@ struct Entry {
     wanted: Notify,
 }
 
+/// An identity that is held, and why.
+struct Held {
+    entry: Arc<Entry>,
+    keeper: JoinHandle<()>,
+    /// A pod of this node has it.
+    own: bool,
+    /// When somebody last asked for it.
+    asked: Instant,
+}
+
+impl Drop for Held {
+    /// The key goes now, even if a caller still waits; the keeper may be in the middle of a request.
+    fn drop(&mut self) {
+        self.keeper.abort();
+        let failure = Some((clock::monotonic(), FORGOTTEN.to_owned()));
+        self.entry.state.send_replace(State { credential: None, failure });
+    }
+}
+
 /// The certificates of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct CertificateStore {
     ca: Arc<dyn Ca>,
-    entries: Arc<Mutex<BTreeMap<Identity, Arc<Entry>>>>,
+    entries: Arc<Mutex<BTreeMap<Identity, Held>>>,
+    unwanted_after: Duration,
     fetches: Arc<Semaphore>,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -110,20 +139,24 @@ impl std::fmt::Debug for CertificateStore {
 impl CertificateStore {
     /// An empty store that asks `ca`; `random` spreads renewals.
     pub fn new(ca: Arc<dyn Ca>, random: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
-        Self { ca, entries: Arc::default(), fetches: Arc::new(Semaphore::new(FETCHES_MAX)), random }
+        let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
+        Self { ca, entries: Arc::default(), unwanted_after: UNWANTED_AFTER, fetches, random }
     }
 
-    /// Begins to fetch and renew the certificate of `identity`; nothing if that is under way.
+    /// The same store with another bound for identities that no pod has; ten minutes by default.
+    #[must_use]
+    pub fn unwanted_after(self, bound: Duration) -> Self {
+        Self { unwanted_after: bound, ..self }
+    }
+
+    /// Begins to fetch and renew the certificate of `identity`, which a pod of this node has, until it is forgotten.
     pub fn prefetch(&self, identity: &Identity) {
-        drop(self.entry(identity));
+        drop(self.entry(identity, true));
     }
 
-    /// Stops renewing the certificate of `identity` and drops it.
+    /// The last pod with `identity` has left: stops its renewal and drops its certificate.
     pub fn forget(&self, identity: &Identity) {
-        let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
-        if let Some(entry) = entry {
-            entry.wanted.notify_one();
-        }
+        drop(self.entries().remove(identity));
     }
 
     /// The valid certificate of `identity`, waiting for a first one.
@@ -131,7 +164,7 @@ impl CertificateStore {
     /// # Errors
     /// [`CertificateError`] after a failed attempt, or when none came within five seconds.
     pub async fn get(&self, identity: &Identity) -> Result<Arc<Credential>, CertificateError> {
-        let entry = self.entry(identity);
+        let entry = self.entry(identity, false);
         if let Some(credential) = valid(&entry.state.borrow()) {
             return Ok(credential);
         }
@@ -155,35 +188,39 @@ impl CertificateStore {
 
     /// Everything known, by identity.
     pub fn list(&self) -> Vec<Known> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |(identity, entry): (&Identity, &Arc<Entry>)| {
-            let state = entry.state.borrow();
+        let entries = self.entries();
+        let known = |(identity, held): (&Identity, &Held)| {
+            let state = held.entry.state.borrow();
             let error = state.failure.as_ref().map(|(_, what)| what.clone());
             Known { identity: identity.clone(), credential: state.credential.clone(), error }
         };
         entries.iter().map(known).collect()
     }
 
-    fn entry(&self, identity: &Identity) -> Arc<Entry> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(identity) {
-            return entry.clone();
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Identity, Held>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of `identity`, begun if there is none, for one of this node's pods (`own`) or for who asks now.
+    fn entry(&self, identity: &Identity, own: bool) -> Arc<Entry> {
+        let asked = clock::monotonic();
+        let mut entries = self.entries();
+        if let Some(held) = entries.get_mut(identity) {
+            held.own |= own;
+            held.asked = asked;
+            return held.entry.clone();
         }
         let entry = Arc::new(Entry { state: watch::Sender::new(State::default()), wanted: Notify::new() });
-        entries.insert(identity.clone(), entry.clone());
-        tasks::spawn("certificate", self.clone().keep(identity.clone(), entry.clone()));
+        let keeper = tasks::spawn("certificate", self.clone().keep(identity.clone(), entry.clone()));
+        entries.insert(identity.clone(), Held { entry: entry.clone(), keeper, own, asked });
         entry
     }
 
-    /// Fetches, waits for renewal or a caller, fetches again, until the identity is forgotten.
+    /// Fetches, waits for renewal or a caller, fetches again, until nobody wants the identity; forgetting it aborts this.
     async fn keep(self, identity: Identity, entry: Arc<Entry>) {
         let mut failures = 0;
         loop {
-            let fetched = self.fetch(&identity).await;
-            if !self.holds(&identity, &entry) {
-                return;
-            }
-            let wait = match fetched {
+            let wait = match self.fetch(&identity).await {
                 Ok(credential) => {
                     failures = 0;
                     let wait =
@@ -200,32 +237,56 @@ impl CertificateStore {
                     rotation::retry_after(failures, (self.random)())
                 }
             };
-            self.wait(&entry, wait).await;
-            if !self.holds(&identity, &entry) {
-                return;
-            }
-        }
-    }
-
-    /// Waits for the time, or for a caller that has no valid certificate.
-    async fn wait(&self, entry: &Entry, wait: Duration) {
-        let until = tokio::time::sleep(wait);
-        tokio::pin!(until);
-        loop {
-            tokio::select! {
-                () = &mut until => return,
-                () = entry.wanted.notified() => {
-                    if valid(&entry.state.borrow()).is_none() {
-                        return;
-                    }
+            match self.wait(&identity, &entry, wait).await {
+                Next::Fetch => {}
+                Next::Leave => {
+                    info!(%identity, "nobody wants this identity; its certificate is dropped");
+                    return;
                 }
             }
         }
     }
 
-    fn holds(&self, identity: &Identity, entry: &Arc<Entry>) -> bool {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(identity).is_some_and(|held| Arc::ptr_eq(held, entry))
+    /// Waits for the time, for a caller that has no valid certificate, or until nobody wants the identity.
+    async fn wait(&self, identity: &Identity, entry: &Arc<Entry>, wait: Duration) -> Next {
+        let until = tokio::time::sleep(wait);
+        tokio::pin!(until);
+        loop {
+            let left = match self.kept_for(identity, entry) {
+                Some(Duration::ZERO) => return Next::Leave,
+                left => left,
+            };
+            let unwanted = async {
+                match left {
+                    Some(left) => tokio::time::sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut until => return Next::Fetch,
+                () = entry.wanted.notified() => {
+                    if valid(&entry.state.borrow()).is_none() {
+                        return Next::Fetch;
+                    }
+                }
+                () = unwanted => {}
+            }
+        }
+    }
+
+    /// How long the identity stays if nobody asks for it; no time left removes it.
+    fn kept_for(&self, identity: &Identity, entry: &Arc<Entry>) -> Option<Duration> {
+        let now = clock::monotonic();
+        let mut entries = self.entries();
+        let Some(held) = entries.get(identity).filter(|held| Arc::ptr_eq(&held.entry, entry)) else {
+            return Some(Duration::ZERO);
+        };
+        let idle = now.saturating_duration_since(held.asked);
+        let left = rotation::kept_for(held.own, idle, self.unwanted_after);
+        if left == Some(Duration::ZERO) {
+            entries.remove(identity);
+        }
+        left
     }
 
     async fn fetch(&self, identity: &Identity) -> Result<Credential, String> {
@@ -236,6 +297,12 @@ impl CertificateStore {
             .map_err(|_| format!("the CA did not answer within {FETCH_TIMEOUT:?}"))??;
         Credential::new(identity, &chain, &csr.key_der).map_err(|e: CredentialError| e.to_string())
     }
+}
+
+/// What a keeper does after it has waited.
+enum Next {
+    Fetch,
+    Leave,
 }
 
 /// The certificate of `state` unless it has run out.

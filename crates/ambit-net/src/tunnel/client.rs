@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::keepalive::{Heard, until_silent};
+use super::keepalive::{Heard, Listening, until_silent};
 use super::{RESET_MEMORY, RESET_STREAMS_MAX, TunnelSettings};
 use crate::socket::SocketError;
 use crate::tls::{TlsError, client::Connected, store::CertificateError};
@@ -118,7 +118,6 @@ pub struct Tunnel {
     identity: Identity,
     usable_until: u64,
     closed: watch::Receiver<bool>,
-    heard: Heard,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -154,15 +153,16 @@ pub async fn open(
     settings: Arc<TunnelSettings>,
 ) -> Result<Tunnel, TunnelError> {
     let usable_until = own_not_after.min(connected.peer_not_after);
-    let handshake = builder(&settings).handshake::<_, Bytes>(connected.stream);
+    let heard = Heard::now();
+    let stream = Listening::new(connected.stream, heard.clone());
+    let handshake = builder(&settings).handshake::<_, Bytes>(stream);
     let (requests, connection) = tokio::time::timeout(settings.handshake_timeout, handshake)
         .await
         .map_err(|_| TunnelError::Timeout { peer })?
         .map_err(|cause| TunnelError::Http2 { peer, cause: Arc::new(cause) })?;
     let (gone, closed) = watch::channel(false);
-    let heard = Heard::default();
-    tasks::spawn("tunnel-client", drive(connection, gone, heard.clone(), peer, settings));
-    Ok(Tunnel { requests, peer, identity: connected.peer, usable_until, closed, heard })
+    tasks::spawn("tunnel-client", drive(connection, gone, heard, peer, settings));
+    Ok(Tunnel { requests, peer, identity: connected.peer, usable_until, closed })
 }
 
 fn builder(settings: &TunnelSettings) -> Builder {
@@ -230,11 +230,6 @@ impl Tunnel {
         }
     }
 
-    /// Counts a sign of life of the peer.
-    pub fn heard(&self) -> &Heard {
-        &self.heard
-    }
-
     /// Opens a stream and waits for its answer.
     ///
     /// # Errors
@@ -244,13 +239,10 @@ impl Tunnel {
         request: Request<()>,
         settings: &TunnelSettings,
     ) -> impl Future<Output = Result<Opened, TunnelError>> + Send + use<> {
-        let (requests, peer, heard, wait) =
-            (self.requests.clone(), self.peer, self.heard.clone(), settings.connect_timeout);
+        let (requests, peer, wait) = (self.requests.clone(), self.peer, settings.connect_timeout);
         async move {
             let opened = tokio::time::timeout(wait, ask(requests, request, peer));
-            let opened = opened.await.map_err(|_| TunnelError::Timeout { peer })??;
-            heard.note();
-            Ok(opened)
+            opened.await.map_err(|_| TunnelError::Timeout { peer })?
         }
     }
 }

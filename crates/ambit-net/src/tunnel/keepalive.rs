@@ -1,38 +1,142 @@
 //! Finding a silent peer: PING only when nothing was heard, give up when nothing answers (P13).
+//!
+//! Whatever arrives is a sign of life, so a tunnel that carries data is not pinged, and one whose answer waits behind
+//! data is not given up. What is sent says nothing of the peer.
 
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
+use ambit_runtime::clock;
 use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::TunnelSettings;
 
-/// Counts signs of life of a peer.
-#[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<AtomicU64>);
+/// When a peer was last heard.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    since: Instant,
+    /// Milliseconds after `since`.
+    last: Arc<AtomicU64>,
+}
 
 impl Heard {
-    /// Something arrived.
-    pub fn note(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// A peer that is heard just now.
+    pub fn now() -> Self {
+        Self { since: clock::monotonic(), last: Arc::default() }
     }
 
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    fn note(&self) {
+        let after = clock::monotonic().saturating_duration_since(self.since);
+        self.last.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn quiet_at(&self, now: Instant) -> Duration {
+        let last = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        now.saturating_duration_since(last)
     }
 }
 
-/// Resolves when the peer has been silent for the time the settings allow.
+/// A stream that notes when something arrives on it.
+#[derive(Debug)]
+pub struct Listening<S> {
+    stream: S,
+    heard: Heard,
+}
+
+impl<S> Listening<S> {
+    /// Notes in `heard` what arrives on `stream`.
+    pub fn new(stream: S, heard: Heard) -> Self {
+        Self { stream, heard }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
+        if into.filled().len() > before {
+            self.heard.note();
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What to do about a peer.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Look again after this time.
+    Wait(Duration),
+    Ping,
+    GiveUp,
+}
+
+/// Decides by how long the peer has been quiet, and how long a PING has been without answer, if one is.
+fn next(quiet: Duration, unanswered: Option<Duration>, settings: &TunnelSettings) -> Step {
+    let (silence, bound, then) = match unanswered {
+        None => (quiet, settings.ping_after, Step::Ping),
+        Some(unanswered) => (quiet.min(unanswered), settings.pong_timeout, Step::GiveUp),
+    };
+    match bound.saturating_sub(silence) {
+        Duration::ZERO => then,
+        left => Step::Wait(left),
+    }
+}
+
+/// Resolves when the peer has been silent for the time the settings allow, or the tunnel has ended.
 pub async fn until_silent(mut pings: PingPong, heard: Heard, settings: &TunnelSettings) {
+    let mut pinged: Option<Instant> = None;
     loop {
-        let before = heard.count();
-        tokio::time::sleep(settings.ping_after).await;
-        if heard.count() != before {
-            continue;
-        }
-        match tokio::time::timeout(settings.pong_timeout, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
+        let now = clock::monotonic();
+        let unanswered = pinged.map(|at| now.saturating_duration_since(at));
+        match next(heard.quiet_at(now), unanswered, settings) {
+            Step::Wait(left) if pinged.is_none() => tokio::time::sleep(left).await,
+            Step::Wait(left) => match tokio::time::timeout(left, poll_fn(|cx| pings.poll_pong(cx))).await {
+                Ok(Ok(_)) => pinged = None,
+                Ok(Err(_)) => return,
+                Err(_) => {}
+            },
+            Step::Ping if pings.send_ping(Ping::opaque()).is_err() => return,
+            Step::Ping => pinged = Some(now),
+            Step::GiveUp => return,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ pub struct TunnelSettings {
     pub connect_timeout: Duration,
     /// Silence before a PING; 10 s.
     pub ping_after: Duration,
-    /// Wait for the PONG before the tunnel is given up; 10 s.
+    /// Further silence before the tunnel is given up; 8 s, so that a peer that vanished is found within 20 s.
     pub pong_timeout: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Default for TunnelSettings {
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(15),
             ping_after: Duration::from_secs(10),
-            pong_timeout: Duration::from_secs(10),
+            pong_timeout: Duration::from_secs(8),
         }
     }
 }

@@ -12,7 +12,7 @@ use h2::{RecvStream, SendStream};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::keepalive::{Heard, until_silent};
+use super::keepalive::{Heard, Listening, until_silent};
 use super::{RESET_MEMORY, RESET_STREAMS_MAX, TunnelSettings};
 
 /// A stream a peer opened, not answered yet.
@@ -24,7 +24,6 @@ pub struct Asking {
     pub extended: bool,
     recv: RecvStream,
     respond: SendResponse<Bytes>,
-    heard: Heard,
 }
 
 impl Asking {
@@ -34,7 +33,6 @@ impl Asking {
     /// The library's answer when the peer has gone away.
     pub fn accept(mut self, response: Response<()>) -> Result<(SendStream<Bytes>, RecvStream), h2::Error> {
         let send = self.respond.send_response(response, false)?;
-        self.heard.note();
         Ok((send, self.recv))
     }
 
@@ -63,12 +61,12 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = builder(&settings).handshake(stream);
+    let heard = Heard::now();
+    let handshake = builder(&settings).handshake(Listening::new(stream, heard.clone()));
     let mut connection = tokio::time::timeout(settings.handshake_timeout, handshake)
         .await
         .map_err(|_| h2::Error::from(h2::Reason::SETTINGS_TIMEOUT))??;
-    let heard = Heard::default();
-    let silence = silence(&mut connection, &heard, &settings);
+    let silence = silence(&mut connection, heard, &settings);
     let life = Duration::from_secs(usable_until.saturating_sub(clock::unix_seconds()));
     let expiry = tokio::time::sleep(life);
     tokio::pin!(silence, expiry);
@@ -78,10 +76,7 @@ where
             asked = poll_fn(|cx| connection.poll_accept(cx)) => match asked {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(error),
-                Some(Ok((request, respond))) => {
-                    heard.note();
-                    accept(asking(request, respond, heard.clone()));
-                }
+                Some(Ok((request, respond))) => accept(asking(request, respond)),
             },
             () = drain.draining(), if !leaving => {
                 leaving = true;
@@ -100,22 +95,22 @@ where
     }
 }
 
-fn asking(request: Request<RecvStream>, respond: SendResponse<Bytes>, heard: Heard) -> Asking {
+fn asking(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Asking {
     let extended = request.extensions().get::<h2::ext::Protocol>().is_some();
     let (parts, recv) = request.into_parts();
-    Asking { request: Request::from_parts(parts, ()), extended, recv, respond, heard }
+    Asking { request: Request::from_parts(parts, ()), extended, recv, respond }
 }
 
 fn silence<S>(
     connection: &mut Connection<S, Bytes>,
-    heard: &Heard,
+    heard: Heard,
     settings: &Arc<TunnelSettings>,
 ) -> impl Future<Output = ()> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let pings = connection.ping_pong();
-    let (heard, settings) = (heard.clone(), settings.clone());
+    let settings = settings.clone();
     async move {
         match pings {
             Some(pings) => until_silent(pings, heard, &settings).await,

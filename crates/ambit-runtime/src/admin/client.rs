@@ -1,5 +1,6 @@
 //! Asking another program's admin socket.
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::tasks;
 
 /// Longest wait for a whole answer.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest answer taken whole; that of a large mesh is some tens of megabytes.
+const BODY_BYTES_MAX: usize = 256 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,24 @@ pub enum CallError {
     Path {
         /// What was asked.
         what: String,
+    },
+    /// The answer is longer than anything these programs say.
+    #[error("the answer of {path} to {what} is longer than {BODY_BYTES_MAX} bytes")]
+    TooLong {
+        /// The socket.
+        path: PathBuf,
+        /// What was asked.
+        what: String,
+    },
+    /// The answer is a refusal.
+    #[error("{path} answered {what} with {status}")]
+    Status {
+        /// The socket.
+        path: PathBuf,
+        /// What was asked.
+        what: String,
+        /// The answer's status.
+        status: StatusCode,
     },
     /// It took longer than [`TIMEOUT`].
     #[error("{path} did not answer {what} within {TIMEOUT:?}")]
@@ -87,10 +109,22 @@ async fn whole(socket: &Path, method: Method, what: &str) -> Result<Answer, Call
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|cause| http_error(socket, what, cause))?;
-            bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            if bytes.len() + data.len() > BODY_BYTES_MAX {
+                return Err(CallError::TooLong { path: socket.to_owned(), what: what.to_owned() });
+            }
+            bytes.extend_from_slice(data);
         }
         Ok(Answer { status, body: Bytes::from(bytes) })
     };
+    in_time(socket, what, call).await
+}
+
+async fn in_time<T>(
+    socket: &Path,
+    what: &str,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
     tokio::time::timeout(TIMEOUT, call)
         .await
         .map_err(|_| CallError::Timeout { path: socket.to_owned(), what: what.to_owned() })?
@@ -120,13 +154,17 @@ impl Stream {
     }
 }
 
-/// Asks `GET what` and reads the answer as it comes.
+/// Asks `GET what` and reads the answer as it comes, without a bound of time once it has begun.
 ///
 /// # Errors
-/// [`CallError`].
+/// [`CallError`], also if the answer is a refusal.
 pub async fn stream(socket: &Path, what: &str) -> Result<Stream, CallError> {
-    let (_, body) = open(socket, Method::GET, what).await?;
-    Ok(Stream { body, socket: socket.to_owned(), what: what.to_owned() })
+    let (status, body) = in_time(socket, what, open(socket, Method::GET, what)).await?;
+    let (path, what) = (socket.to_owned(), what.to_owned());
+    if !status.is_success() {
+        return Err(CallError::Status { path, what, status });
+    }
+    Ok(Stream { body, socket: path, what })
 }
 
 async fn open(socket: &Path, method: Method, what: &str) -> Result<(StatusCode, Incoming), CallError> {

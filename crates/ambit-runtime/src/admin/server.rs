@@ -1,6 +1,8 @@
 //! Serving [`Routes`].
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::Uid;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::{Call, Reply, ReplyBody, Routes};
@@ -25,6 +28,12 @@ use crate::tasks;
 
 /// Longest wait for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Calls of one listener at once. One more ends the oldest, so that callers who hold on keep no prober out.
+const CALLS_MAX: usize = 64;
+
+/// Longest call over TCP, where anybody may call and then not read; a scrape takes milliseconds.
+const TCP_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a failed accept, so that exhausted descriptors do not become a busy loop (G35).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -58,6 +67,7 @@ pub fn serve_unix(path: &Path, routes: Routes, drain: &Drain) -> Result<(), Admi
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
     let drain = drain.clone();
     tasks::spawn("admin", async move {
+        let mut calls = Calls::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -66,7 +76,7 @@ pub fn serve_unix(path: &Path, routes: Routes, drain: &Drain) -> Result<(), Admi
             match accepted {
                 Ok((stream, _)) => match stream.peer_cred() {
                     Ok(peer) if is_permitted(peer.uid()) => {
-                        tasks::spawn("admin-call", serve(stream, routes.clone()));
+                        calls.start(serve(stream, routes.clone()));
                     }
                     Ok(peer) => {
                         warn!(uid = peer.uid(), "refused a caller of the admin socket: not root nor our user")
@@ -84,19 +94,48 @@ pub fn serve_unix(path: &Path, routes: Routes, drain: &Drain) -> Result<(), Admi
 
 /// Serves `routes` on a TCP listener until `drain` is forced, so that probes see the draining program.
 pub fn serve_tcp(listener: TcpListener, routes: Routes, drain: &Drain) {
+    serve_tcp_within(TCP_CALL_TIMEOUT, listener, routes, drain);
+}
+
+/// The same with another bound for a call.
+pub(super) fn serve_tcp_within(longest: Duration, listener: TcpListener, routes: Routes, drain: &Drain) {
     let drain = drain.clone();
     tasks::spawn("admin-tcp", async move {
+        let mut calls = Calls::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = drain.forced() => return,
             };
             match accepted {
-                Ok((stream, _)) => drop(tasks::spawn("admin-call", serve(stream, routes.clone()))),
+                Ok((stream, _)) => {
+                    let call = serve(stream, routes.clone());
+                    calls.start(async move {
+                        // A caller that does not read is not told that it took too long.
+                        let _ = tokio::time::timeout(longest, call).await;
+                    });
+                }
                 Err(error) => pause(&error).await,
             }
         }
     });
+}
+
+/// The calls of one listener, oldest first.
+#[derive(Default)]
+struct Calls(VecDeque<JoinHandle<()>>);
+
+impl Calls {
+    fn start(&mut self, call: impl Future<Output = ()> + Send + 'static) {
+        self.0.retain(|call| !call.is_finished());
+        if self.0.len() >= CALLS_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            metrics::counter!("ambit_admin_calls_cut_total").increment(1);
+            oldest.abort();
+        }
+        self.0.push_back(tasks::spawn("admin-call", call));
+    }
 }
 
 async fn pause(error: &io::Error) {
@@ -115,6 +154,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, ro
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        // One call a connection: an idle one would count as a call.
+        .keep_alive(false)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service)

@@ -101,7 +101,7 @@ fn json(mut out: Writer<'_>, event: &Event<'_>, fields: Fields, spans: String) -
     object
         .insert("time".to_owned(), Value::from(humantime::format_rfc3339_micros(clock::wall()).to_string()));
     object.insert("scope".to_owned(), Value::from(event.metadata().target()));
-    object.insert("message".to_owned(), Value::from(fields.message));
+    object.insert("message".to_owned(), Value::from(cut(&fields.message)));
     if !spans.is_empty() {
         object.insert("span".to_owned(), Value::from(spans));
     }
