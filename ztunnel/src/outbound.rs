@@ -3,16 +3,16 @@
 //! Nothing is read from the application until the other end is reached, so another endpoint may be tried while no
 //! byte was sent, and protocols in which the server speaks first just work.
 
+mod open;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_hbone::{Authority, forwarded, request};
+use ambit_hbone::Authority;
 use ambit_net::pool_driver::Lease;
 use ambit_net::relay::{self, Counters, Far};
 use ambit_net::socket::{original_destination, prepare_accepted, reset_on_close};
-use ambit_net::tls::client;
-use ambit_net::tunnel;
 use ambit_net::tunnel::client::{Opened, TunnelError};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
@@ -247,67 +247,6 @@ impl Captured<'_> {
                 Err((flow, unreached))
             }
         }
-    }
-
-    /// A slot on a tunnel, and a stream on it; a tunnel that turns out dead is replaced once.
-    async fn open_stream(
-        &self,
-        source: &Arc<Workload>,
-        hop: &Hop,
-    ) -> Result<(Lease<TunnelKey>, Opened), TunnelError> {
-        let key = TunnelKey {
-            source: source.identity(),
-            source_ip: self.peer.ip(),
-            expected: hop.expected_identities(),
-            peer: hop.tunnel(),
-        };
-        let settings = &self.proxy.settings.tunnel;
-        let mut again = true;
-        loop {
-            let lease = self.pod.pool.lease(&key, || self.open_tunnel(&key)).await?;
-            let request = self.request(source, hop)?;
-            match lease.tunnel().connect(request, settings).await {
-                Ok(opened) => return Ok((lease, opened)),
-                Err(error) if error.is_of_the_tunnel() => {
-                    lease.condemn();
-                    if !(again && matches!(error, TunnelError::Closed { .. })) {
-                        return Err(error);
-                    }
-                    again = false;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn open_tunnel(&self, key: &TunnelKey) -> Result<tunnel::client::Tunnel, TunnelError> {
-        let settings = &self.proxy.settings.tunnel;
-        let credential = self.proxy.certificates.get(&key.source).await?;
-        let tcp = self
-            .pod
-            .sockets
-            .connect(key.peer, None, self.proxy.settings.connect_timeout)
-            .await
-            .map_err(|e| TunnelError::Connect(Arc::new(e)))?;
-        let begun = clock::monotonic();
-        let connected =
-            client::connect(&credential, &key.expected, tcp, key.peer, settings.handshake_timeout)
-                .await
-                .map_err(|e| TunnelError::Tls(Arc::new(e)))?;
-        metrics::histogram!("ambit_handshake_seconds", "role" => "client")
-            .record(clock::monotonic().saturating_duration_since(begun).as_secs_f64());
-        tunnel::client::open(connected, key.peer, credential.not_after(), settings.clone()).await
-    }
-
-    fn request(&self, source: &Workload, hop: &Hop) -> Result<http::Request<()>, TunnelError> {
-        let connect = request::Connect {
-            authority: &hop.address.to_string(),
-            baggage: &ambit_hbone::baggage::encode(source),
-            forwarded: &forwarded::encode(self.peer, hop.service.as_ref().map(|s| &*s.hostname)),
-            conn_id: self.draws.id,
-            span: self.draws.span,
-        };
-        connect.request().map_err(|e| TunnelError::Request(e.to_string()))
     }
 
     /// Both pods are here: admitted by the destination's rules, joined without a tunnel.
