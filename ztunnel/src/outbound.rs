@@ -135,16 +135,15 @@ impl Captured<'_> {
                 self.proxy.telemetry.refused(&Arc::new(flow), outcome);
                 return None;
             }
-            let chosen = chosen(&plan).map(|hop| (hop.workload.uid.clone(), hop.candidates));
-            let (flow, unreached) = match self.attempt(plan).await {
+            let others = chosen(&plan).is_some_and(|hop| others_left(hop.candidates, tried.len()));
+            let chosen = chosen(&plan).map(|hop| hop.workload.uid.clone());
+            let (flow, unreached) = match self.attempt(plan, others).await {
                 Ok(reached) => return Some(reached),
                 Err(failed) => failed,
             };
             let outcome = Outcome::failed(unreached.reason, unreached.error);
             match chosen {
-                Some((uid, candidates))
-                    if unreached.retry && candidates > tried.len() + 1 && tried.len() + 1 < ATTEMPTS_MAX =>
-                {
+                Some(uid) if unreached.retry && others => {
                     tracing::debug!(conn = %self.draws.id, endpoint = %uid, "endpoint not reached, trying another");
                     metrics::counter!("ambit_endpoint_retries_total", "code" => unreached.reason.code())
                         .increment(1);
@@ -172,21 +171,25 @@ impl Captured<'_> {
         plan_outbound(&self.proxy.mesh.snapshot(), &facts)
     }
 
-    async fn attempt(&self, plan: OutboundPlan) -> Result<Reached, (Flow, Unreached)> {
+    /// Carries out a plan; `others` says whether another endpoint is left to try.
+    async fn attempt(&self, plan: OutboundPlan, others: bool) -> Result<Reached, (Flow, Unreached)> {
         match plan {
             OutboundPlan::Passthrough { address } => {
                 self.plain(address, self.flow(Path::Passthrough, Route::to(address)), false).await
             }
             OutboundPlan::Plain(hop) => {
                 let flow = self.flow(Path::Plaintext, self.route(&hop, hop.address, false));
-                self.plain(hop.address, flow, hop.candidates > 1).await
+                self.plain(hop.address, flow, others).await
             }
-            OutboundPlan::Hbone(hop) => self.hbone(&hop).await,
-            OutboundPlan::Local(hop) => match self.proxy.pods.find(&PodRef::of(&hop.workload)) {
-                Some(pod) => self.local(&hop, &pod).await,
-                // Discovery puts it on this node, the node agent has not handed it over: a tunnel finds out.
-                None => self.hbone(&hop).await,
-            },
+            OutboundPlan::Hbone(hop) => self.hbone(&hop, others).await,
+            OutboundPlan::Local(hop) => {
+                match self.proxy.pods.find(&PodRef::of(&hop.workload), hop.address.ip()) {
+                    Some(pod) => self.local(&hop, &pod).await,
+                    // Discovery puts it on this node, the node agent has not handed it over, or handed over another
+                    // one of that name: a tunnel finds out.
+                    None => self.hbone(&hop, others).await,
+                }
+            }
             OutboundPlan::Refuse(refusal) => Err(self.refused(refusal.reason, refusal.to_string())),
             OutboundPlan::Waypoint(_) => Err(self.refused(
                 Reason::WaypointUnbound,
@@ -222,13 +225,14 @@ impl Captured<'_> {
     }
 
     /// A stream of a tunnel to the workload's proxy.
-    async fn hbone(&self, hop: &Hop) -> Result<Reached, (Flow, Unreached)> {
+    async fn hbone(&self, hop: &Hop, others: bool) -> Result<Reached, (Flow, Unreached)> {
         let flow = self.flow(Path::Hbone, self.route(hop, hop.tunnel(), true));
         let Some(source) = &self.source else {
             return Err(self.refused(Reason::WorkloadUnknown, "the source is not known".to_owned()));
         };
         let opening = self.open_stream(source, hop);
-        let opened = match hop.candidates > 1 {
+        // With nobody else to ask, the limits of its steps are limit enough.
+        let opened = match others {
             true => tokio::time::timeout(ATTEMPT_TIMEOUT, opening)
                 .await
                 .unwrap_or(Err(TunnelError::Timeout { peer: hop.tunnel() })),
@@ -327,6 +331,11 @@ impl Route {
     fn to(address: SocketAddr) -> Self {
         Self { dst: End { addr: Some(address), ..End::default() }, ..Self::default() }
     }
+}
+
+/// Whether another endpoint may be tried after this one.
+fn others_left(candidates: usize, tried: usize) -> bool {
+    candidates > tried + 1 && tried + 1 < ATTEMPTS_MAX
 }
 
 /// The endpoint a plan chose, if it chose one.

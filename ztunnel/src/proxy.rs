@@ -1,7 +1,7 @@
 //! What every connection of the node shares, and one pod's part of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub struct TunnelKey {
     /// Who opens it.
     pub source: Identity,
     /// Address the tunnel comes from.
-    pub source_ip: std::net::IpAddr,
+    pub source_ip: IpAddr,
     /// Who may be at the other end.
     pub expected: Vec<Identity>,
     /// Where it goes.
@@ -114,6 +114,15 @@ impl Pod {
             handshakes: Arc::new(Semaphore::new(settings.pod_handshakes_max)),
         }
     }
+
+    /// Whether `address` is one of this pod's namespace: no other can be bound there.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        let bind = || UdpSocket::bind((address, 0)).is_ok();
+        match self.sockets.netns() {
+            Some(netns) => netns.run(bind).unwrap_or(false),
+            None => bind(),
+        }
+    }
 }
 
 /// The captured pods by name, for joining two of them in the process.
@@ -141,9 +150,13 @@ impl Pods {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The pod of that name, if it is captured here and stays.
-    pub fn find(&self, name: &PodRef) -> Option<Arc<Pod>> {
+    /// The pod of that name, if it is captured here, stays, and has that address.
+    ///
+    /// A name alone proves nothing: it may have been another pod's a moment ago, whose record is still known.
+    pub fn find(&self, name: &PodRef, address: IpAddr) -> Option<Arc<Pod>> {
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        pods.get(name).filter(|pod| !pod.drain.is_draining()).cloned()
+        let pod = pods.get(name).filter(|pod| !pod.drain.is_draining()).cloned();
+        drop(pods);
+        pod.filter(|pod| pod.has_address(address))
     }
 }
