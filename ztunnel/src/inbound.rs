@@ -114,9 +114,6 @@ impl Tunnel {
 }
 
 async fn stream(tunnel: Arc<Tunnel>, asking: Asking) {
-    let Ok(_place) = tunnel.pod.quota.clone().try_acquire_owned() else {
-        return asking.refuse(response::refused(http::StatusCode::SERVICE_UNAVAILABLE, Reason::PodQuota));
-    };
     // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
     let Some((admitted, send, recv)) = Box::pin(open(&tunnel, asking)).await else { return };
     let Admitted { app, mut entered } = admitted;
@@ -130,7 +127,7 @@ async fn stream(tunnel: Arc<Tunnel>, asking: Asking) {
 
 type OpenStream = (Admitted, h2::SendStream<bytes::Bytes>, h2::RecvStream);
 
-async fn open(tunnel: &Tunnel, asking: Asking) -> Option<OpenStream> {
+async fn open(tunnel: &Tunnel, mut asking: Asking) -> Option<OpenStream> {
     let started = clock::monotonic();
     let asked = match request::read(&asking.request, asking.extended) {
         Ok(asked) => asked,
@@ -159,6 +156,7 @@ async fn open(tunnel: &Tunnel, asking: Asking) -> Option<OpenStream> {
             started,
             counters: None,
         },
+        asking.given_up(),
     )
     .await;
     match admitted {

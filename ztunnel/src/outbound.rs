@@ -277,7 +277,8 @@ impl Captured<'_> {
             started: self.started,
             counters: Some(counters),
         };
-        match admit(self.proxy, asking).await {
+        // The application's own end is not watched: it is read only once the other end is reached.
+        match admit(self.proxy, asking, std::future::pending()).await {
             Ok(Admitted { app, entered }) => Ok(self.reached(Far::Tcp(app), flow, None, Some(entered))),
             Err(refused) => {
                 let retry = matches!(refused.reason, Reason::ConnectRefused | Reason::ConnectTimeout);

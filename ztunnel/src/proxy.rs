@@ -14,7 +14,7 @@ use ambit_net::tunnel::TunnelSettings;
 use ambit_runtime::drain::Drain;
 use ambit_state::{PodRef, SameNode};
 use ambit_types::Identity;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connections::Connections;
 use crate::mesh::Mesh;
@@ -76,6 +76,9 @@ pub struct TunnelKey {
     pub peer: SocketAddr,
 }
 
+/// One connection's place in a pod's quota.
+pub type Place = OwnedSemaphorePermit;
+
 /// One captured pod.
 #[derive(Debug)]
 pub struct Pod {
@@ -113,6 +116,11 @@ impl Pod {
             quota: Arc::new(Semaphore::new(settings.pod_connections_max)),
             handshakes: Arc::new(Semaphore::new(settings.pod_handshakes_max)),
         }
+    }
+
+    /// Takes a place for one more connection of this pod, if it may have one; dropping it gives it back.
+    pub fn place(&self) -> Option<Place> {
+        self.quota.clone().try_acquire_owned().ok()
     }
 
     /// Whether `address` is one of this pod's namespace: no other can be bound there.

@@ -28,6 +28,12 @@ pub struct Asking {
 }
 
 impl Asking {
+    /// Resolves when the peer gives the stream up or the tunnel ends. May be dropped.
+    pub async fn given_up(&mut self) {
+        // Which of the two it was changes nothing for who waits.
+        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+
     /// Answers with 200 and hands the stream over.
     ///
     /// # Errors
