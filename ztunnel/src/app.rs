@@ -112,6 +112,7 @@ fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         ipv6: config.pods.ipv6_enabled,
         pod_connections_max: config.pods.pod_connections_max,
         pod_handshakes_max: config.pods.pod_handshakes_max,
+        per_source: config.per_source(),
     };
     Proxy {
         mesh: Mesh::new(World::new(config.node.node_name.clone()).snapshot()),

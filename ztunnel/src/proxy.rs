@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connections::Connections;
 use crate::mesh::Mesh;
+use crate::sources::{PerSource, Sources};
 use crate::telemetry::Telemetry;
 
 /// Everything a connection needs. One a process.
@@ -60,6 +61,8 @@ pub struct Settings {
     pub pod_connections_max: usize,
     /// Unfinished handshakes at one pod.
     pub pod_handshakes_max: usize,
+    /// What one source address may have of one pod.
+    pub per_source: PerSource,
 }
 
 /// What tells the tunnels of a pod apart. The pod itself is the source: every pod has a pool of its own, and the
@@ -96,6 +99,8 @@ pub struct Pod {
     pub quota: Arc<Semaphore>,
     /// Handshakes that may still be begun at it.
     pub handshakes: Arc<Semaphore>,
+    /// What each source address has of it.
+    pub sources: Sources,
 }
 
 impl Pod {
@@ -115,6 +120,7 @@ impl Pod {
             transparent,
             quota: Arc::new(Semaphore::new(settings.pod_connections_max)),
             handshakes: Arc::new(Semaphore::new(settings.pod_handshakes_max)),
+            sources: Sources::new(settings.per_source),
         }
     }
 
