@@ -7,5 +7,8 @@ mod corpus;
 mod ends;
 mod floods;
 mod hostile;
+mod inbound;
+mod node;
+mod outbound;
 mod store;
 mod tunnels;
