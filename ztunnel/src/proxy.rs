@@ -14,6 +14,8 @@ use ambit_net::tunnel::TunnelSettings;
 use ambit_runtime::drain::Drain;
 use ambit_state::{PodRef, SameNode};
 use ambit_types::Identity;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connections::Connections;
@@ -127,6 +129,20 @@ impl Pod {
     /// Takes a place for one more connection of this pod, if it may have one; dropping it gives it back.
     pub fn place(&self) -> Option<Place> {
         self.quota.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether the pod's namespace has an address that others can reach; one that cannot be looked into has.
+    pub fn is_reachable(&self) -> bool {
+        let Some(netns) = self.sockets.netns() else { return true };
+        let leads_out = |one: InterfaceAddress| {
+            let ip =
+                one.address.is_some_and(|a| a.as_sockaddr_in().is_some() || a.as_sockaddr_in6().is_some());
+            ip && !one.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        };
+        match netns.run(getifaddrs) {
+            Ok(Ok(mut all)) => all.any(leads_out),
+            Ok(Err(_)) | Err(_) => true,
+        }
     }
 
     /// Whether `address` is one of this pod's namespace: no other can be bound there.
