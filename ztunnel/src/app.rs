@@ -65,6 +65,8 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let heard = Arc::new(LastHeard(AtomicU64::new(clock::unix_seconds())));
     let proxy = Arc::new(proxy(&config, &heard));
     serve_surface(&config, &proxy, &readiness, (&log, &metrics), &drain)?;
+    metrics.add(proxy.telemetry.source());
+    proxy.telemetry.watch(proxy.mesh.clone());
     proxy.connections.watch(proxy.mesh.clone());
     identity::follow(&proxy.mesh, &proxy.certificates);
 
