@@ -67,7 +67,11 @@ struct Inner {
 
 impl Server {
     pub(crate) async fn start(ca: &TestCa, settings: TunnelSettings) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        Self::start_at(([127, 0, 0, 1], 0).into(), ca, settings).await
+    }
+
+    pub(crate) async fn start_at(at: SocketAddr, ca: &TestCa, settings: TunnelSettings) -> Self {
+        let listener = TcpListener::bind(at).await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let inner = Arc::new(Inner {
             credential: ca.credential(&server_identity()),

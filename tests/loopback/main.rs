@@ -2,11 +2,15 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
+mod accept;
 mod corpus;
 mod discovery;
 mod ends;
 mod floods;
 mod hostile;
+mod inbound;
+mod node;
+mod outbound;
 mod settings;
 mod silence;
 mod store;

@@ -336,3 +336,48 @@ async fn an_idle_tunnel_is_closed() {
     tokio::time::timeout(Duration::from_secs(12), server.until_served(1)).await.expect("it is closed");
     assert_eq!(client.pool.counts(), (0, 0));
 }
+
+/// A peer that forgets its tunnels does not hold them for ever; one that uses them keeps them (G7).
+#[tokio::test]
+async fn a_tunnel_without_streams_is_sent_away() {
+    const IDLE: Duration = Duration::from_millis(300);
+    let ca = TestCa::new();
+    let server = Server::start(&ca, TunnelSettings { idle_timeout: IDLE, ..quick() }).await;
+    let client = Client::new(&ca, quick());
+    let to = echo().await;
+    let mut app = client.through(&server, to).await.expect("a stream");
+    tokio::time::sleep(4 * IDLE).await;
+    say(&mut app, b"still in use").await;
+    let mut second = client.through(&server, to).await.expect("a stream");
+    assert_eq!(server.tunnels(), 1, "a tunnel with a stream was left");
+    say(&mut second, b"both").await;
+    drop((app, second));
+    client.until_streams(0).await;
+    let begun = clock::monotonic();
+    server.until_served(1).await;
+    let took = clock::monotonic().saturating_duration_since(begun);
+    assert!(took > IDLE / 2, "{took:?}");
+    let mut again = client.through(&server, to).await.expect("another tunnel");
+    say(&mut again, b"new").await;
+    assert_eq!(server.tunnels(), 2);
+}
+
+/// The pool is told of a peer that leaves, and offers its tunnel to nobody.
+#[tokio::test]
+async fn a_tunnel_the_peer_is_leaving_is_not_usable() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, quick()).await;
+    let client = Client::new(&ca, quick());
+    let mut app = client.through(&server, echo().await).await.expect("a stream");
+    say(&mut app, b"before").await;
+    let lease = client.lease(server.address).await.expect("the same tunnel");
+    assert!(lease.tunnel().is_usable(clock::unix_seconds()));
+    server.drain_present_tunnels();
+    let told = async {
+        while lease.tunnel().is_usable(clock::unix_seconds()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(told).await;
+    say(&mut app, b"the stream lives").await;
+}

@@ -24,11 +24,12 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
     let Some(lab) = Lab::up("churn", &cast, &[]) else { return };
     let cycles = if soak() { 500 } else { 25 };
     let warm = cycles / 5;
-    let (mut before, mut addresses, mut warm_series) = (Vec::new(), std::collections::BTreeSet::new(), 0);
+    let (mut before, mut addresses, mut lasting) = (Vec::new(), std::collections::BTreeSet::new(), 0);
     for cycle in 0..cycles {
         if cycle == warm {
-            (before, warm_series) = (descriptors(&lab), series_of(&lab));
-            println!("descriptors of {PARTS:?}: {before:?}");
+            let (all, passing) = series(&lab);
+            (before, lasting) = (descriptors(&lab), all - passing);
+            println!("descriptors of {PARTS:?}: {before:?}; {all} series, {passing} of pods that go");
         }
         let target = one(&lab, cycle);
         let _ = addresses.insert(target);
@@ -40,10 +41,14 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
         grown.count() == 0
     });
     assert!(reused, "no address was used twice: {addresses:?}");
-    // Series name the pods, so they grow with new names until they expire, 25 minutes later; none may grow without end.
-    let series = series_of(&lab);
-    println!("{series} metric series, {warm_series} after {warm} of {cycles} cycles");
-    assert!(series <= warm_series + 40 * (cycles - warm), "more series than new pods explain");
+    // Series name the pods, and go a minute after them; what is left tells of pods that are there, and of reasons.
+    let mut now = (0, 0);
+    wait_until("no series is left of pods that are gone", Duration::from_secs(90), || {
+        now = series(&lab);
+        now.1 == 0
+    });
+    println!("{} series after {cycles} cycles, {lasting} of what stays after {warm}", now.0);
+    assert!(now.0 <= lasting + 10, "{} series after {cycles} cycles, {lasting} after {warm}", now.0);
 }
 
 /// Creates a server and a client of alternating accounts, checks both, deletes them; the server's target.
@@ -82,9 +87,14 @@ fn descriptors(lab: &Lab) -> Vec<usize> {
         .collect()
 }
 
-/// Metric series of all ztunnels.
-fn series_of(lab: &Lab) -> usize {
-    let nodes = ["node1", "node2"];
-    let texts = nodes.map(|n| lab.on_node(n, &["curl", "-s", "http://127.0.0.1:15020/metrics"]).ok());
-    texts.iter().flat_map(|t| t.lines()).filter(|l| !l.starts_with('#')).count()
+/// Metric series of all ztunnels, and how many of them name a server or a client of a cycle.
+fn series(lab: &Lab) -> (usize, usize) {
+    let scrape = |n| lab.on_node(n, &["curl", "-s", "http://127.0.0.1:15020/metrics"]).ok();
+    let text = ["node1", "node2"].map(scrape).concat();
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
+    let of_a_cycle = |line: &&&str| {
+        let names = line.split("_workload=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        names.filter_map(|name| name.strip_prefix(['s', 'c'])).any(|rest| rest.parse::<usize>().is_ok())
+    };
+    (lines.len(), lines.iter().filter(of_a_cycle).count())
 }

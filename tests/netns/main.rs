@@ -11,6 +11,7 @@ mod certificates;
 mod churn;
 mod cuts;
 mod enrol;
+mod gone;
 mod loops;
 mod memory;
 mod outage;

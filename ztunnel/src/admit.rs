@@ -3,6 +3,7 @@
 //!
 //! The steps are types: only an [`Admitted`] connection has a socket to relay to, and only policy makes one.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,11 +69,15 @@ pub struct NotAdmitted {
     pub error: String,
 }
 
-/// Decides and connects.
+/// Decides and connects; `gone` resolves when the peer gives up meanwhile.
 ///
 /// # Errors
 /// [`NotAdmitted`]; nothing reached the application.
-pub async fn admit(proxy: &Proxy, asking: Authenticated<'_>) -> Result<Admitted, NotAdmitted> {
+pub async fn admit(
+    proxy: &Proxy,
+    asking: Authenticated<'_>,
+    gone: impl Future<Output = ()>,
+) -> Result<Admitted, NotAdmitted> {
     let snapshot = proxy.mesh.snapshot();
     let facts = HboneFacts {
         own: Some(&asking.own),
@@ -103,12 +108,27 @@ pub async fn admit(proxy: &Proxy, asking: Authenticated<'_>) -> Result<Admitted,
         destination: target.address,
         admission: Admission::Policy,
     };
-    let entered = proxy.connections.enter_inbound(open.clone(), flow);
+    let mut entered = proxy.connections.enter_inbound(open.clone(), flow);
+    match asking.pod.place() {
+        Some(place) => entered.hold(place),
+        None => return Err(crowded(entered)),
+    }
     let source = (target.spoof && asking.pod.transparent).then(|| asking.peer_addr.ip());
-    authorized_connect(proxy, asking.pod, entered, &open, source).await
+    authorized_connect(proxy, asking.pod, entered, &open, source, gone).await
 }
 
-/// Asks policy with the newest world, then connects to the application.
+/// The pod has as many connections as it may.
+pub fn crowded(entered: Entered) -> NotAdmitted {
+    refused(entered, Reason::PodQuota, "this pod has as many connections as it may".to_owned())
+}
+
+/// Ends an entered connection that did not come about.
+fn refused(mut entered: Entered, reason: Reason, error: String) -> NotAdmitted {
+    entered.end(Outcome::failed(reason, error.clone()));
+    NotAdmitted { status: StatusCode::SERVICE_UNAVAILABLE, reason, error }
+}
+
+/// Asks policy with the newest world, then connects to the application unless `gone` resolves first.
 ///
 /// # Errors
 /// [`NotAdmitted`].
@@ -118,6 +138,7 @@ pub async fn authorized_connect(
     mut entered: Entered,
     open: &Open,
     source: Option<std::net::IpAddr>,
+    gone: impl Future<Output = ()>,
 ) -> Result<Admitted, NotAdmitted> {
     // Loaded after the connection was entered: a change from here on reaches it as a live connection.
     if open.admission == Admission::Policy {
@@ -133,17 +154,26 @@ pub async fn authorized_connect(
         }
         entered.end(outcome);
     }
-    match pod.sockets.connect(open.destination, source, proxy.settings.connect_timeout).await {
+    let reached = tokio::select! {
+        reached = pod.sockets.connect(open.destination, source, proxy.settings.connect_timeout) => reached,
+        () = gone => {
+            let text = "the peer gave up before the application was reached".to_owned();
+            return Err(refused(entered, Reason::PeerSilent, text));
+        }
+        () = pod.drain.forced() => {
+            let text = "the proxy or the pod is leaving".to_owned();
+            return Err(refused(entered, Reason::Draining, text));
+        }
+    };
+    match reached {
         Ok(app) => {
             ambit_net::socket::prefer_congestion(&app, pod.sockets.options());
             entered.opened();
             Ok(Admitted { app, entered })
         }
         Err(error) => {
-            let reason = reason_of(&error);
             let text = format!("the application did not take the connection: {}", describe(&error));
-            entered.end(Outcome::failed(reason, text.clone()));
-            Err(NotAdmitted { status: StatusCode::SERVICE_UNAVAILABLE, reason, error: text })
+            Err(refused(entered, reason_of(&error), text))
         }
     }
 }

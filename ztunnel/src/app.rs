@@ -66,6 +66,8 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let heard = Arc::new(LastHeard(AtomicU64::new(clock::unix_seconds())));
     let proxy = Arc::new(proxy(&config, &heard));
     serve_surface(&config, &proxy, &readiness, (&log, &metrics), &drain)?;
+    metrics.add(proxy.telemetry.source());
+    proxy.telemetry.watch(proxy.mesh.clone());
     proxy.connections.watch(proxy.mesh.clone());
     identity::follow(&proxy.mesh, &proxy.certificates);
 
@@ -113,6 +115,7 @@ fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         ipv6: config.pods.ipv6_enabled,
         pod_connections_max: config.pods.pod_connections_max,
         pod_handshakes_max: config.pods.pod_handshakes_max,
+        per_source: config.per_source(),
     };
     Proxy {
         mesh: Mesh::new(World::new(config.node.node_name.clone()).snapshot()),

@@ -13,6 +13,8 @@ use ambit_net::tunnel::TunnelSettings;
 use ambit_state::SameNode;
 use clap::{Args, Parser, ValueEnum};
 
+use crate::sources::PerSource;
+
 mod node;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,9 @@ mod workers;
 
 pub use node::node_metadata;
 pub use workers::Workers;
+
+/// How often it may at most be looked for idle tunnels.
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// Everything ztunnel can be told.
 #[derive(Debug, Clone, Parser)]
@@ -164,6 +169,13 @@ pub struct Pods {
     /// Handshakes of peers at one pod that are not finished; further ones are refused (AMB7005).
     #[arg(long, env = "AMBIT_POD_HANDSHAKES_MAX", default_value_t = 1024)]
     pub pod_handshakes_max: usize,
+    /// The same of one source address at one pod (AMB7005).
+    #[arg(long, env = "AMBIT_PEER_HANDSHAKES_MAX", default_value_t = 64)]
+    pub peer_handshakes_max: usize,
+    /// Tunnels of one source address at one pod; further ones are refused (AMB7005). As many as a pod's connections
+    /// need at 100 a tunnel.
+    #[arg(long, env = "AMBIT_PEER_TUNNELS_MAX", default_value_t = 512)]
+    pub peer_tunnels_max: usize,
 }
 
 /// `sameNode` as people write it.
@@ -196,6 +208,10 @@ pub struct Tunnels {
     /// How long a tunnel without streams is kept.
     #[arg(long, env = "POOL_UNUSED_RELEASE_TIMEOUT", default_value = "5m", value_parser = humantime::parse_duration)]
     pub pool_unused_timeout: Duration,
+    /// How long a peer's tunnel without streams is kept at least; longer than peers keep it themselves, and no less
+    /// than a second.
+    #[arg(long, env = "AMBIT_TUNNEL_IDLE_TIMEOUT", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
     /// Window of a stream, bytes.
     #[arg(long, env = "HTTP2_STREAM_WINDOW_SIZE", default_value_t = 4 << 20)]
     pub stream_window: u32,
@@ -280,8 +296,14 @@ impl Config {
             connection_window: self.tunnels.connection_window,
             frame_bytes_max: self.tunnels.frame_size,
             connect_timeout: self.pods.connect_timeout + Duration::from_secs(5),
+            idle_timeout: self.tunnels.idle_timeout.max(IDLE_TIMEOUT_MIN),
             ..TunnelSettings::default()
         }
+    }
+
+    /// Bounds of a source at a pod.
+    pub fn per_source(&self) -> PerSource {
+        PerSource { handshakes_max: self.pods.peer_handshakes_max, tunnels_max: self.pods.peer_tunnels_max }
     }
 
     /// Bounds of the pool.

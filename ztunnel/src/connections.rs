@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::flow::{Flow, Outcome};
 use crate::mesh::Mesh;
+use crate::proxy::Place;
 use crate::telemetry::Telemetry;
 
 /// How long a live connection may wait for a policy that is named but has not arrived: control planes announce the
@@ -51,6 +52,8 @@ pub struct Entered {
     connections: Connections,
     outcome: Option<Outcome>,
     opened: bool,
+    /// Given back together with the entry.
+    place: Option<Place>,
 }
 
 impl Connections {
@@ -95,7 +98,8 @@ impl Connections {
         flow: Arc<Flow>,
         cut: Option<Arc<Notify>>,
     ) -> Entered {
-        Entered { number, workload, flow, cut, connections: self.clone(), outcome: None, opened: false }
+        let connections = self.clone();
+        Entered { number, workload, flow, cut, connections, outcome: None, opened: false, place: None }
     }
 
     /// All live connections.
@@ -187,6 +191,11 @@ impl Entered {
     /// The connection's flow.
     pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
+    }
+
+    /// Holds the connection's place in the pod's quota for as long as it is in the books.
+    pub fn hold(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// The connection was let in: it counts as opened from now on.

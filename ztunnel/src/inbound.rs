@@ -1,6 +1,6 @@
 //! HBONE arriving at a pod: handshake, then every stream of the tunnel on its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +13,13 @@ use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
 use ambit_types::{Identity, Reason, Workload, canonical};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::admit::{Admitted, Authenticated, admit, describe};
 use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::proxy::{Pod, Proxy};
 use crate::random;
+use crate::sources::Held;
 
 /// Takes one TCP connection at port 15008 of a pod.
 pub async fn tunnel(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: SocketAddr) {
@@ -25,15 +27,19 @@ pub async fn tunnel(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: Sock
     let started = clock::monotonic();
     let local = tcp.local_addr().map(canonical).ok();
     let Some(local) = local else { return };
-    let Ok(turn) = pod.handshakes.clone().try_acquire_owned() else {
-        let outcome = Outcome::failed(Reason::PodQuota, "too many unfinished handshakes at this pod");
-        return refuse(&proxy, None, (peer, local), started, outcome);
+    let (turn, mut held) = match begin(&pod, peer.ip()) {
+        Ok(begun) => begun,
+        Err(crowded) => {
+            let outcome = Outcome::failed(Reason::PodQuota, crowded);
+            return refuse(&proxy, None, (peer, local), started, outcome);
+        }
     };
     let (own, accepted, not_after) = match handshake(&proxy, &pod, tcp, (peer, local)).await {
         Ok(accepted) => accepted,
         Err((own, outcome)) => return refuse(&proxy, own, (peer, local), started, outcome),
     };
     drop(turn);
+    held.finish();
     let usable_until = accepted.peer_not_after.min(not_after);
     let shared = Arc::new(Tunnel {
         proxy: proxy.clone(),
@@ -50,6 +56,13 @@ pub async fn tunnel(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: Sock
     if let Err(error) = served.await {
         tracing::debug!(%peer, %error, code = Reason::TunnelProtocol.code(), "an inbound tunnel ended");
     }
+}
+
+/// A turn among the pod's handshakes and one of the source's own, or why there is none.
+fn begin(pod: &Pod, source: IpAddr) -> Result<(OwnedSemaphorePermit, Held), String> {
+    let held = pod.sources.begin(source).map_err(|crowded| crowded.to_string())?;
+    let turn = pod.handshakes.clone().try_acquire_owned();
+    Ok((turn.map_err(|_| "too many unfinished handshakes at this pod".to_owned())?, held))
 }
 
 type Handshaken = (Arc<Workload>, Accepted, u64);
@@ -114,9 +127,6 @@ impl Tunnel {
 }
 
 async fn stream(tunnel: Arc<Tunnel>, asking: Asking) {
-    let Ok(_place) = tunnel.pod.quota.clone().try_acquire_owned() else {
-        return asking.refuse(response::refused(http::StatusCode::SERVICE_UNAVAILABLE, Reason::PodQuota));
-    };
     // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
     let Some((admitted, send, recv)) = Box::pin(open(&tunnel, asking)).await else { return };
     let Admitted { app, mut entered } = admitted;
@@ -130,7 +140,7 @@ async fn stream(tunnel: Arc<Tunnel>, asking: Asking) {
 
 type OpenStream = (Admitted, h2::SendStream<bytes::Bytes>, h2::RecvStream);
 
-async fn open(tunnel: &Tunnel, asking: Asking) -> Option<OpenStream> {
+async fn open(tunnel: &Tunnel, mut asking: Asking) -> Option<OpenStream> {
     let started = clock::monotonic();
     let asked = match request::read(&asking.request, asking.extended) {
         Ok(asked) => asked,
@@ -159,6 +169,7 @@ async fn open(tunnel: &Tunnel, asking: Asking) -> Option<OpenStream> {
             started,
             counters: None,
         },
+        asking.given_up(),
     )
     .await;
     match admitted {

@@ -3,16 +3,16 @@
 //! Nothing is read from the application until the other end is reached, so another endpoint may be tried while no
 //! byte was sent, and protocols in which the server speaks first just work.
 
+mod open;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_hbone::{Authority, forwarded, request};
+use ambit_hbone::Authority;
 use ambit_net::pool_driver::Lease;
 use ambit_net::relay::{self, Counters, Far};
 use ambit_net::socket::{original_destination, prepare_accepted, reset_on_close};
-use ambit_net::tls::client;
-use ambit_net::tunnel;
 use ambit_net::tunnel::client::{Opened, TunnelError};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
@@ -135,16 +135,15 @@ impl Captured<'_> {
                 self.proxy.telemetry.refused(&Arc::new(flow), outcome);
                 return None;
             }
-            let chosen = chosen(&plan).map(|hop| (hop.workload.uid.clone(), hop.candidates));
-            let (flow, unreached) = match self.attempt(plan).await {
+            let others = chosen(&plan).is_some_and(|hop| others_left(hop.candidates, tried.len()));
+            let chosen = chosen(&plan).map(|hop| hop.workload.uid.clone());
+            let (flow, unreached) = match self.attempt(plan, others).await {
                 Ok(reached) => return Some(reached),
                 Err(failed) => failed,
             };
             let outcome = Outcome::failed(unreached.reason, unreached.error);
             match chosen {
-                Some((uid, candidates))
-                    if unreached.retry && candidates > tried.len() + 1 && tried.len() + 1 < ATTEMPTS_MAX =>
-                {
+                Some(uid) if unreached.retry && others => {
                     tracing::debug!(conn = %self.draws.id, endpoint = %uid, "endpoint not reached, trying another");
                     metrics::counter!("ambit_endpoint_retries_total", "code" => unreached.reason.code())
                         .increment(1);
@@ -172,21 +171,25 @@ impl Captured<'_> {
         plan_outbound(&self.proxy.mesh.snapshot(), &facts)
     }
 
-    async fn attempt(&self, plan: OutboundPlan) -> Result<Reached, (Flow, Unreached)> {
+    /// Carries out a plan; `others` says whether another endpoint is left to try.
+    async fn attempt(&self, plan: OutboundPlan, others: bool) -> Result<Reached, (Flow, Unreached)> {
         match plan {
             OutboundPlan::Passthrough { address } => {
                 self.plain(address, self.flow(Path::Passthrough, Route::to(address)), false).await
             }
             OutboundPlan::Plain(hop) => {
                 let flow = self.flow(Path::Plaintext, self.route(&hop, hop.address, false));
-                self.plain(hop.address, flow, hop.candidates > 1).await
+                self.plain(hop.address, flow, others).await
             }
-            OutboundPlan::Hbone(hop) => self.hbone(&hop).await,
-            OutboundPlan::Local(hop) => match self.proxy.pods.find(&PodRef::of(&hop.workload)) {
-                Some(pod) => self.local(&hop, &pod).await,
-                // Discovery puts it on this node, the node agent has not handed it over: a tunnel finds out.
-                None => self.hbone(&hop).await,
-            },
+            OutboundPlan::Hbone(hop) => self.hbone(&hop, others).await,
+            OutboundPlan::Local(hop) => {
+                match self.proxy.pods.find(&PodRef::of(&hop.workload), hop.address.ip()) {
+                    Some(pod) => self.local(&hop, &pod).await,
+                    // Discovery puts it on this node, the node agent has not handed it over, or handed over another
+                    // one of that name: a tunnel finds out.
+                    None => self.hbone(&hop, others).await,
+                }
+            }
             OutboundPlan::Refuse(refusal) => Err(self.refused(refusal.reason, refusal.to_string())),
             OutboundPlan::Waypoint(_) => Err(self.refused(
                 Reason::WaypointUnbound,
@@ -222,13 +225,14 @@ impl Captured<'_> {
     }
 
     /// A stream of a tunnel to the workload's proxy.
-    async fn hbone(&self, hop: &Hop) -> Result<Reached, (Flow, Unreached)> {
+    async fn hbone(&self, hop: &Hop, others: bool) -> Result<Reached, (Flow, Unreached)> {
         let flow = self.flow(Path::Hbone, self.route(hop, hop.tunnel(), true));
         let Some(source) = &self.source else {
             return Err(self.refused(Reason::WorkloadUnknown, "the source is not known".to_owned()));
         };
         let opening = self.open_stream(source, hop);
-        let opened = match hop.candidates > 1 {
+        // With nobody else to ask, the limits of its steps are limit enough.
+        let opened = match others {
             true => tokio::time::timeout(ATTEMPT_TIMEOUT, opening)
                 .await
                 .unwrap_or(Err(TunnelError::Timeout { peer: hop.tunnel() })),
@@ -247,67 +251,6 @@ impl Captured<'_> {
                 Err((flow, unreached))
             }
         }
-    }
-
-    /// A slot on a tunnel, and a stream on it; a tunnel that turns out dead is replaced once.
-    async fn open_stream(
-        &self,
-        source: &Arc<Workload>,
-        hop: &Hop,
-    ) -> Result<(Lease<TunnelKey>, Opened), TunnelError> {
-        let key = TunnelKey {
-            source: source.identity(),
-            source_ip: self.peer.ip(),
-            expected: hop.expected_identities(),
-            peer: hop.tunnel(),
-        };
-        let settings = &self.proxy.settings.tunnel;
-        let mut again = true;
-        loop {
-            let lease = self.pod.pool.lease(&key, || self.open_tunnel(&key)).await?;
-            let request = self.request(source, hop)?;
-            match lease.tunnel().connect(request, settings).await {
-                Ok(opened) => return Ok((lease, opened)),
-                Err(error) if error.is_of_the_tunnel() => {
-                    lease.condemn();
-                    if !(again && matches!(error, TunnelError::Closed { .. })) {
-                        return Err(error);
-                    }
-                    again = false;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn open_tunnel(&self, key: &TunnelKey) -> Result<tunnel::client::Tunnel, TunnelError> {
-        let settings = &self.proxy.settings.tunnel;
-        let credential = self.proxy.certificates.get(&key.source).await?;
-        let tcp = self
-            .pod
-            .sockets
-            .connect(key.peer, None, self.proxy.settings.connect_timeout)
-            .await
-            .map_err(|e| TunnelError::Connect(Arc::new(e)))?;
-        let begun = clock::monotonic();
-        let connected =
-            client::connect(&credential, &key.expected, tcp, key.peer, settings.handshake_timeout)
-                .await
-                .map_err(|e| TunnelError::Tls(Arc::new(e)))?;
-        metrics::histogram!("ambit_handshake_seconds", "role" => "client")
-            .record(clock::monotonic().saturating_duration_since(begun).as_secs_f64());
-        tunnel::client::open(connected, key.peer, credential.not_after(), settings.clone()).await
-    }
-
-    fn request(&self, source: &Workload, hop: &Hop) -> Result<http::Request<()>, TunnelError> {
-        let connect = request::Connect {
-            authority: &hop.address.to_string(),
-            baggage: &ambit_hbone::baggage::encode(source),
-            forwarded: &forwarded::encode(self.peer, hop.service.as_ref().map(|s| &*s.hostname)),
-            conn_id: self.draws.id,
-            span: self.draws.span,
-        };
-        connect.request().map_err(|e| TunnelError::Request(e.to_string()))
     }
 
     /// Both pods are here: admitted by the destination's rules, joined without a tunnel.
@@ -334,7 +277,8 @@ impl Captured<'_> {
             started: self.started,
             counters: Some(counters),
         };
-        match admit(self.proxy, asking).await {
+        // The application's own end is not watched: it is read only once the other end is reached.
+        match admit(self.proxy, asking, std::future::pending()).await {
             Ok(Admitted { app, entered }) => Ok(self.reached(Far::Tcp(app), flow, None, Some(entered))),
             Err(refused) => {
                 let retry = matches!(refused.reason, Reason::ConnectRefused | Reason::ConnectTimeout);
@@ -388,6 +332,11 @@ impl Route {
     fn to(address: SocketAddr) -> Self {
         Self { dst: End { addr: Some(address), ..End::default() }, ..Self::default() }
     }
+}
+
+/// Whether another endpoint may be tried after this one.
+fn others_left(candidates: usize, tried: usize) -> bool {
+    candidates > tried + 1 && tried + 1 < ATTEMPTS_MAX
 }
 
 /// The endpoint a plan chose, if it chose one.

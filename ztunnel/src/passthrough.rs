@@ -11,7 +11,7 @@ use ambit_state::{Admission, MeshedPlaintext, Open, PlainFacts, PlainPlan, plan_
 use ambit_types::{Reason, Workload, canonical};
 use tokio::net::TcpStream;
 
-use crate::admit::{Admitted, authorized_connect};
+use crate::admit::{Admitted, authorized_connect, crowded};
 use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::outbound::{drained, finish};
 use crate::proxy::{Pod, Proxy};
@@ -33,7 +33,12 @@ async fn open(proxy: &Proxy, pod: &Pod, tcp: TcpStream, peer: SocketAddr) -> Opt
     let started = clock::monotonic();
     prepare_accepted(&tcp, pod.sockets.options(), true).ok()?;
     let dst = original_destination(&tcp).ok()?;
-    let own = proxy.mesh.own_workload(&pod.name, Some(dst.ip())).await;
+    // Taken before the wait for discovery, which may be long.
+    let place = pod.place();
+    let own = match &place {
+        Some(_) => proxy.mesh.own_workload(&pod.name, Some(dst.ip())).await,
+        None => proxy.mesh.snapshot().own_workload(&pod.name, Some(dst.ip())).cloned(),
+    };
     let snapshot = proxy.mesh.snapshot();
     let facts = PlainFacts {
         own: own.as_ref(),
@@ -75,13 +80,14 @@ async fn open(proxy: &Proxy, pod: &Pod, tcp: TcpStream, peer: SocketAddr) -> Opt
     if admission == Admission::Probe {
         entered.end(Outcome { reason: Some(Reason::ProbeAdmitted), ..Outcome::default() });
     }
-    if pod.quota.available_permits() == 0 {
-        entered.end(Outcome::failed(Reason::PodQuota, "this pod has as many connections as it may"));
+    let Some(place) = place else {
+        let _ = crowded(entered);
         reset_on_close(&tcp);
         return None;
-    }
+    };
+    entered.hold(place);
     let spoof = (pod.transparent && peer.ip() != dst.ip()).then(|| peer.ip());
-    match authorized_connect(proxy, pod, entered, &open, spoof).await {
+    match authorized_connect(proxy, pod, entered, &open, spoof, std::future::pending()).await {
         Ok(admitted) => Some((tcp, admitted)),
         Err(_) => {
             // The record is written; the peer sees what a refused connection looks like.

@@ -1,7 +1,7 @@
 //! What every connection of the node shares, and one pod's part of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use ambit_net::tunnel::TunnelSettings;
 use ambit_runtime::drain::Drain;
 use ambit_state::{PodRef, SameNode};
 use ambit_types::Identity;
-use tokio::sync::Semaphore;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connections::Connections;
 use crate::mesh::Mesh;
+use crate::sources::{PerSource, Sources};
 use crate::telemetry::Telemetry;
 
 /// Everything a connection needs. One a process.
@@ -60,6 +63,8 @@ pub struct Settings {
     pub pod_connections_max: usize,
     /// Unfinished handshakes at one pod.
     pub pod_handshakes_max: usize,
+    /// What one source address may have of one pod.
+    pub per_source: PerSource,
 }
 
 /// What tells the tunnels of a pod apart. The pod itself is the source: every pod has a pool of its own, and the
@@ -69,12 +74,15 @@ pub struct TunnelKey {
     /// Who opens it.
     pub source: Identity,
     /// Address the tunnel comes from.
-    pub source_ip: std::net::IpAddr,
+    pub source_ip: IpAddr,
     /// Who may be at the other end.
     pub expected: Vec<Identity>,
     /// Where it goes.
     pub peer: SocketAddr,
 }
+
+/// One connection's place in a pod's quota.
+pub type Place = OwnedSemaphorePermit;
 
 /// One captured pod.
 #[derive(Debug)]
@@ -93,6 +101,8 @@ pub struct Pod {
     pub quota: Arc<Semaphore>,
     /// Handshakes that may still be begun at it.
     pub handshakes: Arc<Semaphore>,
+    /// What each source address has of it.
+    pub sources: Sources,
 }
 
 impl Pod {
@@ -112,6 +122,35 @@ impl Pod {
             transparent,
             quota: Arc::new(Semaphore::new(settings.pod_connections_max)),
             handshakes: Arc::new(Semaphore::new(settings.pod_handshakes_max)),
+            sources: Sources::new(settings.per_source),
+        }
+    }
+
+    /// Takes a place for one more connection of this pod, if it may have one; dropping it gives it back.
+    pub fn place(&self) -> Option<Place> {
+        self.quota.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether the pod's namespace has an address that others can reach; one that cannot be looked into has.
+    pub fn is_reachable(&self) -> bool {
+        let Some(netns) = self.sockets.netns() else { return true };
+        let leads_out = |one: InterfaceAddress| {
+            let ip =
+                one.address.is_some_and(|a| a.as_sockaddr_in().is_some() || a.as_sockaddr_in6().is_some());
+            ip && !one.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        };
+        match netns.run(getifaddrs) {
+            Ok(Ok(mut all)) => all.any(leads_out),
+            Ok(Err(_)) | Err(_) => true,
+        }
+    }
+
+    /// Whether `address` is one of this pod's namespace: no other can be bound there.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        let bind = || UdpSocket::bind((address, 0)).is_ok();
+        match self.sockets.netns() {
+            Some(netns) => netns.run(bind).unwrap_or(false),
+            None => bind(),
         }
     }
 }
@@ -141,9 +180,13 @@ impl Pods {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The pod of that name, if it is captured here and stays.
-    pub fn find(&self, name: &PodRef) -> Option<Arc<Pod>> {
+    /// The pod of that name, if it is captured here, stays, and has that address.
+    ///
+    /// A name alone proves nothing: it may have been another pod's a moment ago, whose record is still known.
+    pub fn find(&self, name: &PodRef, address: IpAddr) -> Option<Arc<Pod>> {
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        pods.get(name).filter(|pod| !pod.drain.is_draining()).cloned()
+        let pod = pods.get(name).filter(|pod| !pod.drain.is_draining()).cloned();
+        drop(pods);
+        pod.filter(|pod| pod.has_address(address))
     }
 }

@@ -1,8 +1,10 @@
 //! The metrics registry and its text form.
 //!
 //! Series that nothing has touched for [`IDLE`] are dropped (G39), so that the pods of yesterday do not weigh on
-//! every scrape. Memory stays bounded whether or not somebody scrapes.
+//! every scrape. Memory stays bounded whether or not somebody scrapes. Who knows better when a series is over keeps
+//! it as a [`Source`].
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{
@@ -32,6 +34,13 @@ const SECONDS: &[f64] =
 #[derive(Debug, Clone)]
 pub struct Registry {
     handle: PrometheusHandle,
+    sources: Arc<Mutex<Vec<Arc<dyn Source>>>>,
+}
+
+/// Series that their owner keeps by itself.
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// Appends whole families in the Prometheus text format, of names that nobody else uses.
+    fn write(&self, text: &mut String);
 }
 
 /// The recorder could not be made the process's own.
@@ -55,7 +64,12 @@ impl Registry {
         let recorder = recorder(idle)?;
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Installed)?;
-        Ok(Self { handle })
+        Ok(Self { handle, sources: Arc::default() })
+    }
+
+    /// Adds series of `source` to every scrape from now on.
+    pub fn add(&self, source: Arc<dyn Source>) {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(source);
     }
 
     /// Starts the task that keeps histograms and idle series bounded where nobody scrapes; it ends with the runtime.
@@ -81,7 +95,11 @@ impl Registry {
     /// The text a scrape gets. Also does the upkeep that keeps histograms and idle series bounded.
     pub fn render(&self) -> String {
         self.handle.run_upkeep();
-        self.handle.render()
+        let mut text = self.handle.render();
+        for source in self.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            source.write(&mut text);
+        }
+        text
     }
 }
 

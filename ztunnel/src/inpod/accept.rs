@@ -1,6 +1,7 @@
 //! Accept loops: one a listener, until the pod or the process drains.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use ambit_hbone::{INBOUND_CAPTURE_PORT, INBOUND_PORT, OUTBOUND_CAPTURE_PORT};
 use ambit_net::linux::netns::NetNs;
 use ambit_net::socket::{SocketError, wildcard};
-use ambit_runtime::tasks;
+use ambit_runtime::{drain::Drain, tasks};
 use ambit_types::Reason;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
@@ -18,6 +19,9 @@ use crate::{inbound, outbound, passthrough};
 
 /// Pause after a failed accept: exhausted descriptors must not become a busy loop (G35).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections taken from the queue of a listener that ends before other tasks get a turn.
+const SWEEP_TURN: u32 = 64;
 
 /// The three listeners of a pod, bound and not yet served.
 #[derive(Debug)]
@@ -54,42 +58,79 @@ fn accept<F>(
     listener: TcpListener,
     proxy: &Arc<Proxy>,
     pod: &Arc<Pod>,
-    serve: impl Fn(Arc<Proxy>, Arc<Pod>, TcpStream, SocketAddr) -> F + Send + Sync + 'static,
+    serve: impl Fn(Arc<Proxy>, Arc<Pod>, TcpStream, SocketAddr) -> F + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (proxy, pod) = (proxy.clone(), pod.clone());
-    tasks::spawn(name, async move {
-        let begin = |tcp, peer| {
-            tasks::spawn("connection", pod.drain.track(serve(proxy.clone(), pod.clone(), tcp, peer)));
-        };
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = pod.drain.draining() => break,
-            };
-            match accepted {
-                Ok((tcp, peer)) => begin(tcp, peer),
-                Err(error) => pause(name, &error).await,
-            }
-        }
-        // What waits in the queue was promised a connection; the listener's end would reset it (G37).
-        while let Some(Ok((tcp, peer))) = now(listener.accept()).await {
-            begin(tcp, peer);
-        }
+    let (proxy, served) = (proxy.clone(), pod.clone());
+    spawn(name, listener, &pod.drain, move |tcp, peer| {
+        let work = serve(proxy.clone(), served.clone(), tcp, peer);
+        tasks::spawn("connection", served.drain.track(work));
     });
 }
 
-/// The result of `work` if it is there at once.
-async fn now<T>(work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        result = work => Some(result),
-        () = std::future::ready(()) => None,
+/// Starts a loop that hands every connection to `begin`, which must return at once, until `drain` begins; those that
+/// wait in the queue at that moment are handed over as well, and `drain` waits for it.
+pub fn spawn(
+    name: &'static str,
+    listener: TcpListener,
+    drain: &Drain,
+    mut begin: impl FnMut(TcpStream, SocketAddr) + Send + 'static,
+) {
+    let (tracker, drain) = (drain.clone(), drain.clone());
+    // Tracked, so that the end of the drain comes after the queue's.
+    tasks::spawn(
+        name,
+        tracker.track(async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = drain.draining() => break,
+                };
+                match accepted {
+                    Ok((tcp, peer)) => begin(tcp, peer),
+                    Err(error) => pause(name, &error).await,
+                }
+            }
+            sweep(name, listener, &drain, begin).await;
+        }),
+    );
+}
+
+/// Takes what waits in the queue: it was promised a connection; the listener's end would reset it (G37).
+///
+/// Asks the kernel itself, because a task's budget, or an event that has not been seen yet, would end the sweep early.
+async fn sweep(
+    name: &str,
+    listener: TcpListener,
+    drain: &Drain,
+    mut begin: impl FnMut(TcpStream, SocketAddr),
+) {
+    let Ok(listener) = listener.into_std() else { return };
+    let mut taken = 0_u32;
+    while !drain.is_forced() {
+        match accept_now(&listener) {
+            Ok((tcp, peer)) => begin(tcp, peer),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return,
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                _ => pause(name, &error).await,
+            },
+        }
+        taken += 1;
+        if taken.is_multiple_of(SWEEP_TURN) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-async fn pause(listener: &str, error: &std::io::Error) {
+fn accept_now(listener: &std::net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (tcp, peer) = listener.accept()?;
+    tcp.set_nonblocking(true)?;
+    Ok((TcpStream::from_std(tcp)?, peer))
+}
+
+async fn pause(listener: &str, error: &io::Error) {
     metrics::counter!("ambit_connections_refused_total", "code" => Reason::FdExhausted.code(), "policy" => "")
         .increment(1);
     warn!(listener, %error, code = Reason::FdExhausted.code(), "accepting a connection failed; shedding until it works");

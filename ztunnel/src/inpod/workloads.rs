@@ -15,8 +15,14 @@ use tracing::{info, warn};
 use super::accept::{Listeners, Permits};
 use crate::proxy::{Pod, Proxy};
 
-/// How long connections of a pod that leaves the mesh may go on; a deleted pod's end by themselves.
+/// How long connections of a pod that leaves the mesh may go on.
 const POD_GRACE: Duration = Duration::from_secs(3600);
+
+/// How long connections may go on that nobody can reach any more: enough for those that are just ending.
+const GONE_GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a pod that left the mesh is still there.
+const GONE_LOOK: Duration = Duration::from_secs(1);
 
 /// A pod as the node agent names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +102,7 @@ impl Workloads {
                 self.pending.remove(uid);
                 return Ok(());
             }
-            self.stop(uid, Duration::ZERO);
+            self.stop(uid, GONE_GRACE);
         }
         let again = netns.try_clone();
         match self.bind(info, netns) {
@@ -136,7 +142,7 @@ impl Workloads {
         Ok(pod)
     }
 
-    /// Ends capture of a pod: nothing new, open connections may go on for a while.
+    /// Ends capture of a pod: nothing new, open connections may go on for a while unless the pod itself is gone.
     pub fn remove(&mut self, uid: &str) {
         self.pending.remove(uid);
         self.stop(uid, POD_GRACE);
@@ -158,7 +164,10 @@ impl Workloads {
         metrics::counter!("workload_manager_proxies_stopped_total").increment(1);
         self.proxy.pods.remove(&pod);
         tasks::spawn("pod-drain", async move {
-            let cut = pod.drain.finish(grace).await;
+            let cut = tokio::select! {
+                cut = pod.drain.finish(grace) => cut,
+                () = cut_off(&pod) => pod.drain.finish(GONE_GRACE.min(grace)).await,
+            };
             if cut > 0 {
                 warn!(pod = &*pod.name.name, cut, "connections of a released pod were cut after their grace");
             }
@@ -196,5 +205,13 @@ impl Workloads {
         let count = |n: usize| u32::try_from(n).map(f64::from).unwrap_or(f64::MAX);
         metrics::gauge!("workload_manager_active_proxy_count").set(count(self.running.len()));
         metrics::gauge!("workload_manager_pending_proxy_count").set(count(self.pending.len()));
+    }
+}
+
+/// Resolves when the pod has no address left: its interface is gone, and what is open in its namespace only keeps
+/// that from going as well.
+async fn cut_off(pod: &Pod) {
+    while pod.is_reachable() {
+        tokio::time::sleep(GONE_LOOK).await;
     }
 }

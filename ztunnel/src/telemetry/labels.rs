@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ambit_hbone::Baggage;
 use ambit_runtime::access_log::Direction;
 use ambit_types::{Identity, Str, Uid, Workload};
-use metrics::Label;
 
 use crate::flow::{End, Flow, Path};
 
@@ -59,23 +58,52 @@ impl Key {
             service: flow.route.service.as_ref().map(|s| (s.namespace.clone(), s.hostname.clone())),
         }
     }
+
+    /// The workloads that the series tell of.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = &Uid> {
+        self.src.workload.iter().chain(&self.dst.workload)
+    }
 }
 
-/// The labels of a connection's series, without `response_flags`.
-pub(super) fn labels(flow: &Flow) -> Vec<Label> {
-    let mut labels = Vec::with_capacity(28);
+/// The labels of a connection's series as a scrape shows them, without `response_flags`.
+pub(super) fn text(flow: &Flow) -> String {
+    let mut labels = Labels(String::with_capacity(1024));
     let reporter = match flow.direction {
         Direction::Inbound => "destination",
         Direction::Outbound => "source",
     };
-    labels.push(Label::new("reporter", reporter));
+    labels.push("reporter", reporter);
     side(&mut labels, &SOURCE, &flow.src);
     service(&mut labels, flow);
     side(&mut labels, &DESTINATION, &flow.route.dst);
-    labels.push(Label::new("request_protocol", "tcp"));
+    labels.push("request_protocol", "tcp");
     let security = if is_mutual_tls(flow.path) { "mutual_tls" } else { "unknown" };
-    labels.push(Label::new("connection_security_policy", security));
-    labels
+    labels.push("connection_security_policy", security);
+    labels.0
+}
+
+/// `name="value",…`.
+struct Labels(String);
+
+impl Labels {
+    fn push(&mut self, name: &str, value: &str) {
+        let known = !value.is_empty() && value.len() <= VALUE_BYTES_MAX;
+        let Self(text) = self;
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(name);
+        text.push_str("=\"");
+        for c in if known { value } else { "unknown" }.chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '"' => text.push_str("\\\""),
+                '\n' => text.push_str("\\n"),
+                other => text.push(other),
+            }
+        }
+        text.push('"');
+    }
 }
 
 /// Label names of one end.
@@ -118,21 +146,21 @@ static DESTINATION: Names = Names {
     zone: "destination_zone",
 };
 
-fn side(labels: &mut Vec<Label>, names: &Names, end: &End) {
+fn side(labels: &mut Labels, names: &Names, end: &End) {
     let principal = end.identity.as_ref().map(ToString::to_string).unwrap_or_default();
     let known = end.workload.as_deref().map(Described::from);
     let told = end.asserted.as_deref().map(Described::from);
     let d = known.or(told).unwrap_or_default();
-    labels.push(Label::new(names.workload, value(d.workload)));
-    labels.push(Label::new(names.canonical_service, value(d.service)));
-    labels.push(Label::new(names.canonical_revision, value(d.revision)));
-    labels.push(Label::new(names.namespace, value(d.namespace)));
-    labels.push(Label::new(names.principal, value(&principal)));
-    labels.push(Label::new(names.app, value(d.service)));
-    labels.push(Label::new(names.version, value(d.revision)));
-    labels.push(Label::new(names.cluster, value(d.cluster)));
-    labels.push(Label::new(names.region, value(d.region)));
-    labels.push(Label::new(names.zone, value(d.zone)));
+    labels.push(names.workload, d.workload);
+    labels.push(names.canonical_service, d.service);
+    labels.push(names.canonical_revision, d.revision);
+    labels.push(names.namespace, d.namespace);
+    labels.push(names.principal, &principal);
+    labels.push(names.app, d.service);
+    labels.push(names.version, d.revision);
+    labels.push(names.cluster, d.cluster);
+    labels.push(names.region, d.region);
+    labels.push(names.zone, d.zone);
 }
 
 /// The describing words of one end, wherever they come from.
@@ -175,14 +203,10 @@ impl<'a> From<&'a Baggage> for Described<'a> {
     }
 }
 
-fn service(labels: &mut Vec<Label>, flow: &Flow) {
+fn service(labels: &mut Labels, flow: &Flow) {
     let service = flow.route.service.as_ref();
     let host = service.map_or("", |s| &*s.hostname);
-    labels.push(Label::new("destination_service", value(host)));
-    labels.push(Label::new("destination_service_namespace", value(service.map_or("", |s| &*s.namespace))));
-    labels.push(Label::new("destination_service_name", value(host.split('.').next().unwrap_or_default())));
-}
-
-fn value(text: &str) -> String {
-    if text.is_empty() || text.len() > VALUE_BYTES_MAX { "unknown".to_owned() } else { text.to_owned() }
+    labels.push("destination_service", host);
+    labels.push("destination_service_namespace", service.map_or("", |s| &*s.namespace));
+    labels.push("destination_service_name", host.split('.').next().unwrap_or_default());
 }

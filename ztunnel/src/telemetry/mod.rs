@@ -6,19 +6,21 @@ mod ring;
 mod series;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ambit_runtime::access_log::{self, Direction};
-use ambit_runtime::tasks;
+use ambit_runtime::metrics::Source;
+use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
 
 use crate::flow::{Flow, Outcome};
+use crate::mesh::Mesh;
 
 pub use record::FlowRecord;
 pub(crate) use record::json_end;
 pub use ring::Ring;
-use series::SeriesCache;
+use series::{Pair, Series};
 
 /// How often the bytes of live connections are added to the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -28,9 +30,16 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 pub struct Telemetry {
     node: Arc<str>,
     ring: Arc<Ring>,
-    series: Arc<SeriesCache>,
-    live: Arc<Mutex<BTreeMap<u64, Arc<Flow>>>>,
+    series: Arc<Series>,
+    live: Arc<Mutex<BTreeMap<u64, Live>>>,
     stale_since: Arc<dyn StaleFor>,
+}
+
+/// A connection that is counted while it lives; it keeps its series.
+#[derive(Debug, Clone)]
+struct Live {
+    flow: Arc<Flow>,
+    pair: Arc<Pair>,
 }
 
 /// Says for how many seconds the control plane has been away.
@@ -42,21 +51,32 @@ pub trait StaleFor: Send + Sync + std::fmt::Debug {
 impl Telemetry {
     /// Telemetry for `node`, remembering at most `records` flow records.
     pub fn new(node: &str, records: usize, stale_since: Arc<dyn StaleFor>) -> Self {
-        let telemetry = Self {
+        Self {
             node: Arc::from(node),
             ring: Arc::new(Ring::new(records)),
             series: Arc::default(),
             live: Arc::default(),
             stale_since,
-        };
-        let counting = telemetry.clone();
+        }
+    }
+
+    /// Counts the bytes of live connections, and forgets series of workloads that `mesh` no longer knows, until the
+    /// process ends.
+    pub fn watch(&self, mesh: Mesh) {
+        let counting = self.clone();
         tasks::spawn("telemetry-count", async move {
             loop {
                 tokio::time::sleep(COUNT_EVERY).await;
                 counting.count_live();
+                let snapshot = mesh.snapshot();
+                counting.series.sweep(clock::monotonic(), |uid| snapshot.workload(uid).is_some());
             }
         });
-        telemetry
+    }
+
+    /// The series of connections, for a scrape.
+    pub fn source(&self) -> Arc<dyn Source> {
+        self.series.clone()
     }
 
     /// The flow records.
@@ -66,17 +86,20 @@ impl Telemetry {
 
     /// A connection begins: it is counted as opened and followed until [`Telemetry::ended`].
     pub fn opened(&self, number: u64, flow: &Arc<Flow>) {
-        self.series.of(flow).opened.increment(1);
+        let pair = self.series.of(flow, clock::monotonic());
+        pair.open();
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).increment(1.0);
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(number, flow.clone());
+        self.lock().insert(number, Live { flow: flow.clone(), pair });
     }
 
     /// A connection that was opened has ended.
     pub fn ended(&self, number: u64, flow: &Arc<Flow>, outcome: Outcome) {
         flow.end(outcome);
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        let live = self.lock().remove(&number);
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).decrement(1.0);
-        self.count(flow);
+        if let Some(live) = live {
+            live.count();
+        }
         self.finish(flow, true);
     }
 
@@ -90,7 +113,7 @@ impl Telemetry {
         let Some((_, outcome)) = flow.ended() else { return };
         let flag = outcome.reason.map_or("-", Reason::flag);
         let failed = outcome.is_failure();
-        self.series.close(flow, flag, failed);
+        self.series.of(flow, clock::monotonic()).close(flag, failed);
         if let (true, Some(reason)) = (failed, outcome.reason) {
             let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();
             metrics::counter!("ambit_connections_refused_total", "code" => reason.code(), "policy" => policy)
@@ -112,20 +135,23 @@ impl Telemetry {
     }
 
     fn count_live(&self) {
-        let live: Vec<Arc<Flow>> =
-            self.live.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for flow in live {
-            self.count(&flow);
+        let live: Vec<Live> = self.lock().values().cloned().collect();
+        for one in live {
+            one.count();
         }
-        self.series.sweep();
     }
 
-    fn count(&self, flow: &Flow) {
-        let (received, sent) = flow.uncounted();
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// Adds what was moved since this was last asked.
+    fn count(&self) {
+        let (received, sent) = self.flow.uncounted();
         if received + sent > 0 {
-            let series = self.series.of(flow);
-            series.received.increment(received);
-            series.sent.increment(sent);
+            self.pair.moved(received, sent);
         }
     }
 }

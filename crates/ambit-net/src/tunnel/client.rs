@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use ambit_runtime::tasks;
 use ambit_types::{Identity, Reason};
@@ -66,6 +67,12 @@ pub enum TunnelError {
         /// The peer.
         peer: SocketAddr,
     },
+    /// The peer refused the stream before it looked at it.
+    #[error("{peer} takes no further stream on this tunnel")]
+    StreamRefused {
+        /// The peer.
+        peer: SocketAddr,
+    },
 }
 
 impl TunnelError {
@@ -80,6 +87,7 @@ impl TunnelError {
             Self::Certificate(cause) => cause.reason(),
             Self::Http2 { .. } | Self::Request(_) => Reason::TunnelProtocol,
             Self::Timeout { .. } | Self::Closed { .. } => Reason::PeerSilent,
+            Self::StreamRefused { .. } => Reason::TunnelRejected,
             Self::Refused { reason, .. } => *reason,
         }
     }
@@ -90,6 +98,7 @@ impl TunnelError {
             Self::Connect(_)
             | Self::Tls(_)
             | Self::Closed { .. }
+            | Self::StreamRefused { .. }
             | Self::Http2 { .. }
             | Self::Timeout { .. } => true,
             // A refusal by policy is an answer, not an outage; a dead application behind the peer is one.
@@ -107,6 +116,11 @@ impl TunnelError {
     /// Whether the tunnel itself is unusable, as opposed to one answer on it.
     pub fn is_of_the_tunnel(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Request(_))
+    }
+
+    /// Whether the peer is leaving this tunnel or has enough of it, so that another one to it may do.
+    pub fn is_of_a_spent_tunnel(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::StreamRefused { .. })
     }
 }
 
@@ -218,7 +232,13 @@ impl Tunnel {
 
     /// Whether new streams may still be opened at `now` (seconds since 1970).
     pub fn is_usable(&self, now: u64) -> bool {
-        !*self.closed.borrow() && now < self.usable_until
+        !*self.closed.borrow() && now < self.usable_until && !self.is_spent()
+    }
+
+    /// Whether the peer has said that it leaves, or the tunnel's stream numbers are used up.
+    fn is_spent(&self) -> bool {
+        let asked = self.requests.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
+        matches!(asked, Poll::Ready(Err(_)))
     }
 
     /// Resolves when the tunnel is closed; does not keep it open.
@@ -255,6 +275,8 @@ async fn ask(
     let http2 = |cause: h2::Error| {
         if cause.is_go_away() || cause.is_io() {
             TunnelError::Closed { peer }
+        } else if cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) {
+            TunnelError::StreamRefused { peer }
         } else {
             TunnelError::Http2 { peer, cause: Arc::new(cause) }
         }

@@ -33,6 +33,8 @@ pub struct TunnelSettings {
     pub ping_after: Duration,
     /// Further silence before the tunnel is given up; 8 s, so that a peer that vanished is found within 20 s.
     pub pong_timeout: Duration,
+    /// How long a peer's tunnel without streams is kept, at least; 10 min, more than the five that clients keep one.
+    pub idle_timeout: Duration,
 }
 
 impl Default for TunnelSettings {
@@ -47,6 +49,7 @@ impl Default for TunnelSettings {
             connect_timeout: Duration::from_secs(15),
             ping_after: Duration::from_secs(10),
             pong_timeout: Duration::from_secs(8),
+            idle_timeout: Duration::from_secs(600),
         }
     }
 }

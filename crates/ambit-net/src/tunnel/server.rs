@@ -27,6 +27,12 @@ pub struct Asking {
 }
 
 impl Asking {
+    /// Resolves when the peer gives the stream up or the tunnel ends. May be dropped.
+    pub async fn given_up(&mut self) {
+        // Which of the two it was changes nothing for who waits.
+        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+
     /// Answers with 200 and hands the stream over.
     ///
     /// # Errors
@@ -46,7 +52,8 @@ impl Asking {
 /// Serves one tunnel until the peer leaves, falls silent, or `drain` ends it.
 ///
 /// `accept` gets every stream and must return at once; `usable_until` (seconds since 1970) is when the peer's or our
-/// certificate runs out: from then on no new streams are taken, open ones go on.
+/// certificate runs out: from then on no new streams are taken, open ones go on. A tunnel that had no stream for
+/// `idle_timeout` is ended, at the latest when twice that time is over.
 ///
 /// # Errors
 /// The library's answer when the peer breaks the protocol or the link.
@@ -69,14 +76,20 @@ where
     let silence = silence(&mut connection, heard, &settings);
     let life = Duration::from_secs(usable_until.saturating_sub(clock::unix_seconds()));
     let expiry = tokio::time::sleep(life);
-    tokio::pin!(silence, expiry);
+    let look = tokio::time::sleep(settings.idle_timeout);
+    tokio::pin!(silence, expiry, look);
     let mut leaving = false;
+    // Whether it had no stream at the last look, and got none since.
+    let mut idle = false;
     loop {
         tokio::select! {
             asked = poll_fn(|cx| connection.poll_accept(cx)) => match asked {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(error),
-                Some(Ok((request, respond))) => accept(asking(request, respond)),
+                Some(Ok((request, respond))) => {
+                    idle = false;
+                    accept(asking(request, respond));
+                }
             },
             () = drain.draining(), if !leaving => {
                 leaving = true;
@@ -85,6 +98,19 @@ where
             () = &mut expiry, if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
+            }
+            () = &mut look => {
+                let next = look.deadline() + settings.idle_timeout;
+                look.as_mut().reset(next);
+                let was_idle = std::mem::replace(&mut idle, !connection.has_streams());
+                if was_idle && idle {
+                    if leaving {
+                        // Told to go a whole period ago, and still here.
+                        return Ok(());
+                    }
+                    leaving = true;
+                    connection.graceful_shutdown();
+                }
             }
             () = drain.forced() => return Ok(()),
             () = &mut silence => {

@@ -1,0 +1,137 @@
+//! Which series there are, while pods come and go.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_hbone::{Baggage, ConnId};
+use ambit_runtime::access_log::Direction;
+use ambit_runtime::metrics::{IDLE, Source as _};
+use ambit_types::{Uid, Workload};
+
+use super::{LINGER, PAIRS_MAX, Series};
+use crate::flow::{End, Flow, Path, Route};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[expect(clippy::disallowed_methods, reason = "a starting point for virtual time")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// An end that is the pod of this name, of the controller before the dash.
+fn pod(name: &str) -> End {
+    let mut workload = Workload::new(format!("Kubernetes//Pod/shop/{name}"), "shop", name);
+    workload.workload_name = name.split('-').next().unwrap_or_default().into();
+    let addr: SocketAddr = ([10, 0, 0, 1], 80).into();
+    End { addr: Some(addr), workload: Some(Arc::new(workload)), ..End::default() }
+}
+
+fn flow(src: End, dst: End) -> Flow {
+    let route = Route { dst, ..Route::default() };
+    Flow::new(ConnId::from_random(1), Direction::Inbound, Path::Hbone, src, route, start())
+}
+
+fn text(series: &Series) -> String {
+    let mut text = String::new();
+    series.write(&mut text);
+    text
+}
+
+/// How many series name a workload.
+fn named(series: &Series, workload: &str) -> usize {
+    let label = format!("_workload=\"{workload}\"");
+    text(series).lines().filter(|line| line.contains(&label)).count()
+}
+
+fn all_but(gone: &str) -> impl Fn(&Uid) -> bool {
+    move |uid| !uid.as_str().ends_with(&format!("/{gone}"))
+}
+
+/// Counts a whole connection.
+fn connection(series: &Series, flow: &Flow, now: Instant) {
+    let pair = series.of(flow, now);
+    pair.open();
+    pair.moved(3, 4);
+    pair.close("-", false);
+}
+
+#[test]
+fn series_go_with_either_end_and_stay_with_both() {
+    for gone in ["a", "b"] {
+        let (series, now) = (Series::default(), start());
+        connection(&series, &flow(pod("a"), pod("b")), now);
+        connection(&series, &flow(pod("c"), pod("d")), now);
+        assert_eq!((named(&series, "a"), named(&series, "c")), (4, 4));
+        series.sweep(now + LINGER - SECOND, all_but(gone));
+        assert_eq!(named(&series, "a"), 4, "a scrape has to see the last values");
+        series.sweep(now + LINGER, all_but(gone));
+        assert_eq!((named(&series, "a"), named(&series, "c")), (0, 4), "{gone} is gone");
+        series.sweep(now + IDLE - SECOND, |_| true);
+        assert_eq!(named(&series, "c"), 4);
+        series.sweep(now + IDLE, |_| true);
+        assert_eq!(text(&series), "");
+    }
+}
+
+#[test]
+fn an_open_connection_keeps_its_series() {
+    let (series, now) = (Series::default(), start());
+    let flow = flow(pod("a"), pod("b"));
+    let pair = series.of(&flow, now);
+    pair.open();
+    series.sweep(now + 2 * IDLE, |_| false);
+    assert_eq!(named(&series, "a"), 3);
+    drop(pair);
+    series.of(&flow, now + 2 * IDLE).close("-", false);
+    series.sweep(now + 2 * IDLE + LINGER, |_| false);
+    assert_eq!(text(&series), "");
+}
+
+/// Labels name controllers, so a counter of several pods does not go back when one of them leaves.
+#[test]
+fn pods_of_one_controller_share_their_series() {
+    let (series, now) = (Series::default(), start());
+    connection(&series, &flow(pod("web-1"), pod("db")), now);
+    connection(&series, &flow(pod("web-2"), pod("db")), now);
+    series.sweep(now + LINGER, all_but("web-1"));
+    let opened = |line: &&str| line.starts_with("istio_tcp_connections_opened_total{");
+    let all = text(&series);
+    let lines: Vec<&str> = all.lines().filter(opened).collect();
+    assert!(lines.len() == 1 && lines[0].ends_with(" 2"), "{lines:?}");
+    series.sweep(now + LINGER, |uid| uid.as_str().ends_with("/db"));
+    assert_eq!(text(&series), "");
+}
+
+#[test]
+fn beyond_the_bound_all_are_counted_as_one() {
+    let (series, now) = (Series::default(), start());
+    for n in 0..PAIRS_MAX + 2 {
+        connection(&series, &flow(pod(&format!("p{n}")), pod("db")), now);
+    }
+    let all = text(&series);
+    let lines = all.lines().filter(|l| l.starts_with("istio_tcp_connections_opened_total{")).count();
+    assert_eq!(lines, PAIRS_MAX + 1);
+    let rest = "istio_tcp_connections_opened_total{overflow=\"true\",response_flags=\"-\"} 2";
+    assert!(all.lines().any(|line| line == rest));
+}
+
+/// The text is what a scraper reads; strangers may put anything into their baggage.
+#[test]
+fn the_text_is_whole_whatever_a_peer_says_of_itself() {
+    let (series, now) = (Series::default(), start());
+    let asserted = Arc::new(Baggage::parse("k8s.namespace.name=a\"} 1\\,k8s.deployment.name=x\ny"));
+    let src = End { asserted: Some(asserted), ..End::default() };
+    let pair = series.of(&flow(src, pod("db")), now);
+    pair.open();
+    pair.close("-", false);
+    pair.close("DENY", true);
+    let all = text(&series);
+    for line in all.lines() {
+        assert!(line.starts_with("# TYPE istio_tcp_") || line.starts_with("istio_tcp_"), "{line:?}");
+    }
+    assert!(all.contains("source_workload_namespace=\"a\\\"} 1\\\\\","), "{all}");
+    let denied = |line: &&str| line.contains("response_flags=\"DENY\"") && line.ends_with(" 1");
+    assert_eq!(all.lines().filter(denied).count(), 2, "closed and failed: {all}");
+    assert_eq!(all.lines().filter(|line| line.starts_with('#')).count(), 5);
+}
