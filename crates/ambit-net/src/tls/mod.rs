@@ -15,6 +15,7 @@ pub mod verifier;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
@@ -26,14 +27,28 @@ pub use error::{PeerRefused, TlsError};
 /// ALPN protocol of a tunnel.
 pub const ALPN_H2: &[u8] = b"h2";
 
+static POST_QUANTUM_ONLY: AtomicBool = AtomicBool::new(false);
+
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let kx_groups = match POST_QUANTUM_ONLY.load(Ordering::Relaxed) {
+        true => vec![kx_group::X25519MLKEM768],
+        false => {
+            vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1]
+        }
+    };
     let provider = CryptoProvider {
         cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
-        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        kx_groups,
         ..default_provider()
     };
     Arc::new(provider)
 });
+
+/// Leaves X25519MLKEM768 as the only key exchange of tunnels (`COMPLIANCE_POLICY=pqc`). To be called at start, before
+/// anything asks for [`provider`]; later it changes nothing.
+pub fn require_post_quantum() {
+    POST_QUANTUM_ONLY.store(true, Ordering::Relaxed);
+}
 
 /// The algorithms of every tunnel: AES-GCM, X25519MLKEM768 before X25519.
 pub fn provider() -> Arc<CryptoProvider> {
