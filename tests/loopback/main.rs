@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
+mod announced;
 mod corpus;
 mod ends;
 mod floods;
