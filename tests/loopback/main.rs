@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
 mod accept;
+mod announced;
 mod corpus;
 mod discovery;
 mod ends;

@@ -4,6 +4,7 @@
 
 use ambit_net::tls::Credential;
 use ambit_net::tls::credential::PemChain;
+use ambit_net::tls::store::{Ca, Signing};
 use ambit_types::Identity;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -387,6 +388,12 @@ impl TestCa {
             intermediates: vec![pem(&self.intermediate.der)],
             roots: pem(&self.root.der),
         }
+    }
+}
+
+impl Ca for TestCa {
+    fn sign<'a>(&'a self, identity: &'a Identity, csr_pem: &'a str) -> Signing<'a> {
+        Box::pin(async move { Ok(self.answer(identity, csr_pem, now() + 3600)) })
     }
 }
 

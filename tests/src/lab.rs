@@ -36,7 +36,7 @@ pub fn soak() -> bool {
     flag("AMBIT_SOAK")
 }
 
-fn flag(name: &str) -> bool {
+pub(crate) fn flag(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|v| !["", "0", "false"].iter().any(|off| v == OsStr::new(off)))
 }
 
@@ -75,7 +75,7 @@ pub fn not_run(lacking: &str) {
 }
 
 /// The folder of the programs under test: that of the test's own executable, one up from `deps`.
-fn binaries() -> PathBuf {
+pub(crate) fn binaries() -> PathBuf {
     let own = std::env::current_exe().expect("a running test has a file");
     let folder = own.parent().expect("a file is in a folder");
     if folder.ends_with("deps") {
@@ -133,7 +133,12 @@ pub struct Background {
 }
 
 impl Background {
-    fn start(command: &mut Command) -> Self {
+    /// Starts a command beside the test.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Self {
         let what = format!("{command:?}");
         let files = TempDir::new().expect("a temporary folder");
         let file = |name: &str| File::create(files.path().join(name)).expect("a temporary file");

@@ -1,4 +1,5 @@
-//! What the tests of several programs share: tables of cases, a test CA, peers that misbehave.
+//! What the tests of several programs share: tables of cases, a test CA, a node's proxy, peers that misbehave or are
+//! not ours.
 //!
 //! Nothing here decides whether a test passes; that stands in the tests.
 
@@ -11,4 +12,6 @@
 pub mod certs;
 pub mod fakes;
 pub mod lab;
+pub mod node;
+pub mod peers;
 pub mod tables;

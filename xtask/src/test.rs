@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Makes namespace tests fail where they cannot run, instead of being left out. Root implies it.
     #[arg(long, env = "AMBIT_REQUIRE_NETNS", value_parser = clap::builder::FalseyValueParser::new())]
     require_netns: bool,
+    /// Makes tests with foreign peers fail where those are not installed, instead of being left out.
+    #[arg(long, env = "AMBIT_REQUIRE_PEERS", value_parser = clap::builder::FalseyValueParser::new())]
+    require_peers: bool,
 }
 
 /// A step of the proof, cheapest first.
@@ -49,6 +52,8 @@ pub(crate) enum Level {
     Pipeline,
     /// Real bytes on the loopback device.
     Loopback,
+    /// Tunnels with Envoy and python's h2.
+    Foreign,
     /// The real programs in network namespaces.
     Netns,
 }
@@ -61,6 +66,7 @@ const ALL: &[Level] = &[
     Level::Unit,
     Level::Pipeline,
     Level::Loopback,
+    Level::Foreign,
     Level::Netns,
 ];
 
@@ -93,6 +99,7 @@ pub(crate) fn run(tools: &Tools, options: &Options) -> anyhow::Result<bool> {
         soak: options.soak,
         targets: Targets::of(&tools.metadata),
         require_netns: options.require_netns || is_root(),
+        require_peers: options.require_peers,
     };
     let mut reports: Vec<Report> = Vec::new();
     for level in chosen(options) {
@@ -115,7 +122,8 @@ pub(crate) fn run(tools: &Tools, options: &Options) -> anyhow::Result<bool> {
 /// # Errors
 /// When cargo cannot be started at all.
 pub(crate) fn check(tools: &Tools) -> anyhow::Result<bool> {
-    let run = Run { tools, soak: false, targets: Targets::of(&tools.metadata), require_netns: false };
+    let targets = Targets::of(&tools.metadata);
+    let run = Run { tools, soak: false, targets, require_netns: false, require_peers: false };
     let mut reports = Vec::new();
     for level in [Level::Fmt, Level::Clippy, Level::Tidy] {
         let report = run.level(level)?;
@@ -171,6 +179,7 @@ struct Run<'a> {
     soak: bool,
     targets: Targets,
     require_netns: bool,
+    require_peers: bool,
 }
 
 impl Run<'_> {
@@ -195,12 +204,22 @@ impl Run<'_> {
                 (passed_or(done, "cargo's errors above"), Totals::default())
             }
             Level::Unit | Level::Pipeline | Level::Loopback => self.tests(level)?,
+            Level::Foreign if self.require_peers || self.has_peers() => self.tests(level)?,
+            Level::Foreign => {
+                let why = "Envoy and h2 are not in target/peers; see above, or run xtask/need.sh test";
+                (Outcome::NotRun(why.to_owned()), Totals::default())
+            }
             Level::Netns if self.require_netns => self.tests(level)?,
             Level::Netns => {
                 (Outcome::NotRun("it needs root; run `make test` as root".to_owned()), Totals::default())
             }
         };
         Ok(Report { level, outcome, totals, took: now() - started })
+    }
+
+    /// Whether `xtask/need.sh test` could install the peers; it puts the list beside them once they are whole.
+    fn has_peers(&self) -> bool {
+        self.tools.metadata.target_directory.join("peers/requirements.txt").exists()
     }
 
     /// Runs a cargo component, if it is there.
@@ -228,6 +247,10 @@ impl Run<'_> {
             let mut command = self.tools.cargo(&arguments);
             if self.require_netns {
                 command.env("AMBIT_REQUIRE_NETNS", "1");
+            }
+            if level == Level::Foreign {
+                // A test that finds no peers must not count as passed.
+                command.env("AMBIT_REQUIRE_PEERS", "1");
             }
             if self.soak {
                 command.env("AMBIT_SOAK", "1");
@@ -306,6 +329,7 @@ impl Level {
             Self::Unit => "tests beside the code",
             Self::Pipeline => "manifests to decision through encoded messages, no socket",
             Self::Loopback => "real TLS, HTTP/2 and gRPC on the loopback device",
+            Self::Foreign => "tunnels with a real Envoy and with python's h2, both ways",
             Self::Netns => "the real programs in network namespaces",
         }
     }
@@ -321,6 +345,7 @@ impl fmt::Display for Level {
             Self::Unit => "unit",
             Self::Pipeline => "pipeline",
             Self::Loopback => "loopback",
+            Self::Foreign => "foreign",
             Self::Netns => "netns",
         })
     }

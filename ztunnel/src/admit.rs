@@ -6,19 +6,24 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ambit_hbone::{Authority, ConnId};
 use ambit_net::socket::SocketError;
+use ambit_policy::Decision;
 use ambit_runtime::access_log::Direction;
-use ambit_state::{Admission, HboneFacts, Open, authorize, explain, plan_inbound_hbone};
+use ambit_state::{Admission, HboneFacts, Open, Snapshot, authorize, explain, plan_inbound_hbone};
 use ambit_types::{Identity, Reason, Str, Workload};
 use http::StatusCode;
 use tokio::net::TcpStream;
 
 use crate::connections::Entered;
 use crate::flow::{End, Flow, Outcome, Path, Route};
+use crate::mesh::Mesh;
 use crate::proxy::{Pod, Proxy};
+
+/// Longest wait of a new connection for a policy that was announced.
+const POLICY_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection that asks to be let in, its peer proven.
 #[derive(Debug, Clone)]
@@ -142,8 +147,7 @@ pub async fn authorized_connect(
 ) -> Result<Admitted, NotAdmitted> {
     // Loaded after the connection was entered: a change from here on reaches it as a live connection.
     if open.admission == Admission::Policy {
-        let snapshot = proxy.mesh.snapshot();
-        let decision = authorize(&snapshot, &open.workload, &open.facts());
+        let (snapshot, decision) = decide(&proxy.mesh, open).await;
         let outcome = Outcome::decided(&decision);
         if !decision.is_allow() {
             let reason = decision.reason.unwrap_or(Reason::PolicyDenied);
@@ -176,6 +180,28 @@ pub async fn authorized_connect(
             Err(refused(entered, reason_of(&error), text))
         }
     }
+}
+
+/// Asks policy, waiting a little for one that is named and has not arrived: control planes announce a policy with the
+/// workload before they send it. What never arrives refuses (G2).
+async fn decide(mesh: &Mesh, open: &Open) -> (Arc<Snapshot>, Decision) {
+    let mut changes = mesh.changes();
+    let now = || {
+        let snapshot = mesh.snapshot();
+        let decision = authorize(&snapshot, &open.workload, &open.facts());
+        (snapshot, decision)
+    };
+    let settled = async {
+        loop {
+            let decided = now();
+            if decided.1.reason != Some(Reason::PolicyUnresolved) {
+                return decided;
+            }
+            // The sender lives in the mesh.
+            let _ = changes.changed().await;
+        }
+    };
+    tokio::time::timeout(POLICY_WAIT, settled).await.unwrap_or_else(|_| now())
 }
 
 /// The code of a socket that did not come about.

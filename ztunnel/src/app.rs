@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambit_net::grpc::ca_client::CaClient;
-use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::socket::{SocketFactory, SocketOptions, wildcard};
 use ambit_net::tls::store::CertificateStore;
 use ambit_runtime::admin::{Routes, server};
@@ -61,6 +60,9 @@ impl StaleFor for LastHeard {
 /// What kept it from starting, for people.
 pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::Result<()> {
     metrics.start_upkeep();
+    for (variable, instead) in &config.environment.without_effect {
+        warn!(variable, instead, "a setting of other proxies has no effect here");
+    }
     let drain = Drain::new();
     let readiness = Readiness::new();
     let heard = Arc::new(LastHeard(AtomicU64::new(clock::unix_seconds())));
@@ -95,14 +97,8 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
 }
 
 fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
-    let control = &config.control;
-    let caller = Caller { token: control.auth_token.clone(), cluster_id: config.node.cluster_id.clone() };
-    let target = Target {
-        address: control.ca_address.clone(),
-        roots: control.ca_root_ca.clone(),
-        alternative_name: control.alt_ca_hostname.clone(),
-    };
-    let ca = Arc::new(CaClient::new(target, caller, control.secret_ttl));
+    let (target, caller) = config.ca();
+    let ca = Arc::new(CaClient::new(target, caller, config.control.secret_ttl));
     let telemetry = Telemetry::new(&config.node.node_name, config.surface.flow_records, heard.clone());
     let settings = Settings {
         same_node: config.pods.same_node.into(),
@@ -148,7 +144,7 @@ fn serve_surface(
     }
     let own = SocketFactory::new(None, Arc::new(SocketOptions::default()));
     for (port, routes) in
-        [(config.surface.stats_port, Routes::new().metrics(metrics)), (config.surface.readiness_port, common)]
+        [(config.stats_port(), Routes::new().metrics(metrics)), (config.surface.readiness_port, common)]
     {
         let address: SocketAddr = wildcard(config.pods.ipv6_enabled, port);
         // A kernel without IPv6 still has IPv4.

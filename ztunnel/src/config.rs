@@ -1,25 +1,30 @@
 //! Configuration: the environment names operators of ztunnel know, each also a flag.
 //!
 //! Read once in `main`; no other code reads the environment. A value that is not understood ends the program with
-//! the name of its variable.
+//! the name of its variable; a name that is not known does not.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ambit_hbone::pool::Limits;
+use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::socket::{Keepalive, SocketOptions};
 use ambit_net::tunnel::TunnelSettings;
 use ambit_state::SameNode;
-use clap::{Args, Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
 use crate::sources::PerSource;
 
+mod environment;
 mod node;
 #[cfg(test)]
 mod tests;
 mod workers;
 
+pub use environment::{Environment, EnvironmentError, ProxyConfig};
 pub use node::node_metadata;
 pub use workers::Workers;
 
@@ -64,6 +69,9 @@ pub struct Config {
     /// Shift the wall clock by so many seconds; for tests in a lab only.
     #[arg(long, hide = true, env = "AMBIT_TEST_CLOCK_OFFSET", allow_hyphen_values = true)]
     pub test_clock_offset: Option<i64>,
+    /// What the environment says beside these.
+    #[arg(skip)]
+    pub environment: Environment,
 }
 
 /// This node and this pod.
@@ -95,16 +103,17 @@ pub struct Node {
 /// Control plane and CA.
 #[derive(Debug, Clone, Args)]
 pub struct Control {
-    /// Discovery address; https is assumed. Empty: no discovery.
-    #[arg(long, env = "XDS_ADDRESS", default_value = "https://istiod.istio-system.svc:15012")]
-    pub xds_address: String,
-    /// CA address; https is assumed.
-    #[arg(long, env = "CA_ADDRESS", default_value = "https://istiod.istio-system.svc:15012")]
-    pub ca_address: String,
-    /// Roots for discovery: a file, or PEM.
+    /// Discovery address; https is assumed. Empty: no discovery. Unset: `discoveryAddress` of PROXY_CONFIG, else
+    /// istiod.istio-system.svc:15012 in a cluster, else localhost:15012.
+    #[arg(long, env = "XDS_ADDRESS")]
+    pub xds_address: Option<String>,
+    /// CA address; https is assumed. Unset: as for discovery.
+    #[arg(long, env = "CA_ADDRESS")]
+    pub ca_address: Option<String>,
+    /// Roots for discovery: a file, PEM, or SYSTEM for those of the operating system.
     #[arg(long, env = "XDS_ROOT_CA", default_value = "./var/run/secrets/istio/root-cert.pem")]
     pub xds_root_ca: String,
-    /// Roots for the CA: a file, or PEM.
+    /// Roots for the CA: a file, PEM, or SYSTEM for those of the operating system.
     #[arg(long, env = "CA_ROOT_CA", default_value = "./var/run/secrets/istio/root-cert.pem")]
     pub ca_root_ca: String,
     /// Another name the discovery server's certificate may have.
@@ -120,7 +129,7 @@ pub struct Control {
     #[arg(long, env = "XDS_ON_DEMAND", action = clap::ArgAction::Set, default_value_t = false)]
     pub xds_on_demand: bool,
     /// Lifetime asked for certificates.
-    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = duration)]
     pub secret_ttl: Duration,
 }
 
@@ -146,10 +155,10 @@ pub struct Pods {
     #[arg(long, env = "KEEPALIVE_ENABLED", action = clap::ArgAction::Set, default_value_t = true)]
     pub keepalive_enabled: bool,
     /// Silence before the first probe.
-    #[arg(long, env = "KEEPALIVE_TIME", default_value = "180s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "KEEPALIVE_TIME", default_value = "180s", value_parser = duration)]
     pub keepalive_time: Duration,
     /// Between probes.
-    #[arg(long, env = "KEEPALIVE_INTERVAL", default_value = "180s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "KEEPALIVE_INTERVAL", default_value = "180s", value_parser = duration)]
     pub keepalive_interval: Duration,
     /// Probes before giving up.
     #[arg(long, env = "KEEPALIVE_RETRIES", default_value_t = 9)]
@@ -161,7 +170,7 @@ pub struct Pods {
     #[arg(long, env = "AMBIT_LOCAL_CONGESTION", default_value = "cubic")]
     pub local_congestion: String,
     /// Longest wait for the application to take a connection.
-    #[arg(long, env = "AMBIT_CONNECT_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "AMBIT_CONNECT_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
     /// Connections of one pod at once; further ones are refused (AMB7005).
     #[arg(long, env = "AMBIT_POD_CONNECTIONS_MAX", default_value_t = 50_000)]
@@ -206,7 +215,7 @@ pub struct Tunnels {
     #[arg(long, env = "POOL_MAX_STREAMS_PER_CONNECTION", default_value_t = 100)]
     pub pool_max_streams: u32,
     /// How long a tunnel without streams is kept.
-    #[arg(long, env = "POOL_UNUSED_RELEASE_TIMEOUT", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "POOL_UNUSED_RELEASE_TIMEOUT", default_value = "5m", value_parser = duration)]
     pub pool_unused_timeout: Duration,
     /// How long a peer's tunnel without streams is kept at least; longer than peers keep it themselves, and no less
     /// than a second.
@@ -232,9 +241,9 @@ pub struct Surface {
     /// Admin socket; empty for none.
     #[arg(long, env = "AMBIT_ADMIN_SOCKET", default_value = "/var/run/ztunnel/admin.sock")]
     pub admin_socket: PathBuf,
-    /// Port of the metrics, all addresses.
-    #[arg(long, env = "AMBIT_STATS_PORT", default_value_t = 15020)]
-    pub stats_port: u16,
+    /// Port of the metrics, all addresses. Unset: `statsPort` of PROXY_CONFIG, else 15020.
+    #[arg(long, env = "AMBIT_STATS_PORT")]
+    pub stats_port: Option<u16>,
     /// Port of readiness, all addresses.
     #[arg(long, env = "AMBIT_READINESS_PORT", default_value_t = 15021)]
     pub readiness_port: u16,
@@ -253,7 +262,7 @@ pub struct Surface {
 #[derive(Debug, Clone, Args)]
 pub struct DrainConfig {
     /// Longest time open connections get at the end; overrides the grace period.
-    #[arg(long, env = "CONNECTION_TERMINATION_DEADLINE", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "CONNECTION_TERMINATION_DEADLINE", value_parser = duration)]
     pub termination_deadline: Option<Duration>,
     /// Grace period of the pod, seconds.
     #[arg(long, env = "TERMINATION_GRACE_PERIOD_SECONDS")]
@@ -272,6 +281,57 @@ impl DrainConfig {
 }
 
 impl Config {
+    /// Reads flags and their variables; the text says which value came from where.
+    ///
+    /// # Errors
+    /// What is wrong, for people; `--help` and `--version` too.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<(Self, String), clap::Error> {
+        let matches = Self::command().try_get_matches_from(args)?;
+        let config = Self::from_arg_matches(&matches)?;
+        Ok((config, origins(&matches)))
+    }
+
+    /// Cluster id as the control plane knows it: the one of the metadata before `CLUSTER_ID`.
+    pub fn cluster_id(&self) -> &str {
+        let metadata = self.environment.metadata.get("ISTIO_META_CLUSTER_ID");
+        metadata.filter(|id| !id.is_empty()).unwrap_or(&self.node.cluster_id)
+    }
+
+    /// Discovery, and what identifies us to it; none if there is to be none.
+    pub fn discovery(&self) -> Option<(Target, Caller)> {
+        let control = &self.control;
+        let address = control.xds_address.clone().unwrap_or_else(|| self.environment.control_plane());
+        if address.is_empty() {
+            return None;
+        }
+        let (roots, alternative_name) = (control.xds_root_ca.clone(), control.alt_xds_hostname.clone());
+        let target = Target { address, roots, alternative_name };
+        Some((target, self.caller(&self.environment.xds_headers)))
+    }
+
+    /// The CA, and what identifies us to it.
+    pub fn ca(&self) -> (Target, Caller) {
+        let control = &self.control;
+        let address = control.ca_address.clone().unwrap_or_else(|| self.environment.control_plane());
+        let (roots, alternative_name) = (control.ca_root_ca.clone(), control.alt_ca_hostname.clone());
+        (Target { address, roots, alternative_name }, self.caller(&self.environment.ca_headers))
+    }
+
+    fn caller(&self, headers: &[(String, String)]) -> Caller {
+        let token = self.control.auth_token.clone();
+        Caller { token, cluster_id: self.cluster_id().to_owned(), headers: headers.to_vec() }
+    }
+
+    /// Port of the metrics.
+    pub fn stats_port(&self) -> u16 {
+        self.surface.stats_port.or(self.environment.proxy.stats_port).unwrap_or(15020)
+    }
+
+    /// Threads of the data plane on a machine with `processors`.
+    pub fn worker_threads(&self, processors: usize) -> usize {
+        self.workers.count(processors, self.environment.proxy.concurrency)
+    }
+
     /// Options of every socket in a pod.
     pub fn pod_sockets(&self) -> SocketOptions {
         let keepalive = Keepalive {
@@ -313,5 +373,36 @@ impl Config {
             idle_timeout: self.tunnels.pool_unused_timeout,
             ..Limits::default()
         }
+    }
+}
+
+/// One line a setting: name, value, origin. A token that stands in the setting itself is not shown.
+fn origins(matches: &ArgMatches) -> String {
+    let mut text = String::new();
+    let command = Config::command();
+    let settings = command.get_arguments().map(|argument| argument.get_id().as_str());
+    for id in settings.filter(|id| !matches!(*id, "words" | "print_config" | "help" | "version")) {
+        let raw = matches.get_raw(id).into_iter().flatten();
+        let values: Vec<String> = raw.map(|v| v.to_string_lossy().into_owned()).collect();
+        let value = match values.join(",") {
+            value if id == "auth_token" && !value.contains('/') => "(not shown)".to_owned(),
+            value => value,
+        };
+        let origin = match matches.value_source(id) {
+            Some(ValueSource::DefaultValue) => "default",
+            Some(ValueSource::EnvVariable) => "environment",
+            Some(ValueSource::CommandLine) => "flag",
+            Some(_) | None => "unset",
+        };
+        text.push_str(&format!("{} = {value} ({origin})\n", id.replace('_', "-")));
+    }
+    text
+}
+
+/// A duration such as `30s`, `5m` or `24h`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.trim().parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text.trim()),
     }
 }

@@ -1,22 +1,26 @@
 //! Starts ztunnel: reads the configuration once, builds the runtime, runs until it is told to end.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use ambit_runtime::logging::{self, Format};
 use ambit_runtime::metrics::{IDLE, Registry};
-use clap::{CommandFactory as _, FromArgMatches as _};
-use ztunnel::config::{Config, Workers};
+use ztunnel::config::{Config, Environment, Workers};
 
 /// Returns memory of a burst to the system; the system's own allocator keeps it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let matches = Config::command().get_matches();
-    let config = match Config::from_arg_matches(&matches) {
-        Ok(config) => config,
+    let (config, origins) = match Config::read(std::env::args_os()) {
+        Ok(read) => read,
         Err(error) => error.exit(),
     };
+    if config.print_config {
+        // A reader that has gone away does not want the rest.
+        let _ = std::io::stdout().write_all(origins.as_bytes());
+        return ExitCode::SUCCESS;
+    }
     let ended = run(config);
     logging::flush();
     match ended {
@@ -28,7 +32,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(mut config: Config) -> anyhow::Result<()> {
+    config.environment = Environment::read()?;
+    if config.environment.post_quantum_only {
+        ambit_net::tls::require_post_quantum();
+    }
     if let Some(offset) = config.test_clock_offset {
         ambit_runtime::clock::set_test_offset(offset);
     }
@@ -36,7 +44,7 @@ fn run(config: Config) -> anyhow::Result<()> {
     let format: Format = config.surface.log_format.parse()?;
     let log = logging::start(&config.surface.log, format)?;
     let metrics = Registry::install(IDLE)?;
-    let threads = config.workers.count(Workers::processors());
+    let threads = config.worker_threads(Workers::processors());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("ztunnel")

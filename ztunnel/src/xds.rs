@@ -49,15 +49,11 @@ pub fn start(
     ready: Part,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (synced, mut done) = watch::channel(false);
-    if config.control.xds_address.is_empty() {
-        ready.set(true);
-        heard.here();
-        synced.send_replace(true);
-    } else {
+    if let Some((target, caller)) = config.discovery() {
         let mode = if config.control.xds_on_demand { Mode::OnDemand } else { Mode::Wildcard };
         let discovery = Discovery {
-            target: target(config),
-            caller: caller(config),
+            target,
+            caller,
             client: Client::new(node(config), mode, Limits::default()),
             world,
             mesh: mesh.clone(),
@@ -66,6 +62,10 @@ pub fn start(
             synced,
         };
         tasks::spawn("discovery", discovery.run());
+    } else {
+        ready.set(true);
+        heard.here();
+        synced.send_replace(true);
     }
     async move {
         // A loop that is gone has nothing more to wait for.
@@ -73,21 +73,8 @@ pub fn start(
     }
 }
 
-fn target(config: &Config) -> Target {
-    let control = &config.control;
-    Target {
-        address: control.xds_address.clone(),
-        roots: control.xds_root_ca.clone(),
-        alternative_name: control.alt_xds_hostname.clone(),
-    }
-}
-
-fn caller(config: &Config) -> Caller {
-    Caller { token: config.control.auth_token.clone(), cluster_id: config.node.cluster_id.clone() }
-}
-
 fn node(config: &Config) -> NodeIdentity {
-    let (metadata, unreadable) = node_metadata(config, std::env::vars());
+    let (metadata, unreadable) = node_metadata(config);
     for name in unreadable {
         warn!(variable = name, "the variable is no JSON and is left out of the node's metadata");
     }

@@ -133,7 +133,11 @@ impl Plane {
     }
 
     pub(crate) fn caller(&self, node: &str) -> Caller {
-        Caller { token: self.issuer.token(node, |_| {}), cluster_id: "Kubernetes".to_owned() }
+        Caller {
+            token: self.issuer.token(node, |_| {}),
+            cluster_id: "Kubernetes".to_owned(),
+            headers: Vec::new(),
+        }
     }
 
     pub(crate) async fn admin(&self, path: &str) -> Value {

@@ -35,7 +35,7 @@ impl Targets {
                 let code = ["--lib".to_owned(), "--bins".to_owned()].into_iter().chain(selected);
                 vec![call(code), call(["--doc".to_owned()])]
             }
-            Level::Pipeline | Level::Loopback => self.named(&[&level.to_string()]),
+            Level::Pipeline | Level::Loopback | Level::Foreign => self.named(&[&level.to_string()]),
             Level::Netns if soak => self.named(&[&level.to_string(), SOAK]),
             Level::Netns => self.named(&[&level.to_string()]),
         }
@@ -48,7 +48,9 @@ impl Targets {
 }
 
 fn is_level(name: &str) -> bool {
-    [Level::Pipeline, Level::Loopback, Level::Netns].iter().any(|level| level.to_string() == name)
+    [Level::Pipeline, Level::Loopback, Level::Foreign, Level::Netns]
+        .iter()
+        .any(|level| level.to_string() == name)
 }
 
 fn call(selection: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn unit_runs_everything_that_has_no_level_of_its_own() {
-        let names = ["netns", "pipeline", "loopback", "soak", "model"];
+        let names = ["netns", "pipeline", "loopback", "foreign", "soak", "model"];
         check(&names, Level::Unit, false, &["--lib --bins --test model", "--doc"]);
     }
 

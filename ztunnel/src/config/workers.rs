@@ -31,11 +31,12 @@ pub enum Threads {
 }
 
 impl Workers {
-    /// The number of threads on a machine with `processors`.
-    pub fn count(&self, processors: usize) -> usize {
+    /// The number of threads on a machine with `processors`; `concurrency` is Istio's own setting, weaker than ours.
+    pub fn count(&self, processors: usize, concurrency: Option<usize>) -> usize {
         let cpus = self.resource_cpu_limit.or(self.cpu_limit).unwrap_or(processors).max(1);
         let request = self.resource_cpu_request.unwrap_or(0);
-        let chosen = match (self.worker_threads, self.resource_cpu_limit) {
+        let threads = self.worker_threads.or(concurrency.map(Threads::Number));
+        let chosen = match (threads, self.resource_cpu_limit) {
             (Some(Threads::Number(0)), _) => cpus,
             (Some(Threads::Number(n)), _) => n,
             (Some(Threads::Percent(p)), _) => (cpus * p).div_ceil(100),

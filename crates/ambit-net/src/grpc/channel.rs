@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 /// Where the control plane is and how it proves itself.
@@ -11,7 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 pub struct Target {
     /// `https://HOST:PORT`; https is added where no scheme is given.
     pub address: String,
-    /// A file of PEM roots, or PEM itself. Read anew for every channel, so a rotated root is found.
+    /// A file of PEM roots, PEM itself, or `SYSTEM`. Read anew for every channel, so a rotated root is found.
     pub roots: String,
     /// Another name the server's certificate may have, tried second.
     pub alternative_name: Option<String>,
@@ -24,6 +24,8 @@ pub struct Caller {
     pub token: String,
     /// Cluster id, sent as `clusterid`.
     pub cluster_id: String,
+    /// More headers, as some control planes want them.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Why there is no channel or no header.
@@ -62,6 +64,12 @@ pub enum ChannelError {
         /// The library's answer.
         #[source]
         cause: tonic::transport::Error,
+    },
+    /// A header that was set is none.
+    #[error("the header {name:?} or its value has characters that no header may have")]
+    Header {
+        /// Its name.
+        name: String,
     },
     /// The token cannot be read or is empty.
     #[error("reading the token from {path}: {what}")]
@@ -102,12 +110,22 @@ impl Target {
         if self.roots.contains("-----BEGIN") {
             return Ok(self.roots.clone().into_bytes());
         }
-        std::fs::read(&self.roots).map_err(|cause| ChannelError::Roots { path: self.roots.clone(), cause })
+        let path = match &*self.roots {
+            "SYSTEM" => system_roots(),
+            path => path,
+        };
+        std::fs::read(path).map_err(|cause| ChannelError::Roots { path: path.to_owned(), cause })
     }
 }
 
 /// Longest wait for TCP, and then for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The operating system's bundle of roots, where distributions keep it.
+fn system_roots() -> &'static str {
+    let known =
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+    known.into_iter().find(|path| Path::new(path).exists()).unwrap_or(known[0])
+}
 
 async fn connect_as(address: &str, pem: &[u8], name: Option<&str>) -> Result<Channel, ChannelError> {
     let wrong = |cause| ChannelError::Endpoint { address: address.to_owned(), cause };
@@ -130,10 +148,10 @@ async fn connect_as(address: &str, pem: &[u8], name: Option<&str>) -> Result<Cha
 }
 
 impl Caller {
-    /// Adds `authorization` and `clusterid`.
+    /// Adds `authorization`, `clusterid` and the other headers.
     ///
     /// # Errors
-    /// [`ChannelError::Token`].
+    /// [`ChannelError::Token`] or [`ChannelError::Header`].
     pub fn identify(&self, headers: &mut MetadataMap) -> Result<(), ChannelError> {
         let fail = |what: &str| ChannelError::Token { path: self.shown(), what: what.to_owned() };
         let text = if self.is_literal() {
@@ -151,6 +169,13 @@ impl Caller {
         headers.insert("authorization", bearer);
         if let Ok(cluster) = self.cluster_id.parse() {
             headers.insert("clusterid", cluster);
+        }
+        for (name, value) in &self.headers {
+            let key = MetadataKey::<Ascii>::from_bytes(name.to_ascii_lowercase().as_bytes());
+            let (Ok(key), Ok(value)) = (key, value.parse()) else {
+                return Err(ChannelError::Header { name: name.clone() });
+            };
+            headers.insert(key, value);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ pub mod verifier;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -34,10 +35,18 @@ pub const ALPN_H2: &[u8] = b"h2";
 /// Sealed bytes of one connection that may wait for its socket: one write of many records.
 const SEALED_BYTES_MAX: usize = 256 * 1024;
 
+static POST_QUANTUM_ONLY: AtomicBool = AtomicBool::new(false);
+
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let kx_groups = match POST_QUANTUM_ONLY.load(Ordering::Relaxed) {
+        true => vec![kx_group::X25519MLKEM768],
+        false => {
+            vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1]
+        }
+    };
     let provider = CryptoProvider {
         cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
-        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        kx_groups,
         ..default_provider()
     };
     Arc::new(provider)
@@ -51,6 +60,12 @@ impl TimeProvider for Wall {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds())))
     }
+}
+
+/// Leaves X25519MLKEM768 as the only key exchange of tunnels (`COMPLIANCE_POLICY=pqc`). To be called at start, before
+/// anything asks for [`provider`]; later it changes nothing.
+pub fn require_post_quantum() {
+    POST_QUANTUM_ONLY.store(true, Ordering::Relaxed);
 }
 
 /// The algorithms of every tunnel: AES-GCM, X25519MLKEM768 before X25519.
