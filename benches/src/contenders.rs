@@ -170,14 +170,18 @@ pub(crate) fn hops(place: Place) -> [Hop; 2] {
     }
 }
 
+/// Connections of a hop at most: what fits the descriptors of an ordinary process, two for each.
+const HOP_CONNECTIONS_MAX: usize = 9000;
+
 /// A hop's configuration: HAProxy's defaults but for what a plain TCP hop needs.
 pub(crate) fn haproxy_config(hop: &Hop, next: IpAddr) -> String {
     let moved = match hop.next {
         Next::Hop(_, moved) => moved,
         Next::Pod(_) => 0,
     };
-    let mut text = String::from(
-        "global\n  maxconn 20000\ndefaults\n  mode tcp\n  maxconn 20000\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n",
+    let mut text = format!(
+        "global\n  maxconn {HOP_CONNECTIONS_MAX}\ndefaults\n  mode tcp\n  maxconn {HOP_CONNECTIONS_MAX}\n  \
+         timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
     );
     for port in PORTS {
         let (listen, to) = (port + hop.listen, std::net::SocketAddr::new(next, port + moved));

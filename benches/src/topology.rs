@@ -64,7 +64,8 @@ impl Lab {
         lab.ambit(&args)?.ok("ambit lab up")?;
         lab.refresh()?;
         let hops = lab.write("hops.yaml", &lab.hop_pods()?)?;
-        lab.ambit(&["lab", "apply", "-f", &hops])?.ok("ambit lab apply")?;
+        let applied = lab.ambit(&["lab", "apply", "-f", &hops])?.ok("ambit lab apply");
+        applied.map_err(|e| e.context(lab.hop_log()))?;
         lab.refresh()?;
         Ok(lab)
     }
@@ -152,6 +153,14 @@ impl Lab {
             Ok(object)
         };
         HOPS.iter().map(object).collect()
+    }
+
+    /// What the first hop says, for when it does not come up.
+    fn hop_log(&self) -> String {
+        let log = self.ambit(&["lab", "logs", &format!("pod/plain/{}", HOPS[0].pod.name)]);
+        let text = log.map_or_else(|e| format!("{e:#}"), |output| output.stdout);
+        let last: Vec<&str> = text.lines().filter(|l| l.contains("ALERT")).take(3).collect();
+        format!("HAProxy says: {}", last.join("; "))
     }
 
     /// A pod's IPv4 address.
@@ -291,8 +300,8 @@ fn nginx_config(page: &str) -> String {
     let places: String = places.iter().map(|(key, value)| format!("  {key} {value};\n")).collect();
     // Two workers for two cores of load; each accepts for itself.
     format!(
-        "daemon off;\nuser root;\nworker_processes 2;\nworker_rlimit_nofile 65536;\npid /run/nginx.pid;\n\
-         error_log stderr crit;\nevents {{ worker_connections 16384; }}\nhttp {{\n{places}  access_log off;\n  \
+        "daemon off;\nuser root;\nworker_processes 2;\nworker_rlimit_nofile 16384;\npid /run/nginx.pid;\n\
+         error_log stderr crit;\nevents {{ worker_connections 8192; }}\nhttp {{\n{places}  access_log off;\n  \
          sendfile on;\n  tcp_nopush on;\n  keepalive_requests 1000000000;\n  keepalive_timeout 1h;\n  \
          open_file_cache max=16;\n  open_file_cache_valid 1h;\n  server {{\n    listen {HTTP} reuseport backlog=4096;\n    \
          root {page};\n  }}\n}}\n"
