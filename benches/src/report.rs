@@ -48,7 +48,7 @@ fn result(cell: &Cell, row: &Row) -> Value {
     }
     let metric = row.metric.name();
     json!({
-        "place": cell.place.name(), "measure": cell.measure.name(),
+        "place": cell.place.name(), "measure": cell.measure.name(), "otherLoad": cell.other_load,
         "metric": if row.added { format!("{metric}_added") } else { metric.to_owned() },
         "contenders": contenders, "ratios": ratios,
     })

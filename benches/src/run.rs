@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::unistd::geteuid;
@@ -11,6 +12,7 @@ use nix::unistd::geteuid;
 use crate::child::{Interrupted, Stop};
 use crate::congestion::{self, Allowed};
 use crate::contenders::{Contender, Place, Way, order};
+use crate::cpu::Usage;
 use crate::machine::Machine;
 use crate::measures::{self, Measure, Size, Values};
 use crate::options::{Options, Selection, select};
@@ -20,6 +22,11 @@ use crate::{out, report, table};
 /// Only one benchmark at a time: two would measure each other.
 const LOCK: &str = "/run/ambit-bench.lock";
 
+/// How long the machine is watched for load that is not ours.
+const LOOK_AT_IDLE: Duration = Duration::from_secs(1);
+/// Other load from which on a run is told to be disturbed.
+const OTHER_LOAD_MAX: f64 = 0.1;
+
 /// All runs of one measure at one place: a round is what each contender came to in it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Cell {
@@ -27,6 +34,8 @@ pub(crate) struct Cell {
     pub measure: Measure,
     pub contenders: Vec<Contender>,
     pub rounds: Vec<BTreeMap<Contender, Values>>,
+    /// How busy the machine was with something else before the first round, as a share of all its cores.
+    pub other_load: f64,
 }
 
 impl Cell {
@@ -60,17 +69,26 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     congestion::check(&stop, &options.name)?;
     let cells = cells(&lab, &stop, options, &selection)?;
     drop(lab);
-    let json = options.json()?;
-    let value = report::json(&machine, options, &cells);
-    fs::write(&json, format!("{value:#}\n")).with_context(|| format!("writing {}", json.display()))?;
-    out::data(&table::text(&cells));
-    out::data(&format!(
-        "\nmedian (min-max) of {} runs of {} s; {}",
-        options.pairs(),
-        options.seconds(),
-        json.display()
-    ));
+    tell(&machine, options, &cells)?;
     Ok(told_missing(&cells))
+}
+
+/// Writes the file and prints the table.
+fn tell(machine: &Machine, options: &Options, cells: &[Cell]) -> anyhow::Result<()> {
+    let json = options.json()?;
+    let value = report::json(machine, options, cells);
+    fs::write(&json, format!("{value:#}\n")).with_context(|| format!("writing {}", json.display()))?;
+    out::data(&table::text(cells));
+    let (pairs, seconds, file) = (options.pairs(), options.seconds(), json.display());
+    out::data(&format!("\nmedian (min-max) of {pairs} runs of {seconds} s; all of it: {file}"));
+    let other_load = cells.iter().map(|c| c.other_load).fold(0.0, f64::max);
+    if other_load > OTHER_LOAD_MAX {
+        let percent = other_load * 100.0;
+        out::data(&format!(
+            "DISTURBED: something else used up to {percent:.0} % of the machine; run it again"
+        ));
+    }
+    Ok(())
 }
 
 /// Names what did not run; whether everything did.
@@ -97,7 +115,9 @@ fn cells(lab: &Lab, stop: &Stop, options: &Options, selection: &Selection) -> an
             if contenders.is_empty() {
                 continue;
             }
-            let mut cell = Cell { place: *place, measure: *measure, contenders, rounds: Vec::new() };
+            let other_load = other_load(stop)?;
+            let mut cell =
+                Cell { place: *place, measure: *measure, contenders, rounds: Vec::new(), other_load };
             let rounds = if measure.is_once() { 1 } else { options.pairs() };
             for number in 0..rounds {
                 let round = round(lab, stop, &cell, number, size)?;
@@ -107,6 +127,15 @@ fn cells(lab: &Lab, stop: &Stop, options: &Options, selection: &Selection) -> an
         }
     }
     Ok(cells)
+}
+
+/// How busy the machine is while nothing of ours runs but idle programs.
+fn other_load(stop: &Stop) -> anyhow::Result<f64> {
+    let before = Usage::now(&[])?;
+    stop.pause(LOOK_AT_IDLE)?;
+    let used = Usage::now(&[])?.since(before);
+    let cores = std::thread::available_parallelism()?.get();
+    Ok(used.machine / (LOOK_AT_IDLE.as_secs_f64() * cores as f64))
 }
 
 /// Memory is that of proxies, and between nodes, where each has one of its own.

@@ -172,7 +172,7 @@ mod tests {
             each.map(|(c, v)| (*c, Values::from([(Metric::P50, *v)]))).collect()
         };
         let rounds = rounds.iter().map(round).collect();
-        Cell { place: Place::CrossNode, measure: Measure::Requests1, contenders, rounds }
+        Cell { place: Place::CrossNode, measure: Measure::Requests1, contenders, rounds, other_load: 0.0 }
     }
 
     #[test]
