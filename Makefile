@@ -11,12 +11,14 @@ CARGO ?= cargo
 NEED := ./xtask/need.sh
 # STAY=1 leaves the demo's mesh running and prints what to try.
 STAY ?= 0
+# What `make bench` measures and how, such as BENCH="--quick bulk cross-node"; everything when empty.
+BENCH ?=
 # Levels of `make test`, such as LEVELS="unit pipeline"; all of them when empty.
 LEVELS ?=
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  options: make demo STAY=1    make test LEVELS=\"unit pipeline\""
+	@echo "  options: make demo STAY=1    make test LEVELS=\"unit pipeline\"    make bench BENCH=\"--quick bulk\""
 
 build: need-cargo ## release programs in target/release
 	$(CARGO) build --release --workspace --bins --locked
@@ -37,7 +39,7 @@ soak: need-cargo ## the rows that need minutes, in full
 bench: need-cargo ## against no mesh and against HAProxy, in the lab's topology
 	$(NEED) bench
 	$(MAKE) --no-print-directory build
-	$(CARGO) bench --locked -p ambit-benches
+	$(CARGO) bench --locked -p ambit-benches -- $(BENCH)
 
 check: need-cargo ## formatting, lints, tidy and documentation; no test run
 	$(CARGO) xtask check
