@@ -17,7 +17,7 @@ use crate::flow::{Flow, Outcome};
 
 pub use record::FlowRecord;
 pub(crate) use record::json_end;
-pub use ring::Ring;
+pub use ring::{Memory, Ring};
 use series::SeriesCache;
 
 /// How often the bytes of live connections are added to the metrics.
