@@ -8,6 +8,7 @@ pub mod demo;
 pub mod echoer;
 pub mod flows;
 pub mod get;
+mod interrupted;
 pub mod lab;
 mod nodes;
 pub mod status;
@@ -65,7 +66,11 @@ pub fn run() -> i32 {
 /// The exit code of a command; a failure is told with its causes.
 fn told(outcome: anyhow::Result<i32>) -> i32 {
     outcome.unwrap_or_else(|error| {
-        out::say(&format!("ambit: {error:#}"));
-        out::UNREACHABLE
+        out::say(&format!("Error: {error:#}"));
+        match (error.downcast_ref::<out::Failure>(), error.downcast_ref::<ambit_lab::LabError>()) {
+            (Some(failure), _) => failure.code,
+            (None, Some(error)) => error.exit_code(),
+            (None, None) => out::UNREACHABLE,
+        }
     })
 }
