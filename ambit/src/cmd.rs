@@ -7,7 +7,10 @@ use crate::out;
 pub mod demo;
 pub mod echoer;
 pub mod flows;
+mod form;
 pub mod get;
+mod interrupted;
+mod jsonpath;
 pub mod lab;
 mod nodes;
 pub mod status;
@@ -51,6 +54,9 @@ pub fn run() -> i32 {
             return code;
         }
     };
+    if let Err(error) = enter(&cli.command) {
+        return told(Err(error));
+    }
     match cli.command {
         Command::Lab(args) => lab::run(args),
         Command::Demo(args) => told(demo::run(&args)),
@@ -62,10 +68,29 @@ pub fn run() -> i32 {
     }
 }
 
+/// Moves to where the command's lab is, if it is one of a user without root; comes before any thread.
+fn enter(command: &Command) -> anyhow::Result<()> {
+    let (lab, make) = match command {
+        Command::Demo(args) => (&args.name, true),
+        Command::Status(args) => (&args.at.name, false),
+        Command::Get(args) => (&args.at.name, false),
+        Command::Flows(args) => (&args.at.name, false),
+        Command::Why(args) => (&args.at.name, false),
+        // It asks for itself, or needs no lab.
+        Command::Lab(_) | Command::Echoer(_) => return Ok(()),
+    };
+    let refused = |error: ambit_lab::LabError| out::Failure::new(error.exit_code(), error.full());
+    ambit_lab::rootless::enter(lab, make).map_err(|error| refused(error).into())
+}
+
 /// The exit code of a command; a failure is told with its causes.
 fn told(outcome: anyhow::Result<i32>) -> i32 {
     outcome.unwrap_or_else(|error| {
-        out::say(&format!("ambit: {error:#}"));
-        out::UNREACHABLE
+        out::say(&format!("Error: {error:#}"));
+        match (error.downcast_ref::<out::Failure>(), error.downcast_ref::<ambit_lab::LabError>()) {
+            (Some(failure), _) => failure.code,
+            (None, Some(error)) => error.exit_code(),
+            (None, None) => out::UNREACHABLE,
+        }
     })
 }

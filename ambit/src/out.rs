@@ -18,18 +18,48 @@ pub const UNREACHABLE: i32 = 69;
 /// Interrupted.
 pub const INTERRUPTED: i32 = 130;
 
+/// Why a command failed, with its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// One of the exit codes above.
+    pub code: i32,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with its exit code.
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// This program as it was called, for commands that somebody is to type.
+pub fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "ambit".to_owned(), |own| own.to_string_lossy().into_owned())
+}
+
 /// Prints data.
 pub fn data(text: &str) {
-    write(&mut io::stdout().lock(), text);
+    write(&mut io::stdout().lock(), text, end_of(text));
+}
+
+/// Prints data as it is, without an end of line of our own.
+pub fn raw(text: &str) {
+    write(&mut io::stdout().lock(), text, "");
 }
 
 /// Says something to a person.
 pub fn say(text: &str) {
-    write(&mut io::stderr().lock(), text);
+    write(&mut io::stderr().lock(), text, end_of(text));
 }
 
-fn write(to: &mut impl io::Write, text: &str) {
-    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+fn end_of(text: &str) -> &'static str {
+    if text.ends_with('\n') || text.is_empty() { "" } else { "\n" }
+}
+
+fn write(to: &mut impl io::Write, text: &str, end: &str) {
     if let Err(e) =
         to.write_all(text.as_bytes()).and_then(|()| to.write_all(end.as_bytes())).and_then(|()| to.flush())
         && e.kind() == io::ErrorKind::BrokenPipe

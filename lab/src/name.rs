@@ -37,6 +37,14 @@ impl LabName {
         &self.0
     }
 
+    /// A command of this lab as somebody types it.
+    pub fn command(&self, words: &str) -> String {
+        if *self == Self::default() {
+            return format!("ambit lab {words}");
+        }
+        format!("ambit lab {words} --name {self}")
+    }
+
     /// Namespace of the fabric, which holds `br0` and the control plane.
     pub fn fabric(&self) -> String {
         format!("{}-fabric", self.0)

@@ -115,8 +115,15 @@ fn join(pid: i32) -> Result<(), LabError> {
     let fail = |cause: io::Error| LabError::Start { program: "the lab's user namespace".to_owned(), cause };
     let of = Pid::from_raw(pid).ok_or_else(|| fail(io::ErrorKind::InvalidInput.into()))?;
     let process = pidfd_open(of, PidfdFlags::empty()).map_err(|e| fail(e.into()))?;
+    // Entering a mount namespace leads to its root; paths of the command line mean the caller's directory.
+    let directory = std::env::current_dir();
     let all = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
-    setns(process, all).map_err(|e| fail(e.into()))
+    setns(process, all).map_err(|e| fail(e.into()))?;
+    match directory {
+        Ok(directory) => std::env::set_current_dir(directory).map_err(fail),
+        // A directory that is gone was no place for a path either.
+        Err(_) => Ok(()),
+    }
 }
 
 fn make_namespaces(uid: Uid, gid: Gid) -> Result<(), LabError> {

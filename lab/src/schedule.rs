@@ -104,8 +104,8 @@ pub struct Plan {
     pub create: Vec<Pod>,
     /// Pods that are there and get their node and addresses.
     pub bind: Vec<Binding>,
-    /// Whether more is to be done as soon as a pod becomes ready or goes away.
-    pub unfinished: bool,
+    /// Deployments that have more to do as soon as a pod becomes ready or goes away.
+    pub unfinished: BTreeSet<ObjectName>,
     /// What cannot be done.
     pub problems: Vec<Problem>,
 }

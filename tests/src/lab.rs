@@ -207,7 +207,11 @@ impl Background {
         self.finish(so_far + Duration::from_secs(10))
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal; one that has ended is no error.
+    ///
+    /// # Panics
+    /// If its pid is none.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("the kernel's pids fit");
         // It may have ended just now; then there is nobody to tell.
         let _ = kill(Pid::from_raw(pid), signal);
@@ -304,6 +308,30 @@ impl Lab {
         Some(lab)
     }
 
+    /// Takes charge of a lab that a command of the test brings up: what a killed run left goes first, and at the end
+    /// it is taken down and checked like any other. None if this machine cannot, which is said.
+    ///
+    /// # Panics
+    /// If this machine cannot and `AMBIT_REQUIRE_NETNS=1` demands it.
+    #[track_caller]
+    #[must_use]
+    pub fn adopt(name: &str) -> Option<Self> {
+        if let Some(lacking) = lacking() {
+            assert!(!flag("AMBIT_REQUIRE_NETNS"), "AMBIT_REQUIRE_NETNS is set, but {lacking}");
+            println!("NOT RUN: {lacking}");
+            return None;
+        }
+        let lab = Self { name: format!("t-{name}"), files: TempDir::new().expect("a temporary folder") };
+        drop(lab.ambit(&["lab", "down"]));
+        Some(lab)
+    }
+
+    /// The lab's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn write(&self, objects: &[Value]) -> String {
         let texts: Vec<String> = objects.iter().map(|o| format!("{o:#}")).collect();
         self.file("manifests.yaml", &texts.join("\n---\n"))
@@ -348,6 +376,13 @@ impl Lab {
     #[must_use]
     pub fn ambit(&self, args: &[&str]) -> Output {
         Background::start(&mut self.command(args)).finish(PATIENCE)
+    }
+
+    /// Starts `ambit ARGS…` for this lab.
+    #[track_caller]
+    #[must_use]
+    pub fn begin(&self, args: &[&str]) -> Background {
+        Background::start(&mut self.command(args))
     }
 
     /// Runs `ambit lab ARGS…`; its standard output.
@@ -507,7 +542,8 @@ impl Lab {
     }
 
     /// What of this lab is still on the machine.
-    fn left(&self) -> Vec<String> {
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         if self.run_dir().exists() {
             left.push(self.run_dir().display().to_string());

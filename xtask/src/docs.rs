@@ -13,6 +13,8 @@ use anyhow::Context;
 use crate::layers;
 use crate::tidy::Finding;
 
+mod settings;
+mod surface;
 #[cfg(test)]
 mod tests;
 
@@ -34,11 +36,19 @@ enum Place {
 }
 
 /// Everything that is generated.
-fn generated() -> Vec<Page> {
-    vec![
+///
+/// # Errors
+/// When a source file that a page is printed from cannot be read.
+fn generated(root: &Path) -> anyhow::Result<Vec<Page>> {
+    let whole = |path, text| Page { path, place: Place::Whole, text };
+    Ok(vec![
         Page { path: "ARCHITECTURE.md", place: Place::Between("layers"), text: layers::markdown() },
-        Page { path: "docs/reference/reasons.md", place: Place::Whole, text: reasons() },
-    ]
+        whole("docs/reference/reasons.md", reasons()),
+        whole("docs/reference/config.md", settings::page(root)?),
+        whole("docs/reference/metrics.md", surface::metrics(root)?),
+        whole("docs/reference/access-log.md", surface::access_log(root)?),
+        whole("docs/reference/admin.md", surface::admin(root)?),
+    ])
 }
 
 /// Writes every generated text to its place.
@@ -46,7 +56,7 @@ fn generated() -> Vec<Page> {
 /// # Errors
 /// When a file cannot be written, or its markers are missing.
 pub(crate) fn write(root: &Path) -> anyhow::Result<bool> {
-    for page in generated() {
+    for page in generated(root)? {
         let path = root.join(page.path);
         let before = fs::read_to_string(&path).unwrap_or_default();
         let after = page.applied(&before).with_context(|| format!("generating {}", page.path))?;
@@ -66,7 +76,16 @@ pub(crate) fn write(root: &Path) -> anyhow::Result<bool> {
 /// Compares every generated text with its file; one that cannot be read is out of date.
 pub(crate) fn check(root: &Path) -> Vec<Finding> {
     let mut findings = undocumented();
-    for page in generated() {
+    findings.extend(surface::check(root));
+    let pages = match generated(root) {
+        Ok(pages) => pages,
+        Err(error) => {
+            let what = format!("no page can be generated: {error:#}");
+            findings.push(Finding::error("xtask/src/docs.rs", 1, what, "name the file where it is now"));
+            return findings;
+        }
+    };
+    for page in pages {
         let before = fs::read_to_string(root.join(page.path)).unwrap_or_default();
         findings.extend(page.stale(&before));
     }

@@ -18,6 +18,7 @@ mod words;
 mod tests;
 
 use tree::SourceFile;
+pub(crate) use tree::read as read_sources;
 
 /// Something to mend, or to think about.
 #[derive(Debug, Clone, PartialEq, Eq)]

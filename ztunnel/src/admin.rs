@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::proxy::Proxy;
-use crate::telemetry::FlowRecord;
+use crate::telemetry::{FlowRecord, Memory};
 
 /// Records shown where nobody says how many.
 const FLOWS_DEFAULT: usize = 100;
@@ -21,8 +21,8 @@ const FOLLOW_LINES: usize = 256;
 
 /// Adds the routes about the mesh.
 pub fn routes(routes: Routes, proxy: &Arc<Proxy>, about: Value) -> Routes {
-    let (dump, connections, flows, certificates) =
-        (proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone());
+    let (dump, connections, flows, certificates, budget) =
+        (proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone());
     routes
         .get("/config_dump", move |_| {
             let reply = Reply::json(&dump::config_dump(&dump, &about));
@@ -40,9 +40,14 @@ pub fn routes(routes: Routes, proxy: &Arc<Proxy>, about: Value) -> Routes {
             let reply = flow_records(&flows, &call);
             async move { reply }
         })
+        .get("/budget", move |_| {
+            let reply = Reply::json(&dump::budget(&budget));
+            async move { reply }
+        })
 }
 
-/// `?last=N`, `?follow`: newline-delimited JSON, then a footer that says what is missing.
+/// `?last=N`: newline-delimited JSON, then a footer that says how far back the ring goes and what it lost.
+/// `?follow`: records as they come instead of the footer; a follower that is too slow is told what it lost.
 fn flow_records(proxy: &Proxy, call: &Call) -> Reply {
     let ring = proxy.telemetry.ring();
     let most = match call.query.get("last").map(|n| n.parse()) {
@@ -51,7 +56,7 @@ fn flow_records(proxy: &Proxy, call: &Call) -> Reply {
         Some(Err(_)) => return Reply::text(StatusCode::BAD_REQUEST, "last= takes a number\n"),
     };
     let follow = call.query.contains_key("follow").then(|| ring.follow());
-    let records = ring.last(most);
+    let (records, memory) = ring.last(most);
     let (send, lines) = tokio::sync::mpsc::channel(FOLLOW_LINES);
     tasks::spawn("flows", async move {
         for record in records {
@@ -59,7 +64,11 @@ fn flow_records(proxy: &Proxy, call: &Call) -> Reply {
                 return;
             }
         }
-        let Some(mut news) = follow else { return };
+        let Some(mut news) = follow else {
+            // Who is gone needs no footer.
+            let _ = send.send(line(&footer(memory))).await;
+            return;
+        };
         loop {
             let next = match news.recv().await {
                 Ok(record) => line(&FlowRecord::to_json(&record)),
@@ -75,6 +84,13 @@ fn flow_records(proxy: &Proxy, call: &Call) -> Reply {
         }
     });
     Reply::stream(lines)
+}
+
+fn footer(memory: Memory) -> Value {
+    let oldest = memory.oldest.map(|at| humantime::format_rfc3339_millis(at).to_string());
+    json!({"footer": {
+        "records": memory.records, "records_max": memory.records_max, "oldest": oldest, "lost": memory.lost,
+    }})
 }
 
 fn line(value: &Value) -> Bytes {

@@ -1,16 +1,19 @@
 //! `ambit demo`: a tour of the mesh on this machine. Every claim is observed; one that is not fails the tour.
 //!
-//! The tour does nothing a person could not type: each step prints the commands it runs.
+//! The tour does nothing a person could not type: each step prints the commands it runs. However it ends, the lab
+//! is gone afterwards, unless somebody asked to keep it.
 
-use std::path::PathBuf;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ambit_lab::LabName;
 use ambit_runtime::clock;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::out;
+use crate::out::{self, Failure};
 
+mod packets;
 mod stage;
 mod steps;
 
@@ -22,9 +25,9 @@ pub struct Args {
     /// Leave the lab running and print what to try
     #[arg(long)]
     keep: bool,
-    /// Name of the lab the tour makes
+    /// Name of the lab the tour makes; one of that name is removed first
     #[arg(long, env = "AMBIT_LAB", default_value = "demo")]
-    name: LabName,
+    pub(super) name: LabName,
     /// Folder of the tour's manifests
     #[arg(long, default_value = "demo")]
     folder: PathBuf,
@@ -59,29 +62,37 @@ impl Claims {
 /// When the lab cannot be started, with what to do.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     if !args.folder.join("00-namespaces.yaml").is_file() {
-        bail!(
-            "no tour in {}; run this in the repository, or name the folder with --folder",
-            args.folder.display()
-        );
+        let folder = args.folder.display();
+        let told =
+            format!("no tour in {folder}; run this in the repository, or name its folder with --folder");
+        return Err(Failure::new(out::USAGE, told).into());
+    }
+    check_tools()?;
+    out::data(INTRODUCTION);
+    if !args.yes && !agreed()? {
+        out::say("nothing was made");
+        return Ok(out::INTERRUPTED);
     }
     let begun = clock::monotonic();
     let stage = Stage::new(args.name.clone(), args.folder.clone())?;
-    out::data(INTRODUCTION);
     let mut claims = Claims::default();
     let toured = tour(&stage, &mut claims);
+    if stage.interrupted.is_stopped() {
+        stage.interrupted.wait_for_exit();
+    }
     if let Err(error) = &toured {
         claims.tell("the tour ran to its end", false, format!("{error:#}"));
     }
-    if args.keep && toured.is_ok() {
-        out::data(&format!(
-            "\nThe lab {0} stays. Try:\n{1}  ambit lab down --name {0}\n",
-            args.name.as_str(),
-            TO_TRY
-        ));
-    } else {
-        leave(&stage, &mut claims)?;
+    let stays = args.keep && toured.is_ok();
+    if !stays {
+        leave(&stage, &mut claims);
     }
-    Ok(summary(&claims, begun))
+    let code = summary(&claims, begun);
+    stage.interrupted.done();
+    if stays {
+        out::data(&format!("\nThe lab {} stays. Try:\n{}", args.name, to_try(&stage)));
+    }
+    Ok(code)
 }
 
 const INTRODUCTION: &str = "\
@@ -89,12 +100,61 @@ This makes, on this machine only: 1 namespace as fabric, 2 as nodes, 5 as pods, 
 Nothing in your host network or firewall. Everything is removed at the end.
 ";
 
-const TO_TRY: &str = "\
-  ambit status; ambit get workloads; ambit get certificates; ambit get connections
-  ambit flows --verdict denied; ambit why last; ambit why AMB2104
-  ambit lab exec -n shop web -- curl -s http://cart.shop/
-  (with --name, or AMBIT_LAB set to the lab's name)
-";
+/// Programs the tour runs, with the Debian package of each.
+const TOOLS: [(&str, &str); 5] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("tcpdump", "tcpdump"),
+    ("curl", "curl"),
+    ("nginx", "nginx-light"),
+];
+
+/// Says what the machine lacks before anything is made.
+fn check_tools() -> anyhow::Result<()> {
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
+    let there = |tool: &str| folders.iter().any(|folder| Path::new(folder).join(tool).exists());
+    let missing = TOOLS.iter().filter(|(tool, _)| !there(tool));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if !packages.is_empty() {
+        let told = format!(
+            "the tour needs programs that are not installed; as root: apt-get install --no-install-recommends {}",
+            packages.join(" ")
+        );
+        return Err(Failure::new(out::FAILED, told).into());
+    }
+    Ok(())
+}
+
+/// Asks whether to go on, if somebody is there to answer.
+fn agreed() -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Ok(true);
+    }
+    let mut terminal = io::stdout().lock();
+    terminal.write_all(b"Continue? [Y/n] ").and_then(|()| terminal.flush()).context("asking")?;
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+    // The end of the input is no answer.
+    Ok(read > 0 && ["", "y", "yes"].contains(&&*answer.trim().to_lowercase()))
+}
+
+/// What a person may try with a lab that stays, each line as it is typed.
+fn to_try(stage: &Stage) -> String {
+    let commands = [
+        "status",
+        "get workloads",
+        "get certificates",
+        "get connections",
+        "flows --verdict denied",
+        "why last",
+        "why AMB2104",
+    ];
+    let mut lines: Vec<String> =
+        commands.iter().map(|c| stage.typed(&c.split(' ').collect::<Vec<_>>())).collect();
+    lines.push(stage.typed(&["lab", "exec", "-n", "shop", "web", "--", "curl", "-s", "http://cart.shop/"]));
+    lines.push(stage.typed(&["lab", "down"]));
+    lines.iter().map(|line| format!("  {line}\n")).collect()
+}
 
 /// A step of the tour.
 type Step = fn(&Stage, &mut Claims) -> anyhow::Result<()>;
@@ -119,13 +179,12 @@ fn tour(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn leave(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
+fn leave(stage: &Stage, claims: &mut Claims) {
     out::data("\n== leave");
-    stage.lab(&["down"])?;
-    let left = ambit_lab::cleanup::leftovers(stage.name());
+    let down = stage.lab(&["down"]).err().map(|error| format!("{error:#}"));
+    let left: Vec<String> = down.into_iter().chain(ambit_lab::cleanup::leftovers(stage.name())).collect();
     let seen = if left.is_empty() { "no namespace, process or file".to_owned() } else { left.join(", ") };
     claims.tell("nothing is left behind", left.is_empty(), seen);
-    Ok(())
 }
 
 fn summary(claims: &Claims, begun: Instant) -> i32 {

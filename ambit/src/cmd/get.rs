@@ -1,10 +1,15 @@
 //! `ambit get`: what the ztunnels know and hold, one row an object.
 
-use clap::{Args as ClapArgs, ValueEnum};
-use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
-use super::nodes::{Where, block_on, json, text};
-use crate::out;
+use clap::{Args as ClapArgs, ValueEnum};
+use serde_json::Value;
+
+use super::form::{FORMS, Form, List};
+use super::nodes::{Where, ask_all, block_on, read, text};
+use crate::out::{self, Failure};
+
+mod columns;
 
 /// Shows workloads, services, policies, certificates or connections as the ztunnels have them.
 #[derive(Debug, ClapArgs)]
@@ -12,22 +17,24 @@ pub struct Args {
     /// What to show
     kind: Kind,
     #[command(flatten)]
-    at: Where,
+    pub(super) at: Where,
     /// Only this namespace
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, visible_alias = "workload-namespace")]
     namespace: Option<String>,
-    /// table or json
-    #[arg(short, long, default_value = "table")]
-    output: Output,
-}
-
-/// How it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Columns.
-    Table,
-    /// A versioned envelope.
-    Json,
+    /// All namespaces, which is the default here
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Only connections of this direction
+    #[arg(long)]
+    direction: Option<Direction>,
+    /// Read what --raw wrote instead of asking a node
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["node", "raw"])]
+    file: Option<PathBuf>,
+    /// Print what each ztunnel answers as it is, one JSON document a node
+    #[arg(long, conflicts_with = "output")]
+    raw: bool,
+    #[arg(short, long, default_value = "table", help = FORMS)]
+    output: Form,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,57 +51,88 @@ enum Kind {
     Connections,
 }
 
-/// One object and the node that told of it.
-struct Row {
-    node: String,
-    value: Value,
+/// Seen from the workload of the node that tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Direction {
+    Inbound,
+    Outbound,
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// When no node answers, or a file is no dump.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let rows = block_on(collect(args))?;
-    match args.output {
-        Output::Json => {
-            let items: Vec<Value> = rows.into_iter().map(|row| with_node(row.value, &row.node)).collect();
-            let envelope =
-                json!({"apiVersion": "cli.ambit.internal/v1", "kind": args.kind.list(), "items": items});
-            out::data(&envelope.to_string());
+    if args.raw {
+        let answers = block_on(async { ask_all(&args.at.nodes()?, args.kind.path()).await })?;
+        for (_, body) in answers {
+            out::data(&String::from_utf8_lossy(&body));
         }
-        Output::Table => {
-            let lines: Vec<Vec<String>> = rows.iter().map(|row| args.kind.cells(row)).collect();
-            out::data(&out::table(args.kind.heading(), &lines));
-        }
+        return Ok(out::OK);
     }
+    let told = match &args.file {
+        Some(file) => from_file(file)?,
+        None => block_on(async { from_nodes(args).await })?,
+    };
+    let items = chosen(args, told);
+    let list = List { kind: args.kind.list(), items };
+    list.print(
+        &args.output,
+        |items, wide| columns::table(args.kind, items, wide),
+        |item| args.kind.name(item),
+    );
     Ok(out::OK)
 }
 
-async fn collect(args: &Args) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for node in args.at.nodes()? {
-        let path = match args.kind {
-            Kind::Certificates => "/certificates",
-            Kind::Connections => "/connections",
-            Kind::Workloads | Kind::Services | Kind::Policies => "/config_dump",
-        };
-        let answer = json(&node.socket, path).await?;
-        let list = match args.kind {
-            Kind::Workloads => &answer["workloads"],
-            Kind::Services => &answer["services"],
-            Kind::Policies => &answer["policies"],
-            Kind::Certificates | Kind::Connections => &answer,
-        };
-        for value in list.as_array().into_iter().flatten() {
-            if args.namespace.as_ref().is_none_or(|ns| args.kind.is_in(value, ns)) {
-                rows.push(Row { node: node.name.clone(), value: value.clone() });
-            }
-        }
+/// Who told, and what.
+type Told = Vec<(String, Value)>;
+
+async fn from_nodes(args: &Args) -> anyhow::Result<Told> {
+    let answers = ask_all(&args.at.nodes()?, args.kind.path()).await?;
+    answers.into_iter().map(|(node, body)| Ok((node.name, read(&body, &node.socket)?))).collect()
+}
+
+fn from_file(file: &Path) -> anyhow::Result<Told> {
+    let bad = |why: String| Failure::new(out::BAD_DATA, format!("{}: {why}", file.display()));
+    let bytes = std::fs::read(file).map_err(|e| bad(e.to_string()))?;
+    let documents = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
+    let mut told = Vec::new();
+    for document in documents {
+        let document = document.map_err(|e| bad(format!("no dump of a ztunnel: {e}")))?;
+        let node = text(&document["version"], "node");
+        told.push((if node.is_empty() { file.display().to_string() } else { node }, document));
     }
-    // Every node knows the whole mesh: shown once, unless somebody asks one node.
-    if args.at.node.is_none() && args.kind.is_mesh_wide() {
-        rows.sort_by_key(|row| row.value.to_string());
-        rows.dedup_by(|a, b| a.value == b.value);
+    Ok(told)
+}
+
+/// The objects that were asked for, in order, each with who told of it.
+fn chosen(args: &Args, told: Told) -> Vec<Value> {
+    let kind = args.kind;
+    let mut items: Vec<(String, Value)> = Vec::new();
+    for (node, document) in told {
+        let list = if document.is_array() { &document } else { &document[kind.key()] };
+        let wanted = |value: &&Value| {
+            args.namespace.as_ref().is_none_or(|namespace| kind.is_in(value, namespace))
+                && args.direction.is_none_or(|direction| is_of(value, direction))
+        };
+        items.extend(list.as_array().into_iter().flatten().filter(wanted).map(|v| (node.clone(), v.clone())));
     }
-    Ok(rows)
+    items.sort_by_cached_key(|(node, value)| {
+        let mesh_wide = [text(value, "namespace"), text(value, "name"), value.to_string()];
+        if kind.is_mesh_wide() { (String::new(), mesh_wide) } else { (node.clone(), mesh_wide) }
+    });
+    // Every node knows the whole mesh, which is shown once.
+    if kind.is_mesh_wide() {
+        items.dedup_by(|a, b| a.1 == b.1);
+    }
+    items.into_iter().map(|(node, value)| with_node(value, &node)).collect()
+}
+
+fn is_of(value: &Value, direction: Direction) -> bool {
+    match direction {
+        Direction::Inbound => value["direction"] == "inbound",
+        Direction::Outbound => value["direction"] == "outbound",
+    }
 }
 
 fn with_node(mut value: Value, node: &str) -> Value {
@@ -115,6 +153,26 @@ impl Kind {
         }
     }
 
+    /// What a ztunnel is asked.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Certificates => "/certificates",
+            Self::Connections => "/connections",
+            Self::Workloads | Self::Services | Self::Policies => "/config_dump",
+        }
+    }
+
+    /// Where a whole dump holds the list.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Workloads => "workloads",
+            Self::Services => "services",
+            Self::Policies => "policies",
+            Self::Certificates => "certificates",
+            Self::Connections => "connections",
+        }
+    }
+
     fn is_mesh_wide(self) -> bool {
         match self {
             Self::Workloads | Self::Services | Self::Policies => true,
@@ -132,92 +190,15 @@ impl Kind {
         }
     }
 
-    fn heading(self) -> &'static [&'static str] {
+    /// `KIND/NAME`, as `-o name` has it.
+    fn name(self, value: &Value) -> String {
+        let of = |kind: &str| format!("{kind}/{}/{}", text(value, "namespace"), text(value, "name"));
         match self {
-            Self::Workloads => &["NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"],
-            Self::Services => &["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"],
-            Self::Policies => &["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
-            Self::Certificates => &[
-                "CERTIFICATE NAME",
-                "TYPE",
-                "STATUS",
-                "VALID CERT",
-                "SERIAL NUMBER",
-                "NOT AFTER",
-                "NOT BEFORE",
-            ],
-            Self::Connections => &["WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
+            Self::Workloads => of("workload"),
+            Self::Services => of("service"),
+            Self::Policies => of("policy"),
+            Self::Certificates => format!("certificate/{}", text(value, "identity")),
+            Self::Connections => format!("connection/{}", text(value, "conn_id")),
         }
     }
-
-    fn cells(self, row: &Row) -> Vec<String> {
-        let v = &row.value;
-        let joined = |key: &str| {
-            let all = v[key].as_array().into_iter().flatten().filter_map(Value::as_str);
-            all.map(|a| a.rsplit('/').next().unwrap_or(a)).collect::<Vec<_>>().join(",")
-        };
-        match self {
-            Self::Workloads => vec![
-                text(v, "namespace"),
-                text(v, "name"),
-                joined("workloadIps"),
-                text(v, "node"),
-                or_none(text(v, "waypoint")),
-                text(v, "protocol"),
-            ],
-            Self::Services => {
-                vec![
-                    text(v, "namespace"),
-                    text(v, "name"),
-                    joined("vips"),
-                    or_none(text(v, "waypoint")),
-                    endpoints(v),
-                ]
-            }
-            Self::Policies => {
-                vec![text(v, "namespace"), text(v, "name"), text(v, "action"), text(v, "scope")]
-            }
-            Self::Certificates => {
-                let leaf = &v["certChain"][0];
-                vec![
-                    text(v, "identity"),
-                    "Leaf".to_owned(),
-                    text(v, "state"),
-                    text(v, "valid"),
-                    text(leaf, "serialNumber"),
-                    text(leaf, "expirationTime"),
-                    text(leaf, "validFrom"),
-                ]
-            }
-            Self::Connections => connection(v),
-        }
-    }
-}
-
-fn connection(v: &Value) -> Vec<String> {
-    let inbound = v["direction"] == "inbound";
-    let (own, other) = if inbound { (&v["dst"], &v["src"]) } else { (&v["src"], &v["dst"]) };
-    let name = |end: &Value| match (text(end, "namespace"), text(end, "workload")) {
-        (ns, name) if !name.is_empty() => format!("{name}.{ns}"),
-        (_, _) => text(end, "addr"),
-    };
-    vec![
-        name(own),
-        text(v, "direction"),
-        text(own, "addr"),
-        text(other, "addr"),
-        format!("{} {}", name(other), text(v, "hbone_addr")).trim().to_owned(),
-        text(v, "path").to_uppercase(),
-    ]
-}
-
-fn endpoints(v: &Value) -> String {
-    let all = v["endpoints"].as_object().map_or(0, serde_json::Map::len);
-    let healthy =
-        v["endpoints"].as_object().into_iter().flatten().filter(|(_, e)| e["status"] == "Healthy").count();
-    format!("{healthy}/{all}")
-}
-
-fn or_none(text: String) -> String {
-    if text.is_empty() { "None".to_owned() } else { text }
 }

@@ -109,6 +109,7 @@ fn failed(error: &LabError) -> i32 {
             };
             out::say(&format!("Error: {many} in the manifests; nothing was changed"));
         }
+        LabError::NotUp(lab) => out::say(&format!("Error: {}", super::nodes::no_lab(lab))),
         other => out::say(&format!("Error: {}", other.full())),
     }
     error.exit_code()

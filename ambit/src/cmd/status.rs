@@ -1,83 +1,166 @@
 //! `ambit status`: is every part there, in step with the control plane, and are the pods captured.
 
+use std::time::Duration;
+
+use ambit_runtime::clock;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use super::get::Output;
-use super::nodes::{Where, block_on, json, text};
+use super::form::{FORMS, Form, List};
+use super::nodes::{Node, Where, ask_all, block_on, cell, json, read, text};
 use crate::out;
 
-/// Shows versions, synchronisation, capture and certificates of every node.
+/// Pause between two looks while waiting.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Bytes in a MiB.
+const MIB: f64 = 1_048_576.0;
+
+/// Shows versions, synchronisation, capture and certificates of every node; exit code 1 while something is amiss.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
-    at: Where,
-    /// table or json
-    #[arg(short, long, default_value = "table")]
-    output: Output,
+    pub(super) at: Where,
+    /// Wait until everything is as it should be
+    #[arg(long, conflicts_with = "budget")]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, requires = "wait")]
+    timeout: Duration,
+    /// Show what each ztunnel uses of what it may use
+    #[arg(long)]
+    budget: bool,
+    #[arg(short, long, default_value = "table", help = FORMS)]
+    output: Form,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no lab of that name.
+/// When there is no lab of that name, or nobody answers.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let (rows, healthy) = block_on(async {
-        // A control plane that is away is a finding, not a failure of the question.
-        let sync = json(&args.at.istiod(), "/sync").await.unwrap_or(Value::Null);
-        let mut rows = Vec::new();
-        for node in args.at.nodes()? {
-            rows.push(row(&node.name, &node.socket, &sync).await);
-        }
-        let healthy = !sync.is_null() && rows.iter().all(|row| row["ready"] == true && row["synced"] == true);
-        Ok((rows, healthy))
-    })?;
-    match args.output {
-        Output::Json => {
-            out::data(
-                &json!({"apiVersion": "cli.ambit.internal/v1", "kind": "NodeList", "items": rows})
-                    .to_string(),
-            );
-        }
-        Output::Table => {
-            let heading = ["NODE", "VERSION", "READY", "SYNCED", "CAPTURED", "CERTS", "REJECTED"];
-            let cells = |row: &Value| {
-                ["node", "version", "ready", "synced", "captured", "certificates", "rejected"]
-                    .map(|k| text(row, k))
-                    .to_vec()
-            };
-            out::data(&out::table(&heading, &rows.iter().map(cells).collect::<Vec<_>>()));
-        }
+    if args.budget {
+        let items = block_on(budgets(args))?;
+        let list = List { kind: "BudgetList", items };
+        list.print(&args.output, |items, _| table(BUDGET, &[], items, false), name);
+        return Ok(out::OK);
     }
+    let (items, healthy) = block_on(state(args))?;
+    let list = List { kind: "NodeList", items };
+    list.print(&args.output, |items, wide| table(COLUMNS, WIDE, items, wide), name);
     Ok(if healthy { out::OK } else { out::FAILED })
 }
 
-async fn row(node: &str, socket: &std::path::Path, sync: &Value) -> Value {
-    let told = sync["nodes"].as_array().into_iter().flatten().find(|n| n["node"] == node);
+/// Looks once, or until all is well or time is up; whether all is well.
+async fn state(args: &Args) -> anyhow::Result<(Vec<Value>, bool)> {
+    let begun = clock::monotonic();
+    loop {
+        let (rows, healthy) = look(args).await?;
+        let waited = clock::monotonic().saturating_duration_since(begun);
+        if healthy || !args.wait || waited >= args.timeout {
+            return Ok((rows, healthy));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn look(args: &Args) -> anyhow::Result<(Vec<Value>, bool)> {
+    // A control plane that is away is a finding, not a failure of the question.
+    let sync = json(&args.at.istiod(), "/sync").await.unwrap_or(Value::Null);
+    let mut rows = Vec::new();
+    for node in args.at.nodes()? {
+        rows.push(row(&node, &sync).await);
+    }
+    // What nobody could tell is not well.
+    let captured = |row: &Value| !row["expected"].is_null() && row["captured"] == row["expected"];
+    let well = |row: &Value| row["ready"] == true && row["synced"] == true && captured(row);
+    let healthy = !sync.is_null() && rows.iter().all(well);
+    Ok((rows, healthy))
+}
+
+async fn row(node: &Node, sync: &Value) -> Value {
+    let told = sync["nodes"].as_array().into_iter().flatten().find(|n| n["node"] == *node.name);
     let connected = told.is_some_and(|n| n["connected"] == true);
     let synced = connected && told.is_some_and(|n| n["acked_revision"].as_u64() >= sync["revision"].as_u64());
-    let rejected = told.and_then(|n| n["rejected"].as_array()).map_or(0, Vec::len);
-    let (dump, health) = (json(socket, "/config_dump").await, json(socket, "/healthz/ready?verbose").await);
+    let (dump, health) =
+        (json(&node.socket, "/config_dump").await, json(&node.socket, "/healthz/ready?verbose").await);
     let ready = health
         .as_ref()
         .is_ok_and(|parts| parts.as_object().is_some_and(|parts| parts.values().all(|ready| *ready == true)));
-    let Ok(dump) = dump else {
-        return json!({"node": node, "version": "-", "ready": false, "synced": synced, "captured": "-", "certificates": "-", "rejected": rejected});
-    };
-    let own = |w: &&Value| w["node"] == node;
-    let workloads = dump["workloads"].as_array();
-    let captured = workloads.into_iter().flatten().filter(own).filter(|w| w["protocol"] == "HBONE").count();
-    let all = workloads.into_iter().flatten().filter(own).count();
-    let certificates = dump["certificates"].as_array();
-    let valid = certificates.into_iter().flatten().filter(|c| c["valid"] == true).count();
-    let total = certificates.map_or(0, Vec::len);
+    let version = dump.as_ref().map_or(Value::Null, |dump| dump["version"]["version"].clone());
+    let certificates =
+        dump.as_ref().ok().and_then(|dump| dump["certificates"].as_array()).cloned().unwrap_or_default();
+    // Only the node agent knows which pods are meant to be captured.
+    let pods = json(&node.agent, "/pods").await;
+    let pods = pods.as_ref().ok().and_then(Value::as_array);
+    let count = |wanted: fn(&Value) -> bool| pods.map(|pods| pods.iter().filter(|p| wanted(p)).count());
     json!({
-        "node": node,
-        "version": text(&dump["version"], "version"),
+        "node": node.name,
+        "version": version,
         "ready": ready,
         "synced": synced,
-        "captured": format!("{captured}/{all}"),
-        "certificates": format!("{valid}/{total}"),
-        "rejected": rejected,
+        "captured": count(|pod| pod["state"] == "captured"),
+        "expected": count(|pod| pod["enrolled"] == true),
+        "certificates_valid": dump.is_ok().then(|| certificates.iter().filter(|c| c["valid"] == true).count()),
+        "certificates": dump.is_ok().then_some(certificates.len()),
+        "selftest": Value::Null,
+        "rejected": told.map_or_else(|| json!([]), |n| n["rejected"].clone()),
     })
+}
+
+async fn budgets(args: &Args) -> anyhow::Result<Vec<Value>> {
+    let answers = ask_all(&args.at.nodes()?, "/budget").await?;
+    let mut rows = Vec::new();
+    for (node, body) in answers {
+        let mut row = read(&body, &node.socket)?;
+        row["node"] = Value::from(node.name);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+type Column = (&'static str, fn(&Value) -> String);
+
+const COLUMNS: &[Column] = &[
+    ("NODE", |v| text(v, "node")),
+    ("VERSION", |v| cell(v, "version")),
+    ("SYNCED", |v| cell(v, "synced")),
+    ("CAPTURED", |v| share(v, "captured", "expected")),
+    ("CERTS", |v| share(v, "certificates_valid", "certificates")),
+    ("SELFTEST", |v| cell(v, "selftest")),
+];
+
+const WIDE: &[Column] = &[("READY", |v| cell(v, "ready")), ("REJECTED", rejected)];
+
+const BUDGET: &[Column] = &[
+    ("NODE", |v| text(v, "node")),
+    ("MEMORY MIB", |v| format!("{:.1}", v["resident_bytes"].as_f64().unwrap_or(0.0) / MIB)),
+    ("DESCRIPTORS", |v| share(v, "descriptors_open", "descriptors_max")),
+    ("CONNECTIONS", |v| cell(v, "connections_open")),
+    ("FLOW RECORDS", |v| share(v, "flow_records", "flow_records_max")),
+];
+
+fn table(columns: &[Column], more: &[Column], rows: &[Value], wide: bool) -> String {
+    let columns: Vec<&Column> = columns.iter().chain(more.iter().filter(|_| wide)).collect();
+    let heading: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
+    let cells = |row: &Value| -> Vec<String> { columns.iter().map(|(_, cell)| cell(row)).collect() };
+    out::table(&heading, &rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// So many of so many; a dash where nobody could say.
+fn share(v: &Value, part: &str, whole: &str) -> String {
+    match (&v[part], &v[whole]) {
+        (Value::Null, _) | (_, Value::Null) => "-".to_owned(),
+        (part, whole) => format!("{part}/{whole}"),
+    }
+}
+
+/// What the node refuses of its configuration, and why.
+fn rejected(v: &Value) -> String {
+    let one = |r: &Value| format!("{} {}: {}", text(r, "kind"), text(r, "name"), text(r, "reason"));
+    let all: Vec<String> = v["rejected"].as_array().into_iter().flatten().map(one).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join("; ") }
+}
+
+fn name(v: &Value) -> String {
+    format!("node/{}", text(v, "node"))
 }

@@ -1,23 +1,28 @@
 //! `ambit why`: what a code means, or why a connection was refused.
 
+use ambit_lab::LabName;
 use ambit_types::Reason;
 use ambit_types::reason::Kind;
 use clap::{Args as ClapArgs, Parser as _};
 use serde_json::Value;
 
-use super::nodes::{Where, block_on, text};
-use crate::out;
+use super::nodes::{Where, ask_all, block_on, read, text};
+use crate::out::{self, Failure};
 
 /// Records of each node that are searched: more than a ring holds.
-const RECORDS: usize = 100_000;
+const RECORDS: usize = 1_000_000;
+/// The least of an id that is searched for.
+const ID_CHARS_MIN: usize = 6;
+/// The length of a whole id.
+const ID_CHARS: usize = 32;
 
 /// Explains a reason code, a connection by its id, or the last refusal.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// A code (AMB2104), a reason (policy-denied), a connection id, or `last`
+    /// A code (AMB2104), a reason (policy-denied), a connection's id or its beginning, or `last`
     what: String,
     #[command(flatten)]
-    at: Where,
+    pub(super) at: Where,
 }
 
 /// Runs the command.
@@ -29,42 +34,113 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         out::data(&page(reason));
         return Ok(out::OK);
     }
-    let looks_like_id = args.what.len() == 32 && args.what.bytes().all(|b| b.is_ascii_hexdigit());
-    if args.what != "last" && !looks_like_id {
-        out::say(&format!(
-            "{:?} is neither a code (AMB2104), a reason (policy-denied), a connection id nor `last`; `ambit flows` shows codes and ids",
-            args.what
-        ));
-        return Ok(out::BAD_DATA);
+    // As `-o name` prints them.
+    let what = args.what.trim_start_matches("flow/").trim_start_matches("connection/");
+    let is_id = (ID_CHARS_MIN..=ID_CHARS).contains(&what.len())
+        && what.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if what != "last" && !is_id {
+        return Err(Failure::new(
+            out::BAD_DATA,
+            format!(
+                "{what:?} is neither a code (AMB2104), a reason (policy-denied), a connection's id nor `last`; \
+                 `ambit flows` shows codes and ids"
+            ),
+        )
+        .into());
     }
-    let records = block_on(async {
-        let mut flows = FlowArgs::parse_from(["flows"]).flows;
-        flows.at = args.at.clone();
-        flows.last = RECORDS;
-        super::flows::records(&flows, &args.at.nodes()?).await
-    })?;
-    let refused = |record: &&Value| record["verdict"] == "denied";
-    let found = match args.what.as_str() {
-        "last" => records.iter().rev().find(refused),
-        id => records
-            .iter()
-            .rev()
-            .find(|r| r["conn_id"] == id && refused(r))
-            .or_else(|| records.iter().rev().find(|r| r["conn_id"] == id)),
-    };
-    // The end that decided knows the policy; the other one only knows that it was refused.
-    let decided =
-        |r: &&Value| found.is_some_and(|f| r["conn_id"] == f["conn_id"]) && !text(r, "policy").is_empty();
-    match records.iter().rev().find(decided).or(found) {
-        Some(record) => {
-            out::data(&explain(record));
-            Ok(out::OK)
-        }
-        None => {
-            out::say("no such record; it may have left the ring, see `ambit flows --last 100000`");
-            Ok(out::FAILED)
-        }
+    let known = block_on(known(args))?;
+    out::data(&match what {
+        "last" => told(&known.ended, last(&known.ended)?, &args.at.name),
+        id => match found(&known, id)? {
+            Found::Ended(record) => told(&known.ended, record, &args.at.name),
+            Found::Open(flow) => live(flow),
+        },
+    });
+    Ok(out::OK)
+}
+
+/// What the nodes know of connections.
+struct Known {
+    /// Records, oldest first.
+    ended: Vec<Value>,
+    /// Connections that are open.
+    open: Vec<Value>,
+}
+
+/// One connection.
+#[derive(Debug)]
+enum Found<'a> {
+    Ended(&'a Value),
+    Open(&'a Value),
+}
+
+async fn known(args: &Args) -> anyhow::Result<Known> {
+    let nodes = args.at.nodes()?;
+    let mut flows = FlowArgs::parse_from(["flows"]).flows;
+    flows.last = RECORDS;
+    let ended = super::flows::records(&flows, &nodes).await?.records;
+    let mut open = Vec::new();
+    for (node, body) in ask_all(&nodes, "/connections").await? {
+        let list = read(&body, &node.socket)?;
+        let of_node = |flow: &Value| {
+            let mut flow = flow.clone();
+            flow["node"] = Value::from(&*node.name);
+            flow
+        };
+        open.extend(list.as_array().into_iter().flatten().map(of_node));
     }
+    Ok(Known { ended, open })
+}
+
+fn is_refused(record: &Value) -> bool {
+    record["verdict"] == "denied"
+}
+
+/// The last refusal.
+fn last(ended: &[Value]) -> Result<&Value, Failure> {
+    let nothing = "nothing was refused, as far as the nodes remember; `ambit flows` shows what they do";
+    ended.iter().rev().find(|r| is_refused(r)).ok_or_else(|| Failure::new(out::FAILED, nothing))
+}
+
+/// The connection whose id begins like that; a refused end is preferred.
+fn found<'a>(known: &'a Known, id: &str) -> Result<Found<'a>, Failure> {
+    let mut ids: Vec<String> = known
+        .ended
+        .iter()
+        .chain(&known.open)
+        .map(|r| text(r, "conn_id"))
+        .filter(|i| i.starts_with(id))
+        .collect();
+    ids.sort();
+    ids.dedup();
+    match ids.as_slice() {
+        [] => Err(Failure::new(
+            out::FAILED,
+            format!(
+                "no connection has the id {id}; its record may have left the ring: `ambit flows` says how far back that goes"
+            ),
+        )),
+        [one] => {
+            let same = |r: &&Value| r["conn_id"] == **one;
+            let ended = || known.ended.iter().rev().filter(same);
+            let record = ended().find(|r| is_refused(r)).or_else(|| ended().next());
+            let open = known.open.iter().find(same);
+            record
+                .map(Found::Ended)
+                .or(open.map(Found::Open))
+                .ok_or_else(|| Failure::new(out::FAILED, "no record"))
+        }
+        several => Err(Failure::new(
+            out::BAD_DATA,
+            format!("{} connections have ids that begin with {id}: {}", several.len(), several.join(", ")),
+        )),
+    }
+}
+
+/// A record's explanation, by the end that decided: the other one only knows that it was refused.
+fn told(ended: &[Value], record: &Value, lab: &LabName) -> String {
+    let decided = |r: &&Value| r["conn_id"] == record["conn_id"] && !text(r, "policy").is_empty();
+    explain(ended.iter().rev().find(decided).unwrap_or(record), lab)
 }
 
 #[derive(clap::Parser)]
@@ -90,40 +166,121 @@ fn page(reason: Reason) -> String {
     )
 }
 
-/// One record in five parts: what, decided by, saw, try, read.
-fn explain(record: &Value) -> String {
-    let end = |end: &Value| match text(end, "workload") {
+/// A workload with its address.
+fn end(end: &Value) -> String {
+    match text(end, "workload") {
         name if name.is_empty() => text(end, "addr"),
         name => format!("{}/{name} ({})", text(end, "namespace"), text(end, "addr")),
-    };
-    let reason: Option<Reason> = text(record, "code").parse().ok();
-    let head = reason.map_or_else(|| "allowed".to_owned(), |r| r.to_string());
-    let policy = match text(record, "policy") {
-        none if none.is_empty() => "no policy".to_owned(),
-        key => match text(record, "rule") {
-            rule if rule.is_empty() => format!("policy {key}"),
-            rule => format!("policy {key}, rule {rule}"),
-        },
-    };
-    let nearest = match text(record, "nearest") {
-        none if none.is_empty() => none,
-        nearest => format!("  nearest     {nearest}\n"),
-    };
-    let saw = match text(&record["src"], "identity") {
+    }
+}
+
+/// Who the caller proved to be.
+fn saw(record: &Value) -> String {
+    match text(&record["src"], "identity") {
         none if none.is_empty() => "no identity (plaintext)".to_owned(),
         identity => format!("{identity} by {}", text(record, "path")),
-    };
-    let (next, link) = reason.map_or(("none needed", String::new()), |r| {
-        (r.entry().try_next, format!("docs/reference/reasons.md#{}", r.code().to_lowercase()))
-    });
+    }
+}
+
+/// A connection that is open.
+fn live(flow: &Value) -> String {
     format!(
-        "{head}   {} -> {} {}\n  decided by  {policy}: {}\n  saw         {saw}\n{nearest}  connection  {} at {} on {}\n  try         {next}\n  read        {link}\n",
-        end(&record["src"]),
-        end(&record["dst"]),
-        text(record, "hbone_addr"),
-        text(record, "error"),
-        text(record, "conn_id"),
-        text(record, "time"),
-        text(record, "node"),
+        "open   {} -> {} {}\n  saw         {}\n  moved       {} bytes sent, {} received in {} ms\n  connection  {}, {} at {}\n",
+        end(&flow["src"]),
+        end(&flow["dst"]),
+        text(flow, "hbone_addr"),
+        saw(flow),
+        text(flow, "bytes_sent"),
+        text(flow, "bytes_recv"),
+        text(flow, "age_ms"),
+        text(flow, "conn_id"),
+        text(flow, "direction"),
+        text(flow, "node"),
     )
+}
+
+/// One record in five parts: what, decided by, saw, try, read.
+fn explain(record: &Value, lab: &LabName) -> String {
+    let reason: Option<Reason> = text(record, "code").parse().ok();
+    let verdict = if is_refused(record) { "refused" } else { "allowed" };
+    let head = reason.map_or_else(|| verdict.to_owned(), |r| r.to_string());
+    let policy = match (text(record, "policy"), text(record, "rule")) {
+        (none, _) if none.is_empty() => "no policy".to_owned(),
+        (key, rule) if rule.is_empty() => format!("policy {key}"),
+        (key, rule) => format!("policy {key}, rule {rule}"),
+    };
+    let decided = [policy, text(record, "error")].into_iter().filter(|part| !part.is_empty());
+    let mut lines = vec![
+        format!("{head}   {} -> {} {}", end(&record["src"]), end(&record["dst"]), text(record, "hbone_addr")),
+        format!("  decided by  {}", decided.collect::<Vec<_>>().join(": ")),
+        format!("  saw         {}", saw(record)),
+    ];
+    let nearest = text(record, "nearest");
+    lines.extend((!nearest.is_empty()).then(|| format!("  nearest     {nearest}")));
+    let (id, at, node) = (text(record, "conn_id"), text(record, "time"), text(record, "node"));
+    lines.push(format!("  connection  {id} at {at} on {node}"));
+    if let Some(reason) = reason {
+        lines.push(format!("  try         {}", for_lab(reason.entry().try_next, lab)));
+        lines.push(format!("  read        docs/reference/reasons.md#{}", reason.code().to_lowercase()));
+    }
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A hint whose commands name the lab, so that they can be typed as they stand.
+fn for_lab(hint: &str, lab: &LabName) -> String {
+    if *lab == LabName::default() {
+        return hint.to_owned();
+    }
+    let named = |(at, part): (usize, &str)| {
+        let is_command = at % 2 == 1 && part.starts_with("ambit ");
+        if is_command { format!("{part} --name {lab}") } else { part.to_owned() }
+    };
+    hint.split('`').enumerate().map(named).collect::<Vec<_>>().join("`")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_command_that_a_hint_names_exists() {
+        for reason in Reason::ALL {
+            let entry = reason.entry();
+            let quoted = entry.try_next.split('`').skip(1).step_by(2);
+            for command in quoted.filter(|text| text.starts_with("ambit ")) {
+                let words = command.split(' ').map(|word| if word == "CODE" { "AMB2104" } else { word });
+                let parsed = crate::cmd::Cli::command().try_get_matches_from(words);
+                assert!(parsed.is_ok(), "{reason}: {command}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn hints_name_the_lab_they_are_about() {
+        let shop = "shop".parse().unwrap();
+        let hint = "allow it: `ambit get policies -o yaml`, or `spec.rules`";
+        assert_eq!(for_lab(hint, &LabName::default()), hint);
+        let want = "allow it: `ambit get policies -o yaml --name shop`, or `spec.rules`";
+        assert_eq!(for_lab(hint, &shop), want);
+    }
+
+    #[test]
+    fn an_id_may_be_shortened_as_long_as_it_is_one() {
+        let record = |id: &str, verdict: &str| json!({"conn_id": id, "verdict": verdict});
+        let known = Known {
+            ended: vec![
+                record("aabbcc01", "denied"),
+                record("aabbcc01", "allowed"),
+                record("aabbcc02", "allowed"),
+            ],
+            open: vec![record("ddeeff01", "")],
+        };
+        assert!(matches!(found(&known, "aabbcc01"), Ok(Found::Ended(r)) if is_refused(r)));
+        assert!(matches!(found(&known, "ddeeff"), Ok(Found::Open(_))));
+        assert_eq!(found(&known, "aabbcc").unwrap_err().code, out::BAD_DATA);
+        assert_eq!(found(&known, "012345").unwrap_err().code, out::FAILED);
+    }
 }

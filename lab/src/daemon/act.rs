@@ -3,18 +3,18 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::owner::Owner;
-use super::pods;
 use super::wait::Watch;
 use crate::control::{Action, Line, LinkChange};
 use crate::error::LabError;
 use crate::fault::{self, LinkFault};
-use crate::pod::life::{End, Order};
 use crate::programs::{Command, Target};
+use crate::schedule::ObjectName;
+
+mod on_pod;
 
 /// Work that goes on beside the daemon's loop.
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), LabError>> + Send>>;
@@ -40,9 +40,16 @@ pub(super) async fn start_mesh(watch: &Watch, lines: &mpsc::Sender<Line>) -> Res
 }
 
 /// Begins an action on one part.
-pub(super) fn begin(owner: &Owner, action: Action, target: &str) -> Result<Work, LabError> {
+pub(super) fn begin(
+    owner: &Owner,
+    action: Action,
+    target: &str,
+    lines: &mpsc::Sender<Line>,
+) -> Result<Work, LabError> {
     match target.parse::<Target>()? {
-        Target::Pod { namespace, name } => on_pod(owner, action, &namespace, &name),
+        Target::Pod { namespace, name } => {
+            on_pod::begin(owner, action, &ObjectName { namespace, name }, lines.clone())
+        }
         Target::Waypoint { namespace, name } => Err(LabError::Usage(format!(
             "waypoint/{namespace}/{name}: this version runs no waypoints; its pods, if you run any, are pod/{namespace}/POD"
         ))),
@@ -56,22 +63,6 @@ pub(super) fn begin(owner: &Owner, action: Action, target: &str) -> Result<Work,
             Ok(Box::pin(owner.programs.part(&program)?.tell(command)))
         }
     }
-}
-
-/// Acts on a pod's containers; a pod comes and goes by its object, so it can be neither stopped nor started.
-fn on_pod(owner: &Owner, action: Action, namespace: &str, name: &str) -> Result<Work, LabError> {
-    let life = &pods::find(owner, namespace, name)?.life;
-    let order = match action {
-        Action::Kill => Order::Signal(Signal::SIGKILL),
-        Action::Restart => Order::Stop(End { grace: life.plan.grace }),
-        Action::Stop | Action::Start => {
-            return Err(LabError::Usage(format!(
-                "a pod runs as long as its object exists: ambit lab delete pod {name} -n {namespace}, or apply it again"
-            )));
-        }
-    };
-    life.order(None, order);
-    Ok(Box::pin(async { Ok(()) }))
 }
 
 /// Changes a node's link.

@@ -8,6 +8,7 @@ use ambit_runtime::tasks;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::force::Demand;
 use super::owner::Owner;
 use super::wait::{Watch, in_force};
 use super::{act, pods, report_status};
@@ -23,6 +24,7 @@ const OWN_ANNOTATIONS: [&str; 2] = ["ambient.istio.io/redirection", "ambit.inter
 /// Carries a request out; its end is told to the caller, now or by a task.
 pub(super) fn take(owner: &mut Owner, call: Call) {
     let lines = call.lines;
+    let before = (owner.store.snapshot(), owner.outlook.borrow().clone());
     let begun = match call.request {
         Request::Up { wait } => Ok(Then::Start(wait)),
         Request::Apply { objects, wait } => apply(owner, objects).map(|()| Then::Wait(wait)),
@@ -32,7 +34,7 @@ pub(super) fn take(owner: &mut Owner, call: Call) {
         Request::Mark { object, annotations, changes, wait } => {
             mark(owner, &object, annotations, &changes).map(|()| Then::Wait(wait))
         }
-        Request::Act { action, target } => act::begin(owner, action, &target).map(Then::Act),
+        Request::Act { action, target } => act::begin(owner, action, &target, &lines).map(Then::Act),
         Request::Link { node, change } => act::link(owner, &node, &change).map(Then::Say),
         Request::Status => Ok(Then::Say(report_status::status(owner))),
         Request::PodProcess { namespace, pod, container } => {
@@ -43,14 +45,14 @@ pub(super) fn take(owner: &mut Owner, call: Call) {
         Ok(Then::Say(value)) => end(&lines, Ok(value)),
         Ok(Then::Wait(wait)) => {
             owner.reconcile();
-            let watch = watch(owner);
+            let watch = watch(owner, Demand::of_change((&*before.0, &before.1), &owner.store.snapshot()));
             tasks::spawn("wait", async move {
                 let result = wait_for(&watch, wait, &lines).await;
                 end(&lines, result.map(|()| Value::Null));
             });
         }
         Ok(Then::Start(wait)) => {
-            let watch = watch(owner);
+            let watch = watch(owner, Demand::Everything);
             tasks::spawn("start", async move {
                 let result = match act::start_mesh(&watch, &lines).await {
                     Ok(()) => wait_for(&watch, wait, &lines).await,
@@ -74,8 +76,9 @@ enum Then {
     Act(act::Work),
 }
 
-fn watch(owner: &Owner) -> Watch {
+pub(super) fn watch(owner: &Owner, demand: Demand) -> Watch {
     Watch {
+        demand,
         home: owner.home.clone(),
         store: owner.store.clone(),
         programs: owner.programs.clone(),
@@ -199,11 +202,12 @@ fn process(owner: &Owner, namespace: &str, pod: &str, container: Option<&str>) -
                 Some(name) if !state.containers.contains_key(name) => {
                     format!("it has no container {name}, only {known:?}")
                 }
+                _ if live.life.is_held() => "it was stopped".to_owned(),
                 _ => state.blocked.unwrap_or_else(|| "none of its containers runs".to_owned()),
             };
-            Err(LabError::Failed(format!(
-                "no command can run in pod {namespace}/{pod}: {why}; see ambit lab logs pod/{namespace}/{pod}"
-            )))
+            let next = if live.life.is_held() { "start" } else { "logs" };
+            let next = owner.home.lab.command(&format!("{next} pod/{namespace}/{pod}"));
+            Err(LabError::Failed(format!("no command can run in pod {namespace}/{pod}: {why}; see {next}")))
         }
     }
 }

@@ -6,12 +6,19 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::store::{Kind, Snapshot};
+use crate::name::LabName;
+use crate::store::{Kind, ObjectKey, Snapshot};
+
+mod demand;
+
+pub use demand::{Demand, Outlook, Touched};
 
 /// Label by which pods and namespaces ask for the mesh or opt out.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Condition that the node agent writes.
 const CAPTURED: &str = "ambit.internal/captured";
+/// Condition that the pod's namespace and links are there, as the kubelet names it.
+pub const SANDBOX: &str = "PodReadyToStartContainers";
 /// Namespaces that are never enrolled.
 const EXCLUDED: [&str; 2] = ["istio-system", "kube-system"];
 
@@ -33,50 +40,102 @@ pub enum Mesh {
 pub struct Missing {
     /// A sentence each.
     pub what: Vec<String>,
+    /// What is no hindrance but worth telling, a sentence each.
+    pub remarks: Vec<String>,
     /// Whether waiting cannot help.
     pub hopeless: bool,
 }
 
-/// Lists what is missing until revision `wanted` of the objects is in force; `nodes` are those whose proxy runs.
-pub fn missing(snapshot: &Snapshot, mesh: &Mesh, wanted: u64, nodes: &[String]) -> Missing {
+/// What is looked at, once.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// The lab's name, for commands that are named.
+    pub lab: &'a LabName,
+    /// The objects.
+    pub snapshot: &'a Snapshot,
+    /// The control plane.
+    pub mesh: &'a Mesh,
+    /// Nodes whose proxy runs.
+    pub nodes: &'a [String],
+    /// What is waited for.
+    pub demand: &'a Demand,
+}
+
+/// Lists what is missing until revision `wanted` of the objects is in force, as far as it is waited for.
+pub fn missing(look: Look<'_>, wanted: u64) -> Missing {
+    let Look { lab, snapshot, mesh, nodes, demand } = look;
     let mut missing = Missing::default();
     let namespaces: BTreeMap<&str, &Value> =
         snapshot.of_kind(Kind::Namespace).map(|(key, value)| (key.name.as_str(), value)).collect();
     for (key, pod) in snapshot.of_kind(Kind::Pod) {
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let who = format!("pod {namespace}/{}", key.name);
-        if text(pod, "/metadata/deletionTimestamp").is_some() {
-            missing.what.push(format!("{who} is still ending"));
+        let waited_for = demand.waits_for(key, pod);
+        if deletion(pod).is_some() {
+            missing.what.extend(waited_for.then(|| format!("{who} is still ending")));
             continue;
         }
-        if let Some(why) = not_ready(pod) {
-            missing.what.push(format!("{who} {why}"));
+        if waited_for {
+            let why = demand.not_reported(pod).or_else(|| not_ready(pod));
+            missing.what.extend(why.map(|why| format!("{who} {why}")));
+            missing.remarks.extend(failure(pod).map(|why| {
+                let logs = lab.command(&format!("logs pod/{namespace}/{}", key.name));
+                format!("{who} has failed: {why}; its output: {logs}")
+            }));
         }
-        if *mesh != Mesh::None {
+        if *mesh != Mesh::None && demand.waits_for_capture(key, pod) {
             let labels = namespaces.get(namespace).copied();
             missing.what.extend(capture(pod, namespace, labels).map(|why| format!("{who} {why}")));
         }
     }
-    control_plane(mesh, wanted, nodes, &mut missing);
+    control_plane(look, wanted, &mut missing);
     missing
 }
 
-/// Why a pod does not count as up; none if it does.
+/// Why a pod does not count as up; none if it does, or if it has finished and will never be up again.
 fn not_ready(pod: &Value) -> Option<String> {
     let phase = text(pod, "/status/phase").unwrap_or("Pending");
-    let policy = text(pod, "/spec/restartPolicy").unwrap_or("Always");
-    if phase == "Succeeded" || condition(pod, "Ready").is_some_and(|c| status_of(c) == "True") {
+    if is_finished(pod) || condition(pod, "Ready").is_some_and(|c| status_of(c) == "True") {
         return None;
     }
-    if phase == "Failed" && policy == "Never" {
-        return Some("has failed; ambit lab logs shows its output".to_owned());
-    }
+    let told = why_not_ready(pod);
+    Some(format!("is {phase} and not ready{}", told.map(|t| format!(": {t}")).unwrap_or_default()))
+}
+
+/// What the conditions say about a pod that is not ready.
+fn why_not_ready(pod: &Value) -> Option<String> {
     let reasons = ["Ready", "ContainersReady", "Initialized", "PodScheduled"];
-    let told = reasons.iter().filter_map(|name| condition(pod, name)).find_map(|c| {
+    reasons.iter().filter_map(|name| condition(pod, name)).find_map(|c| {
         let message = text(c, "/message").filter(|m| !m.is_empty())?;
         (status_of(c) != "True").then(|| message.to_owned())
-    });
-    Some(format!("is {phase} and not ready{}", told.map(|t| format!(": {t}")).unwrap_or_default()))
+    })
+}
+
+/// Whether all containers of a pod have ended for good, well or not.
+fn is_finished(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"))
+}
+
+/// Why a pod has failed for good; none if it has not.
+fn failure(pod: &Value) -> Option<String> {
+    let failed = text(pod, "/status/phase") == Some("Failed");
+    failed.then(|| why_not_ready(pod).unwrap_or_else(|| "a container ended badly".to_owned()))
+}
+
+/// When a pod was told to end.
+fn deletion(pod: &Value) -> Option<&str> {
+    text(pod, "/metadata/deletionTimestamp")
+}
+
+/// Whether a pod has its network namespace, so that it can be captured.
+fn has_sandbox(pod: &Value) -> bool {
+    condition(pod, SANDBOX).is_some_and(|c| status_of(c) == "True")
+}
+
+/// Whether a pod is to be in the mesh, by its labels and its namespace's in that state of the objects.
+fn enrolment(objects: &Snapshot, key: &ObjectKey, pod: &Value) -> bool {
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    should_be_captured(pod, namespace, objects.find(&ObjectKey::new(Kind::Namespace, None, namespace)))
 }
 
 /// Why a pod's capture is not as its labels ask; none if it is.
@@ -105,10 +164,9 @@ pub fn should_be_captured(pod: &Value, namespace: &str, namespace_object: Option
         Some(_) | None => namespace_object.and_then(mode).as_deref() == Some("ambient"),
     };
     let host_network = pod.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false);
-    let finished = matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
     let sidecar =
         pod.pointer("/metadata/annotations").and_then(|a| a.get("sidecar.istio.io/status")).is_some();
-    asked && !host_network && !finished && !sidecar && !EXCLUDED.contains(&namespace)
+    asked && !host_network && !is_finished(pod) && !sidecar && !EXCLUDED.contains(&namespace)
 }
 
 /// Whether the node agent says that a pod is captured.
@@ -116,16 +174,17 @@ pub fn is_captured(pod: &Value) -> bool {
     condition(pod, CAPTURED).is_some_and(|c| status_of(c) == "True")
 }
 
-fn control_plane(mesh: &Mesh, wanted: u64, nodes: &[String], missing: &mut Missing) {
-    match mesh {
+fn control_plane(look: Look<'_>, wanted: u64, missing: &mut Missing) {
+    match look.mesh {
         Mesh::None => {}
         Mesh::Stopped => {
             // Only worth saying alone: what pods lack may still come.
             missing.hopeless = missing.what.is_empty();
-            missing.what.push("istiod is stopped; start it with: ambit lab start istiod".to_owned());
+            let start = look.lab.command("start istiod");
+            missing.what.push(format!("istiod is stopped; start it with: {start}"));
         }
         Mesh::Silent(why) => missing.what.push(format!("istiod does not answer: {why}")),
-        Mesh::Sync(sync) => acknowledged(sync, wanted, nodes, missing),
+        Mesh::Sync(sync) => acknowledged(sync, wanted, look.nodes, missing),
     }
 }
 

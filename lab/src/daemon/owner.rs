@@ -9,7 +9,7 @@ use ambit_runtime::{clock, tasks};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::wait::Outlook;
+use super::force::Outlook;
 use super::{Built, DOWN_GRACE, commands, health, network, nodes, pods};
 use crate::control::Call;
 use crate::error::LabError;
@@ -112,8 +112,8 @@ impl Owner {
         pods::report(self)?;
         let mut outlook = pods::schedule(self)?;
         pods::converge(self)?;
-        outlook.problems.extend(network::describe(self)?.iter().map(ToString::to_string));
-        outlook.problems.extend(network::carry_out(self));
+        outlook.problems.extend(network::describe(self)?);
+        outlook.rules = network::carry_out(self);
         self.outlook.send_if_modified(|now| {
             let changed = *now != outlook;
             *now = outlook;

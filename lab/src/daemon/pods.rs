@@ -6,10 +6,10 @@ use ambit_runtime::clock;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::force::{self, Outlook};
 use super::nodes::{labels_of, merge, new_uid, timestamp};
 use super::owner::Owner;
-use super::wait::Outlook;
-use super::{force, report};
+use super::report;
 use crate::error::LabError;
 use crate::pod::life::{self, End};
 use crate::pod::plan::{PodPlan, Values};
@@ -88,8 +88,7 @@ pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
             merge(pod, "", json!({"status": {"phase": "Pending", "podIP": first, "podIPs": ips}}));
         })?;
     }
-    let problems = plan.problems.iter().map(ToString::to_string).collect();
-    Ok(Outlook { problems, unfinished: plan.unfinished })
+    Ok(Outlook { problems: plan.problems, rules: Vec::new(), unfinished: plan.unfinished })
 }
 
 /// Marks a pod for deletion; one that does not run goes at once.
@@ -224,7 +223,7 @@ pub(super) fn find<'a>(
         let near: Vec<String> =
             owner.lives.keys().map(ToString::to_string).filter(|n| n.ends_with(&format!("/{pod}"))).collect();
         let hint = match near.as_slice() {
-            [] => "ambit lab get pods -A shows those there are".to_owned(),
+            [] => format!("{} shows those there are", owner.home.lab.command("get pods -A")),
             near => format!("did you mean {}?", near.join(" or ")),
         };
         LabError::Failed(format!("no pod {name} runs in lab {}; {hint}", owner.home.lab))

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ambit_runtime::clock;
 use serde_json::{Value, json};
 
-use super::force::condition;
+use super::force::{SANDBOX, condition};
 use super::nodes::{merge, timestamp};
 use crate::kubelet::{ContainerHealth, PodHealth};
 use crate::pod::plan::{PodPlan, Restart};
@@ -43,6 +43,7 @@ pub(super) fn write_status(
         merge(pod, "", json!({"status": {"initContainerStatuses": statuses(&state.init)}}));
     }
     set_condition(pod, "PodScheduled", true, "");
+    set_condition(pod, SANDBOX, state.sandbox, "");
     set_condition(pod, "Initialized", state.initialized, "");
     let waiting = why_not_ready(state, health);
     let ready = waiting.is_none();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ambit_runtime::{admin, clock};
 use tokio::sync::{mpsc, watch};
 
-use super::force::{Mesh, Missing, missing, warnings};
+use super::force::{Demand, Look, Mesh, Missing, Outlook, missing, warnings};
 use crate::control::Line;
 use crate::error::LabError;
 use crate::programs::{Home, Part, Programs, Target};
@@ -20,15 +20,6 @@ const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// The most warnings of the control plane that one command shows.
 const WARNINGS_MAX: usize = 10;
 
-/// What the scheduler could not do yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Outlook {
-    /// What it cannot do at all.
-    pub(super) problems: Vec<String>,
-    /// Whether it has more to do once pods become ready.
-    pub(super) unfinished: bool,
-}
-
 /// Everything a wait looks at.
 #[derive(Clone)]
 pub(super) struct Watch {
@@ -36,9 +27,10 @@ pub(super) struct Watch {
     pub(super) store: Arc<Store>,
     pub(super) programs: Arc<Programs>,
     pub(super) outlook: watch::Receiver<Outlook>,
+    pub(super) demand: Demand,
 }
 
-/// Waits until everything in the store is in force, at most `limit`.
+/// Waits until what is demanded of the store is in force, at most `limit`.
 ///
 /// # Errors
 /// [`LabError::NotInForce`] with what is missing.
@@ -55,7 +47,8 @@ pub(super) async fn in_force(
         let snapshot = objects.borrow_and_update().clone();
         let left = look(watch, &snapshot, &mut wanted).await;
         if left.what.is_empty() {
-            for warning in warnings(&ask(watch).await).into_iter().take(WARNINGS_MAX) {
+            let told = warnings(&ask(watch).await).into_iter().chain(left.remarks);
+            for warning in told.take(WARNINGS_MAX) {
                 let _ = lines.try_send(Line::Progress(format!("warning: {warning}")));
             }
             return Ok(());
@@ -88,14 +81,12 @@ async fn look(watch: &Watch, snapshot: &Snapshot, wanted: &mut Option<u64>) -> M
     let nodes = &running_proxies(watch);
     let outlook = watch.outlook.borrow().clone();
     let mesh = ask(watch).await;
-    let mut left = missing(snapshot, &mesh, wanted.unwrap_or(0), nodes);
-    left.what.extend(outlook.problems);
-    if outlook.unfinished {
-        left.what.push("a Deployment is still replacing its pods".to_owned());
-    }
+    let look = Look { lab: &watch.home.lab, snapshot, mesh: &mesh, nodes, demand: &watch.demand };
+    let mut left = missing(look, wanted.unwrap_or(0));
+    left.what.extend(watch.demand.left_of(&outlook));
     if left.what.is_empty() && wanted.is_none() {
         *wanted = Some(snapshot.revision);
-        left = missing(snapshot, &mesh, snapshot.revision, nodes);
+        left = missing(look, snapshot.revision);
     }
     left
 }

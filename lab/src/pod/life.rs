@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::error::LabError;
 use crate::pod::plan::{ContainerPlan, PodPlan, Restart};
 use crate::pod::sandbox::{self, Sandbox, Site};
-use crate::pod::state::{ContainerReport, ContainerState, PodState};
+use crate::pod::state::{ContainerReport, ContainerState, PodState, STOPPED};
 use crate::process::{self, Exit, Launch, MEMBER_ENV, Running};
 
 /// Orders that wait for a container before the sender waits.
@@ -59,6 +59,7 @@ pub struct Life {
     pub state: watch::Receiver<PodState>,
     end: watch::Sender<Option<End>>,
     gate: watch::Sender<bool>,
+    hold: watch::Sender<bool>,
     orders: mpsc::Sender<(Option<String>, Order)>,
 }
 
@@ -84,6 +85,19 @@ impl Life {
         self.gate.send_if_modified(|now| std::mem::replace(now, open) != open);
     }
 
+    /// What stops every container and keeps it stopped, whatever `restartPolicy` says, or lets them start again.
+    ///
+    /// The pod keeps its namespace and addresses meanwhile.
+    pub fn holder(&self) -> impl Fn(bool) + Send + use<> {
+        let hold = self.hold.clone();
+        move |held| _ = hold.send_if_modified(|now| std::mem::replace(now, held) != held)
+    }
+
+    /// Whether the pod was stopped by command.
+    pub fn is_held(&self) -> bool {
+        *self.hold.borrow()
+    }
+
     /// What orders the restart of one container, for whoever watches its health.
     pub fn restarter(&self) -> impl Fn(&str) + Send + Sync + use<> {
         let (orders, grace) = (self.orders.clone(), self.plan.grace);
@@ -106,14 +120,15 @@ pub fn begin(site: Arc<Site>, plan: PodPlan, runner: PathBuf) -> Life {
     let (state_tx, state) = watch::channel(first_state(&plan));
     let (end, end_rx) = watch::channel(None);
     let (gate, gate_rx) = watch::channel(false);
+    let (hold, hold_rx) = watch::channel(false);
     let (orders, orders_rx) = mpsc::channel(ORDERS_WAITING);
-    let context = Context { site, plan: Arc::clone(&plan), runner, state: state_tx };
+    let context = Context { site, plan: Arc::clone(&plan), runner, state: state_tx, hold: hold_rx };
     tasks::spawn("pod", async move {
         let context = Arc::new(context);
         live(&context, end_rx, gate_rx, orders_rx).await;
         context.state.send_modify(|s| s.gone = true);
     });
-    Life { plan, state, end, gate, orders }
+    Life { plan, state, end, gate, hold, orders }
 }
 
 fn first_state(plan: &PodPlan) -> PodState {
@@ -128,6 +143,7 @@ struct Context {
     plan: Arc<PodPlan>,
     runner: PathBuf,
     state: watch::Sender<PodState>,
+    hold: watch::Receiver<bool>,
 }
 
 type EndSignal = watch::Receiver<Option<End>>;
@@ -166,6 +182,13 @@ async fn newer(end: &mut EndSignal, seen: Option<End>) -> End {
     // A lost sender is an end without grace, said once.
     let end = changed.ok().flatten().unwrap_or(End { grace: Duration::ZERO });
     if seen == Some(end) { std::future::pending().await } else { end }
+}
+
+/// Resolves when the pod is told to stop, or never.
+async fn held(hold: &mut watch::Receiver<bool>) {
+    if hold.wait_for(|held| *held).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Resolves at that time, or never.
@@ -286,29 +309,34 @@ struct OneContainer {
 impl OneContainer {
     /// Runs until the container has ended for good; its last exit code, or none if it never ran.
     async fn run(&self, mut end: EndSignal, mut orders: mpsc::Receiver<Order>) -> Option<i32> {
-        let mut pause = Duration::ZERO;
-        let mut last = None;
+        let (mut pause, mut last) = (Duration::ZERO, None);
+        let mut hold = self.context.hold.clone();
         loop {
             let mut failure = None;
+            self.rest(&mut hold, &mut end).await;
+            // What was ordered of an earlier run is not meant for the next one.
+            while orders.try_recv().is_ok() {}
             if end.borrow().is_some() {
                 self.report(|r| r.state = ContainerState::Ended { code: last.unwrap_or(0) });
                 return last;
             }
             let begun = clock::monotonic();
             let code = match self.start().await {
-                Ok(running) => self.follow(running, &mut end, &mut orders).await,
+                Ok(running) => self.follow(running, &mut end, &mut hold, &mut orders).await,
                 Err(e) => {
                     failure = Some(e.full());
                     NOT_STARTED
                 }
             };
             last = Some(code);
-            let ended = end.borrow().is_some() || !self.policy.starts_again(code);
-            if ended {
+            let stopped = *hold.borrow();
+            let for_good = !stopped && !self.policy.starts_again(code);
+            if end.borrow().is_some() || for_good {
                 self.report(|r| (r.state, r.last_code) = (ContainerState::Ended { code }, Some(code)));
                 return last;
             }
-            pause = next_pause(pause, clock::monotonic() - begun);
+            let ran = clock::monotonic() - begun;
+            pause = if stopped { Duration::ZERO } else { next_pause(pause, ran) };
             let why = failure.unwrap_or_else(|| format!("exit code {code}"));
             let message = format!("{why}, starting again in {} ms", pause.as_millis());
             self.waiting(if pause.is_zero() { "ContainerCreating" } else { "CrashLoopBackOff" }, message);
@@ -316,8 +344,22 @@ impl OneContainer {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = ending(&mut end) => {}
+                () = held(&mut hold) => {}
             }
             pause = pause.max(BACK_OFF_FIRST / 2);
+        }
+    }
+
+    /// Waits while the pod is stopped by command.
+    async fn rest(&self, hold: &mut watch::Receiver<bool>, end: &mut EndSignal) {
+        if !*hold.borrow() {
+            return;
+        }
+        self.waiting(STOPPED, "stopped by command".to_owned());
+        tokio::select! {
+            // A lost sender ends the pod as well, which is looked at next.
+            _ = hold.wait_for(|held| !*held) => {}
+            () = ending(end) => {}
         }
     }
 
@@ -347,7 +389,13 @@ impl OneContainer {
     }
 
     /// Waits for the end of one run, obeying orders meanwhile.
-    async fn follow(&self, running: Running, end: &mut EndSignal, orders: &mut mpsc::Receiver<Order>) -> i32 {
+    async fn follow(
+        &self,
+        running: Running,
+        end: &mut EndSignal,
+        hold: &mut watch::Receiver<bool>,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> i32 {
         let since = clock::wall();
         self.report(|r| r.state = ContainerState::Running { pid: running.pid, since });
         let signaller = running.signaller();
@@ -358,7 +406,7 @@ impl OneContainer {
         };
         let mut ended = running.ended;
         let (mut seen, mut kill_at): (Option<End>, Option<Instant>) = (None, None);
-        let mut listening = true;
+        let (mut listening, mut stopping) = (true, false);
         loop {
             tokio::select! {
                 exit = &mut ended => return exit.map_or(255, |Exit { code }| code),
@@ -367,6 +415,11 @@ impl OneContainer {
                     seen = Some(changed);
                     let at = clock::monotonic() + changed.grace;
                     kill_at = Some(kill_at.map_or(at, |k| k.min(at)));
+                }
+                () = held(hold), if !stopping => {
+                    stopping = true;
+                    send(Signal::SIGTERM);
+                    kill_at = kill_at.or_else(|| Some(clock::monotonic() + self.context.plan.grace));
                 }
                 () = until(kill_at) => {
                     send(Signal::SIGKILL);

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+/// Why a container waits that was stopped by command.
+pub const STOPPED: &str = "Stopped";
+
 /// What one container is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerState {
     /// Not running yet, or waiting to be started again.
     Waiting {
-        /// A word as the kubelet uses it: `ContainerCreating`, `CrashLoopBackOff`.
+        /// A word as the kubelet uses it (`ContainerCreating`, `CrashLoopBackOff`), or [`STOPPED`].
         reason: &'static str,
         /// For a person; may be empty.
         message: String,
@@ -74,6 +77,30 @@ impl PodState {
         match container {
             Some(name) => self.containers.get(name).or_else(|| self.init.get(name)).and_then(running),
             None => self.containers.values().chain(self.init.values()).find_map(running),
+        }
+    }
+
+    /// The containers that run, with their processes.
+    pub fn running(&self) -> BTreeMap<String, u32> {
+        let pid = |(name, report): (&String, &ContainerReport)| match report.state {
+            ContainerState::Running { pid, .. } => Some((name.clone(), pid)),
+            ContainerState::Waiting { .. } | ContainerState::Ended { .. } => None,
+        };
+        self.containers.iter().filter_map(pid).collect()
+    }
+
+    /// Whether nothing of a pod that was told to stop runs any more, or will before it is told to start.
+    pub fn stopped(&self) -> bool {
+        let rests = |r: &ContainerReport| match r.state {
+            ContainerState::Waiting { reason, .. } => reason == STOPPED,
+            ContainerState::Running { .. } => false,
+            ContainerState::Ended { .. } => true,
+        };
+        let runs = |r: &ContainerReport| matches!(r.state, ContainerState::Running { .. });
+        match self.initialized {
+            true => self.containers.values().all(rests),
+            // Those that have not begun ask before they do.
+            false => !self.init.values().any(runs),
         }
     }
 

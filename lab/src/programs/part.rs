@@ -190,11 +190,12 @@ impl Keeper {
     }
 
     fn not_ready(&self, why: &str) -> LabError {
-        let (target, lab, log) = (&self.target, &self.home.lab, self.target.log(&self.home.run));
-        let tail = tail(&log);
+        let target = &self.target;
+        let tail = tail(&target.log(&self.home.run));
+        let more = self.home.lab.command(&format!("logs {target}"));
         let waited = READY_PATIENCE.as_secs();
         LabError::Failed(format!(
-            "{target} is not ready after up to {waited} s: {why}; its last lines:\n{tail}\nmore: ambit lab logs --name {lab} {target}"
+            "{target} is not ready after up to {waited} s: {why}; its last lines:\n{tail}\nmore: {more}"
         ))
     }
 
@@ -269,10 +270,8 @@ impl Keeper {
 
     async fn kill(&mut self) -> Result<(), LabError> {
         let Some(current) = &mut self.current else {
-            return Err(LabError::Failed(format!(
-                "{} does not run; start it with: ambit lab start {0}",
-                self.target
-            )));
+            let start = self.home.lab.command(&format!("start {}", self.target));
+            return Err(LabError::Failed(format!("{} does not run; start it with: {start}", self.target)));
         };
         signal(&self.target, &current.running.signaller(), Signal::SIGKILL);
         let code = (&mut current.running.ended).await.map_or(255, |Exit { code }| code);

@@ -97,7 +97,9 @@ fn of_one(
             Some(pod) => fresh_are_ready &= super::endpoints::is_ready(pod),
         }
     }
-    plan.unfinished |= !fresh_are_ready || !stale.is_empty();
+    if !fresh_are_ready || !stale.is_empty() {
+        plan.unfinished.insert(name.clone());
+    }
     if fresh_are_ready {
         plan.delete.extend(stale.into_iter().take(1));
     }

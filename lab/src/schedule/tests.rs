@@ -19,7 +19,7 @@ fn replicas_go_round_the_nodes() {
             "create shop/web-0 node1 10.244.1.2 fd00:10:244:1::2",
             "create shop/web-1 node2 10.244.2.2 fd00:10:244:2::2",
             "create shop/web-2 node1 10.244.1.3 fd00:10:244:1::3",
-            "unfinished",
+            "unfinished shop/web",
         ],
     );
 }
@@ -30,9 +30,9 @@ fn families_follow_the_lab() {
         &[deployment("web", 1, "a")],
         &[],
         Families::Ipv4,
-        &["create shop/web-0 node1 10.244.1.2", "unfinished"],
+        &["create shop/web-0 node1 10.244.1.2", "unfinished shop/web"],
     );
-    let only_v6 = ["create shop/web-0 node1 fd00:10:244:1::2", "unfinished"];
+    let only_v6 = ["create shop/web-0 node1 fd00:10:244:1::2", "unfinished shop/web"];
     check(&[deployment("web", 1, "a")], &[], Families::Ipv6, &only_v6);
 }
 
@@ -112,7 +112,7 @@ fn fewer_replicas_and_no_owner_mean_deletion() {
         std::slice::from_ref(&web),
         &pods,
         Families::Ipv4,
-        &["delete shop/web-1", "delete shop/web-2", "unfinished"],
+        &["delete shop/web-1", "delete shop/web-2", "unfinished shop/web"],
     );
     pods.truncate(1);
     check(&[], &pods, Families::Ipv4, &["delete shop/web-0"]);
@@ -122,14 +122,14 @@ fn fewer_replicas_and_no_owner_mean_deletion() {
 fn a_new_template_replaces_one_ready_replica_after_the_other() {
     let next = deployment("web", 2, "b");
     let mut pods = created(&deployment("web", 2, "a"));
-    check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["delete shop/web-0", "unfinished"]);
+    check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["delete shop/web-0", "unfinished shop/web"]);
     pods.remove(0);
-    let again = ["create shop/web-0 node1 10.244.1.2", "unfinished"];
+    let again = ["create shop/web-0 node1 10.244.1.2", "unfinished shop/web"];
     check(std::slice::from_ref(&next), &pods, Families::Ipv4, &again);
     pods.push(created(&next).remove(0));
-    check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["unfinished"]);
+    check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["unfinished shop/web"]);
     make_ready(&mut pods[1]);
-    check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["delete shop/web-1", "unfinished"]);
+    check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["delete shop/web-1", "unfinished shop/web"]);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn text(plan: &Plan) -> Vec<String> {
         let ips: String = binding.addresses.iter().map(|a| format!(" {a}")).collect();
         out.push(format!("bind {} {}{ips}", binding.pod, binding.node));
     }
-    out.extend(plan.unfinished.then(|| "unfinished".to_owned()));
+    out.extend(plan.unfinished.iter().map(|name| format!("unfinished {name}")));
     out.extend(plan.problems.iter().map(ToString::to_string));
     out
 }

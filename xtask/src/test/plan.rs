@@ -17,6 +17,9 @@ pub(crate) struct Targets {
 
 const SOAK: &str = "soak";
 
+/// Targets that need namespaces although their name is another one: without root they would pass with nothing done.
+const IN_NAMESPACES: [&str; 2] = ["program", "reconcile"];
+
 impl Targets {
     /// The integration test targets that cargo knows.
     pub(crate) fn of(metadata: &Metadata) -> Self {
@@ -36,8 +39,12 @@ impl Targets {
                 vec![call(code), call(["--doc".to_owned()])]
             }
             Level::Pipeline | Level::Loopback | Level::Foreign => self.named(&[&level.to_string()]),
-            Level::Netns if soak => self.named(&[&level.to_string(), SOAK]),
-            Level::Netns => self.named(&[&level.to_string()]),
+            Level::Netns => {
+                let own = level.to_string();
+                let further = soak.then_some(SOAK);
+                let all = [own.as_str()].into_iter().chain(IN_NAMESPACES).chain(further);
+                self.named(&all.collect::<Vec<_>>())
+            }
         }
     }
 
@@ -48,9 +55,10 @@ impl Targets {
 }
 
 fn is_level(name: &str) -> bool {
-    [Level::Pipeline, Level::Loopback, Level::Foreign, Level::Netns]
-        .iter()
-        .any(|level| level.to_string() == name)
+    IN_NAMESPACES.contains(&name)
+        || [Level::Pipeline, Level::Loopback, Level::Foreign, Level::Netns]
+            .iter()
+            .any(|level| level.to_string() == name)
 }
 
 fn call(selection: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -77,6 +85,14 @@ mod tests {
     fn unit_runs_everything_that_has_no_level_of_its_own() {
         let names = ["netns", "pipeline", "loopback", "foreign", "soak", "model"];
         check(&names, Level::Unit, false, &["--lib --bins --test model", "--doc"]);
+    }
+
+    #[test]
+    fn what_needs_namespaces_is_never_run_as_a_unit_test() {
+        let names = ["netns", "program", "reconcile", "model"];
+        check(&names, Level::Unit, false, &["--lib --bins --test model", "--doc"]);
+        let want = ["--test netns", "--test program", "--test reconcile"];
+        check(&names, Level::Netns, false, &want);
     }
 
     #[test]

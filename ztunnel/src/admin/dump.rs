@@ -7,7 +7,8 @@ use ambit_runtime::clock;
 use ambit_state::ServiceEntry;
 use ambit_types::service::{LoadBalancingMode, Port};
 use ambit_types::workload::Health;
-use ambit_types::{TunnelProtocol, Workload};
+use ambit_types::{Destination, GatewayAddress, TunnelProtocol, Workload};
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
 use crate::proxy::Proxy;
@@ -59,7 +60,7 @@ fn workload(w: &Workload) -> Value {
     object.insert("services".to_owned(), names(w.services.keys().map(ToString::to_string).collect()));
     object.insert("probePorts".to_owned(), json!(w.settings.probe_ports));
     if let Some(waypoint) = &w.waypoint {
-        object.insert("waypoint".to_owned(), Value::from(format!("{:?}", waypoint.destination)));
+        object.insert("waypoint".to_owned(), Value::from(gateway(waypoint)));
     }
     Value::Object(object)
 }
@@ -91,9 +92,17 @@ fn service(entry: &ServiceEntry) -> Value {
         "endpoints": endpoints,
         "subjectAltNames": s.subject_alt_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "loadBalancer": {"mode": mode},
-        "waypoint": s.waypoint.as_ref().map(|w| format!("{:?}", w.destination)),
+        "waypoint": s.waypoint.as_ref().map(gateway),
         "canonical": s.canonical,
     })
+}
+
+/// Where a waypoint is reached.
+fn gateway(of: &GatewayAddress) -> String {
+    match &of.destination {
+        Destination::Hostname(key) => format!("{key}:{}", of.hbone_mtls_port),
+        Destination::Address(address) => format!("{address}:{}", of.hbone_mtls_port),
+    }
 }
 
 fn policy(p: &Policy) -> Value {
@@ -217,4 +226,27 @@ pub(super) fn connections(proxy: &Proxy) -> Value {
         })
     };
     Value::from(proxy.connections.flows().iter().map(one).collect::<Vec<_>>())
+}
+
+/// What the process uses of what it may use.
+pub(super) fn budget(proxy: &Proxy) -> Value {
+    let memory = proxy.telemetry.ring().memory();
+    let descriptors = std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok();
+    json!({
+        "resident_bytes": resident_bytes(),
+        "descriptors_open": descriptors,
+        "descriptors_max": getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft).ok(),
+        "connections_open": proxy.connections.flows().len(),
+        "pod_connections_max": proxy.settings.pod_connections_max,
+        "flow_records": memory.records,
+        "flow_records_max": memory.records_max,
+        "flow_records_lost": memory.lost,
+    })
+}
+
+/// Memory of the process that is in RAM; none where the kernel does not say.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -19,7 +19,7 @@ use crate::mesh::Mesh;
 
 pub use record::FlowRecord;
 pub(crate) use record::json_end;
-pub use ring::Ring;
+pub use ring::{Memory, Ring};
 use series::{Pair, Series};
 
 /// How often the bytes of live connections are added to the metrics.

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use ambit_lab::{LabName, RunDir};
+use ambit_lab::process::MEMBER_ENV;
+use ambit_lab::{LabError, LabName, RunDir};
 use ambit_runtime::clock;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use super::packets::{self, Stream};
+use crate::cmd::interrupted::Interrupted;
 use crate::out;
 
 /// Pause between two looks at a condition.
@@ -19,12 +22,49 @@ pub(super) struct Stage {
     name: LabName,
     folder: PathBuf,
     ambit: PathBuf,
+    /// Removes the lab when somebody interrupts the tour.
+    pub(super) interrupted: Interrupted,
+}
+
+/// What came of a request that was sent with curl.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// HTTP status; 0 if there was none.
+    pub(super) status: u16,
+    /// Exit code of curl; that of `ambit lab exec` if curl could not be run.
+    curl: i32,
+}
+
+impl Answer {
+    /// Whether the request was answered with 200.
+    pub(super) fn is_ok(self) -> bool {
+        self.curl == 0 && self.status == 200
+    }
+
+    /// Whether the connection was refused or closed without an answer, by curl's own word.
+    pub(super) fn is_refused(self) -> bool {
+        // Could not connect; empty reply; reset.
+        [7, 52, 56].contains(&self.curl)
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.curl {
+            0 => write!(f, "status {}", self.status),
+            7 => f.write_str("not connected (curl 7)"),
+            52 => f.write_str("closed without an answer (curl 52)"),
+            56 => f.write_str("reset (curl 56)"),
+            other => write!(f, "curl ended with {other}"),
+        }
+    }
 }
 
 impl Stage {
     pub(super) fn new(name: LabName, folder: PathBuf) -> anyhow::Result<Self> {
         let ambit = std::env::current_exe().context("finding this program's own file")?;
-        Ok(Self { name, folder, ambit })
+        let interrupted = Interrupted::watch(&name)?;
+        Ok(Self { name, folder, ambit, interrupted })
     }
 
     pub(super) fn name(&self) -> &LabName {
@@ -43,67 +83,82 @@ impl Stage {
         self.lab(&args).map(drop)
     }
 
+    /// A command of this program for this lab, as somebody types it.
+    pub(super) fn typed(&self, args: &[&str]) -> String {
+        [&[&*out::program()][..], &self.named(args)].concat().join(" ")
+    }
+
+    /// Arguments with the lab's name, before what a pod is to run.
+    fn named<'b>(&'b self, args: &[&'b str]) -> Vec<&'b str> {
+        let at = args.iter().position(|word| *word == "--").unwrap_or(args.len());
+        [&args[..at], &["--name", self.name.as_str()], &args[at..]].concat()
+    }
+
+    /// Starts a process that belongs to the lab, so that whoever removes the lab finds it.
+    fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {
+        command.env(MEMBER_ENV, self.name.as_str()).stdin(Stdio::null());
+        let program = command.get_program().to_string_lossy().into_owned();
+        let start = || command.spawn().map_err(|cause| LabError::Start { program, cause });
+        Ok(self.interrupted.make(start)?)
+    }
+
+    fn run(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(&self.ambit);
+        command.args(self.named(args)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.spawn(&mut command)?;
+        child.wait_with_output().with_context(|| format!("running `{}`", self.typed(args)))
+    }
+
     /// Runs `ambit lab …` and shows the command; its standard output.
     pub(super) fn lab(&self, args: &[&str]) -> anyhow::Result<String> {
-        out::data(&format!("  $ ambit lab {} --name {}", args.join(" "), self.name.as_str()));
-        let output = self.quiet_lab(args)?;
+        let args = [&["lab"][..], args].concat();
+        out::data(&format!("  $ {}", self.typed(&args)));
+        let output = self.run(&args)?;
         if !output.status.success() {
-            bail!(
-                "`ambit lab {}` failed: {}",
-                args.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("`{}` failed: {}", self.typed(&args), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs `ambit lab …` without showing it, whatever its exit code.
-    pub(super) fn quiet_lab(&self, args: &[&str]) -> anyhow::Result<Output> {
-        let (first, rest) = args.split_first().context("a command")?;
-        let name = ["--name", self.name.as_str()];
-        let mut command = Command::new(&self.ambit);
-        command.arg("lab").arg(first).args(name).args(rest).stdin(Stdio::null());
-        command.output().context("running `ambit lab`")
-    }
-
     /// Runs `ambit …` (not `ambit lab`) and shows the command; its standard output.
     pub(super) fn ambit(&self, args: &[&str]) -> anyhow::Result<String> {
-        out::data(&format!("  $ ambit {} --name {}", args.join(" "), self.name.as_str()));
-        self.quiet_ambit(args)
+        out::data(&format!("  $ {}", self.typed(args)));
+        self.quiet(args)
     }
 
-    /// The same without showing it.
-    pub(super) fn quiet_ambit(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(&self.ambit).args(args).args(["--name", self.name.as_str()]).output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    /// Runs `ambit …` without showing it, whatever its exit code; its standard output.
+    pub(super) fn quiet(&self, args: &[&str]) -> anyhow::Result<String> {
+        Ok(String::from_utf8_lossy(&self.run(args)?.stdout).into_owned())
+    }
+
+    /// The lab's own account of its nodes, programs and pods.
+    pub(super) fn status(&self) -> anyhow::Result<Value> {
+        let text = self.quiet(&["lab", "status", "-o", "json"])?;
+        serde_json::from_str(&text).context("reading `ambit lab status`")
+    }
+
+    /// The process of one of the mesh's programs; none while it does not run.
+    pub(super) fn program(&self, target: &str) -> anyhow::Result<Option<u64>> {
+        let status = self.status()?;
+        let programs = status["programs"].as_array().cloned().unwrap_or_default();
+        let found = programs.iter().find(|p| p["target"] == target).context("the lab has such a program")?;
+        Ok(found["pid"].as_u64())
     }
 
     /// Flow records as JSON, filtered by further arguments.
     pub(super) fn flows(&self, args: &[&str]) -> anyhow::Result<Vec<Value>> {
-        let mut command = Command::new(&self.ambit);
-        command.args(["flows", "-o", "json", "--last", "10000", "--name", self.name.as_str()]).args(args);
-        let text = command.output()?.stdout;
-        Ok(text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        let text = self.quiet(&[&["flows", "-o", "json", "--last", "10000"][..], args].concat())?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Runs a command in a pod, whatever its exit code.
-    pub(super) fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> anyhow::Result<Output> {
-        let mut args = vec!["exec", "-n", namespace, pod, "--"];
-        args.extend(command);
-        self.quiet_lab(&args)
-    }
-
-    /// Asks cart from a pod with a marker in the request; the HTTP status, 0 if there was none.
-    pub(super) fn ask_cart(&self, namespace: &str, pod: &str, marker: &str) -> anyhow::Result<u16> {
+    /// Asks cart from a pod with a marker in the request.
+    pub(super) fn ask_cart(&self, namespace: &str, pod: &str, marker: &str) -> anyhow::Result<Answer> {
         let header = format!("x-marker: {marker}");
-        let format = "%{http_code}";
-        let url = "http://cart.shop.svc.cluster.local/";
-        let output = self.exec(
-            namespace,
-            pod,
-            &["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", format, "-H", &header, url],
-        )?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0))
+        let curl = ["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", &header];
+        let exec = ["lab", "exec", "-n", namespace, pod, "--"];
+        let output = self.run(&[&exec[..], &curl, &["http://cart.shop.svc.cluster.local/"]].concat())?;
+        let status = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0);
+        Ok(Answer { status, curl: output.status.code().unwrap_or(-1) })
     }
 
     /// A file of the tour.
@@ -124,26 +179,12 @@ impl Stage {
         // Left over from an earlier step, or not there.
         let _ = std::fs::remove_file(&file);
         let fabric = self.name.fabric();
-        let process = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &fabric,
-                "tcpdump",
-                "-i",
-                "br0",
-                "--immediate-mode",
-                "-U",
-                "-s",
-                "0",
-                "-w",
-            ])
-            .arg(&file)
-            .args(["tcp"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
+        let mut command = Command::new("ip");
+        // -Z root: in a lab without root there is no other user to become.
+        command.args(["netns", "exec", &fabric, "tcpdump", "-i", "br0", "--immediate-mode", "-U"]);
+        command.args(["-Z", "root", "-s", "0", "-w"]).arg(&file).arg("tcp");
+        let process = self
+            .spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
             .context("starting tcpdump; is it installed?")?;
         let capture = Capture { process, file };
         // The file's head is written once the capture runs.
@@ -171,12 +212,9 @@ impl Capture {
         self.bytes().windows(wanted.len()).any(|window| window == wanted)
     }
 
-    /// Packets on a TCP port, as tcpdump counts them in the file.
-    pub(super) fn packets_on(&self, port: u16) -> usize {
-        let filter = format!("tcp port {port}");
-        let read =
-            Command::new("tcpdump").arg("-nr").arg(&self.file).arg(filter).stderr(Stdio::null()).output();
-        read.map_or(0, |output| output.stdout.iter().filter(|b| **b == b'\n').count())
+    /// What was sent to and from a TCP port on connections whose beginning was captured.
+    pub(super) fn streams_on(&self, port: u16) -> Vec<Stream> {
+        packets::streams(&self.bytes(), port)
     }
 }
 

@@ -1,16 +1,22 @@
 //! The steps of the tour and their evidence.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
 use super::Claims;
-use super::stage::{Stage, eventually};
+use super::packets::{Records, Stream};
+use super::stage::{Answer, Capture, Stage, eventually};
+use crate::cmd::nodes::text;
 use crate::out;
 
 /// Longest wait for anything the tour waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where tunnels end.
+const TUNNEL_PORT: u16 = 15008;
 
 /// What is looked for in captures before enrolment.
 const MARKER_BEFORE: &str = "MARKER-BEFORE-ENROLMENT";
@@ -20,12 +26,12 @@ const MARKER_AFTER: &str = "MARKER-AFTER-ENROLMENT";
 pub(super) fn in_clear(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     eventually(PATIENCE, || stage.count("shop", "web", "ok") > 3).context("web gets no answer from cart")?;
     let capture = stage.capture()?;
-    let status = stage.ask_cart("shop", "web", MARKER_BEFORE)?;
+    let answer = stage.ask_cart("shop", "web", MARKER_BEFORE)?;
     let shown = eventually(PATIENCE, || capture.shows(MARKER_BEFORE)).is_ok();
     claims.tell(
         "the request crosses br0 in clear",
-        status == 200 && shown,
-        format!("status {status}, marker {}", found(shown)),
+        answer.is_ok() && shown,
+        format!("{answer}, marker {}", found(shown)),
     );
     Ok(())
 }
@@ -33,46 +39,73 @@ pub(super) fn in_clear(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()>
 pub(super) fn enrol(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     eventually(PATIENCE, || stage.count("shop", "viewer", "more") > 0)
         .context("the open connection gets nothing")?;
-    let pods = pids(stage)?;
+    let before = Pods::of(stage)?;
     let failed = stage.count("shop", "web", "failed");
-    stage.lab(&["label", "namespace", "shop", "istio.io/dataplane-mode=ambient"])?;
-    let before = stage.count("shop", "viewer", "more");
+    // From before the label on, so that the tunnels are captured from their first byte.
     let capture = stage.capture()?;
-    let status = stage.ask_cart("shop", "web", MARKER_AFTER)?;
-    eventually(PATIENCE, || stage.count("shop", "viewer", "more") > before + 2)
-        .context("the connection that was open before enrolment is dead")?;
-    claims.tell("the connection opened before is still open", true, "it goes on receiving");
-    eventually(PATIENCE, || capture.packets_on(15008) > 0)
-        .context("nothing crosses the fabric on port 15008")?;
-    let tunnelled = capture.packets_on(15008);
-    let hidden = !capture.shows(MARKER_AFTER);
+    stage.lab(&["label", "namespace", "shop", "istio.io/dataplane-mode=ambient"])?;
+    let more = stage.count("shop", "viewer", "more");
+    let answer = stage.ask_cart("shop", "web", MARKER_AFTER)?;
+    let goes_on = eventually(PATIENCE, || stage.count("shop", "viewer", "more") > more + 2);
+    let lines = stage.count("shop", "viewer", "more") - more;
     claims.tell(
-        "the next request crosses br0 only inside TLS on 15008",
-        status == 200 && hidden && tunnelled > 0,
-        format!("status {status}, marker {}, {tunnelled} packets on 15008", found(!hidden)),
+        "the connection opened before is still open",
+        goes_on.is_ok(),
+        format!("{lines} more lines since"),
     );
+    tunnels(&capture, answer, claims);
     let lost = stage.count("shop", "web", "failed") - failed;
     claims.tell("no request of web failed meanwhile", lost == 0, format!("{lost} failed"));
-    let same = pids(stage)? == pods;
-    claims.tell(
-        "no pod was restarted",
-        same,
-        if same { "all processes are the same" } else { "processes changed" },
-    );
+    let after = Pods::of(stage)?;
+    claims.tell("no pod was restarted", before == after && !before.0.is_empty(), before.told(&after));
     Ok(())
 }
 
-/// Which processes run the pods.
-fn pids(stage: &Stage) -> anyhow::Result<Value> {
-    let output = stage.quiet_lab(&["get", "pods", "-A", "-o", "json"])?;
-    let list: Value = serde_json::from_slice(&output.stdout).context("reading `ambit lab get pods`")?;
-    let items = list["items"].as_array().cloned().unwrap_or_default();
-    let started = items.iter().map(|pod| {
-        let containers = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
-        let runs: Vec<Value> = containers.iter().map(|c| c["restartCount"].clone()).collect();
-        Value::from(vec![pod["metadata"]["uid"].clone(), Value::from(runs)])
-    });
-    Ok(Value::from(started.collect::<Vec<_>>()))
+/// What crossed the fabric on the tunnels' port, byte by byte.
+fn tunnels(capture: &Capture, answer: Answer, claims: &mut Claims) {
+    let seen = || capture.streams_on(TUNNEL_PORT).iter().map(Stream::records).collect::<Vec<_>>();
+    let encrypted = |all: &[Records]| all.iter().map(|r| r.encrypted).sum::<usize>();
+    // Whether it comes about is the claim's business.
+    let _ = eventually(PATIENCE, || encrypted(&seen()) > 0);
+    let records = seen();
+    let only_tls = encrypted(&records) > 0 && records.iter().all(|r| !r.other && r.handshake > 0);
+    let hidden = !capture.shows(MARKER_AFTER);
+    claims.tell(
+        "the next request crosses br0 only inside TLS on 15008",
+        answer.is_ok() && hidden && only_tls,
+        format!(
+            "{answer}, marker {}, {} directions of tunnels: {} TLS records and {} else",
+            found(!hidden),
+            records.len(),
+            encrypted(&records) + records.iter().map(|r| r.handshake).sum::<usize>(),
+            if records.iter().any(|r| r.other) { "something" } else { "nothing" },
+        ),
+    );
+}
+
+/// The processes of the pods, by name.
+#[derive(PartialEq, Eq)]
+struct Pods(BTreeMap<String, Option<u64>>);
+
+impl Pods {
+    fn of(stage: &Stage) -> anyhow::Result<Self> {
+        let status = stage.status()?;
+        let pods = status["pods"].as_array().cloned().unwrap_or_default();
+        let named = |pod: &Value| (text(pod, "name"), pod["pid"].as_u64());
+        Ok(Self(pods.iter().map(named).collect()))
+    }
+
+    /// The processes of before, and what became of those that are others now.
+    fn told(&self, after: &Self) -> String {
+        let pid = |pid: Option<&Option<u64>>| {
+            pid.copied().flatten().map_or_else(|| "none".to_owned(), |p| p.to_string())
+        };
+        let told = self.0.iter().map(|(name, old)| match after.0.get(name) {
+            Some(new) if new == old => format!("{name} {}", pid(Some(old))),
+            new => format!("{name} {} is now {}", pid(Some(old)), pid(new)),
+        });
+        format!("processes {}", told.collect::<Vec<_>>().join(", "))
+    }
 }
 
 pub(super) fn identities(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
@@ -112,47 +145,66 @@ pub(super) fn policy(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     stage.lab(&["apply", "-f", &stage.file("only-web.yaml")])?;
     let (web, batch) = (stage.ask_cart("shop", "web", "x")?, stage.ask_cart("shop", "batch", "x")?);
     let stranger = stage.ask_cart("outside", "stranger", "x")?;
-    claims.tell("web may still call cart", web == 200, format!("status {web}"));
-    claims.tell("batch may not", batch != 200, format!("status {batch}"));
-    claims.tell("a stranger without identity may not", stranger != 200, format!("status {stranger}"));
-    let denied = |code: &str| {
-        stage.flows(&["--verdict", "denied", "--code", code]).unwrap_or_default().into_iter().next_back()
-    };
-    let mut record = None;
+    claims.tell("web may still call cart", web.is_ok(), web.to_string());
+    claims.tell("batch may not", batch.is_refused(), batch.to_string());
+    claims.tell("a stranger without identity may not", stranger.is_refused(), stranger.to_string());
+    let mut record = Value::Null;
     eventually(PATIENCE, || {
-        record = denied("AMB2104");
-        record.is_some()
+        record = denied(stage, "AMB2104");
+        !record.is_null()
     })
     .context("no record of the refusal")?;
-    let id = record.as_ref().and_then(|r| r["conn_id"].as_str()).unwrap_or_default().to_owned();
-    let why = stage.ambit(&["why", &id])?;
+    let why = stage.ambit(&["why", &text(&record, "conn_id")])?;
     out::data(&indent(&why));
     let named = ["AMB2104", "shop/batch", "shop/cart-from-web, rule 0"].iter().all(|word| why.contains(word));
-    claims.tell(
-        "the refusal names caller, policy and rule",
-        named,
-        "AMB2104, shop/batch, shop/cart-from-web rule 0",
-    );
-    let plain = denied("AMB2301").is_some();
+    claims.tell("the refusal names caller, policy and rule", named, told(&record));
+    let _ = eventually(PATIENCE, || !denied(stage, "AMB2301").is_null());
+    let plain = denied(stage, "AMB2301");
     claims.tell(
         "plaintext is refused by STRICT",
-        plain,
-        if plain { "AMB2301 plaintext-refused" } else { "no record" },
+        text(&plain["src"], "workload") == "stranger",
+        told(&plain),
     );
     Ok(())
 }
 
+/// The newest record of a refusal with that code; null if there is none.
+fn denied(stage: &Stage, code: &str) -> Value {
+    let found = stage.flows(&["--verdict", "denied", "--code", code]).unwrap_or_default();
+    found.into_iter().next_back().unwrap_or(Value::Null)
+}
+
+/// What a record says of a refusal.
+fn told(record: &Value) -> String {
+    if record.is_null() {
+        return "no record".to_owned();
+    }
+    let end = |end: &Value| format!("{}/{}", text(end, "namespace"), text(end, "workload"));
+    let by = match (text(record, "policy"), text(record, "rule")) {
+        (policy, _) if policy.is_empty() => String::new(),
+        (policy, rule) if rule.is_empty() => format!(", policy {policy}"),
+        (policy, rule) => format!(", policy {policy} rule {rule}"),
+    };
+    let (code, reason) = (text(record, "code"), text(record, "reason"));
+    format!("{code} {reason}, {} -> {}{by}", end(&record["src"]), end(&record["dst"]))
+}
+
 pub(super) fn without_control_plane(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     stage.lab(&["stop", "istiod"])?;
+    let gone = stage.program("istiod")?.is_none();
     let (ok, failed) = (stage.count("shop", "web", "ok"), stage.count("shop", "web", "failed"));
     eventually(PATIENCE, || stage.count("shop", "web", "ok") > ok + 20).context("web gets no answers")?;
-    let lost = stage.count("shop", "web", "failed") - failed;
-    claims.tell("new connections go on without it", lost == 0, format!("20 more requests, {lost} failed"));
+    let (more, lost) = (stage.count("shop", "web", "ok") - ok, stage.count("shop", "web", "failed") - failed);
+    let still = if gone { "istiod has no process" } else { "istiod still runs" };
+    claims.tell(
+        "new connections go on without it",
+        lost == 0 && gone,
+        format!("{still}, {more} more answered, {lost} failed"),
+    );
     stage.lab(&["apply", "--no-wait", "-f", &stage.file("batch-too.yaml")])?;
     stage.lab(&["start", "istiod"])?;
-    let took =
-        eventually(PATIENCE, || stage.ask_cart("shop", "batch", "x").is_ok_and(|status| status == 200))
-            .context("the change made meanwhile never came into force")?;
+    let took = eventually(PATIENCE, || stage.ask_cart("shop", "batch", "x").is_ok_and(Answer::is_ok))
+        .context("the change made meanwhile never came into force")?;
     claims.tell(
         "a change made meanwhile is in force after its return",
         true,
@@ -162,9 +214,17 @@ pub(super) fn without_control_plane(stage: &Stage, claims: &mut Claims) -> anyho
 }
 
 pub(super) fn kill_ztunnel(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
+    let before = stage.program("ztunnel/node1")?;
     stage.lab(&["kill", "ztunnel/node1"])?;
-    let took = eventually(PATIENCE, || stage.ask_cart("shop", "web", "x").is_ok_and(|status| status == 200))
+    let took = eventually(PATIENCE, || stage.ask_cart("shop", "web", "x").is_ok_and(Answer::is_ok))
         .context("web never reached cart again")?;
+    let after = stage.program("ztunnel/node1")?;
+    let pid = |pid: Option<u64>| pid.map_or_else(|| "none".to_owned(), |p| p.to_string());
+    claims.tell(
+        "it is killed and comes back",
+        before.is_some() && after.is_some() && before != after,
+        format!("process {} is now {}", pid(before), pid(after)),
+    );
     claims.tell("new connections work again", true, format!("after {} ms", took.as_millis()));
     Ok(())
 }
@@ -189,7 +249,7 @@ pub(super) fn rotation(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()>
 
 /// Serial number of web's certificate on its node.
 fn serial(stage: &Stage) -> anyhow::Result<String> {
-    let output = stage.quiet_ambit(&["get", "certificates", "--node", "node1", "-o", "json"])?;
+    let output = stage.quiet(&["get", "certificates", "--node", "node1", "-o", "json"])?;
     let list: Value = serde_json::from_str(&output).context("reading `ambit get certificates`")?;
     let web = |c: &&Value| c["identity"] == "spiffe://cluster.local/ns/shop/sa/web";
     let found = list["items"].as_array().into_iter().flatten().find(web);

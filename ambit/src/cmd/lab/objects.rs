@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ambit_lab::control::{Request, WaitMillis, ask};
-use ambit_lab::store::ObjectKey;
+use ambit_lab::store::{Kind, ObjectKey};
 use ambit_lab::{LabError, LabName, RunDir, manifests};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -161,6 +161,32 @@ fn short(key: &ObjectKey) -> String {
     }
 }
 
+/// What to say when nothing was found; names the namespaces where it would have been.
+fn nothing(lab: &LabName, args: &GetArgs, kind: Kind, all: &[Value]) -> String {
+    let text =
+        |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let what = match &args.object {
+        Some(name) => format!("no {kind} {name}"),
+        None => format!("no {kind}"),
+    };
+    if !kind.namespaced() || args.all_namespaces {
+        return format!("{what} in lab {lab}");
+    }
+    let of_name = |object: &&Value| {
+        args.object.as_ref().is_none_or(|name| text(object, "/metadata/name").as_ref() == Some(name))
+    };
+    let mut elsewhere: Vec<String> =
+        all.iter().filter(of_name).filter_map(|o| text(o, "/metadata/namespace")).collect();
+    elsewhere.sort();
+    elsewhere.dedup();
+    let hint = match elsewhere.as_slice() {
+        [] => String::new(),
+        [one] => format!("; there is in {one}: add -n {one}"),
+        several => format!("; there is in {}: add -n NAMESPACE or -A", several.join(", ")),
+    };
+    format!("{what} in namespace {}{hint}", args.namespace)
+}
+
 pub(super) fn show(lab: &LabName, args: &GetArgs) -> Result<i32, LabError> {
     let run = RunDir::of(lab);
     if !run.root().exists() {
@@ -175,12 +201,15 @@ pub(super) fn show(lab: &LabName, args: &GetArgs) -> Result<i32, LabError> {
             && args.object.as_deref().is_none_or(|n| text("/metadata/name") == Some(n))
     };
     let found: Vec<&Value> = all.iter().filter(wanted).collect();
-    if let (Some(name), true) = (&args.object, found.is_empty()) {
-        let place = namespace.map(|n| format!(" in namespace {n}")).unwrap_or_default();
-        return Err(LabError::Refused {
-            exit_code: out::FAILED,
-            message: format!("no {kind} {name}{place}"),
-        });
+    if found.is_empty() {
+        let told = nothing(lab, args, kind, &all);
+        if args.object.is_some() {
+            return Err(LabError::Refused { exit_code: out::FAILED, message: told });
+        }
+        if matches!(args.output, Form::Table) {
+            out::say(&told);
+            return Ok(out::OK);
+        }
     }
     let one = args.object.is_some() && found.len() == 1;
     let value =

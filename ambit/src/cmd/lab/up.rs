@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_lab::config::{LabConfig, NODES_DEFAULT};
@@ -15,9 +14,8 @@ use ambit_lab::process::MEMBER_ENV;
 use ambit_lab::{LabError, LabName, RunDir, cleanup, rootless};
 use ambit_runtime::clock;
 use clap::ValueEnum;
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
+use crate::cmd::interrupted::Interrupted;
 use crate::out;
 
 /// How long the daemon may take to make the fabric and listen.
@@ -87,7 +85,7 @@ pub(super) fn up(lab: &LabName, args: &UpArgs) -> Result<i32, LabError> {
             out::say(&format!("lab {lab} is up; look at it with: ambit lab status --name {lab}"));
             Ok(out::OK)
         }
-        Err(_) if interrupted.is_stopped() => wait_for_exit(),
+        Err(_) if interrupted.is_stopped() => interrupted.wait_for_exit(),
         Err(error) if args.keep_failed => Err(error),
         Err(error) => {
             cleanup::remove(lab)?;
@@ -218,57 +216,4 @@ fn describe(removed: &cleanup::Removed) -> String {
         removed.directory.then(|| "files".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// Leaves the end of the process to the thread that is removing the lab.
-fn wait_for_exit() -> ! {
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Removes a lab that is being started when somebody interrupts that.
-struct Interrupted {
-    signals: signal_hook::iterator::Handle,
-    /// Held while the lab's first parts are made; true once nothing may be made any more.
-    stopped: Arc<Mutex<bool>>,
-}
-
-impl Interrupted {
-    fn watch(lab: &LabName) -> Result<Self, LabError> {
-        let fail = |cause| LabError::Start { program: "signal handling".to_owned(), cause };
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
-        let (handle, lab) = (signals.handle(), lab.clone());
-        let stopped = Arc::new(Mutex::new(false));
-        let stop = Arc::clone(&stopped);
-        std::thread::spawn(move || {
-            if signals.forever().next().is_some() {
-                *stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                out::say(&format!("interrupted; removing lab {lab}"));
-                if let Err(error) = cleanup::remove(&lab) {
-                    out::say(&format!("Error: {}", error.full()));
-                }
-                rootless::forget(&lab);
-                std::process::exit(out::INTERRUPTED);
-            }
-        });
-        Ok(Self { signals: handle, stopped })
-    }
-
-    /// Makes something that an interruption has to find whole or not at all.
-    fn make<T>(&self, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        if *stopped {
-            return Err(LabError::Refused { exit_code: out::INTERRUPTED, message: "interrupted".to_owned() });
-        }
-        work()
-    }
-
-    fn is_stopped(&self) -> bool {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn done(&self) {
-        self.signals.close();
-    }
 }

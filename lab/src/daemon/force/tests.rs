@@ -1,9 +1,12 @@
 //! When a lab is up and a change is in force.
 
+use std::collections::BTreeMap;
+
 use ambit_manifest::read_value;
 use serde_json::json;
 
 use super::*;
+use crate::schedule::{ObjectName, Problem};
 
 fn snapshot(objects: &[Value]) -> Snapshot {
     let read = |value: &Value| {
@@ -23,10 +26,15 @@ fn ready(captured: Option<&str>) -> Value {
     json!({"phase": "Running", "conditions": conditions})
 }
 
+fn look(snapshot: &Snapshot, mesh: &Mesh, nodes: &[String], demand: &Demand) -> Missing {
+    let lab = "cart".parse().unwrap();
+    missing(Look { lab: &lab, snapshot, mesh, nodes, demand }, 7)
+}
+
 #[track_caller]
 fn check(objects: &[Value], mesh: &Mesh, want: &[&str]) {
     let nodes = ["node1".to_owned()];
-    assert_eq!(missing(&snapshot(objects), mesh, 7, &nodes).what, want);
+    assert_eq!(look(&snapshot(objects), mesh, &nodes, &Demand::Everything).what, want);
 }
 
 #[test]
@@ -52,7 +60,95 @@ fn a_lab_is_up_when_every_pod_is_ready_and_captured_as_labelled() {
     check(&[ambient.clone(), pod(json!({DATAPLANE_MODE: "none"}), ready(None))], &sync, &[]);
     let failing = json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False", "message": "no such program"}]});
     check(&[pod(none.clone(), failing)], &sync, &["pod shop/web is Pending and not ready: no such program"]);
-    check(&[ambient, pod(none, json!({"phase": "Succeeded"}))], &sync, &[]);
+    check(&[ambient.clone(), pod(none.clone(), json!({"phase": "Succeeded"}))], &sync, &[]);
+    check(&[ambient, pod(none, json!({"phase": "Failed"}))], &sync, &[]);
+}
+
+/// A pod of a name in `shop`, under a uid, with a specification, more metadata and whether it is ready.
+fn named(name: &str, uid: &str, image: &str, more: Value, is_ready: bool) -> Value {
+    let mut status = ready(None);
+    status["conditions"][0]["status"] = json!(if is_ready { "True" } else { "False" });
+    status["conditions"].as_array_mut().unwrap().push(json!({"type": SANDBOX, "status": "True"}));
+    let mut metadata = json!({"name": name, "namespace": "shop", "uid": uid});
+    metadata.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status,
+        "spec": {"containers": [{"name": "c", "image": image}]}})
+}
+
+fn shop(mode: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {DATAPLANE_MODE: mode}}})
+}
+
+fn deployment(image: &str) -> Value {
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}})
+}
+
+/// What a change between two states waits for, when the lab runs without a mesh unless it says otherwise.
+#[track_caller]
+fn check_change(before: &[Value], after: &[Value], mesh: &Mesh, want: &[&str]) {
+    let demand = Demand::of_change((&snapshot(before), &Outlook::default()), &snapshot(after));
+    assert_eq!(look(&snapshot(after), mesh, &[], &demand).what, want);
+}
+
+#[test]
+fn a_change_waits_for_the_pods_it_made_and_for_no_other() {
+    let none = json!({});
+    let sick = || named("sick", "1", "a", json!({}), false);
+    let ending = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+    let labelled = named("sick", "1", "a", json!({"labels": {"tier": "back"}}), false);
+    let fresh = named("fresh", "2", "a", none.clone(), false);
+    check_change(&[sick()], &[sick()], &Mesh::None, &[]);
+    check_change(&[sick()], &[labelled], &Mesh::None, &[]);
+    check_change(&[sick()], &[sick(), fresh], &Mesh::None, &["pod shop/fresh is Running and not ready"]);
+    let replaced = ["pod shop/sick is Running and not ready"];
+    check_change(&[sick()], &[named("sick", "9", "a", none.clone(), false)], &Mesh::None, &replaced);
+    check_change(&[sick()], &[named("sick", "1", "b", none, false)], &Mesh::None, &replaced);
+    let gone = named("sick", "1", "a", ending, false);
+    check_change(&[sick()], std::slice::from_ref(&gone), &Mesh::None, &["pod shop/sick is still ending"]);
+    check_change(std::slice::from_ref(&gone), std::slice::from_ref(&gone), &Mesh::None, &[]);
+}
+
+#[test]
+fn a_label_waits_for_the_capture_of_every_pod_it_moves() {
+    let stopped_cleanly = Mesh::Sync(json!({"revision": 7, "nodes": []}));
+    let sick = named("sick", "1", "a", json!({}), false);
+    let unmade = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "unmade", "namespace": "shop", "uid": "2"},
+        "spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Pending"}});
+    let (out, inside) = (shop("none"), shop("ambient"));
+    let want = ["pod shop/sick is labelled for the mesh but not captured: the node agent has not spoken yet"];
+    let before = [out.clone(), sick.clone(), unmade.clone()];
+    check_change(&before, &[inside.clone(), sick.clone(), unmade.clone()], &stopped_cleanly, &want);
+    // Somebody else's change meets the same pods later.
+    let now = [inside, sick, unmade];
+    check_change(&now, &now, &stopped_cleanly, &[]);
+    check_change(&[out.clone()], &[out], &stopped_cleanly, &[]);
+}
+
+#[test]
+fn a_change_waits_for_the_deployments_it_changed() {
+    let owner = json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": true}]});
+    let replica = named("web-0", "1", "a", owner, false);
+    let (old, new) = ([deployment("a"), replica.clone()], [deployment("b"), replica]);
+    check_change(&old, &old, &Mesh::None, &[]);
+    check_change(&old, &new, &Mesh::None, &["pod shop/web-0 is Running and not ready"]);
+
+    let object = |name: &str| ObjectName { namespace: "shop".to_owned(), name: name.to_owned() };
+    let problem = |kind, name: &str| Problem { kind, object: object(name), message: "no room".to_owned() };
+    let outlook = Outlook {
+        problems: vec![problem("Pod", "nowhere"), problem("Pod", "web-1")],
+        rules: vec!["service rules of node1 are not in force: they are being written".to_owned()],
+        unfinished: [object("web"), object("other")].into(),
+    };
+    let left = |demand: &Demand| demand.left_of(&outlook);
+    let (old, new) = (snapshot(&old), snapshot(&new));
+    assert_eq!(left(&Demand::of_change((&old, &outlook), &old)), outlook.rules);
+    assert_eq!(left(&Demand::pod(&object("web-0"), &outlook, BTreeMap::new())), outlook.rules);
+    let want =
+        ["Pod shop/web-1: no room", &outlook.rules[0], "Deployment shop/web is still replacing its pods"];
+    assert_eq!(left(&Demand::of_change((&old, &outlook), &new)), want);
+    assert_eq!(left(&Demand::Everything).len(), 5);
 }
 
 #[test]
@@ -72,6 +168,26 @@ fn every_connected_node_has_to_acknowledge() {
         "rejected": [{"kind": "Authorization", "name": "shop/x", "reason": "prefix too long"}]});
     check(&[], &sync(7, refusing), &["node1 refuses Authorization shop/x: prefix too long"]);
     check(&[], &sync(6, node(true, 7)), &["istiod has read revision 6 of 7"]);
-    let stopped = missing(&snapshot(&[]), &Mesh::Stopped, 7, &[]);
+    let stopped = look(&snapshot(&[]), &Mesh::Stopped, &[], &Demand::Everything);
     assert!(stopped.hopeless);
+    assert_eq!(stopped.what, ["istiod is stopped; start it with: ambit lab start istiod --name cart"]);
+}
+
+#[test]
+fn a_started_pod_is_waited_for_until_its_new_run_is_reported() {
+    let name = ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() };
+    let runs = BTreeMap::from([("c".to_owned(), 2)]);
+    let demand = Demand::pod(&name, &Outlook::default(), runs);
+    let with = |restarts: u32| {
+        let mut pod = named("web", "1", "a", json!({}), true);
+        pod["status"]["containerStatuses"] =
+            json!([{"name": "c", "restartCount": restarts, "image": "", "imageID": "", "ready": true}]);
+        pod
+    };
+    let missing = |pod: Value| {
+        look(&snapshot(&[pod, named("other", "2", "a", json!({}), false)]), &Mesh::None, &[], &demand).what
+    };
+    assert_eq!(missing(with(1)), ["pod shop/web is being started"]);
+    assert_eq!(missing(with(2)), Vec::<String>::new());
+    assert_eq!(missing(with(3)), Vec::<String>::new());
 }

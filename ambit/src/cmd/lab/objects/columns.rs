@@ -91,8 +91,14 @@ fn condition(object: &Value, name: &str) -> String {
 }
 
 fn phase(object: &Value) -> String {
-    let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
-    if deleting { "Terminating".to_owned() } else { text_or(object, "/status/phase", "Pending") }
+    if object.pointer("/metadata/deletionTimestamp").is_some() {
+        return "Terminating".to_owned();
+    }
+    // As kubectl: why a container does not run says more than the phase, unless it is only about to.
+    let statuses = object.pointer("/status/containerStatuses").and_then(Value::as_array);
+    let reasons = statuses.into_iter().flatten().map(|s| text_or(s, "/state/waiting/reason", ""));
+    let mut telling = reasons.filter(|r| !r.is_empty() && r != "ContainerCreating");
+    telling.next().unwrap_or_else(|| text_or(object, "/status/phase", "Pending"))
 }
 
 fn ready(object: &Value) -> String {
