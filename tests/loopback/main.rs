@@ -2,7 +2,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
-mod corpus;
 mod ends;
 mod floods;
 mod hostile;

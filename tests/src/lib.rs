@@ -9,6 +9,7 @@
 )]
 
 pub mod certs;
+pub mod corpus;
 pub mod fakes;
 pub mod lab;
 pub mod tables;
