@@ -100,10 +100,10 @@ fn named(lab: &Lab, server: &str, client: &str, policy: &str) {
         let log = lab.log_lines(conn_id);
         let node = format!("ztunnel-{}.log: ", flow["node"].as_str().expect("a node"));
         let says = |line: &&String| {
-            let words = ["direction=\"inbound\"", "code=\"AMB2107\"", "connection complete"];
+            let words = [" direction=inbound ", " code=AMB2107 ", "\tconnection complete\t"];
             line.starts_with(&node)
                 && words.iter().all(|w| line.contains(w))
-                && line.contains(&format!("policy=\"{policy}\""))
+                && line.contains(&format!(" policy={policy} "))
         };
         assert_eq!(log.iter().filter(says).count(), 1, "{policy} in the log of {node}{log:#?}");
     }
