@@ -7,12 +7,11 @@ use std::time::Duration;
 use ambit_net::tls::{self, Credential, TlsError};
 use ambit_runtime::clock;
 use ambit_tests::certs::{Shown, Template, TestCa, now};
+use ambit_tests::corpus::{self, PEER};
 use ambit_tests::fakes;
 use ambit_types::{Identity, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-
-use crate::corpus::{self, PEER};
 
 /// Longest time one case may take.
 const BOUND: Duration = Duration::from_secs(5);

@@ -1,14 +1,21 @@
 //! Pods come and go on reused addresses with swapped accounts: nothing is delivered to the wrong one, nothing leaks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ambit_tests::lab::{Lab, all_completed, soak, wait_until};
+use ambit_tests::lab::{Background, Lab, all_completed, soak, summary};
 use serde_json::{Value, json};
 
-use crate::cast::{PORT, account, namespace, pod, security, server};
+use crate::cast::{PORT, account, namespace, pod, security, server, service};
 
-const PARTS: [&str; 4] = ["ztunnel/node1", "ztunnel/node2", "cni/node1", "cni/node2"];
+const NODES: [&str; 2] = ["node1", "node2"];
+const PARTS: [&str; 5] = ["ztunnel/node1", "ztunnel/node2", "cni/node1", "cni/node2", "istiod"];
+/// What may come and go by itself: a connection being set up, a thread that waits for work.
+const DESCRIPTORS_SPARE: usize = 8;
+const THREADS_SPARE: usize = 4;
+const TASKS_SPARE: usize = 16;
 
 #[test]
 fn reused_addresses_reach_the_pod_that_has_them_now() {
@@ -19,28 +26,41 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
         account("shop/bad"),
         with_account(pod("shop/good", "node1", &[]), "good"),
         server("shop/fixed", "node1"),
+        behind_the_service(server("shop/anchor", "node1")),
+        service("shop/pool", "pool", 80, PORT),
         security("AuthorizationPolicy", "shop/only-good", &accounts),
     ];
     let Some(lab) = Lab::up("churn", &cast, &[]) else { return };
     let cycles = if soak() { 500 } else { 25 };
     let warm = cycles / 5;
-    let (mut before, mut addresses, mut lasting) = (Vec::new(), std::collections::BTreeSet::new(), 0);
+    let (mut before, mut load, mut lasting) = (Held::default(), None, 0);
+    let (mut servers, mut clients) = (Accounts::new(), Accounts::new());
     for cycle in 0..cycles {
         if cycle == warm {
             let (all, passing) = series(&lab);
-            (before, lasting) = (descriptors(&lab), all - passing);
-            println!("descriptors of {PARTS:?}: {before:?}; {all} series, {passing} of pods that go");
+            (before, lasting) = (Held::now(&lab), all - passing);
+            println!("{before:?}; {all} series, {passing} of pods that go");
+            load = Some(pooled(&lab, cycles));
         }
-        let target = one(&lab, cycle);
-        let _ = addresses.insert(target);
+        let (server, client) = one(&lab, cycle);
+        let _ = servers.entry(server).or_default().insert(of_server(cycle));
+        let _ = clients.entry(client).or_default().insert(of_client(cycle));
     }
-    let reused = addresses.len() < cycles;
+    nothing_misdelivered(&load.expect("cycles came after the warm ones").stop());
     // A peer that is gone with its namespace says no goodbye: its tunnels end when it does not answer a ping.
-    wait_until("no descriptor is left of pods that are gone", Duration::from_secs(75), || {
-        let grown = before.iter().zip(descriptors(&lab)).filter(|(then, now)| *now > **then + 8);
-        grown.count() == 0
-    });
-    assert!(reused, "no address was used twice: {addresses:?}");
+    let mut grown = Vec::new();
+    for _ in 0..75 {
+        grown = before.grown(&Held::now(&lab));
+        if grown.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert!(grown.is_empty(), "left of pods that are gone: {grown:#?}");
+    for (whose, accounts) in [("servers", servers), ("clients", clients)] {
+        let swapped = accounts.values().filter(|a| a.len() == 2).count();
+        assert!(swapped > 0, "no address of the {whose} was used by both accounts: {accounts:?}");
+    }
     // Series name the pods, and go a minute after them; what is left tells of pods that are there, and of reasons.
     let mut now = (0, 0);
     wait_until("no series is left of pods that are gone", Duration::from_secs(90), || {
@@ -51,27 +71,65 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
     assert!(now.0 <= lasting + 10, "{} series after {cycles} cycles, {lasting} after {warm}", now.0);
 }
 
-/// Creates a server and a client of alternating accounts, checks both, deletes them; the server's target.
-fn one(lab: &Lab, cycle: usize) -> String {
+/// The accounts that an address has had.
+type Accounts = BTreeMap<IpAddr, BTreeSet<&'static str>>;
+
+/// Swapped from cycle to cycle, and against each other from time to time.
+fn of_server(cycle: usize) -> &'static str {
+    if (cycle / 2).is_multiple_of(2) { "good" } else { "bad" }
+}
+
+fn of_client(cycle: usize) -> &'static str {
+    if cycle.is_multiple_of(2) { "good" } else { "bad" }
+}
+
+/// Only servers of one account stand behind the service.
+fn is_pooled(cycle: usize) -> bool {
+    of_server(cycle) == "good"
+}
+
+/// Creates a server and a client, checks both, marks them for deletion; their addresses.
+fn one(lab: &Lab, cycle: usize) -> (IpAddr, IpAddr) {
     let (name, other) = (format!("s{cycle}"), format!("c{cycle}"));
-    let allowed = cycle.is_multiple_of(2);
-    let client =
-        with_account(pod(&format!("shop/{other}"), "node2", &[]), if allowed { "good" } else { "bad" });
-    let order = if cycle.is_multiple_of(3) {
-        vec![client, server(&format!("shop/{name}"), "node2")]
-    } else {
-        vec![server(&format!("shop/{name}"), "node2"), client]
-    };
+    let client = with_account(pod(&format!("shop/{other}"), "node2", &[]), of_client(cycle));
+    let mut server = with_account(server(&format!("shop/{name}"), "node2"), of_server(cycle));
+    if is_pooled(cycle) {
+        server = behind_the_service(server);
+    }
+    let order = if cycle.is_multiple_of(3) { vec![client, server] } else { vec![server, client] };
     lab.apply(&order);
-    let target = lab.target(&format!("shop/{name}"), 4, PORT);
+    let address = lab.address(&format!("shop/{name}"), 4);
+    let target = std::net::SocketAddr::new(address, PORT).to_string();
     let expect = ["--expect-server", &name, "--connections", "3"];
     assert_eq!(all_completed(&lab.call("shop/good", &target, &expect)), 3, "cycle {cycle}");
     let fixed = lab.target("shop/fixed", 4, PORT);
     let summary =
         lab.call(&format!("shop/{other}"), &fixed, &["--connections", "1", "--stall-timeout", "2s"]);
+    let allowed = of_client(cycle) == "good";
     assert_eq!(summary["ok"], allowed, "cycle {cycle}: the identity is that of the pod now: {summary:#}");
-    let _ = lab.lab(&["delete", "pod", &name, &other, "-n", "shop"]);
-    target
+    let client = lab.address(&format!("shop/{other}"), 4);
+    // Not waited for: the next ones take the addresses while others still learn of it.
+    let _ = lab.lab(&["delete", "pod", &name, &other, "-n", "shop", "--no-wait"]);
+    (address, client)
+}
+
+/// Calls through the service all the time, to be answered by those behind it and nobody else.
+fn pooled(lab: &Lab, cycles: usize) -> Background {
+    let names: Vec<String> = (0..cycles).filter(|c| is_pooled(*c)).map(|c| format!("s{c}")).collect();
+    let mut args = vec!["--rate", "30", "--duration", "3600s", "--expect-server", "anchor"];
+    args.extend(names.iter().flat_map(|name| ["--expect-server", name]));
+    lab.client("shop/good", "pool.shop:80", &args)
+}
+
+#[track_caller]
+fn nothing_misdelivered(load: &ambit_tests::lab::Output) {
+    let summary = summary(load);
+    for failure in ["misdelivered", "damaged", "garbage"] {
+        assert_eq!(summary["failures"][failure], Value::Null, "{summary:#}");
+    }
+    let answered = summary["servers"].as_object().expect("counts by server").len();
+    println!("{} answered {} calls, {}", answered, summary["connections"], summary["failures"]);
+    assert!(answered > 3, "nobody but {answered} answered: {summary:#}");
 }
 
 fn with_account(mut pod: Value, account: &str) -> Value {
@@ -79,18 +137,71 @@ fn with_account(mut pod: Value, account: &str) -> Value {
     pod
 }
 
-/// Open descriptors of the node programs.
-fn descriptors(lab: &Lab) -> Vec<usize> {
-    PARTS
-        .iter()
-        .map(|part| fs::read_dir(format!("/proc/{}/fd", lab.pid(part))).map_or(0, Iterator::count))
-        .collect()
+fn behind_the_service(mut pod: Value) -> Value {
+    pod["metadata"]["labels"]["app"] = json!("pool");
+    pod
+}
+
+/// What could be left behind by pods that are gone.
+#[derive(Debug, Default)]
+struct Held {
+    /// Open descriptors and threads of each program and the lab's own daemon.
+    programs: Vec<(String, usize, usize)>,
+    /// Named network namespaces of the lab.
+    namespaces: usize,
+    /// Live tasks of the ztunnels.
+    tasks: Vec<usize>,
+}
+
+impl Held {
+    fn now(lab: &Lab) -> Self {
+        let status: Value =
+            serde_json::from_str(&lab.lab(&["status", "-o", "json"])).expect("JSON from lab status");
+        let daemon = ("daemon".to_owned(), status["daemonPid"].as_u64().expect("its pid"));
+        let parts = PARTS.iter().map(|part| ((*part).to_owned(), lab.pid(part)));
+        let count =
+            |pid: u64, what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
+        let programs = parts.chain([daemon]).map(|(name, pid)| (name, count(pid, "fd"), count(pid, "task")));
+        let own = format!("{}-", lab.run_dir().file_name().expect("the lab's name").to_string_lossy());
+        let all = fs::read_dir("/run/netns").expect("a lab is up").flatten();
+        let namespaces = all.filter(|e| e.file_name().to_string_lossy().starts_with(&own)).count();
+        Self { programs: programs.collect(), namespaces, tasks: NODES.map(|n| tasks(lab, n)).into() }
+    }
+
+    /// What has become more than it may.
+    fn grown(&self, now: &Self) -> Vec<String> {
+        let mut grown = Vec::new();
+        let mut check = |what: String, then: usize, now: usize, spare: usize| {
+            if now > then + spare {
+                grown.push(format!("{what}: {then} before, now {now}"));
+            }
+        };
+        for ((name, fds, threads), (_, fds_now, threads_now)) in self.programs.iter().zip(&now.programs) {
+            check(format!("descriptors of {name}"), *fds, *fds_now, DESCRIPTORS_SPARE);
+            check(format!("threads of {name}"), *threads, *threads_now, THREADS_SPARE);
+        }
+        check("network namespaces".to_owned(), self.namespaces, now.namespaces, 0);
+        for (node, (then, now)) in NODES.iter().zip(self.tasks.iter().zip(&now.tasks)) {
+            check(format!("tasks of ztunnel/{node}"), *then, *now, TASKS_SPARE);
+        }
+        grown
+    }
+}
+
+/// Live tasks of a node's ztunnel.
+fn tasks(lab: &Lab, node: &str) -> usize {
+    let text = metrics(lab, node);
+    let line = text.lines().find_map(|l| l.strip_prefix("ambit_tasks_alive ")).expect("the gauge");
+    line.trim().parse().expect("a number")
+}
+
+fn metrics(lab: &Lab, node: &str) -> String {
+    lab.on_node(node, &["curl", "-s", "http://127.0.0.1:15020/metrics"]).ok()
 }
 
 /// Metric series of all ztunnels, and how many of them name a server or a client of a cycle.
 fn series(lab: &Lab) -> (usize, usize) {
-    let scrape = |n| lab.on_node(n, &["curl", "-s", "http://127.0.0.1:15020/metrics"]).ok();
-    let text = ["node1", "node2"].map(scrape).concat();
+    let text = NODES.map(|node| metrics(lab, node)).concat();
     let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
     let of_a_cycle = |line: &&&str| {
         let names = line.split("_workload=\"").skip(1).filter_map(|rest| rest.split('"').next());

@@ -2,72 +2,109 @@
 
 use std::time::Duration;
 
-use ambit_tests::lab::{Background, Capture, Lab, all_completed, peer, summary, wait_until};
+use ambit_tests::lab::{Background, Lab, all_completed, peer, summary, wait_until};
 
 use crate::cast::{PORT, namespace, pod, server};
 
 const LABEL: &str = "istio.io/dataplane-mode";
+const PODS: [&str; 4] = ["shop/caller", "shop/echo", "shop/near", "shop/web"];
+/// Across nodes, then on one node.
+const SERVERS: [(&str, &str); 2] = [("shop/echo", "hbone"), ("shop/near", "local")];
+/// What begins a connection to the servers' own port.
+const IN_CLEAR: &str = "(tcp[13] & 2 != 0 or ip6[53] & 2 != 0) and dst port 7000";
+const IN_TUNNEL: &str = "(tcp[13] & 2 != 0 or ip6[53] & 2 != 0) and dst port 15008";
 
 #[test]
 fn a_label_moves_new_connections_into_the_mesh_ipv4() {
-    check("enrol4", "ipv4", 4);
+    check("enrol4", "ipv4", &[4]);
 }
 
 #[test]
 fn a_label_moves_new_connections_into_the_mesh_ipv6() {
-    check("enrol6", "ipv6", 6);
+    check("enrol6", "ipv6", &[6]);
 }
 
 #[test]
 fn a_label_moves_new_connections_into_the_mesh_dual_stack() {
-    check("enrol46", "dual", 6);
+    check("enrol46", "dual", &[4, 6]);
 }
 
 #[track_caller]
-fn check(name: &str, families: &str, family: u8) {
+fn check(name: &str, families: &str, used: &[u8]) {
     let cast = [
         namespace("shop", false),
         pod("shop/caller", "node1", &[]),
         server("shop/echo", "node2"),
+        server("shop/near", "node1"),
         pod("shop/web", "node2", &["python3", &peer("echo.py"), "8000"]),
     ];
     let Some(lab) = Lab::up(name, &cast, &[&format!("ip_families={families}")]) else { return };
-    let (echo, web) = (lab.target("shop/echo", family, PORT), lab.target("shop/web", family, 8000));
-    let pids = ["shop/caller", "shop/echo", "shop/web"].map(|p| pod_pid(&lab, p));
-    let held = hold(&lab, &echo);
+    let of = |pod: &str, port| used.iter().map(|f| lab.target(pod, *f, port)).collect::<Vec<_>>();
+    let servers: Vec<String> = SERVERS.iter().flat_map(|(pod, _)| of(pod, PORT)).collect();
+    let webs = of("shop/web", 8000);
+    let pids = PODS.map(|p| lab.pod_pid(p));
+    let all =
+        |begin: fn(&Lab, &str) -> Background| servers.iter().map(|s| begin(&lab, s)).collect::<Vec<_>>();
+    let (held, load) = (all(hold), all(load));
 
-    let capture = lab.capture();
-    say(&lab, &web, "marker-before");
-    wait_until("the marker is seen in clear", Duration::from_secs(5), || capture.saw("marker-before"));
-    capture.stop();
-
+    on_the_fabric_in_clear(&lab, &webs, "marker-before");
     let _ = lab.lab(&["label", "namespace", "shop", &format!("{LABEL}=ambient")]);
-    assert!(lab.is_captured("shop/caller") && lab.is_captured("shop/web"));
-    let capture = lab.capture();
-    say(&lab, &web, "marker-inside");
-    wait_until("the tunnel is seen", Duration::from_secs(5), || capture.count("port 15008") > 0);
-    assert!(!capture.saw("marker-inside"), "the marker crossed the fabric in clear");
-    assert_eq!(tunnelled(&lab, "web"), 2, "both ends record a tunnelled connection: {:#?}", lab.flows(&[]));
-    let inside = hold(&lab, &echo);
-    capture.stop();
+    assert!(PODS.iter().all(|p| lab.is_captured(p)), "a pod is not captured");
+    let inside = on_the_fabric_in_tls(&lab, &webs, "marker-inside", || all(hold));
 
     let _ = lab.lab(&["label", "namespace", "shop", &format!("{LABEL}-")]);
-    wait_until("the pods are released", Duration::from_secs(5), || {
-        !lab.is_captured("shop/caller") && !lab.is_captured("shop/web")
-    });
-    let capture: Capture = lab.capture();
-    say(&lab, &web, "marker-after");
-    wait_until("the marker is seen in clear again", Duration::from_secs(5), || capture.saw("marker-after"));
-    capture.stop();
+    wait_until("the pods are released", Duration::from_secs(5), || PODS.iter().all(|p| !lab.is_captured(p)));
+    on_the_fabric_in_clear(&lab, &webs, "marker-after");
 
-    all_completed(&summary(&held.stop()));
-    let inside = summary(&inside.stop());
-    println!("a connection opened inside, after the way back: {}", inside["failures"]);
-    assert_eq!(
-        pids,
-        ["shop/caller", "shop/echo", "shop/web"].map(|p| pod_pid(&lab, p)),
-        "no pod was restarted"
-    );
+    for (when, connections) in [("before", held), ("inside", inside)] {
+        for connection in connections {
+            let summary = summary(&connection.stop());
+            assert_eq!(summary["ok"], true, "a connection opened {when} did not live on: {summary:#}");
+        }
+    }
+    for load in load {
+        let count = all_completed(&summary(&load.stop()));
+        assert!(count > 50, "only {count} connections were opened across the changes");
+    }
+    assert_eq!(pids, PODS.map(|p| lab.pod_pid(p)), "a pod was restarted");
+}
+
+/// Outside the mesh: the marker and every new connection cross the fabric as they are.
+#[track_caller]
+fn on_the_fabric_in_clear(lab: &Lab, webs: &[String], marker: &str) {
+    let capture = lab.capture();
+    for web in webs {
+        say(lab, web, marker);
+    }
+    wait_until("the marker and connections are seen in clear", Duration::from_secs(5), || {
+        capture.saw(marker) && capture.count(IN_CLEAR) > 0
+    });
+    assert_eq!(capture.count(IN_TUNNEL), 0, "a tunnel was begun outside the mesh");
+    capture.stop();
+}
+
+/// Inside the mesh: no marker and no new connection crosses the fabric in clear, and the records say how they went.
+#[track_caller]
+fn on_the_fabric_in_tls(
+    lab: &Lab,
+    webs: &[String],
+    marker: &str,
+    begin: impl Fn() -> Vec<Background>,
+) -> Vec<Background> {
+    let capture = lab.capture();
+    for web in webs {
+        say(lab, web, marker);
+    }
+    let begun = begin();
+    wait_until("the tunnel is seen", Duration::from_secs(5), || capture.count("port 15008") > 0);
+    recorded_at_both_ends(lab, "shop/web", "hbone", webs.len());
+    for (server, path) in SERVERS {
+        recorded_at_both_ends(lab, server, path, 5);
+    }
+    assert!(!capture.saw(marker), "the marker crossed the fabric in clear");
+    assert_eq!(capture.count(IN_CLEAR), 0, "a new connection crossed the fabric in clear");
+    capture.stop();
+    begun
 }
 
 /// Holds a connection that says something ten times a second.
@@ -76,6 +113,11 @@ fn hold(lab: &Lab, target: &str) -> Background {
     let held = lab.client("shop/caller", target, &args);
     wait_until("the connection is held", Duration::from_secs(5), || held.stderr().contains("\"open\":1"));
     held
+}
+
+/// Opens connections until it is stopped.
+fn load(lab: &Lab, target: &str) -> Background {
+    lab.client("shop/caller", target, &["--rate", "80", "--duration", "80s"])
 }
 
 /// Sends a marker on a connection of its own and demands it back.
@@ -88,20 +130,12 @@ fn say(lab: &Lab, target: &str, marker: &str) {
     assert_eq!(output.ok().trim(), marker);
 }
 
-fn tunnelled(lab: &Lab, workload: &str) -> usize {
-    let mut count = 0;
-    wait_until("both records are there", Duration::from_secs(5), || {
-        let flows = lab.flows(&["--to-pod", &format!("shop/{workload}")]);
-        count = flows.iter().filter(|f| f["path"] == "hbone" && f["verdict"] == "allowed").count();
-        count >= 2
+/// Waits until so many connections of the caller to a pod went by that path, at each end.
+#[track_caller]
+fn recorded_at_both_ends(lab: &Lab, pod: &str, path: &str, count: usize) {
+    wait_until(&format!("{pod} is reached by {path}"), Duration::from_secs(5), || {
+        let flows = lab.flows(&["--from-pod", "shop/caller", "--to-pod", pod, "--verdict", "allowed"]);
+        let at = |end: &str| flows.iter().filter(|f| f["path"] == path && f["direction"] == end).count();
+        at("outbound") >= count && at("inbound") >= count
     });
-    count
-}
-
-fn pod_pid(lab: &Lab, pod: &str) -> serde_json::Value {
-    let (namespace, name) = crate::cast::split(pod);
-    let text = lab.lab(&["status", "-o", "json"]);
-    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON from lab status");
-    let pods = status["pods"].as_array().expect("pods").clone();
-    pods.iter().find(|p| p["name"] == name && p["namespace"] == namespace).expect("the pod")["pid"].clone()
 }

@@ -7,16 +7,24 @@ use serde_json::Value;
 
 use crate::cast::{PORT, namespace, pod, server, service};
 
-const SERVERS: [&str; 2] = ["far", "near"];
+/// Servers by the path that leads to them.
+const SERVERS: [(&str, &str); 2] = [("far", "hbone"), ("near", "local")];
+/// A port where nobody listens.
+const CLOSED: u16 = 4999;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn cast() -> Vec<Value> {
     let mut objects = vec![namespace("shop", true), pod("shop/caller", "node1", &[])];
     for (name, node) in [("far", "node2"), ("near", "node1")] {
         objects.push(server(&format!("shop/{name}"), node));
-        for (suffix, port) in
-            [("http", 8080), ("redis", 6379), ("mariadb", 3306), ("iperf", 5201), ("ws", 8000)]
-        {
+        for (suffix, port) in [
+            ("http", 8080),
+            ("redis", 6379),
+            ("mariadb", 3306),
+            ("iperf", 5201),
+            ("ws", 8000),
+            ("closed", CLOSED),
+        ] {
             objects.push(service(&format!("shop/{name}-{suffix}"), name, port, port));
         }
         objects.push(service(&format!("shop/{name}-echo"), name, 80, PORT));
@@ -26,26 +34,27 @@ fn cast() -> Vec<Value> {
 
 #[test]
 fn programs_work_across_nodes_and_on_one_node_ipv4() {
-    check("programs4", "ipv4", 4);
+    check("programs4", "ipv4", &[4]);
 }
 
 #[test]
 fn programs_work_across_nodes_and_on_one_node_ipv6() {
-    check("programs6", "ipv6", 6);
+    check("programs6", "ipv6", &[6]);
 }
 
 #[test]
 fn programs_work_across_nodes_and_on_one_node_dual_stack() {
-    check("programs46", "dual", 6);
+    check("programs46", "dual", &[4, 6]);
 }
 
 #[track_caller]
-fn check(name: &str, families: &str, family: u8) {
+fn check(name: &str, families: &str, used: &[u8]) {
     let Some(lab) = Lab::up(name, &cast(), &[&format!("ip_families={families}")]) else { return };
-    for server in SERVERS {
-        let hosts = [bracketed(&lab, server, family), format!("{server}-SUFFIX.shop")];
+    for (server, path) in SERVERS {
+        let addresses = used.iter().map(|family| bracketed(&lab, server, *family));
+        let hosts: Vec<String> = addresses.chain([format!("{server}-SUFFIX.shop")]).collect();
         let running = start(&lab, server);
-        for host in hosts {
+        for host in &hosts {
             let at = |suffix: &str| host.replace("SUFFIX", suffix);
             http(&lab, &at("http"), server);
             redis(&lab, &at("redis"));
@@ -53,21 +62,33 @@ fn check(name: &str, families: &str, family: u8) {
             websocket(&lab, &at("ws"));
             half_close(&lab, &at("ws"));
             iperf(&lab, &at("iperf"));
+            closed_port(&lab, &at("closed"));
         }
-        closed_port(&lab, &bracketed(&lab, server, family));
-        let target = lab.target(&format!("shop/{server}"), family, PORT);
-        assert_eq!(all_completed(&lab.call("shop/caller", &target, &["--connections", "2000"])), 2000);
-        let named = format!("{server}-echo.shop:80");
-        assert_eq!(
-            all_completed(&lab.call("shop/caller", &named, &["--connections", "200", "--half-close"])),
-            200
-        );
         drop(running);
+        let addresses = used.iter().map(|family| lab.target(&format!("shop/{server}"), *family, PORT));
+        for target in addresses.chain([format!("{server}-echo.shop:80")]) {
+            let summary = lab.call("shop/caller", &target, &["--connections", "2000"]);
+            assert_eq!(all_completed(&summary), 2000, "{target}");
+            assert_eq!(summary["servers"][server], 2000, "{target}: {summary:#}");
+        }
+        let named = format!("{server}-echo.shop:80");
+        let summary = lab.call("shop/caller", &named, &["--connections", "200", "--half-close"]);
+        assert_eq!(all_completed(&summary), 200);
+        took_the_path(&lab, server, path);
     }
-    let flows = lab.flows(&["--from-pod", "shop/caller"]);
-    let outside: Vec<&Value> =
-        flows.iter().filter(|f| f["path"] != "hbone" && f["path"] != "local").collect();
-    assert!(outside.is_empty(), "connections took another path: {outside:#?}");
+}
+
+/// Demands that whatever is recorded of the caller and a server went by one path.
+#[track_caller]
+fn took_the_path(lab: &Lab, server: &str, path: &str) {
+    let flows = lab.flows(&["--from-pod", "shop/caller", "--to-pod", &format!("shop/{server}")]);
+    let (on_it, beside): (Vec<&Value>, Vec<&Value>) = flows.iter().partition(|f| f["path"] == path);
+    assert!(beside.is_empty(), "connections to {server} took another path than {path}: {beside:#?}");
+    assert!(on_it.len() > 2000, "only {} connections to {server} are recorded", on_it.len());
+    let elsewhere = lab.flows(&["--from-pod", "shop/caller"]);
+    let elsewhere: Vec<&Value> =
+        elsewhere.iter().filter(|f| !["hbone", "local"].map(Value::from).contains(&f["path"])).collect();
+    assert!(elsewhere.is_empty(), "connections left the mesh: {elsewhere:#?}");
 }
 
 fn bracketed(lab: &Lab, server: &str, family: u8) -> String {
@@ -185,10 +206,13 @@ fn iperf(lab: &Lab, host: &str) {
     }
 }
 
+/// Refused as a direct connection is: not accepted, or reset; an orderly end would be an empty answer.
 #[track_caller]
 fn closed_port(lab: &Lab, host: &str) {
-    let url = format!("http://{host}:4999/");
+    const NOT_CONNECTED: i32 = 7;
+    const RESET: i32 = 56;
+    let url = format!("http://{host}:{CLOSED}/");
     let output = lab.spawn("shop/caller", &["curl", "-sS", "-g", "-m", "5", &url]).finish(WAIT);
-    assert!(matches!(output.code, Some(7 | 52 | 56)), "refused, not {output:?}");
-    assert!(output.took < Duration::from_secs(1), "refused only after {:?}", output.took);
+    assert!(matches!(output.code, Some(NOT_CONNECTED | RESET)), "{host}: refused, not {output:?}");
+    assert!(output.took < Duration::from_secs(1), "{host}: refused only after {:?}", output.took);
 }

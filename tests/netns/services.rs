@@ -1,7 +1,9 @@
 //! Services: even balancing over healthy endpoints, and endpoints that go while traffic runs.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, UNIX_EPOCH};
 
+use ambit_runtime::clock;
 use ambit_tests::lab::{Lab, all_completed, summary, wait_until};
 use serde_json::{Value, json};
 
@@ -41,32 +43,65 @@ fn connections_spread_evenly_over_replicas() {
 }
 
 #[test]
-fn an_endpoint_that_goes_costs_no_new_connection() {
-    let Some(lab) = Lab::up("endpoints", &cast(), &[]) else { return };
-    let names: Vec<String> = ["0", "1", "2"].iter().map(|n| format!("echo-{n}")).collect();
-    for name in &names {
-        drop(lab.get("pod", &format!("shop/{name}")));
-    }
-    // Removed as a rollout removes it: no connection of any age suffers that had not begun.
-    let run = lab.client("shop/one", "echo.shop:80", &["--rate", "100", "--duration", "8s"]);
-    wait_until("the client has begun", Duration::from_secs(5), || {
-        !lab.flows(&["--from-pod", "shop/one"]).is_empty()
-    });
-    let _ = lab.lab(&["kill", "pod/shop/echo-1"]);
-    new_connections_completed(&summary(&run.finish(Duration::from_secs(30))), 1);
+fn an_endpoint_that_is_killed_costs_no_new_connection() {
+    let Some(lab) = Lab::up("killed", &cast(), &[]) else { return };
+    costs_no_new_connection(&lab, "shop/echo-1", &["lab", "kill", "pod/shop/echo-1"]);
     wait_until("it is back", Duration::from_secs(20), || is_ready(&lab, "shop/echo-1"));
-    let run = lab.client("shop/one", "echo.shop:80", &["--rate", "100", "--duration", "5s"]);
-    let _ = lab.lab(&["delete", "pod", "echo-2", "-n", "shop"]);
-    new_connections_completed(&summary(&run.finish(Duration::from_secs(30))), 1);
+    costs_no_new_connection(&lab, "shop/echo-0", &["lab", "kill", "pod/shop/echo-0"]);
 }
 
-/// Demands that no connection failed but those that were open at the moment of the fault.
+#[test]
+fn an_endpoint_that_is_removed_costs_no_new_connection() {
+    let Some(lab) = Lab::up("removed", &cast(), &[]) else { return };
+    for pod in ["echo-1", "echo-0"] {
+        costs_no_new_connection(&lab, &format!("shop/{pod}"), &["lab", "delete", "pod", pod, "-n", "shop"]);
+        // The deployment replaces it under its name.
+        wait_until("it is back", Duration::from_secs(20), || is_ready(&lab, &format!("shop/{pod}")));
+    }
+}
+
+/// Takes an endpoint away from under a client of each node, and demands that only connections which were begun before
+/// its process was gone may have failed.
 #[track_caller]
-fn new_connections_completed(summary: &Value, open_then_max: u64) {
-    let failed = summary["connections"]["failed"].as_u64().expect("a count");
-    let at = |key: &str| summary[key].as_u64();
-    let window = at("last_failure_ms").zip(at("first_failure_ms")).map_or(0, |(last, first)| last - first);
-    assert!(failed <= open_then_max && window < 100, "new connections failed: {summary:#}");
+fn costs_no_new_connection(lab: &Lab, pod: &str, fault: &[&str]) {
+    let pid = lab.pod_pid(pod);
+    let begun = |client: &str| lab.flows(&["--from-pod", client]).len();
+    let run = ["--rate", "80", "--duration", "6s"];
+    let runs = ["shop/one", "shop/two"].map(|c| (c, begun(c), lab.client(c, "echo.shop:80", &run)));
+    wait_until("both clients have begun", Duration::from_secs(5), || {
+        runs.iter().all(|(client, before, _)| begun(client) > before + 10)
+    });
+    let command = lab.start(fault);
+    let gone = end_of(pid);
+    drop(command.finish(Duration::from_secs(30)).ok());
+    for (client, _, run) in runs {
+        let summary = summary(&run.finish(Duration::from_secs(30)));
+        let count = |key: &str| summary["connections"][key].as_u64().expect("a count");
+        let started = summary["started_unix_ms"].as_u64().expect("a time");
+        let youngest = summary["last_failed_begun_ms"].as_u64().map_or(0, |ms| started + ms);
+        assert!(
+            youngest <= gone,
+            "{client}: a connection begun {} ms after {pod} was gone failed: {summary:#}",
+            youngest - gone
+        );
+        assert!(count("failed") <= 3, "{client}: more failed than were open at {pod}: {summary:#}");
+        assert!(count("completed") > 300, "{client}: too few to show anything: {summary:#}");
+    }
+}
+
+/// Waits until a process has closed everything it had open; when that was, in milliseconds since 1970.
+#[track_caller]
+fn end_of(pid: u64) -> u64 {
+    let state = || fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    // A process closes its files before it becomes a zombie.
+    let ended = |stat: &str| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+    let patience = clock::monotonic() + Duration::from_secs(10);
+    while state().is_some_and(|stat| !ended(&stat)) {
+        assert!(clock::monotonic() < patience, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let now = clock::wall().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    u64::try_from(now).expect("before the year 500 million")
 }
 
 fn is_ready(lab: &Lab, pod: &str) -> bool {

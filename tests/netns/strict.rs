@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use ambit_tests::lab::{Lab, all_completed, wait_until};
+use ambit_runtime::clock;
+use ambit_tests::lab::{Lab, all_completed, peer, summary, wait_until};
 use serde_json::{Value, json};
 
 use crate::cast::{PORT, namespace, oracle, pod, security};
 
 /// A port that listens and that no manifest declares.
 const HIDDEN: u16 = 7999;
+/// Ports that only probes name: HTTP by the port's name, gRPC, TCP.
+const PROBED: [u16; 3] = [8081, 8082, 8083];
 
 fn cast() -> Vec<Value> {
     let mut echo = pod("shop/echo", "node2", &[]);
@@ -23,72 +26,133 @@ fn cast() -> Vec<Value> {
         namespace("legacy", false),
         security("PeerAuthentication", "istio-system/default", &json!({"mtls": {"mode": "STRICT"}})),
         echo,
+        probed(),
         pod("shop/caller", "node1", &[]),
         pod("legacy/far", "node1", &[]),
         pod("legacy/near", "node2", &[]),
     ]
 }
 
+/// A pod that is ready and stays alive only by probes of every kind. One that fails restarts its container.
+fn probed() -> Value {
+    let [http, grpc, tcp] = PROBED;
+    let kinds = [
+        (http, json!({"httpGet": {"path": "/healthz", "port": "web"}})),
+        (grpc, json!({"grpc": {"port": grpc}})),
+        (tcp, json!({"tcpSocket": {"port": tcp}})),
+    ];
+    let containers = kinds.map(|(port, check)| {
+        let with = |rest: Value| {
+            let mut probe = check.clone();
+            probe.as_object_mut().expect("an object").extend(rest.as_object().expect("an object").clone());
+            probe
+        };
+        let mut container = json!({
+            "name": format!("health-{port}"),
+            "command": ["python3", peer("health.py"), port.to_string()],
+            "startupProbe": with(json!({"periodSeconds": 1, "failureThreshold": 30})),
+            "readinessProbe": with(json!({"periodSeconds": 1})),
+            "livenessProbe": with(json!({"periodSeconds": 1, "failureThreshold": 1})),
+        });
+        if port == http {
+            container["ports"] = json!([{"name": "web", "containerPort": port}]);
+        }
+        container
+    });
+    let mut pod = pod("shop/probed", "node2", &[]);
+    pod["spec"]["containers"] = json!(containers);
+    pod
+}
+
 #[test]
 fn strict_refuses_plaintext_and_admits_probes_ipv4() {
-    check("strict4", "ipv4", 4);
+    check("strict4", "ipv4", &[4]);
 }
 
 #[test]
 fn strict_refuses_plaintext_and_admits_probes_ipv6() {
-    check("strict6", "ipv6", 6);
+    check("strict6", "ipv6", &[6]);
 }
 
 #[test]
 fn strict_refuses_plaintext_and_admits_probes_dual_stack() {
-    check("strict46", "dual", 6);
+    check("strict46", "dual", &[4, 6]);
 }
 
 #[track_caller]
-fn check(name: &str, families: &str, family: u8) {
-    // It comes up only if the node's readiness probes of the declared port pass.
+fn check(name: &str, families: &str, used: &[u8]) {
+    // It comes up only if the node's readiness probes of the declared ports pass.
     let Some(lab) = Lab::up(name, &cast(), &[&format!("ip_families={families}")]) else { return };
-    let (open, hidden) = (lab.target("shop/echo", family, PORT), lab.target("shop/echo", family, HIDDEN));
-    for client in ["legacy/far", "legacy/near"] {
+    for family in used {
+        let (open, hidden) =
+            (lab.target("shop/echo", *family, PORT), lab.target("shop/echo", *family, HIDDEN));
         for target in [&open, &hidden] {
-            let summary = lab.call(client, target, &["--connections", "1"]);
-            assert_eq!(summary["ok"], false, "{client} reached {target} in plaintext");
-            let took = summary["duration_ms"].as_u64().expect("milliseconds");
-            assert!(took < 1000, "{client} was refused after {took} ms: {summary:#}");
+            for client in ["legacy/far", "legacy/near"] {
+                refused(&lab, target, client, || lab.call(client, target, &["--connections", "1"]));
+            }
+            assert_eq!(all_completed(&lab.call("shop/caller", target, &["--connections", "5"])), 5);
         }
+        assert_eq!(from_node(&lab, "node2", &open)["ok"], true, "the node does not reach a declared port");
+        refused(&lab, &hidden, "the pod's node", || from_node(&lab, "node2", &hidden));
+        refused(&lab, &open, "another node", || from_node(&lab, "node1", &open));
     }
-    wait_until("four refusals are recorded", Duration::from_secs(5), || {
-        recorded(&lab, "AMB2301", "denied") >= 4
-    });
-    for target in [&open, &hidden] {
-        assert_eq!(all_completed(&lab.call("shop/caller", target, &["--connections", "5"])), 5);
-    }
-    probes(&lab, &open, &hidden);
+    probes_pass(&lab);
 }
 
+/// Demands that a plain connection fails within a second, and that the server's node records it once, and why.
 #[track_caller]
-fn probes(lab: &Lab, open: &str, hidden: &str) {
-    let node = |target: &str| {
-        let client = [&*ambit_tests::lab::ambit(), "echoer", "client", target, "--connections", "1"]
-            .map(str::to_owned);
-        let client: Vec<&str> = client.iter().map(String::as_str).collect();
-        ambit_tests::lab::summary(&lab.on_node("node2", &client))
+fn refused(lab: &Lab, target: &str, who: &str, call: impl Fn() -> Value) {
+    let recorded = || {
+        let flows = lab.flows(&["--to-pod", "shop/echo", "--code", "AMB2301", "--verdict", "denied"]);
+        flows.iter().filter(|f| f["direction"] == "inbound" && f["dst"]["addr"] == target).count()
     };
-    assert_eq!(node(open)["ok"], true, "the node reaches a declared probe port");
-    assert_eq!(node(hidden)["ok"], false, "the node reached a port that no probe uses");
-    wait_until("probes are recorded as such", Duration::from_secs(5), || {
-        recorded(lab, "AMB2304", "allowed") >= 1
-    });
-    let _ = lab.lab(&["restart", "ztunnel/node2"]);
-    wait_until("still ready", Duration::from_secs(10), || {
-        let object = lab.get("pod", "shop/echo");
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    let before = recorded();
+    let summary = call();
+    assert_eq!(summary["ok"], false, "{who} reached {target} in plaintext");
+    let took = summary["duration_ms"].as_u64().expect("milliseconds");
+    assert!(took < 1000, "{who} was refused only after {took} ms: {summary:#}");
+    wait_until(&format!("the refusal of {who} at {target} is recorded"), Duration::from_secs(5), || {
+        recorded() == before + 1
     });
 }
 
-/// Records at the server with a code and a verdict.
-fn recorded(lab: &Lab, code: &str, verdict: &str) -> usize {
-    let flows = lab.flows(&["--to-pod", "shop/echo"]);
-    flows.iter().filter(|f| f["code"] == code && f["verdict"] == verdict).count()
+fn from_node(lab: &Lab, node: &str, target: &str) -> Value {
+    let ambit = ambit_tests::lab::ambit();
+    summary(&lab.on_node(node, &[&ambit, "echoer", "client", target, "--connections", "1"]))
+}
+
+/// Probes of every kind are admitted as such, by the proxy there is and by the one that replaces it.
+#[track_caller]
+fn probes_pass(lab: &Lab) {
+    admitted_since(lab, "");
+    let (before, restarted) = (lab.pid("ztunnel/node2"), clock::wall());
+    let _ = lab.lab(&["restart", "ztunnel/node2"]);
+    assert_ne!(before, lab.pid("ztunnel/node2"), "the proxy was not replaced");
+    admitted_since(lab, &humantime::format_rfc3339_millis(restarted).to_string());
+    for pod in ["shop/echo", "shop/probed"] {
+        let status = lab.get("pod", pod)["status"].clone();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        assert!(
+            conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"),
+            "{pod}: {status:#}"
+        );
+        let containers = status["containerStatuses"].as_array().expect("containers");
+        assert!(containers.iter().all(|c| c["restartCount"] == 0), "a probe of {pod} failed: {status:#}");
+    }
+}
+
+/// Waits until a probe of every declared port was admitted after a time (RFC 3339, UTC).
+#[track_caller]
+fn admitted_since(lab: &Lab, time: &str) {
+    for (pod, port) in PROBED.map(|port| ("shop/probed", port)).into_iter().chain([("shop/echo", PORT)]) {
+        wait_until(&format!("a probe of {pod}:{port} is recorded"), Duration::from_secs(10), || {
+            let flows = lab.flows(&["--to-pod", pod, "--code", "AMB2304", "--verdict", "allowed"]);
+            let port = format!(":{port}");
+            flows.iter().any(|f| {
+                f["time"].as_str() > Some(time)
+                    && f["path"] == "probe"
+                    && f["dst"]["addr"].as_str().is_some_and(|a| a.ends_with(&port))
+            })
+        });
+    }
 }

@@ -1,4 +1,6 @@
-"""A TCP server on every address that sends back what it gets until the other side has finished: echo.py PORT."""
+"""A TCP server on every address that sends back what it gets until the other side has finished: echo.py PORT.
+
+Says on its output whom it took a connection from."""
 
 import socket
 import sys
@@ -13,5 +15,6 @@ def serve(connection):
 
 listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
 while True:
-    connection, _ = listener.accept()
+    connection, peer = listener.accept()
+    print("connection from", peer[0], flush=True)
     threading.Thread(target=serve, args=(connection,), daemon=True).start()

@@ -20,6 +20,13 @@ use serde_json::{Value, json};
 
 use crate::mesh;
 
+/// Longest median time of a case from manifests to decision, in an optimized build; a build with debug assertions and
+/// little optimization may take [`DEBUG_FACTOR`] times as long.
+const CASE_MEDIAN: Duration = Duration::from_millis(1);
+const DEBUG_FACTOR: u32 = 5;
+/// The slowest case may have waited for a busy machine: it is only to show that nothing is out of proportion.
+const CASE_LONGEST: Duration = Duration::from_secs(1);
+
 /// Port the client's own side has; no policy reads it.
 const CLIENT_PORT: u16 = 40_000;
 
@@ -96,13 +103,19 @@ fn run(
 }
 
 impl Run {
-    #[expect(clippy::print_stdout, reason = "the time of a case is for people to read, not to assert")]
+    #[expect(clippy::print_stdout, reason = "measured values, for who reads the run")]
     fn report(mut self, name: &str) {
         self.times.sort_unstable();
         let (median, longest) = (self.times[self.times.len() / 2], self.times[self.times.len() - 1]);
         println!("{name}: {} rows, median {median:?} a case, longest {longest:?}", self.rows);
         assert!(self.rows >= 60, "only {} rows", self.rows);
         assert!(self.wrong.is_empty(), "{name}:\n{}", self.wrong);
+        let most = if cfg!(debug_assertions) { CASE_MEDIAN * DEBUG_FACTOR } else { CASE_MEDIAN };
+        assert!(
+            median < most,
+            "{name}: half of the cases took longer than {median:?}, the bound is {most:?}"
+        );
+        assert!(longest < CASE_LONGEST, "{name}: one case took {longest:?}");
     }
 }
 

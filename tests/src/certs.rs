@@ -2,6 +2,9 @@
 //!
 //! Keys and signatures are the library's; what stands in a certificate is the test's alone.
 
+use std::fs;
+use std::path::Path;
+
 use ambit_net::tls::Credential;
 use ambit_net::tls::credential::PemChain;
 use ambit_net::tls::store::{Ca, Signing};
@@ -10,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SignatureAlgorithm, SigningKey as _};
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// DER, one element at a time.
 pub mod der {
@@ -201,14 +205,15 @@ impl Template {
         }
     }
 
-    fn body(&self, issuer: &str, public_key: Vec<u8>) -> Vec<u8> {
+    /// `issuer` and `subject` are whole Names.
+    fn body(&self, issuer: &[u8], subject: &[u8], public_key: Vec<u8>) -> Vec<u8> {
         let mut parts = Vec::new();
         parts.extend(self.version.map(|v| der::tlv(0xa0, &der::tlv(0x02, &[v]))));
         parts.push(der::tlv(0x02, &self.serial));
         parts.push(der::seq(&[der::oid(&self.algorithm)]));
-        parts.push(der::name(issuer));
+        parts.push(issuer.to_vec());
         parts.push(der::seq(&[der::time(self.not_before), der::time(self.not_after)]));
-        parts.push(der::name(&self.subject));
+        parts.push(subject.to_vec());
         parts.push(self.public_key.clone().unwrap_or(public_key));
         let extensions = self.all_extensions();
         if !extensions.is_empty() {
@@ -251,7 +256,8 @@ pub fn now() -> i64 {
 #[derive(Debug)]
 pub struct Signer {
     key: KeyPair,
-    subject: String,
+    /// Its Name.
+    name: Vec<u8>,
     /// Its certificate.
     pub der: Vec<u8>,
 }
@@ -260,35 +266,59 @@ impl Signer {
     /// A root: signs itself.
     #[must_use]
     pub fn root(subject: &str) -> Self {
+        Self::root_named(der::name(subject), &Template::signer(subject))
+    }
+
+    fn root_named(name: Vec<u8>, template: &Template) -> Self {
         let key = key(&PKCS_ECDSA_P256_SHA256);
-        let der = sign(&key, subject, &Template::signer(subject), key.subject_public_key_info());
-        Self { key, subject: subject.to_owned(), der }
+        let der = sign(&key, (&name, &name), template, key.subject_public_key_info());
+        Self { key, name, der }
+    }
+
+    /// One whose certificate and key lie in files, in PEM.
+    ///
+    /// # Panics
+    /// If they do not, or are none.
+    #[must_use]
+    pub fn of_files(certificate: &Path, key: &Path) -> Self {
+        let read =
+            |path: &Path| fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let der = CertificateDer::from_pem_slice(read(certificate).as_bytes()).expect("a certificate in PEM");
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+        let name = parsed.subject().as_raw().to_vec();
+        Self { key: KeyPair::from_pem(&read(key)).expect("a key in PEM"), name, der: der.to_vec() }
     }
 
     /// An issuer below this one.
     #[must_use]
     pub fn issuer(&self, template: &Template) -> Self {
+        self.issuer_named(der::name(&template.subject), template)
+    }
+
+    fn issuer_named(&self, name: Vec<u8>, template: &Template) -> Self {
         let key = key(&PKCS_ECDSA_P256_SHA256);
-        let der = self.certify(template, key.subject_public_key_info());
-        Self { key, subject: template.subject.clone(), der }
+        let der = sign(&self.key, (&self.name, &name), template, key.subject_public_key_info());
+        Self { key, name, der }
     }
 
     /// The same key and name under another signer.
     #[must_use]
     pub fn under(&self, signer: &Self) -> Vec<u8> {
-        signer.certify(&Template::signer(&self.subject), self.key.subject_public_key_info())
+        let names = (&*signer.name, &*self.name);
+        sign(&signer.key, names, &Template::signer(""), self.key.subject_public_key_info())
     }
 
     /// A certificate for a public key (SubjectPublicKeyInfo).
     #[must_use]
     pub fn certify(&self, template: &Template, public_key: Vec<u8>) -> Vec<u8> {
-        sign(&self.key, &self.subject, template, public_key)
+        sign(&self.key, (&self.name, &der::name(&template.subject)), template, public_key)
     }
 
     /// A certificate for the key of this very signer.
     #[must_use]
     pub fn certify_itself(&self, template: &Template) -> Vec<u8> {
-        sign(&self.key, &template.subject, template, self.key.subject_public_key_info())
+        let name = der::name(&template.subject);
+        sign(&self.key, (&name, &name), template, self.key.subject_public_key_info())
     }
 
     /// The private key, PKCS#8.
@@ -302,8 +332,14 @@ fn key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
     KeyPair::generate_for(algorithm).expect("the library makes keys of this kind")
 }
 
-fn sign(key: &KeyPair, issuer: &str, template: &Template, public_key: Vec<u8>) -> Vec<u8> {
-    let body = template.body(issuer, public_key);
+/// The certificate of a subject by an issuer, both given as Names.
+fn sign(
+    key: &KeyPair,
+    (issuer, subject): (&[u8], &[u8]),
+    template: &Template,
+    public_key: Vec<u8>,
+) -> Vec<u8> {
+    let body = template.body(issuer, subject, public_key);
     let signature = key.sign(&body).expect("the library signs");
     der::seq(&[body, der::seq(&[der::oid(&template.algorithm)]), der::bits(0, &signature)])
 }
@@ -338,6 +374,30 @@ impl TestCa {
     pub fn new() -> Self {
         let root = Signer::root("root");
         let intermediate = root.issuer(&Template::signer("intermediate"));
+        Self { root, intermediate }
+    }
+
+    /// The CA of a running mesh, from the folder where its control plane keeps it.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn of_folder(folder: &Path) -> Self {
+        let signer = |name: &str| {
+            Signer::of_files(
+                &folder.join(format!("{name}-cert.pem")),
+                &folder.join(format!("{name}-key.pem")),
+            )
+        };
+        Self { root: signer("root"), intermediate: signer("intermediate") }
+    }
+
+    /// A CA that has the names of this one and keys of its own.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let template = Template::signer("");
+        let root = Signer::root_named(self.root.name.clone(), &template);
+        let intermediate = root.issuer_named(self.intermediate.name.clone(), &template);
         Self { root, intermediate }
     }
 

@@ -11,11 +11,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use ambit_net::linux::netns::{NETNS_DIR, NetNs};
 use ambit_runtime::clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -375,7 +376,14 @@ impl Lab {
     #[track_caller]
     #[must_use]
     pub fn ambit(&self, args: &[&str]) -> Output {
-        Background::start(&mut self.command(args)).finish(PATIENCE)
+        self.start(args).finish(PATIENCE)
+    }
+
+    /// Starts `ambit ARGS…` for this lab.
+    #[track_caller]
+    #[must_use]
+    pub fn start(&self, args: &[&str]) -> Background {
+        Background::start(&mut self.command(args))
     }
 
     /// Starts `ambit ARGS…` for this lab.
@@ -412,6 +420,22 @@ impl Lab {
         let (namespace, name) = split(pod);
         let args = [&["lab", "exec", "-n", namespace, name, "--"], command].concat();
         Background::start(&mut self.command(&args))
+    }
+
+    /// Opens a TCP connection from within a pod's namespace (`NAMESPACE/NAME`); it does not block.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    #[track_caller]
+    #[must_use]
+    pub fn connect_from(&self, pod: &str, to: SocketAddr) -> TcpStream {
+        let (namespace, name) = split(pod);
+        let path = Path::new(NETNS_DIR).join(format!("{}-pod-{namespace}-{name}", self.name));
+        let netns = NetNs::open(&path).expect("the pod's namespace");
+        let tcp = netns.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2))).expect("entering it");
+        let tcp = tcp.unwrap_or_else(|e| panic!("connecting from {pod} to {to}: {e}"));
+        tcp.set_nonblocking(true).expect("a socket");
+        tcp
     }
 
     /// Runs a command in a node's namespace.
@@ -467,7 +491,7 @@ impl Lab {
     #[track_caller]
     #[must_use]
     pub fn target(&self, pod: &str, family: u8, port: u16) -> String {
-        std::net::SocketAddr::new(self.address(pod, family), port).to_string()
+        SocketAddr::new(self.address(pod, family), port).to_string()
     }
 
     /// The process of a part (`istiod`, `ztunnel/NODE`, `cni/NODE`); 0 while it does not run.
@@ -482,6 +506,22 @@ impl Lab {
         let programs = status["programs"].as_array().expect("programs");
         let found = programs.iter().find(|p| p["target"] == part).expect("the part is known");
         found["pid"].as_u64().unwrap_or(0)
+    }
+
+    /// The first process of a pod that runs.
+    ///
+    /// # Panics
+    /// If there is no such pod, or none of its processes runs.
+    #[track_caller]
+    #[must_use]
+    pub fn pod_pid(&self, pod: &str) -> u64 {
+        let (namespace, name) = split(pod);
+        let status: Value =
+            serde_json::from_str(&self.lab(&["status", "-o", "json"])).expect("JSON from lab status");
+        let mut pods = status["pods"].as_array().into_iter().flatten();
+        let found =
+            pods.find(|p| p["name"] == name && p["namespace"] == namespace).expect("the pod is known");
+        found["pid"].as_u64().expect("a process runs in it")
     }
 
     /// Whether a pod is captured.

@@ -10,6 +10,7 @@
 )]
 
 pub mod certs;
+pub mod corpus;
 pub mod fakes;
 pub mod lab;
 pub mod node;

@@ -94,6 +94,10 @@ impl Registry {
 
     /// The text a scrape gets. Also does the upkeep that keeps histograms and idle series bounded.
     pub fn render(&self) -> String {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let alive = u32::try_from(runtime.metrics().num_alive_tasks()).unwrap_or(u32::MAX);
+            metrics::gauge!("ambit_tasks_alive").set(f64::from(alive));
+        }
         self.handle.run_upkeep();
         let mut text = self.handle.render();
         for source in self.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {

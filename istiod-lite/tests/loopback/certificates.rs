@@ -281,6 +281,12 @@ async fn a_request_is_answered_once() {
     ask(&plane, &[&token], first.clone()).await.unwrap();
     let status = ask(&plane, &[&token], first).await.unwrap_err();
     assert!(status.message().contains("csr-replay"), "{}", status.message());
+    let audit = plane.audit();
+    let [.., issued, replayed] = audit.as_slice() else { panic!("not two lines: {audit:#?}") };
+    assert_eq!(issued["outcome"], "issued");
+    assert_eq!((&replayed["outcome"], &replayed["check"]), (&"refused".into(), &"csr-replay".into()));
+    assert_eq!((&replayed["code"], &replayed["serial"]), (&"AMB2002".into(), &serde_json::Value::Null));
+    assert_eq!((&replayed["identity"], &replayed["node"]), (&CART.into(), &"node1".into()));
 }
 
 #[tokio::test]

@@ -100,14 +100,15 @@ impl Run {
             watcher: &watched,
             epoch: self.begun,
         };
+        let begun_ms = self.at_ms();
         let outcome = call.run().await;
         watched.ended();
-        self.add(number, &outcome);
+        self.add(number, begun_ms, &outcome);
     }
 
-    fn add(&self, number: u64, outcome: &Outcome) {
+    fn add(&self, number: u64, begun_ms: u64, outcome: &Outcome) {
         let at_ms = self.at_ms();
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(number, at_ms, outcome);
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(number, (begun_ms, at_ms), outcome);
         if let Some((failure, error)) = &outcome.failure {
             (self.events)(Event::Failed {
                 connection: number,
@@ -226,6 +227,7 @@ async fn open(run: &Arc<Run>, rate: f64) {
             }
             Err(_) => run.add(
                 number,
+                run.at_ms(),
                 &Outcome {
                     failure: Some((Failure::Local, format!("{OPEN_MAX} connections are open already"))),
                     ..Outcome::default()

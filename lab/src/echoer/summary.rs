@@ -74,7 +74,9 @@ pub struct Told {
     pub failure: Failure,
     /// What happened.
     pub error: String,
-    /// Milliseconds since the start of the run.
+    /// When the connection was begun, in milliseconds since the start of the run.
+    pub begun_ms: u64,
+    /// When it failed, in milliseconds since the start of the run.
     pub at_ms: u64,
 }
 
@@ -141,6 +143,8 @@ pub struct Summary {
     pub first_failure_ms: Option<u64>,
     /// The last failure's time, in milliseconds since the start.
     pub last_failure_ms: Option<u64>,
+    /// When the youngest of the connections that failed was begun, in milliseconds since the start.
+    pub last_failed_begun_ms: Option<u64>,
     /// The first failures.
     pub errors: Vec<Told>,
 }
@@ -179,13 +183,14 @@ impl Tally {
             first_error: None,
             first_failure_ms: None,
             last_failure_ms: None,
+            last_failed_begun_ms: None,
             errors: Vec::new(),
         };
         Self { summary, connect: histogram(), first_byte: histogram(), total: histogram() }
     }
 
-    /// Takes the outcome of a connection that ended `at_ms` after the start.
-    pub fn add(&mut self, connection: u64, at_ms: u64, outcome: &Outcome) {
+    /// Takes the outcome of a connection, `when` it was begun and when it ended, in milliseconds after the start.
+    pub fn add(&mut self, connection: u64, when: (u64, u64), outcome: &Outcome) {
         let s = &mut self.summary;
         s.connections.attempted += 1;
         s.connections.established += u64::from(outcome.connect.is_some());
@@ -212,19 +217,20 @@ impl Tally {
         }
         match &outcome.failure {
             None => s.connections.completed += 1,
-            Some((failure, error)) => self.fail(connection, at_ms, *failure, error),
+            Some((failure, error)) => self.fail(connection, when, *failure, error),
         }
     }
 
-    fn fail(&mut self, connection: u64, at_ms: u64, failure: Failure, error: &str) {
+    fn fail(&mut self, connection: u64, (begun_ms, at_ms): (u64, u64), failure: Failure, error: &str) {
         let s = &mut self.summary;
         s.connections.failed += 1;
         *s.failures.entry(failure).or_default() += 1;
         s.first_error.get_or_insert_with(|| error.to_owned());
         s.first_failure_ms = Some(s.first_failure_ms.map_or(at_ms, |t| t.min(at_ms)));
         s.last_failure_ms = s.last_failure_ms.max(Some(at_ms));
+        s.last_failed_begun_ms = s.last_failed_begun_ms.max(Some(begun_ms));
         if s.errors.len() < TOLD_MAX {
-            s.errors.push(Told { connection, failure, error: error.to_owned(), at_ms });
+            s.errors.push(Told { connection, failure, error: error.to_owned(), begun_ms, at_ms });
         }
     }
 

@@ -1,23 +1,26 @@
 //! Certificates that must be refused, each for one reason, and a few odd ones that must not.
 
-use ambit_tests::certs::{
-    CLIENT_AUTH, SERVER_AUTH, Shown, Signer, Template, TestCa, der, dns, now, uri, usage,
-};
+use crate::certs::{CLIENT_AUTH, SERVER_AUTH, Shown, Signer, Template, TestCa, der, dns, now, uri, usage};
 use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519};
 
 /// Who everybody claims to be.
-pub(crate) const PEER: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+pub const PEER: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const OTHER: &str = "spiffe://cluster.local/ns/bank/sa/vault";
 
 /// One certificate and what must come of it: a code, with the rule if one is broken, or `accepted`.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) shown: Shown,
-    pub(crate) want: &'static str,
+#[derive(Debug)]
+pub struct Case {
+    /// What is wrong with it.
+    pub name: &'static str,
+    /// The chain and the key.
+    pub shown: Shown,
+    /// `AMB2006 rule 1`, `AMB2003`, `accepted`.
+    pub want: &'static str,
 }
 
 /// Every case that both roles meet alike.
-pub(crate) fn cases(ca: &TestCa) -> Vec<Case> {
+#[must_use]
+pub fn cases(ca: &TestCa) -> Vec<Case> {
     let mut all = Vec::new();
     for (name, names, want) in names() {
         let template = Template { names: Some((true, names)), ..Template::leaf(PEER) };
@@ -75,11 +78,6 @@ fn names() -> Vec<(&'static str, Names, &'static str)> {
         ("percent-encoding", one("spiffe://cluster.local/ns/sh%6fp/sa/cart"), "AMB2006 rule 3"),
         ("a query", one("spiffe://cluster.local/ns/shop/sa/cart?x=1"), "AMB2006 rule 3"),
         ("a fragment", one("spiffe://cluster.local/ns/shop/sa/cart#x"), "AMB2006 rule 3"),
-        (
-            "another trust domain under our root",
-            one("spiffe://evil.example/ns/shop/sa/cart"),
-            "AMB2004 rule 11",
-        ),
         ("a DNS name beside the identity means nothing", vec![dns("vault.bank.svc"), uri(PEER)], "accepted"),
     ]
 }
@@ -199,7 +197,7 @@ fn keys(ca: &TestCa) -> Vec<Case> {
 /// Rule 8 and the path: who signed.
 fn chains(ca: &TestCa) -> Vec<Case> {
     let good = Template::leaf(PEER);
-    let stranger = TestCa::new();
+    let stranger = ca.twin();
     let alone = Signer::root("somebody");
     let own = ca.leaf(&good);
     let under = |signers: &[&Signer]| {
@@ -228,6 +226,14 @@ fn chains(ca: &TestCa) -> Vec<Case> {
         ..Template::signer("constrained")
     });
     let old = ca.root.issuer(&Template { not_after: now() - 10, ..Template::signer("old") });
+    let foreign = {
+        // A signer that names no trust domain itself, so that only the leaf's is wrong.
+        let template = Template::leaf("spiffe://evil.example/ns/shop/sa/cart");
+        let signer = ca.root.issuer(&Template::signer("unnamed"));
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let leaf = signer.certify(&template, rcgen::PublicKeyData::subject_public_key_info(&key));
+        Shown { chain: vec![leaf, signer.der], key: key.serialize_der() }
+    };
     let case = |name, shown, want| Case { name, shown, want };
     let with = |chain: Vec<Vec<u8>>| Shown { chain, key: own.key.clone() };
     let leaf = own.chain[0].clone();
@@ -238,6 +244,7 @@ fn chains(ca: &TestCa) -> Vec<Case> {
     vec![
         case("signed by another root", stranger.leaf(&good), "AMB2004"),
         case("signed by itself", self_signed, "AMB2004"),
+        case("another trust domain under our root", foreign, "AMB2004 rule 11"),
         case("no intermediate", with(vec![leaf.clone()]), "AMB2004"),
         case(
             "our intermediate under another root",
