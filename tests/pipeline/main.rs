@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
+mod istiod;
 mod mesh;
 mod policies;
 mod services;

@@ -21,7 +21,7 @@ pub enum Change {
     PolicyRejected {
         /// Its key, from the resource name.
         key: PolicyKey,
-        /// Which workloads it covers, as far as that could be read; unknown counts as its whole namespace.
+        /// Which workloads it covers, as far as that could be read; unknown counts as the whole mesh.
         scope: Option<Scope>,
     },
     /// The workload with this uid, or else the service `NAMESPACE/HOSTNAME`, is gone.

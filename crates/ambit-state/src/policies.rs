@@ -58,10 +58,12 @@ impl Policies {
     }
 
     /// Notes a policy that cannot be used; false if a good version is held, which stays.
+    ///
+    /// Without a scope it may be one of the whole mesh, so it counts as that (G3).
     pub(crate) fn reject(&mut self, key: PolicyKey, scope: Option<Scope>) -> bool {
         let held = self.get(&key).is_some();
         if !held {
-            self.put(key, Slot::Rejected(scope.unwrap_or(Scope::Namespace)));
+            self.put(key, Slot::Rejected(scope.unwrap_or(Scope::Global)));
         }
         !held
     }

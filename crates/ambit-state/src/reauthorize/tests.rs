@@ -106,7 +106,9 @@ fn a_rejected_policy_refuses_wherever_it_might_have_applied() {
     // G3: a policy of a namespace is named by nobody, yet must not be skipped.
     let cases = [
         ("shop/p", Some(Scope::Namespace), ["deny", "deny", "allow"]),
-        ("shop/p", None, ["deny", "deny", "allow"]),
+        // What cannot be read at all may be one for the whole mesh.
+        ("shop/p", None, ["deny", "deny", "deny"]),
+        ("istio-system/p", None, ["deny", "deny", "deny"]),
         ("root/p", Some(Scope::Global), ["deny", "deny", "deny"]),
         ("shop/p", Some(Scope::WorkloadSelector), ["allow", "allow", "allow"]),
     ];
