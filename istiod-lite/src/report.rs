@@ -121,9 +121,9 @@ fn workload(of: &Workload) -> Value {
         "policies": of.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "services": services,
         "waypoint": of.waypoint.as_ref().map(gateway),
-        "probe_ports": of.settings.probe_ports,
-        "node_addresses": of.settings.node_addresses,
-        "network_policy": of.settings.network_policy,
+        "probe_ports": of.probe_ports(),
+        "node_addresses": of.node_addresses(),
+        "network_policy": of.settings.as_ref().is_some_and(|settings| settings.network_policy),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ambit_policy::Facts;
-use ambit_state::{Snapshot, World, authorize};
+use ambit_state::{OutboundFacts, OutboundPlan, SameNode, Snapshot, World, authorize, plan_outbound};
 use ambit_types::Uid;
 use ambit_xds::Kind;
 use ambit_xds::any::Any;
@@ -86,5 +86,31 @@ fn a_policy_that_cannot_be_read_refuses_in_every_namespace() {
         let facts = Facts::new(None, [10, 0, 0, 9].into(), [10, 244, 1, 5].into(), 80);
         let said = authorize(&snapshot, &uid("web"), &facts).to_string();
         assert_eq!(said, "AMB2105 policy-unresolved by istio-system/x", "{name}");
+    }
+}
+
+#[test]
+fn pods_of_one_node_are_joined_only_where_no_network_policy_can_be_missed() {
+    // istiod does not tell which pods a NetworkPolicy selects.
+    let mut world = World::new("n1");
+    let (snapshot, _) =
+        told(&mut world, Kind::Address, vec![resource(pod("client", 5)), resource(pod("web", 6))]);
+    for (same_node, want) in
+        [(SameNode::Auto, "hbone"), (SameNode::Direct, "local"), (SameNode::Hbone, "hbone")]
+    {
+        let facts = OutboundFacts {
+            source: snapshot.workload(&uid("client")),
+            source_address: [10, 244, 1, 5].into(),
+            destination: ([10, 244, 1, 6], 80).into(),
+            same_node,
+            tried: &[],
+            draw: 0,
+        };
+        let found = match plan_outbound(&snapshot, &facts) {
+            OutboundPlan::Hbone(_) => "hbone",
+            OutboundPlan::Local(_) => "local",
+            _ => "something else",
+        };
+        assert_eq!(found, want, "{same_node:?}");
     }
 }

@@ -76,7 +76,7 @@ impl From<'_> {
         if let Some(node) = node {
             workload.locality = labels::locality(&node.labels);
         }
-        workload.settings = Extra {
+        workload.settings = Some(Extra {
             probe_ports: sorted(pod.probe_ports.clone()),
             node_addresses: node
                 .map(|n| canonical_addresses(n.addresses.iter().copied()))
@@ -86,7 +86,7 @@ impl From<'_> {
                 .network_policies
                 .in_namespace(namespace)
                 .any(|policy| policy.pods.accepts(&pod.labels)),
-        };
+        });
         Some(workload)
     }
 

@@ -10,7 +10,7 @@ use ambit_policy::model::{Action, Policy, Rule, Scope};
 use ambit_types::service::{
     HealthPolicy, IpFamilies, LoadBalancingMode, Port, Scope as Preference, Visibility,
 };
-use ambit_types::workload::{Health, NetworkMode};
+use ambit_types::workload::{Health, NetworkMode, Settings};
 use ambit_types::{
     AppProtocol, ApplicationTunnel, Destination, GatewayAddress, Identity, NetworkAddress, NetworkCidr,
     PolicyKey, Service, ServiceKey, TrustDomain, TunnelProtocol, Uid, WeightedWaypoint, Workload,
@@ -51,6 +51,7 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
     let mut w = Workload::new(uid, namespace, name);
     w.node = "n1".into();
     w.tunnel = TunnelProtocol::Hbone;
+    w.settings = pod.then(Settings::default);
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
@@ -61,7 +62,8 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
             "native" => w.native_tunnel = true,
             "unready" => w.health = Health::Unhealthy,
             "host" => w.network_mode = NetworkMode::HostNetwork,
-            "np" => w.settings.network_policy = true,
+            "untold" => w.settings = None,
+            "np" => own_settings(&mut w).network_policy = true,
             "network" => w.network = value.into(),
             "cluster" => w.cluster_id = value.into(),
             "name" => w.hostname = value.into(),
@@ -71,8 +73,10 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
             "waypoint" => w.waypoint = Some(reference(value)),
             "gateway" => w.network_gateway = Some(reference(value)),
             "policies" => w.policies = value.split(',').map(|p| PolicyKey::parse(p).unwrap()).collect(),
-            "probes" => w.settings.probe_ports = value.split(',').map(|p| p.parse().unwrap()).collect(),
-            "nodeips" => w.settings.node_addresses = ips(value),
+            "probes" => {
+                own_settings(&mut w).probe_ports = value.split(',').map(|p| p.parse().unwrap()).collect()
+            }
+            "nodeips" => own_settings(&mut w).node_addresses = ips(value),
             "apptunnel" => {
                 w.application_tunnel =
                     Some(ApplicationTunnel { proxy_protocol: true, port: value.parse().ok() });
@@ -85,6 +89,10 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
         }
     }
     w
+}
+
+fn own_settings(workload: &mut Workload) -> &mut Settings {
+    workload.settings.get_or_insert_default()
 }
 
 pub(crate) fn service(text: &str) -> Service {

@@ -96,8 +96,8 @@ pub struct Workload {
     pub network_mode: NetworkMode,
     /// Share of traffic among the endpoints of a service; 1 by default.
     pub capacity: u32,
-    /// What only Ambit's own control plane says.
-    pub settings: Settings,
+    /// What only Ambit's own control plane says; none from another one, which is not the same as defaults.
+    pub settings: Option<Settings>,
 }
 
 /// Ambit's additions to a workload, carried in its `extensions` (name [`Settings::EXTENSION`]).
@@ -146,8 +146,23 @@ impl Workload {
             locality: Locality::default(),
             network_mode: NetworkMode::Standard,
             capacity: 1,
-            settings: Settings::default(),
+            settings: None,
         }
+    }
+
+    /// Whether its control plane said that no NetworkPolicy selects it; one that says nothing may have missed some.
+    pub fn is_free_of_network_policy(&self) -> bool {
+        self.settings.as_ref().is_some_and(|settings| !settings.network_policy)
+    }
+
+    /// Addresses of its node as it sees them; none are known without Ambit's own control plane.
+    pub fn node_addresses(&self) -> &[IpAddr] {
+        self.settings.as_ref().map_or(&[], |settings| &settings.node_addresses)
+    }
+
+    /// Ports that its probes declare; none are known without Ambit's own control plane.
+    pub fn probe_ports(&self) -> &[u16] {
+        self.settings.as_ref().map_or(&[], |settings| &settings.probe_ports)
     }
 
     /// The identity its certificate must carry.

@@ -58,7 +58,7 @@ fn workload(w: &Workload) -> Value {
         names(w.policies.iter().map(ToString::to_string).collect()),
     );
     object.insert("services".to_owned(), names(w.services.keys().map(ToString::to_string).collect()));
-    object.insert("probePorts".to_owned(), json!(w.settings.probe_ports));
+    object.insert("probePorts".to_owned(), json!(w.probe_ports()));
     if let Some(waypoint) = &w.waypoint {
         object.insert("waypoint".to_owned(), Value::from(gateway(waypoint)));
     }

@@ -134,12 +134,9 @@ fn a_pod_becomes_a_workload() {
     assert_eq!(&*workload.canonical_revision, "v2");
     assert_eq!((&*workload.locality.region, &*workload.locality.zone), ("r", "z"));
     assert_eq!(workload.identity().to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
-    assert_eq!(workload.settings.probe_ports, [8080, 9000]);
-    assert_eq!(
-        workload.settings.node_addresses,
-        [IpAddr::from([172, 18, 0, 2]), IpAddr::from([10, 244, 1, 1])]
-    );
-    assert!(workload.settings.network_policy);
+    assert_eq!(workload.probe_ports(), [8080, 9000]);
+    assert_eq!(workload.node_addresses(), [IpAddr::from([172, 18, 0, 2]), IpAddr::from([10, 244, 1, 1])]);
+    assert!(!workload.is_free_of_network_policy());
     let ports = &workload.services[&key("cart.shop.svc.cluster.local")];
     assert_eq!(ports.len(), 1);
     assert_eq!((ports[0].service_port, ports[0].target_port), (80, 8080));

@@ -261,6 +261,6 @@ fn is_own_address(own: &Workload, ip: IpAddr) -> bool {
 
 /// Whether plaintext is a probe: from an address of the pod's node to a port that its probes declare.
 pub(crate) fn is_probe(own: &Workload, source: IpAddr, port: u16, from_node: bool) -> bool {
-    let node = from_node || own.settings.node_addresses.contains(&source) || PROBE_SOURCES.contains(&source);
-    node && own.settings.probe_ports.contains(&port)
+    let node = from_node || own.node_addresses().contains(&source) || PROBE_SOURCES.contains(&source);
+    node && own.probe_ports().contains(&port)
 }

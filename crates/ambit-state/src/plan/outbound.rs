@@ -27,7 +27,7 @@ pub use hop::{ByName, Hop, ViaGateway, ViaWaypoint};
 /// What to do when both pods are on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SameNode {
-    /// Join them in the process, unless a NetworkPolicy selects one of them.
+    /// Join them in the process if it is known that no NetworkPolicy selects either.
     #[default]
     Auto,
     /// Always join them in the process.
@@ -137,7 +137,7 @@ fn refuse_proxy_ports(
         return Ok(());
     }
     let ip = destination.ip();
-    let near = source.addresses.contains(&ip) || source.settings.node_addresses.contains(&ip);
+    let near = source.addresses.contains(&ip) || source.node_addresses().contains(&ip);
     let meshed =
         || snapshot.workload_at(&source.network, ip).is_some_and(|w| w.tunnel == TunnelProtocol::Hbone);
     refuse_if(near || meshed(), destination)
@@ -271,7 +271,7 @@ impl Route<'_> {
     fn joins(&self, workload: &Workload) -> bool {
         let source = self.source;
         let wanted = match self.facts.same_node {
-            SameNode::Auto => !source.settings.network_policy && !workload.settings.network_policy,
+            SameNode::Auto => source.is_free_of_network_policy() && workload.is_free_of_network_policy(),
             SameNode::Direct => true,
             SameNode::Hbone => false,
         };

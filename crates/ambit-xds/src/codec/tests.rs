@@ -306,8 +306,11 @@ fn workload_strategy() -> impl Strategy<Value = Workload> {
     );
     let policies = vec((named(), named()), 0..3);
     let services = btree_map((named(), named()), vec(port_strategy(), 0..3), 0..3);
-    let settings =
-        (proptest::collection::btree_set(any::<u16>(), 0..3), vec(ip_strategy(), 0..2), any::<bool>());
+    let settings = option::of((
+        proptest::collection::btree_set(any::<u16>(), 0..3),
+        vec(ip_strategy(), 0..2),
+        any::<bool>(),
+    ));
     let kind = (
         select(vec![WorkloadType::Deployment, WorkloadType::CronJob, WorkloadType::Pod, WorkloadType::Job]),
         select(vec![Health::Healthy, Health::Unhealthy]),
@@ -328,11 +331,11 @@ fn workload_strategy() -> impl Strategy<Value = Workload> {
             workload.policies = policies.into_iter().map(|(n, p)| PolicyKey::new(n, p)).collect();
             workload.services =
                 services.into_iter().map(|((n, h), ports)| (ServiceKey::new(n, h), ports)).collect();
-            workload.settings = Settings {
-                probe_ports: settings.0.into_iter().collect(),
-                node_addresses: settings.1,
-                network_policy: settings.2,
-            };
+            workload.settings = settings.map(|(ports, node_addresses, network_policy)| Settings {
+                probe_ports: ports.into_iter().collect(),
+                node_addresses,
+                network_policy,
+            });
             workload.trust_domain = TrustDomain::parse("td.example").expect("valid");
             (workload.workload_type, workload.health, workload.network_mode) = (kind.0, kind.1, kind.2);
             (workload.capacity, workload.native_tunnel) = (kind.3, kind.4);

@@ -159,9 +159,10 @@ fn locality(message: &wire::Locality) -> Locality {
     Locality { region: text(&message.region), zone: text(&message.zone), subzone: text(&message.subzone) }
 }
 
-fn settings(extensions: &[wire::Extension]) -> Result<Settings, Malformed> {
+/// What our own control plane says; other ones say nothing here.
+fn settings(extensions: &[wire::Extension]) -> Result<Option<Settings>, Malformed> {
     let Some(message) = extension::<WorkloadSettings>(extensions, Settings::EXTENSION, SETTINGS)? else {
-        return Ok(Settings::default());
+        return Ok(None);
     };
     let mut probe_ports = message
         .probe_ports
@@ -175,7 +176,7 @@ fn settings(extensions: &[wire::Extension]) -> Result<Settings, Malformed> {
         .iter()
         .map(|bytes| network::ip("settings.node_addresses", bytes))
         .collect::<Result<_, _>>()?;
-    Ok(Settings { probe_ports, node_addresses, network_policy: message.network_policy })
+    Ok(Some(Settings { probe_ports, node_addresses, network_policy: message.network_policy }))
 }
 
 /// Writes a workload; what equals the default of an empty message is left out.
@@ -217,7 +218,7 @@ pub fn encode(workload: &Workload) -> wire::Workload {
             NetworkMode::HostNetwork => wire::NetworkMode::HostNetwork,
         }
         .into(),
-        extensions: encode_settings(&workload.settings),
+        extensions: workload.settings.iter().map(encode_settings).collect(),
         capacity: (workload.capacity != 1).then_some(workload.capacity),
     }
 }
@@ -261,14 +262,12 @@ fn encode_locality(locality: &Locality) -> Option<wire::Locality> {
     })
 }
 
-fn encode_settings(settings: &Settings) -> Vec<wire::Extension> {
-    if *settings == Settings::default() {
-        return Vec::new();
-    }
+/// Also where everything is at its default: that no NetworkPolicy selects a workload has to be said.
+fn encode_settings(settings: &Settings) -> wire::Extension {
     let message = WorkloadSettings {
         probe_ports: settings.probe_ports.iter().map(|port| u32::from(*port)).collect(),
         node_addresses: settings.node_addresses.iter().map(|ip| network::encode_ip(*ip)).collect(),
         network_policy: settings.network_policy,
     };
-    vec![encode_extension(Settings::EXTENSION, SETTINGS, &message)]
+    encode_extension(Settings::EXTENSION, SETTINGS, &message)
 }

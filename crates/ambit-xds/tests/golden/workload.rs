@@ -125,11 +125,11 @@ fn gateways_by_address() {
 #[test]
 fn our_own_settings_travel_as_an_extension() {
     let mut own = bare();
-    own.settings = Settings {
+    own.settings = Some(Settings {
         probe_ports: vec![80, 8443],
         node_addresses: vec!["10.0.0.254".parse().unwrap()],
         network_policy: true,
-    };
+    });
     // Repeated numbers are packed: one field with all of them.
     let settings = [bytes(1, hex("50 fb 41")), bytes(2, [10, 0, 0, 254]), varint(3, 1)].concat();
     let extension = message(
@@ -140,6 +140,13 @@ fn our_own_settings_travel_as_an_extension() {
         ],
     );
     check("settings", &workload::encode(&own), [bytes(20, "u"), extension].concat());
+    // Said even where all of it is default, because silence means that nobody knows.
+    own.settings = Some(Settings::default());
+    let nothing = message(2, [bytes(1, "type.googleapis.com/ambit.internal.WorkloadSettings")]);
+    let extension = message(26, [bytes(1, "ambit.internal/workload"), nothing]);
+    check("default settings", &workload::encode(&own), [bytes(20, "u"), extension].concat());
+    own.settings = None;
+    check("no settings", &workload::encode(&own), bytes(20, "u"));
 }
 
 #[test]

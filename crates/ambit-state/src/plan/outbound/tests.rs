@@ -323,6 +323,14 @@ fn same_node_joins_two_captured_pods_unless_something_must_see_them() {
         check_as(&caller, guarded, &[("10.244.1.8:80", near), ("10.244.1.9:80", guard)]);
     }
     check_as(&Caller::new("shop/guarded"), guarded, &[("10.244.1.8:80", tunnel)]);
+    // A control plane that does not tell of NetworkPolicies may have missed one, on either side.
+    let untold = "pod shop/untold 10.244.1.9 untold";
+    check_as(
+        &Caller::new("shop/client"),
+        untold,
+        &[("10.244.1.9:80", "hbone shop/untold 10.244.1.9:80"), ("10.244.1.8:80", local)],
+    );
+    check_as(&Caller::new("shop/untold"), untold, &[("10.244.1.8:80", tunnel)]);
     let direct = Caller { same_node: SameNode::Direct, ..Caller::new("shop/client") };
     for (more, destination, want) in [
         ("pod shop/own 10.244.1.30 native", "10.244.1.30:80", "hbone shop/own 10.244.1.30:80"),
