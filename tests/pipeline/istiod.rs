@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use ambit_policy::Facts;
-use ambit_state::{OutboundFacts, OutboundPlan, SameNode, Snapshot, World, authorize, plan_outbound};
+use ambit_state::plan::inbound::Authority;
+use ambit_state::{
+    HboneFacts, OutboundFacts, OutboundPlan, SameNode, Snapshot, World, authorize, plan_inbound_hbone,
+    plan_outbound,
+};
 use ambit_types::Uid;
 use ambit_xds::Kind;
 use ambit_xds::any::Any;
@@ -11,7 +15,7 @@ use ambit_xds::client::{Client, Limits, Mode};
 use ambit_xds::node::NodeIdentity;
 use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use ambit_xds::proto::istio::security::Authorization;
-use ambit_xds::proto::istio::workload::{self as wire, address};
+use ambit_xds::proto::istio::workload::{self as wire, address, application_tunnel};
 use prost::Message;
 
 /// A node that was told these resources, and what it complained of.
@@ -112,5 +116,37 @@ fn pods_of_one_node_are_joined_only_where_no_network_policy_can_be_missed() {
             _ => "something else",
         };
         assert_eq!(found, want, "{same_node:?}");
+    }
+}
+
+#[test]
+fn a_workload_that_wants_the_proxy_protocol_is_not_given_a_peers_bytes() {
+    // I11: without our header the first bytes of the peer would be taken for one.
+    let tunnel = |protocol: application_tunnel::Protocol| {
+        let mut waypoint = pod("wp", 7);
+        let tunnel = wire::ApplicationTunnel { protocol: protocol.into(), port: 15088 };
+        waypoint.application_tunnel = Some(tunnel);
+        resource(waypoint)
+    };
+    for (protocol, want) in [
+        (application_tunnel::Protocol::None, "10.244.1.7:15088"),
+        (application_tunnel::Protocol::Proxy, "503 AMB4004"),
+    ] {
+        let mut world = World::new("n1");
+        let (snapshot, _) = told(&mut world, Kind::Address, vec![tunnel(protocol)]);
+        for asked in ["10.96.0.1:80", "10.244.1.7:80", "10.244.1.7:15088"] {
+            let facts = HboneFacts {
+                own: snapshot.workload(&uid("wp")),
+                authority: Authority::Address(asked.parse().expect("an address")),
+                local: ([10, 244, 1, 7], 15008).into(),
+                peer: ([10, 244, 2, 9], 40000).into(),
+                forwarded_host: None,
+            };
+            let found = match plan_inbound_hbone(&snapshot, &facts) {
+                Ok(target) => target.address.to_string(),
+                Err(no) => format!("{} {}", no.status, no.refusal.reason.code()),
+            };
+            assert_eq!(found, want, "{protocol:?}, asked for {asked}");
+        }
     }
 }

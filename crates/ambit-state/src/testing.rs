@@ -78,8 +78,9 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
             }
             "nodeips" => own_settings(&mut w).node_addresses = ips(value),
             "apptunnel" => {
+                let port = value.trim_start_matches("PROXY/");
                 w.application_tunnel =
-                    Some(ApplicationTunnel { proxy_protocol: true, port: value.parse().ok() });
+                    Some(ApplicationTunnel { proxy_protocol: port != value, port: port.parse().ok() });
             }
             "backs" => {
                 let (service, ports) = value.split_once(':').unwrap_or((value, ""));

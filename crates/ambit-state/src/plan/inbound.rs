@@ -80,8 +80,8 @@ fn refuse<T>(status: u16, reason: Reason, detail: String) -> Result<T, HboneRefu
 /// Finds the target of a CONNECT, or refuses it.
 ///
 /// # Errors
-/// [`HboneRefusal`] with the status to answer: the workload is not known, the authority is not this pod's, or the
-/// port is one of ours.
+/// [`HboneRefusal`] with the status to answer: the workload is not known, the authority is not this pod's, the port
+/// is one of ours, or the workload takes a protocol that we do not speak.
 pub fn plan_inbound_hbone(snapshot: &Snapshot, facts: &HboneFacts<'_>) -> Result<HboneTarget, HboneRefusal> {
     let local = canonical(facts.local);
     let peer = canonical(facts.peer);
@@ -99,6 +99,11 @@ pub fn plan_inbound_hbone(snapshot: &Snapshot, facts: &HboneFacts<'_>) -> Result
     if is_proxy_port(port) {
         let detail = format!("port {port} of {} is the proxy's own", local.ip());
         return refuse(503, Reason::ProxyPortTarget, detail);
+    }
+    if own.application_tunnel.is_some_and(|tunnel| tunnel.proxy_protocol) {
+        // Its first bytes are taken for who the peer is; a peer must not write them.
+        let detail = format!("workload {} takes the PROXY protocol, which is not spoken here", own.uid);
+        return refuse(503, Reason::TunnelProtocol, detail);
     }
     let port = own.application_tunnel.and_then(|tunnel| tunnel.port).unwrap_or(port);
     let service = named.or_else(|| meant_service(snapshot, own, facts.forwarded_host, port));

@@ -113,6 +113,12 @@ fn i4_a_waypoint_may_be_asked_for_what_names_it() {
     let tunnelled = mesh.replace("native", "native apptunnel=15088");
     let found = connect(&tunnelled, "shop/wp", "10.244.1.50:15008", "10.9.9.9:80", None);
     assert_eq!(found, "10.244.1.50:15088 from client");
+    // Nobody else's bytes may stand where it expects to be told who the peer is.
+    let told = mesh.replace("native", "native apptunnel=PROXY/15088");
+    for authority in ["10.9.9.9:80", "10.244.1.50:15088"] {
+        let found = connect(&told, "shop/wp", "10.244.1.50:15008", authority, None);
+        assert_eq!(found, "503 AMB4004 tunnel-protocol", "authority {authority}");
+    }
 }
 
 #[test]
