@@ -4,6 +4,8 @@
 
 mod accept;
 mod announced;
+mod answers;
+mod control;
 mod corpus;
 mod discovery;
 mod ends;

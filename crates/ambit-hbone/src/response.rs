@@ -27,8 +27,9 @@ pub fn refused(status: StatusCode, reason: Reason) -> Response<()> {
 pub fn reason_of<B>(response: &Response<B>) -> Reason {
     let named = response.headers().get(&REASON).and_then(|v| v.to_str().ok()).and_then(|t| t.parse().ok());
     named.unwrap_or_else(|| match response.status() {
-        // Upstream proxies answer 401 for a policy's refusal and nothing else.
+        // Other proxies answer 401 for a policy's refusal and nothing else, 503 for what is no refusal (G33).
         StatusCode::UNAUTHORIZED => Reason::PolicyDenied,
+        StatusCode::SERVICE_UNAVAILABLE => Reason::ConnectRefused,
         _ => Reason::TunnelRejected,
     })
 }
@@ -59,13 +60,24 @@ mod tests {
     use super::{reason_of, refused};
 
     #[test]
-    fn a_peers_code_is_passed_on_and_a_silent_401_is_a_policy() {
-        assert_eq!(
-            reason_of(&refused(StatusCode::UNAUTHORIZED, Reason::DenyRuleMatched)),
-            Reason::DenyRuleMatched
-        );
-        let silent = |status: u16| Response::builder().status(status).body(()).unwrap();
-        assert_eq!(reason_of(&silent(401)), Reason::PolicyDenied);
-        assert_eq!(reason_of(&silent(503)), Reason::TunnelRejected);
+    fn a_peers_code_is_passed_on() {
+        for reason in [Reason::DenyRuleMatched, Reason::Draining] {
+            assert_eq!(reason_of(&refused(StatusCode::UNAUTHORIZED, reason)), reason);
+        }
+    }
+
+    #[test]
+    fn a_silent_status_means_what_other_proxies_mean_by_it() {
+        // 401 is policy, 503 an application that was not reached.
+        for (status, want, flag) in [
+            (400, Reason::TunnelRejected, "DENY"),
+            (401, Reason::PolicyDenied, "DENY"),
+            (403, Reason::TunnelRejected, "DENY"),
+            (503, Reason::ConnectRefused, "CONNECT"),
+        ] {
+            let silent = Response::builder().status(status).body(()).unwrap();
+            assert_eq!(reason_of(&silent), want, "status {status}");
+            assert_eq!(reason_of(&silent).flag(), flag, "status {status}");
+        }
     }
 }
