@@ -5,6 +5,7 @@
 mod accept;
 mod announced;
 mod answers;
+mod bundles;
 mod control;
 mod corpus;
 mod discovery;

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tracing::warn;
 
 use super::verifier::PeerVerifier;
 use super::{client, server, spiffe};
@@ -110,10 +111,7 @@ impl Credential {
         let (not_before, not_after) = spiffe::validity(leaf).map_err(|e| malformed("leaf", e.to_string()))?;
         let key = PrivateKeyDer::try_from(key_der).map_err(|e| malformed("key", e.to_owned()))?;
         let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&key)?));
-        let mut store = RootCertStore::empty();
-        for root in &roots {
-            store.add(root.clone())?;
-        }
+        let (roots, store) = usable(roots)?;
         let verifier = Arc::new(PeerVerifier::new(Arc::new(store), found.trust_domain().clone())?);
         let server = Arc::new(server::settings(&key, verifier.clone())?);
         let client = Mutex::default();
@@ -168,6 +166,27 @@ impl Credential {
         known.insert(expected.to_vec(), settings.clone());
         Ok(settings)
     }
+}
+
+/// The roots that peers can be checked against; one that cannot be read is left out, and the others count.
+fn usable(
+    roots: Vec<CertificateDer<'static>>,
+) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), CredentialError> {
+    let mut store = RootCertStore::empty();
+    let mut good = Vec::with_capacity(roots.len());
+    for (place, root) in roots.into_iter().enumerate() {
+        match store.add(root.clone()) {
+            Ok(()) => good.push(root),
+            Err(error) => {
+                warn!(place, %error, "a root of the trust bundle is no certificate and is left out")
+            }
+        }
+    }
+    if good.is_empty() {
+        let what = "no certificate in it can be used".to_owned();
+        return Err(CredentialError::Malformed { part: "roots", what });
+    }
+    Ok((good, store))
 }
 
 fn one_certificate(part: &'static str, pem: &str) -> Result<CertificateDer<'static>, CredentialError> {
