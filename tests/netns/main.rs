@@ -10,6 +10,7 @@ mod cast;
 mod certificates;
 mod churn;
 mod cuts;
+mod demand;
 mod demo;
 mod enrol;
 mod gone;

@@ -13,7 +13,7 @@ use ambit_net::socket::SocketError;
 use ambit_policy::Decision;
 use ambit_runtime::access_log::Direction;
 use ambit_state::{Admission, HboneFacts, Open, Snapshot, authorize, explain, plan_inbound_hbone};
-use ambit_types::{Identity, Reason, Str, Workload};
+use ambit_types::{Identity, Reason, Str, Workload, canonical};
 use http::StatusCode;
 use tokio::net::TcpStream;
 
@@ -83,6 +83,7 @@ pub async fn admit(
     asking: Authenticated<'_>,
     gone: impl Future<Output = ()>,
 ) -> Result<Admitted, NotAdmitted> {
+    settle(proxy, &asking).await;
     let snapshot = proxy.mesh.snapshot();
     let facts = HboneFacts {
         own: Some(&asking.own),
@@ -131,6 +132,25 @@ pub fn crowded(entered: Entered) -> NotAdmitted {
 fn refused(mut entered: Entered, reason: Reason, error: String) -> NotAdmitted {
     entered.end(Outcome::failed(reason, error.clone()));
     NotAdmitted { status: StatusCode::SERVICE_UNAVAILABLE, reason, error }
+}
+
+/// Waits until it is known what another authority than the pod's own address stands for.
+///
+/// Without an answer nothing is known of it, and the plan refuses it.
+async fn settle(proxy: &Proxy, asking: &Authenticated<'_>) {
+    let settled = match &asking.authority {
+        Authority::Address(address) if canonical(*address).ip() == canonical(asking.local).ip() => Ok(()),
+        Authority::Address(address) => proxy.mesh.settle(&asking.own.network, canonical(*address).ip()).await,
+        Authority::Host { host, .. } => {
+            match asking.own.services.keys().find(|key| *key.hostname == **host) {
+                Some(key) => proxy.mesh.lookups().settle(key.to_string()).await,
+                None => Ok(()),
+            }
+        }
+    };
+    if let Err(refusal) = settled {
+        tracing::debug!(conn = %asking.id, %refusal, "the authority stays unknown");
+    }
 }
 
 /// Asks policy with the newest world, then connects to the application unless `gone` resolves first.

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::inpod::{Workloads, protocol};
+use crate::lookups::Lookups;
 use crate::mesh::Mesh;
 use crate::proxy::{Pods, Proxy, Settings};
 use crate::telemetry::{StaleFor, Telemetry};
@@ -113,8 +114,9 @@ fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         pod_handshakes_max: config.pods.pod_handshakes_max,
         per_source: config.per_source(),
     };
+    let lookups = if config.control.xds_on_demand { Lookups::on_demand() } else { Lookups::default() };
     Proxy {
-        mesh: Mesh::new(World::new(config.node.node_name.clone()).snapshot()),
+        mesh: Mesh::with_lookups(World::new(config.node.node_name.clone()).snapshot(), lookups),
         certificates: CertificateStore::new(ca, Arc::new(random::number)),
         connections: Connections::new(telemetry.clone()),
         telemetry,

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod identity;
 pub mod inbound;
 pub mod inpod;
+pub mod lookups;
 pub mod mesh;
 pub mod outbound;
 pub mod passthrough;

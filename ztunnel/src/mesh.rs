@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ambit_state::{Applied, PodRef, Snapshot};
-use ambit_types::{Uid, Workload};
+use ambit_state::{Applied, PodRef, Refusal, Snapshot};
+use ambit_types::{Network, NetworkAddress, Uid, Workload};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+
+use crate::lookups::Lookups;
 
 /// Longest wait for discovery to tell of a pod of this node.
 const WORKLOAD_WAIT: Duration = Duration::from_secs(5);
@@ -24,17 +26,41 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     version: watch::Sender<u64>,
     affected: Mutex<BTreeSet<Uid>>,
+    lookups: Lookups,
 }
 
 impl Mesh {
-    /// A mesh that starts with `snapshot`.
+    /// A mesh that starts with `snapshot` and is told everything unasked.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self::with_lookups(snapshot, Lookups::default())
+    }
+
+    /// A mesh that starts with `snapshot` and may have to be asked for more.
+    pub fn with_lookups(snapshot: Arc<Snapshot>, lookups: Lookups) -> Self {
         let inner = Inner {
             snapshot: ArcSwap::new(snapshot),
             version: watch::Sender::new(0),
             affected: Mutex::default(),
+            lookups,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What the control plane has to be asked before a snapshot tells everything.
+    pub fn lookups(&self) -> &Lookups {
+        &self.inner.lookups
+    }
+
+    /// Waits until the snapshot tells what is at an address, as far as the control plane knows.
+    ///
+    /// # Errors
+    /// AMB6001 if the control plane does not say.
+    pub async fn settle(&self, network: &Network, ip: IpAddr) -> Result<(), Refusal> {
+        // Nothing of the mesh is behind loopback.
+        if ip.is_loopback() {
+            return Ok(());
+        }
+        self.lookups().settle(NetworkAddress::new(network.clone(), ip).to_string()).await
     }
 
     /// The world now.

@@ -120,10 +120,22 @@ async fn open(proxy: &Arc<Proxy>, pod: &Arc<Pod>, tcp: &TcpStream, peer: SocketA
     let draws = random::draws();
     let source = proxy.mesh.own_workload(&pod.name, Some(peer.ip())).await;
     let captured = Captured { proxy, pod, peer, dst, source, draws, started };
+    captured.settle().await?;
     captured.reach().await
 }
 
 impl Captured<'_> {
+    /// Waits until it is known what the destination is; writes the record if it is not told.
+    async fn settle(&self) -> Option<()> {
+        // Without its own workload the connection is refused whatever the destination is.
+        let Some(source) = &self.source else { return Some(()) };
+        let settled = self.proxy.mesh.settle(&source.network, self.dst.ip().to_canonical()).await;
+        let Err(refusal) = settled else { return Some(()) };
+        let (flow, unreached) = self.refused(refusal.reason, refusal.to_string());
+        self.proxy.telemetry.refused(&Arc::new(flow), Outcome::failed(unreached.reason, unreached.error));
+        None
+    }
+
     /// Plans and tries endpoints until one is reached; writes the record if none is.
     async fn reach(&self) -> Option<Reached> {
         let mut tried: Vec<Uid> = Vec::new();

@@ -17,6 +17,7 @@ use ambit_xds::client::backoff::{self, Backoff};
 use ambit_xds::client::{Client, Content, Limits, Mode, Update};
 use ambit_xds::codec::Address;
 use ambit_xds::node::{NodeIdentity, text};
+use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use tokio::sync::watch;
@@ -25,8 +26,12 @@ use tracing::{debug, info, warn};
 use crate::admit::describe;
 use crate::app::LastHeard;
 use crate::config::{Config, node_metadata};
+use crate::lookups::Desk;
 use crate::mesh::Mesh;
 use crate::random;
+
+/// Between two looks for questions without answer, and for names that nobody asks for.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Everything one discovery loop owns.
 struct Discovery {
@@ -38,6 +43,7 @@ struct Discovery {
     heard: Arc<LastHeard>,
     ready: Part,
     synced: watch::Sender<bool>,
+    desk: Desk,
 }
 
 /// Starts discovery; the future resolves when everything has arrived once (at once without a control plane).
@@ -60,6 +66,7 @@ pub fn start(
             heard: heard.clone(),
             ready,
             synced,
+            desk: mesh.lookups().take_desk(),
         };
         tasks::spawn("discovery", discovery.run());
     } else {
@@ -128,40 +135,68 @@ impl Discovery {
                 code = Reason::ControlPlaneUnreachable.code(),
                 "no discovery"
             );
-            tokio::time::sleep(wait).await;
+            self.desk.meanwhile(&mut self.client, tokio::time::sleep(wait)).await;
         }
     }
 
     /// One stream from its first requests to its end; notes when it was first answered.
     async fn stream(&mut self, answered: &mut Option<Instant>) -> StreamError {
         let first = self.client.on_connect();
-        let mut stream = match XdsStream::open(&self.target, &self.caller, first).await {
+        let opening = XdsStream::open(&self.target, &self.caller, first);
+        let mut stream = match self.desk.meanwhile(&mut self.client, opening).await {
             Ok(stream) => stream,
             Err(error) => return error,
         };
         info!(address = self.target.address, "discovery stream open");
+        let mut tick = tokio::time::interval(TICK);
         loop {
-            let response = match stream.next().await {
-                Ok(response) => response,
-                Err(error) => {
-                    warn!(error = describe(&error), "discovery stream ended; what is known stays in force");
-                    return error;
+            let request = tokio::select! {
+                response = stream.next() => match response {
+                    Ok(response) => {
+                        answered.get_or_insert_with(clock::monotonic);
+                        self.respond(response)
+                    }
+                    Err(error) => {
+                        warn!(error = describe(&error), "discovery stream ended; what is known stays in force");
+                        return error;
+                    }
+                },
+                asked = self.desk.next() => {
+                    self.desk.take(asked, &mut self.client, clock::monotonic());
+                    self.client.poll_lookups()
                 }
+                _ = tick.tick() => self.forget(),
             };
-            answered.get_or_insert_with(clock::monotonic);
-            self.heard.here();
-            let url = response.type_url.clone();
-            metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
-            let (update, receipt) = self.client.handle_response(response);
-            self.apply(update);
-            let acknowledged = receipt.applied(&mut self.client);
-            if let Some(request) = acknowledged.request
+            if let Some(request) = request
                 && let Err(error) = stream.send(request).await
             {
                 return error;
             }
-            self.note_progress();
         }
+    }
+
+    /// Puts a response in force; what to answer.
+    fn respond(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
+        self.heard.here();
+        let url = response.type_url.clone();
+        metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
+        let (update, receipt) = self.client.handle_response(response);
+        self.apply(update);
+        let acknowledged = receipt.applied(&mut self.client);
+        self.desk.answered(&acknowledged.answered);
+        self.note_progress();
+        acknowledged.request
+    }
+
+    /// Gives up questions without answer, and lets go of what nobody asked for of late; what to tell the server.
+    fn forget(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let now = clock::monotonic();
+        self.desk.expire(&mut self.client, now);
+        let (names, request) = self.client.forget_idle(now)?;
+        debug!(names = names.len(), "names that nobody asks for are no longer followed");
+        let applied = self.world.apply(names.into_iter().map(Change::RemoveAddress));
+        self.mesh.publish(applied);
+        request
     }
 
     fn note_progress(&mut self) {
