@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ambit_policy::model::Policy;
+use ambit_types::service::HealthPolicy;
 use ambit_types::{Destination, GatewayAddress, Service, Str, Workload};
 use xxhash_rust::xxh64::xxh64;
 
@@ -61,6 +62,8 @@ struct Links {
     node: Option<Str>,
     /// Names or aliases of waypoints and gateways.
     gateways: Vec<Str>,
+    /// A service that takes endpoints which are not ready.
+    unready_too: bool,
 }
 
 impl Same for Arc<Entry> {
@@ -77,6 +80,11 @@ impl Entry {
     /// Hash of the content.
     pub(super) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether it is a service that takes endpoints which are not ready.
+    pub(super) fn takes_unready(&self) -> bool {
+        self.links.unready_too
     }
 
     /// The message; aliases only for those who asked by alias.
@@ -159,9 +167,14 @@ impl Resources {
         self.nodes.get(node).into_iter().flat_map(|names| names.iter())
     }
 
+    /// Workloads behind a service.
+    pub(super) fn endpoints(&self, service: &str) -> impl Iterator<Item = &Str> {
+        self.endpoints.get(service).into_iter().flat_map(|names| names.iter())
+    }
+
     /// What a client that has `name` needs besides: the endpoints of a service, waypoints and gateways.
     pub(super) fn beside(&self, name: &str) -> Vec<Str> {
-        let endpoints = self.endpoints.get(name).into_iter().flat_map(|names| names.iter().cloned());
+        let endpoints = self.endpoints(name).cloned();
         let gateways = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.gateways);
         endpoints.chain(gateways.flat_map(|key| self.resolve(key))).collect()
     }
@@ -230,13 +243,15 @@ fn of_workload(workload: &Workload, aliases: Vec<Str>) -> Links {
         services: workload.services.keys().map(|key| Str::from(key.to_string())).collect(),
         node: (!workload.node.is_empty()).then(|| workload.node.clone()),
         gateways: gateways.map(gateway_key).collect(),
+        unready_too: false,
     }
 }
 
 fn of_service(service: &Service, aliases: Vec<Str>) -> Links {
     let weighted = service.weighted_waypoints.iter().map(|entry| &entry.destination);
     let gateways = service.waypoint.iter().chain(weighted).map(gateway_key).collect();
-    Links { aliases, gateways, ..Links::default() }
+    let unready_too = service.load_balancing.health == HealthPolicy::AllowAll;
+    Links { aliases, gateways, unready_too, ..Links::default() }
 }
 
 fn gateway_key(gateway: &GatewayAddress) -> Str {

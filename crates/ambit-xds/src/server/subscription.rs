@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ambit_types::Str;
+
 use super::Resources;
 use super::interest::Interest;
+use super::resources::Entry;
 use crate::kind::Kind;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Resource};
 
@@ -136,28 +139,33 @@ impl AddressWatch {
 
     fn all_changes(&mut self, goal: &Arc<Resources>) -> Changes {
         let addresses = goal.of(Kind::Address);
-        let (upserts, removed) = match &self.held {
+        let (changed, revived, removed) = match &self.held {
             Held::All(older) => {
-                let (changed, removed) = addresses.since(older.of(Kind::Address));
-                let upserts = changed.into_iter().map(|(name, entry)| entry.message(name, false)).collect();
-                (upserts, removed.into_iter().map(ToString::to_string).collect())
+                let older = older.of(Kind::Address);
+                let (changed, removed) = addresses.since(older);
+                let refused = |name: &str| older.get(name).is_some_and(|entry| !entry.takes_unready());
+                let revived = revived(goal, &changed, refused);
+                (changed, revived, removed.into_iter().map(ToString::to_string).collect())
             }
             Held::Names(declared) => {
                 let differs = |name: &str, version: &str| declared.get(name).is_none_or(|v| v != version);
-                let all = addresses.sorted().into_iter();
-                let upserts = all
-                    .filter(|(name, entry)| differs(name, entry.version()))
-                    .map(|(name, entry)| entry.message(name, false))
-                    .collect();
+                let mut changed = addresses.sorted();
+                changed.retain(|name, entry| differs(name, entry.version()));
+                // What an old version said is not known, so it may have refused them.
+                let revived = revived(goal, &changed, |name| declared.contains_key(name));
                 let gone = declared.keys().filter(|name| addresses.get(name).is_none());
-                (upserts, gone.cloned().collect())
+                (changed, revived, gone.cloned().collect())
             }
         };
+        let first = changed.into_iter().filter(|(name, _)| !revived.contains(*name));
+        let mut upserts: Vec<Resource> = first.map(|(name, entry)| entry.message(name, false)).collect();
+        let behind = revived.iter().filter_map(|name| Some((name, addresses.get(name)?)));
+        upserts.extend(behind.map(|(name, entry)| entry.message(name, false)));
         self.held = Held::All(goal.clone());
         Changes { upserts, removed }
     }
 
-    fn named_changes(&mut self, goal: &Resources, wanted: &BTreeSet<ambit_types::Str>) -> Changes {
+    fn named_changes(&mut self, goal: &Resources, wanted: &BTreeSet<Str>) -> Changes {
         let asked = std::mem::take(&mut self.asked);
         let Held::Names(held) = &mut self.held else {
             // Only a client that wants everything holds a whole state, and it never goes back to wanting some.
@@ -165,13 +173,21 @@ impl AddressWatch {
         };
         let again: BTreeSet<_> = asked.iter().flat_map(|key| goal.resolve(key)).collect();
         let mut changes = Changes::default();
-        for name in wanted {
-            let Some(entry) = goal.of(Kind::Address).get(name) else { continue };
-            let is_known = held.get(&**name).is_some_and(|version| version == entry.version());
-            if !is_known || again.contains(name) {
-                changes.upserts.push(entry.message(name, true));
-                held.insert(name.to_string(), entry.version().to_owned());
-            }
+        let addresses = goal.of(Kind::Address);
+        let mut changed: BTreeMap<&Str, &Arc<Entry>> =
+            wanted.iter().filter_map(|name| Some((name, addresses.get(name)?))).collect();
+        changed.retain(|name, entry| {
+            again.contains(*name) || held.get(&***name).is_none_or(|version| version != entry.version())
+        });
+        let differs = |name: &str| {
+            let version = goal.version(Kind::Address, name);
+            held.get(name).is_some_and(|held| Some(held.as_str()) != version)
+        };
+        let revived = revived(goal, &changed, differs);
+        let behind = revived.iter().filter_map(|name| Some((name, addresses.get(name)?)));
+        for (name, entry) in changed.into_iter().filter(|(name, _)| !revived.contains(*name)).chain(behind) {
+            changes.upserts.push(entry.message(name, true));
+            held.insert(name.to_string(), entry.version().to_owned());
         }
         let gone: BTreeSet<String> = held.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
         held.retain(|name, _| !gone.contains(name));
@@ -180,4 +196,16 @@ impl AddressWatch {
         changes.removed = gone.into_iter().chain(absent).collect::<BTreeSet<_>>().into_iter().collect();
         changes
     }
+}
+
+/// Endpoints that have to be sent again, and behind their service: it takes unready ones from now on, and other
+/// proxies dropped those when they came (G12). `refused`: whether the client may have the service as one that does
+/// not take them.
+fn revived(
+    goal: &Resources,
+    changed: &BTreeMap<&Str, &Arc<Entry>>,
+    refused: impl Fn(&str) -> bool,
+) -> BTreeSet<Str> {
+    let services = changed.iter().filter(|(name, entry)| entry.takes_unready() && refused(name));
+    services.flat_map(|(name, _)| goal.endpoints(name).cloned()).collect()
 }
