@@ -32,7 +32,7 @@ use crate::{admin, identity, random, xds};
 const SYNC_WAIT: Duration = Duration::from_secs(5);
 
 /// When the control plane was last heard.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LastHeard(AtomicU64);
 
 impl LastHeard {
@@ -97,7 +97,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     Ok(())
 }
 
-fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
+pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
     let (target, caller) = config.ca();
     let ca = Arc::new(CaClient::new(target, caller, config.control.secret_ttl));
     let telemetry = Telemetry::new(&config.node.node_name, config.surface.flow_records, heard.clone());

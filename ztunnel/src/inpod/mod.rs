@@ -2,6 +2,8 @@
 
 pub mod accept;
 pub mod protocol;
+#[cfg(test)]
+mod tests;
 pub mod workloads;
 
 pub use workloads::{PodInfo, Workloads};

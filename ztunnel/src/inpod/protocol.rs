@@ -16,6 +16,7 @@ use ambit_xds::proto::istio::workload::zds::{
     Ack, AddWorkload, Version, WorkloadRequest, WorkloadResponse, ZdsHello, workload_response,
 };
 use prost::Message as _;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use super::workloads::{PodInfo, StartError, Workloads};
@@ -51,7 +52,7 @@ pub enum ZdsError {
 
 /// Why one message is refused; the text goes to the agent.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     #[error(transparent)]
     NetNs(#[from] NetNsError),
     #[error("{0}")]
@@ -104,10 +105,13 @@ async fn converse(agent: &mut SeqpacketConn, workloads: &mut Workloads) -> Resul
     workloads.forget_pending();
     let mut snapshot = Some(BTreeSet::new());
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    // Goes on while messages come: a busy agent must not keep a pod waiting.
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let received = tokio::select! {
             received = agent.recv(&mut buffer) => received,
-            () = tokio::time::sleep(RETRY) => {
+            _ = retry.tick() => {
                 workloads.retry_pending();
                 continue;
             }
@@ -143,7 +147,7 @@ fn ended(had_snapshot: bool, error: ZdsError) -> Result<(), ZdsError> {
     Err(error)
 }
 
-fn handle(
+pub(super) fn handle(
     bytes: &[u8],
     fds: Vec<OwnedFd>,
     workloads: &mut Workloads,
@@ -173,7 +177,10 @@ fn handle(
         Payload::Del(del) => {
             // Before the snapshot is complete the pod goes with everything else it does not name.
             match snapshot {
-                Some(named) => drop(named.remove(&del.uid)),
+                Some(named) => {
+                    named.remove(&del.uid);
+                    workloads.forget(&del.uid);
+                }
                 None => workloads.remove(&del.uid),
             }
             Ok(())

@@ -149,6 +149,12 @@ impl Workloads {
         self.report();
     }
 
+    /// Gives up a pod that could not be captured; one that runs goes on.
+    pub fn forget(&mut self, uid: &str) {
+        self.pending.remove(uid);
+        self.report();
+    }
+
     /// Tries the pods again that could not be captured.
     pub fn retry_pending(&mut self) {
         for (uid, (info, netns)) in std::mem::take(&mut self.pending) {
@@ -176,7 +182,8 @@ impl Workloads {
 
     /// Stops every pod that is not in `named`: what a snapshot does not mention is gone.
     pub fn reconcile(&mut self, named: &BTreeSet<String>) {
-        let gone: Vec<String> = self.running.keys().filter(|uid| !named.contains(*uid)).cloned().collect();
+        let known = self.running.keys().chain(self.pending.keys());
+        let gone: Vec<String> = known.filter(|uid| !named.contains(*uid)).cloned().collect();
         for uid in gone {
             self.remove(&uid);
         }
@@ -192,6 +199,18 @@ impl Workloads {
     pub fn synced(&mut self, synced: bool) {
         self.synced = synced;
         self.report();
+    }
+
+    /// Makes a pod pending, as a failed start does.
+    #[cfg(test)]
+    pub(super) fn set_pending(&mut self, uid: &str, info: PodInfo, netns: NetNs) {
+        self.pending.insert(uid.to_owned(), (info, netns));
+        self.report();
+    }
+
+    #[cfg(test)]
+    pub(super) fn pending_count(&self) -> usize {
+        self.pending.len()
     }
 
     /// Pods that run, by uid.
