@@ -6,5 +6,6 @@ mod corpus;
 mod ends;
 mod floods;
 mod hostile;
+mod kept;
 mod store;
 mod tunnels;

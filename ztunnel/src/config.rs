@@ -14,11 +14,13 @@ use ambit_state::SameNode;
 use clap::{Args, Parser, ValueEnum};
 
 mod node;
+mod state;
 #[cfg(test)]
 mod tests;
 mod workers;
 
 pub use node::node_metadata;
+pub use state::StateConfig;
 pub use workers::Workers;
 
 /// Everything ztunnel can be told.
@@ -50,6 +52,9 @@ pub struct Config {
     /// Draining.
     #[command(flatten)]
     pub drain: DrainConfig,
+    /// What survives a restart.
+    #[command(flatten)]
+    pub state: StateConfig,
     /// Threads.
     #[command(flatten)]
     pub workers: Workers,

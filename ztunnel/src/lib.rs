@@ -16,5 +16,6 @@ pub mod outbound;
 pub mod passthrough;
 pub mod proxy;
 pub mod random;
+pub mod sealed;
 pub mod telemetry;
 pub mod xds;

@@ -3,9 +3,8 @@
 //! Losing the control plane changes nothing for what is known; every failure waits before the next attempt.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::grpc::xds_stream::{StreamError, XdsStream};
@@ -17,6 +16,7 @@ use ambit_xds::client::backoff::{self, Backoff};
 use ambit_xds::client::{Client, Content, Limits, Mode, Update};
 use ambit_xds::codec::Address;
 use ambit_xds::node::{NodeIdentity, text};
+use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use tokio::sync::watch;
@@ -27,6 +27,18 @@ use crate::app::LastHeard;
 use crate::config::{Config, node_metadata};
 use crate::mesh::Mesh;
 use crate::random;
+use crate::sealed::{Recorder, Restored, Sealed};
+
+/// How far discovery has come since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// No answer yet, and none refused.
+    Waiting,
+    /// The first attempt has failed; further ones follow.
+    Unreachable,
+    /// Everything has arrived once and is in force.
+    Synced,
+}
 
 /// Everything one discovery loop owns.
 struct Discovery {
@@ -37,40 +49,44 @@ struct Discovery {
     mesh: Mesh,
     heard: Arc<LastHeard>,
     ready: Part,
-    synced: watch::Sender<bool>,
+    progress: watch::Sender<Progress>,
+    recorder: Recorder,
 }
 
-/// Starts discovery; the future resolves when everything has arrived once (at once without a control plane).
+/// Starts discovery and tells how far it comes (at once to the end without a control plane).
+///
+/// A sealed state that was found is in force when this returns.
 pub fn start(
     config: &Config,
-    world: World,
     mesh: &Mesh,
     heard: &Arc<LastHeard>,
     ready: Part,
-) -> impl Future<Output = ()> + Send + use<> {
-    let (synced, mut done) = watch::channel(false);
+    sealed: &mut Sealed,
+) -> watch::Receiver<Progress> {
+    let (progress, told) = watch::channel(Progress::Waiting);
     if config.control.xds_address.is_empty() {
         ready.set(true);
         heard.here();
-        synced.send_replace(true);
-    } else {
-        let mode = if config.control.xds_on_demand { Mode::OnDemand } else { Mode::Wildcard };
-        let discovery = Discovery {
-            target: target(config),
-            caller: caller(config),
-            client: Client::new(node(config), mode, Limits::default()),
-            world,
-            mesh: mesh.clone(),
-            heard: heard.clone(),
-            ready,
-            synced,
-        };
-        tasks::spawn("discovery", discovery.run());
+        progress.send_replace(Progress::Synced);
+        return told;
     }
-    async move {
-        // A loop that is gone has nothing more to wait for.
-        let _ = done.wait_for(|synced| *synced).await;
+    let mode = if config.control.xds_on_demand { Mode::OnDemand } else { Mode::Wildcard };
+    let mut discovery = Discovery {
+        target: target(config),
+        caller: caller(config),
+        client: Client::new(node(config), mode, Limits::default()),
+        world: World::new(config.node.node_name.clone()),
+        mesh: mesh.clone(),
+        heard: heard.clone(),
+        ready,
+        progress,
+        recorder: sealed.recorder(),
+    };
+    if let Some(restored) = sealed.take_restored() {
+        discovery.restore(restored);
     }
+    tasks::spawn("discovery", discovery.run());
+    told
 }
 
 fn target(config: &Config) -> Target {
@@ -126,6 +142,13 @@ impl Discovery {
             let lasted = opened.map_or(Duration::ZERO, since);
             self.client.on_disconnect();
             self.heard.gone();
+            self.progress.send_if_modified(|progress| {
+                let is_first = *progress == Progress::Waiting;
+                if is_first {
+                    *progress = Progress::Unreachable;
+                }
+                is_first
+            });
             let reason = match &ended {
                 StreamError::Channel(_) => "ConnectionError",
                 StreamError::Status(_) => "Error",
@@ -161,13 +184,9 @@ impl Discovery {
                     return error;
                 }
             };
-            self.heard.here();
             let url = response.type_url.clone();
             metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
-            let (update, receipt) = self.client.handle_response(response);
-            self.apply(update);
-            let acknowledged = receipt.applied(&mut self.client);
-            if let Some(request) = acknowledged.request
+            if let Some(request) = self.take(response)
                 && let Err(error) = stream.send(request).await
             {
                 return error;
@@ -176,14 +195,47 @@ impl Discovery {
         }
     }
 
+    /// Puts a response in force; the acknowledgement, if a stream is there to take it.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
+        let copy = self.recorder.is_on().then(|| response.clone());
+        let (update, receipt) = self.client.handle_response(response);
+        if let Some(copy) = copy {
+            self.recorder.note(copy, &update);
+        }
+        self.apply(update);
+        receipt.applied(&mut self.client).request
+    }
+
+    /// Puts a sealed state in force until the control plane answers, which then says what has changed since.
+    fn restore(&mut self, restored: Restored) {
+        for response in restored.responses {
+            // No stream is there that an acknowledgement could go to.
+            drop(self.take(response));
+        }
+        let heard_at = UNIX_EPOCH + Duration::from_secs(restored.heard_at);
+        let heard_at = humantime::format_rfc3339_seconds(heard_at).to_string();
+        self.heard.sealed(restored.heard_at);
+        self.ready.ready_with(format!("sealed state is in force, the control plane was heard at {heard_at}"));
+        metrics::gauge!("ambit_sealed_state_in_force").set(1.0);
+        let (workloads, services) = self.mesh.snapshot().counts();
+        let number = restored.number;
+        info!(number, heard_at, workloads, services, "sealed state is in force until discovery is complete");
+    }
+
     fn note_progress(&mut self) {
         let now = clock::unix_seconds();
         metrics::gauge!("ambit_config_last_ack_timestamp_seconds")
             .set(u32::try_from(now).map_or(0.0, f64::from));
-        if self.client.is_synced() && !*self.synced.borrow() {
+        if !self.client.is_confirmed() {
+            return;
+        }
+        self.heard.here();
+        self.recorder.complete();
+        if *self.progress.borrow() != Progress::Synced {
             info!("discovery is complete");
             self.ready.set(true);
-            self.synced.send_replace(true);
+            self.progress.send_replace(Progress::Synced);
+            metrics::gauge!("ambit_sealed_state_in_force").set(0.0);
         }
     }
 

@@ -40,9 +40,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             );
         }
         Output::Table => {
-            let heading = ["NODE", "VERSION", "READY", "SYNCED", "CAPTURED", "CERTS", "REJECTED"];
+            let heading = ["NODE", "VERSION", "READY", "SYNCED", "STATE", "CAPTURED", "CERTS", "REJECTED"];
             let cells = |row: &Value| {
-                ["node", "version", "ready", "synced", "captured", "certificates", "rejected"]
+                ["node", "version", "ready", "synced", "state", "captured", "certificates", "rejected"]
                     .map(|k| text(row, k))
                     .to_vec()
             };
@@ -62,7 +62,7 @@ async fn row(node: &str, socket: &std::path::Path, sync: &Value) -> Value {
         .as_ref()
         .is_ok_and(|parts| parts.as_object().is_some_and(|parts| parts.values().all(|ready| *ready == true)));
     let Ok(dump) = dump else {
-        return json!({"node": node, "version": "-", "ready": false, "synced": synced, "captured": "-", "certificates": "-", "rejected": rejected});
+        return json!({"node": node, "version": "-", "ready": false, "synced": synced, "state": "-", "captured": "-", "certificates": "-", "rejected": rejected});
     };
     let own = |w: &&Value| w["node"] == node;
     let workloads = dump["workloads"].as_array();
@@ -76,8 +76,18 @@ async fn row(node: &str, socket: &std::path::Path, sync: &Value) -> Value {
         "version": text(&dump["version"], "version"),
         "ready": ready,
         "synced": synced,
+        "state": state(&dump["state"]),
         "captured": format!("{captured}/{all}"),
         "certificates": format!("{valid}/{total}"),
         "rejected": rejected,
     })
+}
+
+/// Where a node's knowledge comes from and how old it is: `live`, `stale 12 s`, `sealed 12 s`.
+fn state(state: &Value) -> String {
+    let is_sealed = state["source"] == "sealed";
+    match state["staleFor"].as_u64() {
+        None => "live".to_owned(),
+        Some(seconds) => format!("{} {seconds} s", if is_sealed { "sealed" } else { "stale" }),
+    }
 }

@@ -14,8 +14,12 @@ use ambit_types::{Identity, Reason};
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::{info, warn};
 
+pub use export::{Exported, ImportError};
+
 use super::rotation;
 use super::{Credential, credential::CredentialError, credential::PemChain, csr};
+
+mod export;
 
 /// Fetches in flight at once.
 const FETCHES_MAX: usize = 16;
@@ -99,6 +103,8 @@ pub struct CertificateStore {
     entries: Arc<Mutex<BTreeMap<Identity, Arc<Entry>>>>,
     fetches: Arc<Semaphore>,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Counts certificates received.
+    received: Arc<watch::Sender<u64>>,
 }
 
 impl std::fmt::Debug for CertificateStore {
@@ -110,7 +116,8 @@ impl std::fmt::Debug for CertificateStore {
 impl CertificateStore {
     /// An empty store that asks `ca`; `random` spreads renewals.
     pub fn new(ca: Arc<dyn Ca>, random: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
-        Self { ca, entries: Arc::default(), fetches: Arc::new(Semaphore::new(FETCHES_MAX)), random }
+        let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
+        Self { ca, entries: Arc::default(), fetches, random, received: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Begins to fetch and renew the certificate of `identity`; nothing if that is under way.
@@ -190,6 +197,7 @@ impl CertificateStore {
                         rotation::renew_after(clock::unix_seconds(), credential.not_after(), (self.random)());
                     info!(%identity, not_after = credential.not_after(), "certificate received");
                     entry.state.send_replace(State { credential: Some(Arc::new(credential)), failure: None });
+                    self.received.send_modify(|count| *count += 1);
                     wait
                 }
                 Err(what) => {
