@@ -13,6 +13,7 @@ mod ends;
 mod floods;
 mod hostile;
 mod inbound;
+mod kept;
 mod node;
 mod outbound;
 mod settings;

@@ -11,21 +11,49 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::app::LastHeard;
 use crate::proxy::Proxy;
-use crate::telemetry::{FlowRecord, Memory};
+use crate::sealed::Recorder;
+use crate::telemetry::{FlowRecord, Memory, StaleFor as _};
 
 /// Records shown where nobody says how many.
 const FLOWS_DEFAULT: usize = 100;
 /// Lines that wait for a slow reader of `/flows?follow`.
 const FOLLOW_LINES: usize = 256;
 
+/// How fresh what is in force is, and what of it is sealed.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// When the control plane was last heard.
+    pub heard: Arc<LastHeard>,
+    /// What was sealed.
+    pub recorder: Recorder,
+}
+
+impl State {
+    fn to_json(&self) -> Value {
+        let written = self.recorder.written().map(|written| {
+            json!({
+                "number": written.number,
+                "resources": written.resources,
+                "certificates": written.certificates,
+            })
+        });
+        json!({
+            "source": if self.heard.is_sealed() { "sealed" } else { "discovery" },
+            "staleFor": self.heard.stale_for(),
+            "sealed": written,
+        })
+    }
+}
+
 /// Adds the routes about the mesh.
-pub fn routes(routes: Routes, proxy: &Arc<Proxy>, about: Value) -> Routes {
+pub fn routes(routes: Routes, proxy: &Arc<Proxy>, about: Value, state: State) -> Routes {
     let (dump, connections, flows, certificates, budget) =
         (proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone());
     routes
         .get("/config_dump", move |_| {
-            let reply = Reply::json(&dump::config_dump(&dump, &about));
+            let reply = Reply::json(&dump::config_dump(&dump, &about, &state.to_json()));
             async move { reply }
         })
         .get("/connections", move |_| {

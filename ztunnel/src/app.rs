@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambit_net::grpc::ca_client::CaClient;
@@ -17,6 +17,7 @@ use ambit_runtime::{clock, tasks};
 use ambit_state::World;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -25,33 +26,62 @@ use crate::inpod::{Workloads, protocol};
 use crate::lookups::Lookups;
 use crate::mesh::Mesh;
 use crate::proxy::{Pods, Proxy, Settings};
+use crate::sealed::{self, Recorder};
 use crate::telemetry::{StaleFor, Telemetry};
+use crate::xds::Progress;
 use crate::{admin, identity, random, xds};
 
 /// How long listeners wait for discovery at start; then pods are captured anyway, and refused by name (G14).
 const SYNC_WAIT: Duration = Duration::from_secs(5);
+/// How long they wait where a sealed state is in force: what the control plane says now is better, if it is there.
+const LIVE_WAIT: Duration = Duration::from_millis(500);
 
-/// When the control plane was last heard.
+/// When the control plane was last heard, and whether what is in force is what was sealed then.
 #[derive(Debug, Default)]
-pub struct LastHeard(AtomicU64);
+pub struct LastHeard {
+    /// Seconds since 1970; 0 while it is there.
+    since: AtomicU64,
+    sealed: AtomicBool,
+}
 
 impl LastHeard {
-    /// The control plane is there.
+    /// Not heard yet, at `now`.
+    pub fn new(now: u64) -> Self {
+        Self { since: AtomicU64::new(now), sealed: AtomicBool::new(false) }
+    }
+
+    /// The control plane is there, and what it says is in force.
     pub fn here(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.since.store(0, Ordering::Relaxed);
+        self.sealed.store(false, Ordering::Relaxed);
     }
 
     /// The control plane has just gone away.
     pub fn gone(&self) {
         // Already away keeps the earlier moment.
-        let _ = self.0.compare_exchange(0, clock::unix_seconds(), Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.since.compare_exchange(0, clock::unix_seconds(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// What is in force was sealed when the control plane was heard at `at`.
+    pub fn sealed(&self, at: u64) {
+        self.since.store(at.max(1), Ordering::Relaxed);
+        self.sealed.store(true, Ordering::Relaxed);
+    }
+
+    /// When it was heard last, seconds since 1970; `None` while it is there.
+    pub fn since(&self) -> Option<u64> {
+        Some(self.since.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+
+    /// Whether a sealed state is in force.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Relaxed)
     }
 }
 
 impl StaleFor for LastHeard {
     fn stale_for(&self) -> Option<u64> {
-        let since = self.0.load(Ordering::Relaxed);
-        (since > 0).then(|| clock::unix_seconds().saturating_sub(since))
+        self.since().map(|since| clock::unix_seconds().saturating_sub(since))
     }
 }
 
@@ -66,26 +96,26 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     }
     let drain = Drain::new();
     let readiness = Readiness::new();
-    let heard = Arc::new(LastHeard(AtomicU64::new(clock::unix_seconds())));
+    let heard = Arc::new(LastHeard::new(clock::unix_seconds()));
     let proxy = Arc::new(proxy(&config, &heard));
-    serve_surface(&config, &proxy, &readiness, (&log, &metrics), &drain)?;
+    let mut sealed = sealed::open(&config);
+    let routes = admin_routes(&config, &proxy, &heard, &sealed.recorder());
+    serve_surface(&config, routes, &readiness, (&log, &metrics), &drain)?;
     metrics.add(proxy.telemetry.source());
     proxy.telemetry.watch(proxy.mesh.clone());
     proxy.connections.watch(proxy.mesh.clone());
-    identity::follow(&proxy.mesh, &proxy.certificates);
 
     let discovery = readiness.part("state manager");
-    let synced =
-        xds::start(&config, World::new(config.node.node_name.clone()), &proxy.mesh, &heard, discovery);
+    let progress = xds::start(&config, &proxy.mesh, &heard, discovery, &mut sealed);
+    // Before anybody asks for certificates: those that are there need not be waited for.
+    sealed.adopt_certificates(&proxy);
+    identity::follow(&proxy.mesh, &proxy.certificates);
+    let is_sealed = heard.is_sealed();
+    sealed.keep(&config, &proxy, &heard, &drain);
     let pods = Workloads::new(proxy.clone(), drain.child(), readiness.part("workload proxy manager"));
     let (socket, ending) = (config.pods.inpod_uds.clone(), drain.clone());
     tasks::spawn("zds", async move {
-        if tokio::time::timeout(SYNC_WAIT, synced).await.is_err() {
-            warn!(
-                code = "AMB6001",
-                "discovery has not answered; pods are captured and refused until it does"
-            );
-        }
+        hold_back(progress, is_sealed).await;
         protocol::run(&socket, pods, &ending).await;
     });
     info!(node = config.node.node_name, version = env!("CARGO_PKG_VERSION"), "ztunnel started");
@@ -95,6 +125,20 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let cut = drain_all(&proxy, &drain, deadline).await;
     info!(cut, "drained");
     Ok(())
+}
+
+/// Waits for discovery before pods are captured: a little where a sealed state is in force, longer where none is.
+async fn hold_back(mut progress: watch::Receiver<Progress>, is_sealed: bool) {
+    let enough = |progress: &Progress| match progress {
+        Progress::Waiting => false,
+        Progress::Unreachable => is_sealed,
+        Progress::Synced => true,
+    };
+    let limit = if is_sealed { LIVE_WAIT } else { SYNC_WAIT };
+    // A loop that is gone has nothing more to wait for.
+    if tokio::time::timeout(limit, progress.wait_for(enough)).await.is_err() && !is_sealed {
+        warn!(code = "AMB6001", "discovery has not answered; pods are captured and refused until it does");
+    }
 }
 
 pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
@@ -125,10 +169,16 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
     }
 }
 
+/// What people may ask about the mesh.
+fn admin_routes(config: &Config, proxy: &Arc<Proxy>, heard: &Arc<LastHeard>, recorder: &Recorder) -> Routes {
+    let state = admin::State { heard: heard.clone(), recorder: recorder.clone() };
+    admin::routes(Routes::new(), proxy, admin::about(config), state)
+}
+
 /// Opens the admin socket, the metrics port and the readiness port.
 fn serve_surface(
     config: &Config,
-    proxy: &Arc<Proxy>,
+    about_mesh: Routes,
     readiness: &Readiness,
     (log, metrics): (&LogControl, &Registry),
     drain: &Drain,
@@ -136,7 +186,7 @@ fn serve_surface(
     let common = Routes::new().health(readiness);
     let socket = &config.surface.admin_socket;
     if !socket.as_os_str().is_empty() {
-        let routes = admin::routes(common.clone().metrics(metrics).logging(log), proxy, admin::about(config));
+        let routes = about_mesh.health(readiness).metrics(metrics).logging(log);
         server::serve_unix(socket, routes, drain).with_context(|| {
             format!(
                 "opening the admin socket; set AMBIT_ADMIN_SOCKET to a writable path, not {}",

@@ -20,12 +20,14 @@ use crate::sources::PerSource;
 
 mod environment;
 mod node;
+mod state;
 #[cfg(test)]
 mod tests;
 mod workers;
 
 pub use environment::{Environment, EnvironmentError, ProxyConfig};
 pub use node::node_metadata;
+pub use state::StateConfig;
 pub use workers::Workers;
 
 /// How often it may at most be looked for idle tunnels.
@@ -60,6 +62,9 @@ pub struct Config {
     /// Draining.
     #[command(flatten)]
     pub drain: DrainConfig,
+    /// What survives a restart.
+    #[command(flatten)]
+    pub state: StateConfig,
     /// Threads.
     #[command(flatten)]
     pub workers: Workers,

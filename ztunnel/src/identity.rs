@@ -10,7 +10,7 @@ use ambit_types::{Identity, TunnelProtocol};
 use crate::mesh::Mesh;
 
 /// Identities of this node's workloads that speak HBONE.
-fn wanted(snapshot: &Snapshot) -> BTreeSet<Identity> {
+pub(crate) fn wanted(snapshot: &Snapshot) -> BTreeSet<Identity> {
     let speaks =
         |w: &&std::sync::Arc<ambit_types::Workload>| w.native_tunnel || w.tunnel == TunnelProtocol::Hbone;
     snapshot.own_workloads().filter(speaks).map(|w| w.identity()).collect()

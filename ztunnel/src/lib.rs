@@ -17,6 +17,7 @@ pub mod outbound;
 pub mod passthrough;
 pub mod proxy;
 pub mod random;
+pub mod sealed;
 pub mod sources;
 pub mod telemetry;
 pub mod xds;

@@ -1,4 +1,4 @@
-//! Randomness for ids, draws and jitter.
+//! Randomness for ids, draws, jitter, keys and nonces.
 
 use ambit_hbone::ConnId;
 
@@ -24,9 +24,14 @@ pub fn draws() -> Draws {
 
 /// One random number, uniform over all of `u64`.
 pub fn number() -> u64 {
-    let mut bytes = [0; 8];
+    u64::from_ne_bytes(bytes())
+}
+
+/// Random bytes, fit for keys and nonces.
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
+    bytes
 }
 
 fn fill(bytes: &mut [u8]) {

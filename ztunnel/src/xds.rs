@@ -3,9 +3,8 @@
 //! Losing the control plane changes nothing for what is known; every failure waits before the next attempt.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::grpc::xds_stream::{StreamError, XdsStream};
@@ -29,6 +28,18 @@ use crate::config::{Config, node_metadata};
 use crate::lookups::Desk;
 use crate::mesh::Mesh;
 use crate::random;
+use crate::sealed::{Recorder, Restored, Sealed};
+
+/// How far discovery has come since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// No answer yet, and none refused.
+    Waiting,
+    /// The first attempt has failed; further ones follow.
+    Unreachable,
+    /// Everything has arrived once and is in force.
+    Synced,
+}
 
 /// Between two looks for questions without answer, and for names that nobody asks for.
 const TICK: Duration = Duration::from_secs(1);
@@ -42,42 +53,46 @@ struct Discovery {
     mesh: Mesh,
     heard: Arc<LastHeard>,
     ready: Part,
-    synced: watch::Sender<bool>,
+    progress: watch::Sender<Progress>,
+    recorder: Recorder,
     desk: Desk,
 }
 
-/// Starts discovery; the future resolves when everything has arrived once (at once without a control plane).
+/// Starts discovery and tells how far it comes (at once to the end without a control plane).
+///
+/// A sealed state that was found is in force when this returns.
 pub fn start(
     config: &Config,
-    world: World,
     mesh: &Mesh,
     heard: &Arc<LastHeard>,
     ready: Part,
-) -> impl Future<Output = ()> + Send + use<> {
-    let (synced, mut done) = watch::channel(false);
-    if let Some((target, caller)) = config.discovery() {
-        let mode = if config.control.xds_on_demand { Mode::OnDemand } else { Mode::Wildcard };
-        let discovery = Discovery {
-            target,
-            caller,
-            client: Client::new(node(config), mode, Limits::default()),
-            world,
-            mesh: mesh.clone(),
-            heard: heard.clone(),
-            ready,
-            synced,
-            desk: mesh.lookups().take_desk(),
-        };
-        tasks::spawn("discovery", discovery.run());
-    } else {
+    sealed: &mut Sealed,
+) -> watch::Receiver<Progress> {
+    let (progress, told) = watch::channel(Progress::Waiting);
+    let Some((target, caller)) = config.discovery() else {
         ready.set(true);
         heard.here();
-        synced.send_replace(true);
+        progress.send_replace(Progress::Synced);
+        return told;
+    };
+    let mode = if config.control.xds_on_demand { Mode::OnDemand } else { Mode::Wildcard };
+    let mut discovery = Discovery {
+        target,
+        caller,
+        client: Client::new(node(config), mode, Limits::default()),
+        world: World::new(config.node.node_name.clone()),
+        mesh: mesh.clone(),
+        heard: heard.clone(),
+        ready,
+        progress,
+        recorder: sealed.recorder(),
+        desk: mesh.lookups().take_desk(),
+    };
+    if let Some(restored) = sealed.take_restored() {
+        discovery.restore(restored);
     }
-    async move {
-        // A loop that is gone has nothing more to wait for.
-        let _ = done.wait_for(|synced| *synced).await;
-    }
+    tasks::spawn("discovery", discovery.run());
+    told
 }
 
 fn node(config: &Config) -> NodeIdentity {
@@ -121,6 +136,13 @@ impl Discovery {
             let lasted = answered.map_or(Duration::ZERO, since);
             self.client.on_disconnect();
             self.heard.gone();
+            self.progress.send_if_modified(|progress| {
+                let is_first = *progress == Progress::Waiting;
+                if is_first {
+                    *progress = Progress::Unreachable;
+                }
+                is_first
+            });
             let reason = match &ended {
                 StreamError::Channel(_) => "ConnectionError",
                 StreamError::Status(_) => "Error",
@@ -175,17 +197,13 @@ impl Discovery {
         }
     }
 
-    /// Puts a response in force; what to answer.
+    /// Puts a response of the control plane in force; what to answer.
     fn respond(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
-        self.heard.here();
         let url = response.type_url.clone();
         metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
-        let (update, receipt) = self.client.handle_response(response);
-        self.apply(update);
-        let acknowledged = receipt.applied(&mut self.client);
-        self.desk.answered(&acknowledged.answered);
+        let request = self.take(response);
         self.note_progress();
-        acknowledged.request
+        request
     }
 
     /// Gives up questions without answer, and lets go of what nobody asked for of late; what to tell the server.
@@ -199,14 +217,49 @@ impl Discovery {
         request
     }
 
+    /// Puts a response in force; the acknowledgement, if a stream is there to take it.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
+        let copy = self.recorder.is_on().then(|| response.clone());
+        let (update, receipt) = self.client.handle_response(response);
+        if let Some(copy) = copy {
+            self.recorder.note(copy, &update);
+        }
+        self.apply(update);
+        let acknowledged = receipt.applied(&mut self.client);
+        self.desk.answered(&acknowledged.answered);
+        acknowledged.request
+    }
+
+    /// Puts a sealed state in force until the control plane answers, which then says what has changed since.
+    fn restore(&mut self, restored: Restored) {
+        for response in restored.responses {
+            // No stream is there that an acknowledgement could go to.
+            drop(self.take(response));
+        }
+        let heard_at = UNIX_EPOCH + Duration::from_secs(restored.heard_at);
+        let heard_at = humantime::format_rfc3339_seconds(heard_at).to_string();
+        self.heard.sealed(restored.heard_at);
+        self.ready.ready_with(format!("sealed state is in force, the control plane was heard at {heard_at}"));
+        metrics::gauge!("ambit_sealed_state_in_force").set(1.0);
+        let (workloads, services) = self.mesh.snapshot().counts();
+        let number = restored.number;
+        info!(number, heard_at, workloads, services, "sealed state is in force until discovery is complete");
+    }
+
     fn note_progress(&mut self) {
         let now = clock::unix_seconds();
         metrics::gauge!("ambit_config_last_ack_timestamp_seconds")
             .set(u32::try_from(now).map_or(0.0, f64::from));
-        if self.client.is_synced() && !*self.synced.borrow() {
+        if !self.client.is_confirmed() {
+            return;
+        }
+        self.heard.here();
+        self.recorder.complete();
+        if *self.progress.borrow() != Progress::Synced {
             info!("discovery is complete");
             self.ready.set(true);
-            self.synced.send_replace(true);
+            self.progress.send_replace(Progress::Synced);
+            metrics::gauge!("ambit_sealed_state_in_force").set(0.0);
         }
     }
 

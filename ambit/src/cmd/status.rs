@@ -98,6 +98,7 @@ async fn row(node: &Node, sync: &Value) -> Value {
         "version": version,
         "ready": ready,
         "synced": synced,
+        "state": dump.as_ref().map_or(Value::Null, |dump| Value::from(freshness(&dump["state"]))),
         "captured": count(|pod| pod["state"] == "captured"),
         "expected": count(|pod| pod["enrolled"] == true),
         "certificates_valid": dump.is_ok().then(|| certificates.iter().filter(|c| c["valid"] == true).count()),
@@ -129,7 +130,7 @@ const COLUMNS: &[Column] = &[
     ("SELFTEST", |v| cell(v, "selftest")),
 ];
 
-const WIDE: &[Column] = &[("READY", |v| cell(v, "ready")), ("REJECTED", rejected)];
+const WIDE: &[Column] = &[("READY", |v| cell(v, "ready")), ("STATE", |v| cell(v, "state")), ("REJECTED", rejected)];
 
 const BUDGET: &[Column] = &[
     ("NODE", |v| text(v, "node")),
@@ -163,4 +164,13 @@ fn rejected(v: &Value) -> String {
 
 fn name(v: &Value) -> String {
     format!("node/{}", text(v, "node"))
+}
+
+/// Where a node's knowledge comes from and how old it is: `live`, `stale 12 s`, `sealed 12 s`.
+fn freshness(state: &Value) -> String {
+    let is_sealed = state["source"] == "sealed";
+    match state["staleFor"].as_u64() {
+        None => "live".to_owned(),
+        Some(seconds) => format!("{} {seconds} s", if is_sealed { "sealed" } else { "stale" }),
+    }
 }

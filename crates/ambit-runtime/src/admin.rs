@@ -155,7 +155,10 @@ fn health_reply(readiness: &crate::readiness::Readiness, call: &Call) -> Reply {
         return reply;
     }
     match pending.is_empty() {
-        true => Reply::text(status, "ready\n"),
+        true => {
+            let remarks = readiness.remarks().into_iter().map(|remark| remark + "\n");
+            Reply::text(status, std::iter::once("ready\n".to_owned()).chain(remarks).collect::<String>())
+        }
         false => Reply::text(status, format!("not ready, pending: {}\n", pending.join(", "))),
     }
 }

@@ -187,11 +187,20 @@ impl Client {
 
     /// Whether policies and, unless on demand, workloads and services have arrived once and were applied.
     pub fn is_synced(&self) -> bool {
-        let needed = match self.mode {
-            Mode::Wildcard => &Kind::ALL[..],
+        self.needed().iter().all(|kind| self.subscriptions.of(*kind).synced)
+    }
+
+    /// Whether this stream has answered for each of those kinds: what is held is what the control plane says now.
+    pub fn is_confirmed(&self) -> bool {
+        let answered = |kind: &Kind| !self.subscriptions.of(*kind).awaiting_first;
+        self.connected && self.is_synced() && self.needed().iter().all(answered)
+    }
+
+    fn needed(&self) -> &'static [Kind] {
+        match self.mode {
+            Mode::Wildcard => &Kind::ALL,
             Mode::OnDemand => &[Kind::Authorization],
-        };
-        needed.iter().all(|kind| self.subscriptions.of(*kind).synced)
+        }
     }
 
     /// How many resources of a kind are held, and how long their declaration is, in bytes.

@@ -154,6 +154,8 @@ pub fn ztunnel(config: &LabConfig, run: &RunDir, node: &Node, instance: u64) -> 
         ("AUTH_TOKEN", own.join("token").to_string_lossy().into_owned()),
         ("INPOD_UDS", own.join("ztunnel.sock").to_string_lossy().into_owned()),
         ("AMBIT_ADMIN_SOCKET", admin.to_string_lossy().into_owned()),
+        ("AMBIT_STATE_DIR", own.join("state").to_string_lossy().into_owned()),
+        ("AMBIT_STATE_KEY_FILE", own.join("state.key").to_string_lossy().into_owned()),
         ("CLUSTER_ID", "Kubernetes".to_owned()),
         ("TRUST_DOMAIN", config.trust_domain.clone()),
         ("TERMINATION_GRACE_PERIOD_SECONDS", DRAIN_SECONDS.to_owned()),

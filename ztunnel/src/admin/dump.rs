@@ -14,10 +14,11 @@ use serde_json::{Map, Value, json};
 use crate::proxy::Proxy;
 
 /// Everything this node knows.
-pub(super) fn config_dump(proxy: &Proxy, about: &Value) -> Value {
+pub(super) fn config_dump(proxy: &Proxy, about: &Value, state: &Value) -> Value {
     let snapshot = proxy.mesh.snapshot();
     json!({
         "version": about,
+        "state": state,
         "workloads": snapshot.workloads().into_iter().map(|w| workload(w)).collect::<Vec<_>>(),
         "services": snapshot.services().into_iter().map(|s| service(s)).collect::<Vec<_>>(),
         "policies": snapshot.policies().map(|p| policy(p)).collect::<Vec<_>>(),

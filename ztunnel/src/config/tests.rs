@@ -54,6 +54,24 @@ fn nonsense_is_refused_with_its_name() {
 }
 
 #[test]
+fn state_is_kept_where_the_settings_say() {
+    use std::path::Path;
+
+    let rows: [(&[&str], &str, &str); 4] = [
+        (&[], "", "state.key"),
+        (&["--state-dir", ""], "", "state.key"),
+        (&["--state-dir", "/s"], "/s", "/s/state.key"),
+        (&["--state-dir", "/s", "--state-key-file", "/k"], "/s", "/k"),
+    ];
+    for (args, dir, key) in rows {
+        let state = config(args).unwrap().state;
+        assert_eq!((&*state.dir, &*state.key_file()), (Path::new(dir), Path::new(key)), "row {args:?}");
+    }
+    let state = config(&[]).unwrap().state;
+    assert_eq!((state.keys, state.max_age), (true, Duration::from_secs(86_400)));
+}
+
+#[test]
 fn launchers_words_are_accepted() {
     assert!(config(&["proxy", "ztunnel"]).is_ok());
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use super::verifier::PeerVerifier;
 use super::{client, server, spiffe};
@@ -58,6 +59,8 @@ pub struct PemChain {
 pub struct Credential {
     identity: Identity,
     key: Arc<CertifiedKey>,
+    /// PKCS#8, kept so that the credential can be taken along; wiped when dropped.
+    key_der: Zeroizing<Vec<u8>>,
     roots: Vec<CertificateDer<'static>>,
     verifier: Arc<PeerVerifier>,
     server: Arc<ServerConfig>,
@@ -109,13 +112,14 @@ impl Credential {
             return Err(CredentialError::Identity { asked: asked.clone(), found });
         }
         let (not_before, not_after) = spiffe::validity(leaf).map_err(|e| malformed("leaf", e.to_string()))?;
-        let key = PrivateKeyDer::try_from(key_der).map_err(|e| malformed("key", e.to_owned()))?;
-        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&key)?));
+        let parsed = PrivateKeyDer::try_from(key_der).map_err(|e| malformed("key", e.to_owned()))?;
+        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&parsed)?));
+        let key_der = Zeroizing::new(key_der.to_vec());
         let (roots, store) = usable(roots)?;
         let verifier = Arc::new(PeerVerifier::new(Arc::new(store), found.trust_domain().clone())?);
         let server = Arc::new(server::settings(&key, verifier.clone())?);
         let client = Mutex::default();
-        Ok(Self { identity: found, key, roots, verifier, server, client, not_before, not_after })
+        Ok(Self { identity: found, key, key_der, roots, verifier, server, client, not_before, not_after })
     }
 
     /// Who it stands for.
@@ -141,6 +145,11 @@ impl Credential {
     /// The trust bundle that came with it.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// The private key, PKCS#8 DER.
+    pub(super) fn key_der(&self) -> &[u8] {
+        &self.key_der
     }
 
     /// TLS settings to accept peers with.

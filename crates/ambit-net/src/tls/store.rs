@@ -18,8 +18,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+pub use export::{Exported, ImportError};
+
 use super::rotation;
 use super::{Credential, credential::CredentialError, credential::PemChain, csr};
+
+mod export;
 
 /// Fetches in flight at once.
 const FETCHES_MAX: usize = 16;
@@ -128,6 +132,8 @@ pub struct CertificateStore {
     unwanted_after: Duration,
     fetches: Arc<Semaphore>,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Counts certificates received.
+    received: Arc<watch::Sender<u64>>,
 }
 
 impl std::fmt::Debug for CertificateStore {
@@ -140,7 +146,8 @@ impl CertificateStore {
     /// An empty store that asks `ca`; `random` spreads renewals.
     pub fn new(ca: Arc<dyn Ca>, random: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
         let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
-        Self { ca, entries: Arc::default(), unwanted_after: UNWANTED_AFTER, fetches, random }
+        let received = Arc::new(watch::Sender::new(0));
+        Self { ca, entries: Arc::default(), unwanted_after: UNWANTED_AFTER, fetches, random, received }
     }
 
     /// The same store with another bound for identities that no pod has; ten minutes by default.
@@ -227,6 +234,7 @@ impl CertificateStore {
                         rotation::renew_after(clock::unix_seconds(), credential.not_after(), (self.random)());
                     info!(%identity, not_after = credential.not_after(), "certificate received");
                     entry.state.send_replace(State { credential: Some(Arc::new(credential)), failure: None });
+                    self.received.send_modify(|count| *count += 1);
                     wait
                 }
                 Err(what) => {
