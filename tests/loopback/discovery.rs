@@ -74,7 +74,7 @@ async fn timed(work: impl Future<Output = Result<(), StreamError>>) -> (StreamEr
 }
 
 async fn open(target: &Target) -> Result<XdsStream, StreamError> {
-    let caller = Caller { token: "a.b.c".to_owned(), cluster_id: "test".to_owned() };
+    let caller = Caller { token: "a.b.c".to_owned(), cluster_id: "test".to_owned(), headers: Vec::new() };
     XdsStream::open(target, &caller, vec![DeltaDiscoveryRequest::default()]).await
 }
 

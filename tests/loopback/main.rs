@@ -6,8 +6,6 @@ mod accept;
 mod announced;
 mod answers;
 mod bundles;
-mod control;
-mod corpus;
 mod discovery;
 mod ends;
 mod floods;

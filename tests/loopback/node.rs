@@ -144,7 +144,7 @@ impl Node {
 
     /// The records so far, oldest first.
     pub(crate) fn records(&self) -> Vec<Value> {
-        self.proxy.telemetry.ring().last(1000).iter().map(|record| record.to_json()).collect()
+        self.proxy.telemetry.ring().last(1000).0.iter().map(|record| record.to_json()).collect()
     }
 
     /// Waits for a record with a code and gives it back.

@@ -72,7 +72,8 @@ fn ask(lab: &Lab, place: &str) -> Result<(), String> {
         roots: text("istiod/root-cert.pem"),
         alternative_name: None,
     };
-    let caller = Caller { token: text("nodes/node1/token"), cluster_id: "Kubernetes".to_owned() };
+    let caller =
+        Caller { token: text("nodes/node1/token"), cluster_id: "Kubernetes".to_owned(), headers: Vec::new() };
     let identity = Identity::parse(CALLER).expect("an identity");
     let request = csr::new(&identity).expect("a request");
     let client = CaClient::new(target, caller, Duration::from_secs(60));

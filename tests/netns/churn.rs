@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ambit_tests::lab::{Background, Lab, all_completed, soak, summary};
+use ambit_tests::lab::{Background, Lab, all_completed, soak, summary, wait_until};
 use serde_json::{Value, json};
 
 use crate::cast::{PORT, account, namespace, pod, security, server, service};

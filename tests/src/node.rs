@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use ztunnel::connections::Connections;
 use ztunnel::mesh::Mesh;
 use ztunnel::proxy::{Pod, Pods, Proxy, Settings};
+use ztunnel::sources::PerSource;
 use ztunnel::telemetry::{StaleFor, Telemetry};
 use ztunnel::{inbound, outbound, random};
 
@@ -156,6 +157,7 @@ impl Node {
             ipv6: true,
             pod_connections_max: 10_000,
             pod_handshakes_max: 100,
+            per_source: PerSource { handshakes_max: 100, tunnels_max: 100 },
         };
         let proxy = Proxy {
             mesh: Mesh::new(world.snapshot()),
@@ -220,7 +222,7 @@ impl Node {
     /// The records of connections that ended, oldest first.
     #[must_use]
     pub fn records(&self) -> Vec<Value> {
-        self.proxy.telemetry.ring().last(usize::MAX).iter().map(|record| record.to_json()).collect()
+        self.proxy.telemetry.ring().last(usize::MAX).0.iter().map(|record| record.to_json()).collect()
     }
 
     /// Connections that are open.

@@ -7,7 +7,7 @@ use ambit_types::Reason;
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::Value;
 
-use super::form::{FORMS, Form, List};
+use super::form::{FORMS, Form};
 use super::nodes::{Node, Where, ask_all, block_on, cell, or_dash, short_id, text};
 use crate::out;
 

@@ -130,7 +130,8 @@ const COLUMNS: &[Column] = &[
     ("SELFTEST", |v| cell(v, "selftest")),
 ];
 
-const WIDE: &[Column] = &[("READY", |v| cell(v, "ready")), ("STATE", |v| cell(v, "state")), ("REJECTED", rejected)];
+const WIDE: &[Column] =
+    &[("READY", |v| cell(v, "ready")), ("STATE", |v| cell(v, "state")), ("REJECTED", rejected)];
 
 const BUDGET: &[Column] = &[
     ("NODE", |v| text(v, "node")),

@@ -63,7 +63,7 @@ pub struct Look<'a> {
 
 /// Lists what is missing until revision `wanted` of the objects is in force, as far as it is waited for.
 pub fn missing(look: Look<'_>, wanted: u64) -> Missing {
-    let Look { lab, snapshot, mesh, nodes, demand } = look;
+    let Look { lab, snapshot, mesh, nodes: _, demand } = look;
     let mut missing = Missing::default();
     let namespaces: BTreeMap<&str, &Value> =
         snapshot.of_kind(Kind::Namespace).map(|(key, value)| (key.name.as_str(), value)).collect();

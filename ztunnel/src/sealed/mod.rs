@@ -56,7 +56,7 @@ pub struct Restored {
 /// What goes wrong is told here: a start never fails for it.
 pub fn open(config: &Config) -> Sealed {
     let state = &config.state;
-    if state.dir.as_os_str().is_empty() || config.control.xds_address.is_empty() {
+    if state.dir.as_os_str().is_empty() || config.discovery().is_none() {
         return Sealed::default();
     }
     if config.control.xds_on_demand {

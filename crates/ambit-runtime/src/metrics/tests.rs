@@ -10,7 +10,7 @@ fn idle_series_go_although_nobody_scrapes() {
     let rows = [(0, true, true), (5, false, true), (2, true, false)];
     for (rounds, expire, kept) in rows {
         let recorder = recorder(Duration::ZERO).unwrap();
-        let registry = Registry { handle: recorder.handle() };
+        let registry = Registry { handle: recorder.handle(), sources: std::sync::Arc::default() };
         metrics::with_local_recorder(&recorder, || {
             metrics::counter!("calls_total", "pod" => "gone").increment(1);
             metrics::histogram!("wait_seconds", "pod" => "gone").record(0.1);

@@ -73,7 +73,7 @@ impl CertificateStore {
         if credential.not_after() <= now {
             return Err(ImportError::Expired { seconds_ago: now - credential.not_after() });
         }
-        self.entry(&identity).state.send_modify(|state| {
+        self.entry(&identity, false).state.send_modify(|state| {
             if valid(state).is_none() {
                 state.credential = Some(Arc::new(credential));
             }
