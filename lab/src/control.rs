@@ -162,7 +162,10 @@ pub struct Call {
 /// If the socket cannot be made.
 pub fn serve(run: &RunDir) -> Result<mpsc::Receiver<Call>, LabError> {
     let path = run.daemon_socket();
-    let listener = UnixListener::bind(&path).map_err(LabError::file("listening on", path))?;
+    // Bound under another name first: a socket that is there but does not listen yet refuses callers.
+    let unready = path.with_extension("new");
+    let listener = UnixListener::bind(&unready).map_err(LabError::file("listening on", &unready))?;
+    std::fs::rename(&unready, &path).map_err(LabError::file("listening on", path))?;
     let (calls, inbox) = mpsc::channel(REQUESTS_WAITING);
     tasks::spawn("control", async move {
         loop {
