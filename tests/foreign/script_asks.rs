@@ -59,7 +59,7 @@ rows! {
     request_ends_at_once: anything, |seen| seen == [Seen::Ended(0)];
     data_before_the_answer: |seen| seen == [Seen::Ended(200_000)], anything;
     trailers: |seen| seen.contains(&Seen::Ended(15)), anything;
-    extra_pseudo_headers: |seen| seen == [Seen::Ended(5); 4], anything;
+    extra_pseudo_headers: |seen| seen == [Seen::Ended(5); 2], anything;
     requests_that_are_no_tunnel: |seen| seen == [Seen::Ended(5)], anything;
     large_headers: |seen| seen.len() == 2, anything;
     strange_values: |seen| seen == [Seen::Ended(1); 8], anything;

@@ -152,7 +152,7 @@ rows! {
     refused status_401("policy-denied");
     refused status_403("tunnel-rejected");
     refused status_404("tunnel-rejected");
-    refused status_503("tunnel-rejected");
+    refused status_503("connect-refused");
     refused status_204("tunnel-rejected");
     refused status_302("tunnel-rejected");
     refused mute("peer-silent");

@@ -58,6 +58,8 @@ pub(crate) fn workload(key: &str, node: &str, ip: IpAddr) -> Workload {
     workload.node = node.into();
     workload.addresses = vec![ip];
     workload.tunnel = TunnelProtocol::Hbone;
+    // What says that no NetworkPolicy selects it.
+    workload.settings = Some(ambit_types::workload::Settings::default());
     workload
 }
 

@@ -165,6 +165,7 @@ def main():
     while True:
         tcp, _ = listener.accept()
         tcp.settimeout(hbone.BOUND)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=serve, args=(tcp, context, mode), daemon=True).start()
 
 

@@ -16,7 +16,7 @@ pub(crate) struct Template(Vec<Piece>);
 enum Piece {
     Text(String),
     Path(Vec<Step>),
-    Range(Vec<Step>, Vec<Piece>),
+    Range(Vec<Step>, Vec<Self>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ enum Step {
     Field(String),
     Index(i64),
     Every,
-    Filter { path: Vec<Step>, equal: bool, text: String },
+    Filter { path: Vec<Self>, equal: bool, text: String },
 }
 
 impl FromStr for Template {

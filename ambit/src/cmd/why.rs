@@ -127,7 +127,7 @@ fn found<'a>(known: &'a Known, id: &str) -> Result<Found<'a>, Failure> {
             let open = known.open.iter().find(same);
             record
                 .map(Found::Ended)
-                .or(open.map(Found::Open))
+                .or_else(|| open.map(Found::Open))
                 .ok_or_else(|| Failure::new(out::FAILED, "no record"))
         }
         several => Err(Failure::new(

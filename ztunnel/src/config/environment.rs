@@ -192,7 +192,7 @@ impl Environment {
 impl ProxyConfig {
     /// Field by field; metadata are merged.
     fn override_with(&mut self, other: Self) {
-        self.discovery_address = other.discovery_address.or(self.discovery_address.take());
+        self.discovery_address = other.discovery_address.or_else(|| self.discovery_address.take());
         self.stats_port = other.stats_port.or(self.stats_port);
         self.concurrency = other.concurrency.or(self.concurrency);
         self.proxy_metadata.extend(other.proxy_metadata);

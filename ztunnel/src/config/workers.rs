@@ -35,7 +35,7 @@ impl Workers {
     pub fn count(&self, processors: usize, concurrency: Option<usize>) -> usize {
         let cpus = self.resource_cpu_limit.or(self.cpu_limit).unwrap_or(processors).max(1);
         let request = self.resource_cpu_request.unwrap_or(0);
-        let threads = self.worker_threads.or(concurrency.map(Threads::Number));
+        let threads = self.worker_threads.or_else(|| concurrency.map(Threads::Number));
         let chosen = match (threads, self.resource_cpu_limit) {
             (Some(Threads::Number(0)), _) => cpus,
             (Some(Threads::Number(n)), _) => n,

@@ -337,7 +337,7 @@ fn make_key(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
         Ok(()) | Err(_) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+            File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
         }
     }
 }

@@ -68,9 +68,14 @@ struct Segment<'a> {
     payload: &'a [u8],
 }
 
+/// One direction of a connection: who sends to whom.
+type Ends = (SocketAddr, SocketAddr);
+/// Where a direction begins, and its pieces by their distance from there.
+type Begun<'a> = (u32, BTreeMap<u32, &'a [u8]>);
+
 /// The streams to and from a port whose first packet is in the capture.
 pub(super) fn streams(capture: &[u8], port: u16) -> Vec<Stream> {
-    let mut begun: BTreeMap<(SocketAddr, SocketAddr), (u32, BTreeMap<u32, &[u8]>)> = BTreeMap::new();
+    let mut begun: BTreeMap<Ends, Begun<'_>> = BTreeMap::new();
     for segment in packets(capture).into_iter().filter_map(segment) {
         if segment.from.port() != port && segment.to.port() != port {
             continue;

@@ -123,7 +123,7 @@ fn a_label_waits_for_the_capture_of_every_pod_it_moves() {
     // Somebody else's change meets the same pods later.
     let now = [inside, sick, unmade];
     check_change(&now, &now, &stopped_cleanly, &[]);
-    check_change(&[out.clone()], &[out], &stopped_cleanly, &[]);
+    check_change(std::slice::from_ref(&out), std::slice::from_ref(&out), &stopped_cleanly, &[]);
 }
 
 #[test]

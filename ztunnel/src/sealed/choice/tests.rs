@@ -7,7 +7,8 @@ const ROLLBACK: fn(u64) -> Result<(), Refused> = |oldest| Err(Refused::Rollback 
 
 #[test]
 fn the_newest_comes_first_and_the_past_is_refused() {
-    let rows: [(&str, &[u64], Option<u64>, &[(u64, Result<(), Refused>)]); 8] = [
+    type Chosen<'a> = &'a [(u64, Result<(), Refused>)];
+    let rows: [(&str, &[u64], Option<u64>, Chosen<'_>); 8] = [
         ("nothing", &[], None, &[]),
         ("nothing yet", &[], Some(0), &[]),
         ("three kept", &[4, 6, 5], Some(6), &[(6, Ok(())), (5, Ok(())), (4, Ok(()))]),

@@ -61,7 +61,10 @@ fn write(store: &Store, heard_at: u64) -> Result<u64, StoreError> {
     store.write(|| state(heard_at)).map(|(number, _)| number)
 }
 
-fn loaded(store: &Store) -> (Option<(u64, u64)>, Vec<(String, Refused)>) {
+/// Number and time of what was found, and the files that were refused.
+type Loaded = (Option<(u64, u64)>, Vec<(String, Refused)>);
+
+fn loaded(store: &Store) -> Loaded {
     let found = store.load(NOW, 3600);
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     let unused = found.unused.into_iter().map(|unused| (name(&unused.path), unused.why)).collect();
