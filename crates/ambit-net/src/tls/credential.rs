@@ -1,8 +1,9 @@
 //! What one identity proves itself with: its chain, its key, and the bundle it trusts.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, io};
 
 use ambit_types::Identity;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -10,11 +11,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::sync::Notify;
 use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::verifier::PeerVerifier;
-use super::{client, server, spiffe};
+use super::{TlsError, client, server, spiffe};
 
 /// Lists of expected peers whose settings one credential keeps; some kilobytes each.
 const CLIENT_SETTINGS_MAX: usize = 512;
@@ -68,6 +70,8 @@ pub struct Credential {
     client: Mutex<BTreeMap<Vec<Identity>, Arc<ClientConfig>>>,
     not_before: u64,
     not_after: u64,
+    /// Told when a peer shows a root that the bundle lacks; a newer bundle may have it.
+    doubts: Arc<Notify>,
 }
 
 impl fmt::Debug for Credential {
@@ -118,8 +122,56 @@ impl Credential {
         let (roots, store) = usable(roots)?;
         let verifier = Arc::new(PeerVerifier::new(Arc::new(store), found.trust_domain().clone())?);
         let server = Arc::new(server::settings(&key, verifier.clone())?);
-        let client = Mutex::default();
-        Ok(Self { identity: found, key, key_der, roots, verifier, server, client, not_before, not_after })
+        Ok(Self {
+            identity: found,
+            key,
+            key_der,
+            roots,
+            verifier,
+            server,
+            client: Mutex::default(),
+            not_before,
+            not_after,
+            doubts: Arc::default(),
+        })
+    }
+
+    /// The same certificate and key with another trust bundle.
+    ///
+    /// # Errors
+    /// [`CredentialError`] if no root of it can be used.
+    pub fn trusting(&self, roots: Vec<CertificateDer<'static>>) -> Result<Self, CredentialError> {
+        let (roots, store) = usable(roots)?;
+        let verifier = Arc::new(PeerVerifier::new(Arc::new(store), self.identity.trust_domain().clone())?);
+        let server = Arc::new(server::settings(&self.key, verifier.clone())?);
+        Ok(Self {
+            identity: self.identity.clone(),
+            key: self.key.clone(),
+            key_der: self.key_der.clone(),
+            roots,
+            verifier,
+            server,
+            // Settings that were kept check peers against the other bundle.
+            client: Mutex::default(),
+            not_before: self.not_before,
+            not_after: self.not_after,
+            doubts: self.doubts.clone(),
+        })
+    }
+
+    /// A handshake with this credential that failed; tells the keeper if another bundle might have helped.
+    pub(super) fn failed(&self, peer: SocketAddr, cause: io::Error) -> TlsError {
+        let error = TlsError::Handshake { peer, cause };
+        if error.is_unknown_root() {
+            self.doubts.notify_one();
+        }
+        error
+    }
+
+    /// The doubts go to `keeper` from now on.
+    pub(super) fn kept_by(mut self, keeper: &Arc<Notify>) -> Self {
+        self.doubts = keeper.clone();
+        self
     }
 
     /// Who it stands for.

@@ -93,6 +93,21 @@ impl TlsError {
 }
 
 impl TlsError {
+    /// Whether the peer's chain may end in a root that our bundle lacks.
+    ///
+    /// A new root often has the name of the old one; then what it signed looks badly signed.
+    pub fn is_unknown_root(&self) -> bool {
+        let Self::Handshake { cause, .. } = self else { return false };
+        matches!(
+            cause.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature
+            ))
+        )
+    }
+}
+
+impl TlsError {
     /// Number of the SPIFFE rule the peer's certificate breaks, if one of ours refused it.
     pub fn rule(&self) -> Option<u8> {
         let Self::Handshake { cause, .. } = self else { return None };

@@ -3,6 +3,7 @@
 //! No resumption, no early data, no server names: who a peer is stands in its certificate and nowhere else.
 
 pub mod ahead;
+mod bundles;
 pub mod client;
 pub mod credential;
 pub mod csr;

@@ -56,7 +56,7 @@ pub async fn accept(
     let mut stream = tokio::time::timeout(timeout, handshake)
         .await
         .map_err(|_| TlsError::Timeout { peer, waited: timeout })?
-        .map_err(|cause| TlsError::Handshake { peer, cause })?;
+        .map_err(|cause| credential.failed(peer, cause))?;
     let (_, connection) = stream.get_mut();
     connection.set_buffer_limit(Some(SEALED_BYTES_MAX));
     if connection.alpn_protocol() != Some(ALPN_H2) {

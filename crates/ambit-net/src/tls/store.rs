@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 pub use export::{Exported, ImportError};
 
+use super::bundles::Bundles;
 use super::rotation;
 use super::{Credential, credential::CredentialError, credential::PemChain, csr};
 
@@ -103,6 +104,8 @@ struct State {
 struct Entry {
     state: watch::Sender<State>,
     wanted: Notify,
+    /// Told when a peer shows a root that the bundle lacks.
+    doubts: Arc<Notify>,
 }
 
 /// An identity that is held, and why.
@@ -134,6 +137,8 @@ pub struct CertificateStore {
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Counts certificates received.
     received: Arc<watch::Sender<u64>>,
+    /// Locked before `entries`, never while that is.
+    bundles: Arc<Mutex<Bundles>>,
 }
 
 impl std::fmt::Debug for CertificateStore {
@@ -147,7 +152,15 @@ impl CertificateStore {
     pub fn new(ca: Arc<dyn Ca>, random: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
         let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
         let received = Arc::new(watch::Sender::new(0));
-        Self { ca, entries: Arc::default(), unwanted_after: UNWANTED_AFTER, fetches, random, received }
+        Self {
+            ca,
+            entries: Arc::default(),
+            unwanted_after: UNWANTED_AFTER,
+            fetches,
+            random,
+            received,
+            bundles: Arc::default(),
+        }
     }
 
     /// The same store with another bound for identities that no pod has; ten minutes by default.
@@ -208,6 +221,10 @@ impl CertificateStore {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn bundles(&self) -> MutexGuard<'_, Bundles> {
+        self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The entry of `identity`, begun if there is none, for one of this node's pods (`own`) or for who asks now.
     fn entry(&self, identity: &Identity, own: bool) -> Arc<Entry> {
         let asked = clock::monotonic();
@@ -217,7 +234,8 @@ impl CertificateStore {
             held.asked = asked;
             return held.entry.clone();
         }
-        let entry = Arc::new(Entry { state: watch::Sender::new(State::default()), wanted: Notify::new() });
+        let state = watch::Sender::new(State::default());
+        let entry = Arc::new(Entry { state, wanted: Notify::new(), doubts: Arc::default() });
         let keeper = tasks::spawn("certificate", self.clone().keep(identity.clone(), entry.clone()));
         entries.insert(identity.clone(), Held { entry: entry.clone(), keeper, own, asked });
         entry
@@ -233,7 +251,10 @@ impl CertificateStore {
                     let wait =
                         rotation::renew_after(clock::unix_seconds(), credential.not_after(), (self.random)());
                     info!(%identity, not_after = credential.not_after(), "certificate received");
-                    entry.state.send_replace(State { credential: Some(Arc::new(credential)), failure: None });
+                    let credential = Arc::new(credential.kept_by(&entry.doubts));
+                    entry.state.send_replace(State { credential: Some(credential.clone()), failure: None });
+                    // Before anybody hears of it: who saves the certificates then saves them with this bundle.
+                    self.share_bundle(&credential);
                     self.received.send_modify(|count| *count += 1);
                     wait
                 }
@@ -255,7 +276,41 @@ impl CertificateStore {
         }
     }
 
-    /// Waits for the time, for a caller that has no valid certificate, or until nobody wants the identity.
+    /// Gives the bundle that came with a certificate to every identity of its trust domain, if it is another one.
+    fn share_bundle(&self, newest: &Credential) {
+        let (domain, roots) = (newest.identity().trust_domain(), newest.roots());
+        let mut bundles = self.bundles();
+        if !bundles.learn(domain, roots) {
+            return;
+        }
+        info!(%domain, roots = roots.len(), "there is a new trust bundle");
+        let entries = self.entries();
+        for (_, held) in entries.iter().filter(|(identity, _)| identity.trust_domain() == domain) {
+            held.entry.state.send_if_modified(|state| {
+                let Some(old) = state.credential.as_ref().filter(|old| old.roots() != roots) else {
+                    return false;
+                };
+                match old.trusting(roots.to_vec()) {
+                    Ok(credential) => {
+                        state.credential = Some(Arc::new(credential));
+                        true
+                    }
+                    Err(error) => {
+                        warn!(identity = %old.identity(), %error, "the new trust bundle cannot be used");
+                        false
+                    }
+                }
+            });
+        }
+    }
+
+    /// Whether a doubt about the bundle makes the CA be asked now.
+    fn heeds_doubt(&self, identity: &Identity) -> bool {
+        self.bundles().may_ask(identity.trust_domain(), clock::monotonic())
+    }
+
+    /// Waits for the time, for a caller that has no valid certificate, for a doubt about the trust bundle, or until
+    /// nobody wants the identity.
     async fn wait(&self, identity: &Identity, entry: &Arc<Entry>, wait: Duration) -> Next {
         let until = tokio::time::sleep(wait);
         tokio::pin!(until);
@@ -274,6 +329,11 @@ impl CertificateStore {
                 () = &mut until => return Next::Fetch,
                 () = entry.wanted.notified() => {
                     if valid(&entry.state.borrow()).is_none() {
+                        return Next::Fetch;
+                    }
+                }
+                () = entry.doubts.notified() => {
+                    if self.heeds_doubt(identity) {
                         return Next::Fetch;
                     }
                 }

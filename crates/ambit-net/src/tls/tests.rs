@@ -1,9 +1,14 @@
 //! What needs no peer; handshakes over real sockets and hostile certificates are tested in the workspace's tests.
 
+use std::time::Duration;
+
 use ambit_runtime::clock;
+use ambit_types::TrustDomain;
+use rustls::pki_types::CertificateDer;
 use rustls::time_provider::TimeProvider as _;
 
 use super::Wall;
+use super::bundles::Bundles;
 
 #[test]
 fn peers_are_judged_by_the_clock_of_the_program() {
@@ -13,4 +18,40 @@ fn peers_are_judged_by_the_clock_of_the_program() {
     let shifted = seconds() - before;
     clock::set_test_offset(0);
     assert!((7200..7260).contains(&shifted), "{shifted}");
+}
+
+#[test]
+fn each_trust_domain_has_its_newest_bundle() {
+    let [one, other] = ["one.example", "other.example"].map(|name| TrustDomain::parse(name).expect("a name"));
+    let [old, new] = [1_u8, 2].map(|byte| vec![CertificateDer::from(vec![byte])]);
+    let mut bundles = Bundles::default();
+    assert!(bundles.may_ask(&one, clock::monotonic()));
+    assert_eq!(bundles.in_force(&one), None, "who has asked has no answer yet");
+    assert!(bundles.learn(&one, &old), "certificates of an earlier process may have another");
+    assert!(!bundles.learn(&one, &old));
+    assert!(bundles.learn(&one, &new));
+    assert_eq!(bundles.in_force(&one), Some(new.as_slice()));
+    assert_eq!(bundles.in_force(&other), None);
+}
+
+#[test]
+fn a_newer_bundle_is_asked_for_once_in_half_a_minute_for_each_trust_domain() {
+    let [one, other] = ["one.example", "other.example"].map(|name| TrustDomain::parse(name).expect("a name"));
+    let begun = clock::monotonic();
+    let mut bundles = Bundles::default();
+    let rows = [
+        (&one, 0, true),
+        (&one, 0, false),
+        (&one, 29, false),
+        (&other, 29, true),
+        (&one, 30, true),
+        (&one, 59, false),
+    ];
+    for (domain, seconds, due) in rows {
+        assert_eq!(
+            bundles.may_ask(domain, begun + Duration::from_secs(seconds)),
+            due,
+            "{domain} at {seconds}"
+        );
+    }
 }

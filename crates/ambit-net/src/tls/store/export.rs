@@ -61,7 +61,7 @@ impl CertificateStore {
 
     /// Puts a certificate to use until the CA gives a newer one, which is asked for at once.
     ///
-    /// One that is there already and valid stays.
+    /// One that is there already and valid stays, and so does a trust bundle that the CA has sent meanwhile.
     ///
     /// # Errors
     /// [`ImportError`]; an expired certificate is never put to use.
@@ -73,7 +73,15 @@ impl CertificateStore {
         if credential.not_after() <= now {
             return Err(ImportError::Expired { seconds_ago: now - credential.not_after() });
         }
-        self.entry(&identity, false).state.send_modify(|state| {
+        // Locked to the end, so that no bundle that comes meanwhile is missed.
+        let bundles = self.bundles();
+        let credential = match bundles.in_force(identity.trust_domain()) {
+            Some(roots) if credential.roots() != roots => credential.trusting(roots.to_vec())?,
+            _ => credential,
+        };
+        let entry = self.entry(&identity, false);
+        let credential = credential.kept_by(&entry.doubts);
+        entry.state.send_modify(|state| {
             if valid(state).is_none() {
                 state.credential = Some(Arc::new(credential));
             }
