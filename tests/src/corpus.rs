@@ -194,6 +194,15 @@ fn keys(ca: &TestCa) -> Vec<Case> {
     all
 }
 
+/// A leaf of another trust domain by a signer that names none itself, so that only the leaf's is wrong.
+fn of_another_trust_domain(ca: &TestCa) -> Shown {
+    let template = Template::leaf("spiffe://evil.example/ns/shop/sa/cart");
+    let signer = ca.root.issuer(&Template::signer("unnamed"));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let leaf = signer.certify(&template, rcgen::PublicKeyData::subject_public_key_info(&key));
+    Shown { chain: vec![leaf, signer.der], key: key.serialize_der() }
+}
+
 /// Rule 8 and the path: who signed.
 fn chains(ca: &TestCa) -> Vec<Case> {
     let good = Template::leaf(PEER);
@@ -226,14 +235,7 @@ fn chains(ca: &TestCa) -> Vec<Case> {
         ..Template::signer("constrained")
     });
     let old = ca.root.issuer(&Template { not_after: now() - 10, ..Template::signer("old") });
-    let foreign = {
-        // A signer that names no trust domain itself, so that only the leaf's is wrong.
-        let template = Template::leaf("spiffe://evil.example/ns/shop/sa/cart");
-        let signer = ca.root.issuer(&Template::signer("unnamed"));
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let leaf = signer.certify(&template, rcgen::PublicKeyData::subject_public_key_info(&key));
-        Shown { chain: vec![leaf, signer.der], key: key.serialize_der() }
-    };
+    let foreign = of_another_trust_domain(ca);
     let case = |name, shown, want| Case { name, shown, want };
     let with = |chain: Vec<Vec<u8>>| Shown { chain, key: own.key.clone() };
     let leaf = own.chain[0].clone();

@@ -13,6 +13,7 @@ use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::socket::{Keepalive, SocketOptions};
 use ambit_net::tunnel::TunnelSettings;
 use ambit_state::SameNode;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
@@ -244,7 +245,7 @@ pub struct Tunnels {
 #[derive(Debug, Clone, Args)]
 pub struct Surface {
     /// Admin socket; empty for none.
-    #[arg(long, env = "AMBIT_ADMIN_SOCKET", default_value = "/var/run/ztunnel/admin.sock")]
+    #[arg(long, env = "AMBIT_ADMIN_SOCKET", default_value = "/var/run/ztunnel/admin.sock", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub admin_socket: PathBuf,
     /// Port of the metrics, all addresses. Unset: `statsPort` of PROXY_CONFIG, else 15020.
     #[arg(long, env = "AMBIT_STATS_PORT")]

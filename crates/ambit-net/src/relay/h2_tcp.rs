@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use super::{Both, Broken, Counters, State, TURN_UNITS, poll_write, shutdown_write};
 use crate::slab::{SLAB_BYTES, Slab};
 
-/// Units from this size on are sent without a copy: a slab then holds at most four times its bytes.
-const KEEP_FROM: usize = SLAB_BYTES / 4;
+/// Units from this size on are sent without a copy: a slab then holds little more than its bytes.
+const KEEP_FROM: usize = SLAB_BYTES / 4 * 3;
 
 /// Moves what can be moved now in both directions.
 pub(super) fn poll(
