@@ -38,12 +38,15 @@ fn is_sampled(group: &Group) -> bool {
     ambit_tests::lab::soak() || strict || SAMPLE.contains(&&*group.name)
 }
 
+/// An address family, and which groups run over it.
+type Run = (u8, fn(&Group) -> bool);
+
 /// Runs the groups that are wanted over each address family.
 #[track_caller]
-fn check(name: &str, families: &str, runs: &[(u8, fn(&Group) -> bool)]) {
+fn check(name: &str, families: &str, runs: &[Run]) {
     let table = tables::policy();
-    let known = |name: &&str| table.groups.iter().any(|group| group.name == **name);
-    assert!(SAMPLE.iter().all(|name| known(&name)), "a group of the sample is not in the table");
+    let known = |name: &str| table.groups.iter().any(|group| *group.name == *name);
+    assert!(SAMPLE.iter().all(|name| known(name)), "a group of the sample is not in the table");
     let Some(lab) = Lab::up(name, &cast(&table), &[&format!("ip_families={families}")]) else { return };
     let mut wrong = Vec::new();
     for (family, wanted) in runs {

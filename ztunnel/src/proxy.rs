@@ -1,6 +1,6 @@
 //! What every connection of the node shares, and one pod's part of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -84,6 +84,9 @@ pub struct TunnelKey {
 /// One connection's place in a pod's quota.
 pub type Place = OwnedSemaphorePermit;
 
+/// Addresses of a pod that are remembered; one of each family is usual.
+const ADDRESSES_MAX: usize = 16;
+
 /// One captured pod.
 #[derive(Debug)]
 pub struct Pod {
@@ -103,6 +106,8 @@ pub struct Pod {
     pub handshakes: Arc<Semaphore>,
     /// What each source address has of it.
     pub sources: Sources,
+    /// Addresses that were found to be its namespace's; they are for as long as it is captured.
+    addresses: Mutex<BTreeSet<IpAddr>>,
 }
 
 impl Pod {
@@ -123,6 +128,7 @@ impl Pod {
             quota: Arc::new(Semaphore::new(settings.pod_connections_max)),
             handshakes: Arc::new(Semaphore::new(settings.pod_handshakes_max)),
             sources: Sources::new(settings.per_source),
+            addresses: Mutex::default(),
         }
     }
 
@@ -147,11 +153,22 @@ impl Pod {
 
     /// Whether `address` is one of this pod's namespace: no other can be bound there.
     pub fn has_address(&self, address: IpAddr) -> bool {
+        let known = || self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&address) {
+            return true;
+        }
         let bind = || UdpSocket::bind((address, 0)).is_ok();
-        match self.sockets.netns() {
+        let has = match self.sockets.netns() {
             Some(netns) => netns.run(bind).unwrap_or(false),
             None => bind(),
+        };
+        if has {
+            let mut known = known();
+            if known.len() < ADDRESSES_MAX {
+                known.insert(address);
+            }
         }
+        has
     }
 }
 

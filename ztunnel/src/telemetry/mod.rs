@@ -97,23 +97,29 @@ impl Telemetry {
         flow.end(outcome);
         let live = self.lock().remove(&number);
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).decrement(1.0);
-        if let Some(live) = live {
-            live.count();
-        }
-        self.finish(flow, true);
+        let pair = match live {
+            Some(live) => {
+                live.count();
+                live.pair
+            }
+            None => self.series.of(flow, clock::monotonic()),
+        };
+        self.finish(flow, &pair, true);
     }
 
-    /// A connection was refused before it was opened.
+    /// A connection was refused before it was opened; it counts as opened too, so that opened less closed is what lives.
     pub fn refused(&self, flow: &Arc<Flow>, outcome: Outcome) {
         flow.end(outcome);
-        self.finish(flow, false);
+        let pair = self.series.of(flow, clock::monotonic());
+        pair.open();
+        self.finish(flow, &pair, false);
     }
 
-    fn finish(&self, flow: &Arc<Flow>, was_open: bool) {
+    fn finish(&self, flow: &Arc<Flow>, pair: &Pair, was_open: bool) {
         let Some((_, outcome)) = flow.ended() else { return };
         let flag = outcome.reason.map_or("-", Reason::flag);
         let failed = outcome.is_failure();
-        self.series.of(flow, clock::monotonic()).close(flag, failed);
+        pair.close(flag, failed);
         if let (true, Some(reason)) = (failed, outcome.reason) {
             let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();
             metrics::counter!("ambit_connections_refused_total", "code" => reason.code(), "policy" => policy)

@@ -4,11 +4,13 @@
 //! returns before anything else can run on the thread; [`NetNs::run_on_thread`] gives the closure a thread of
 //! its own, which is what netlink sockets, child processes and long work need.
 
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -186,12 +188,12 @@ impl NetNs {
     /// [`NetNsError::Enter`] if the kernel refuses. If the way back is refused the process aborts: a worker
     /// thread left in a pod's namespace would open every later socket there.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> Result<R, NetNsError> {
-        let home = Self::current()?;
+        let home = home()?;
         if home.id == self.id {
             return Ok(work());
         }
-        self.enter()?;
-        let back = WayBack(home);
+        self.switch()?;
+        let back = WayBack { home, outer: INSIDE.replace(true) };
         let result = work();
         drop(back);
         Ok(result)
@@ -218,6 +220,11 @@ impl NetNs {
     /// # Errors
     /// [`NetNsError::Enter`].
     pub fn enter(&self) -> Result<(), NetNsError> {
+        HOME.take();
+        self.switch()
+    }
+
+    fn switch(&self) -> Result<(), NetNsError> {
         setns(&self.fd, CloneFlags::CLONE_NEWNET)
             .map_err(|e| NetNsError::Enter { inode: self.id.inode, cause: e.into() })
     }
@@ -237,14 +244,38 @@ impl AsFd for NetNs {
     }
 }
 
+thread_local! {
+    /// The namespace this thread lives in, once it was looked up: a socket costs two switches and no look-up.
+    static HOME: RefCell<Option<Rc<NetNs>>> = const { RefCell::new(None) };
+    /// Whether the thread is away from home.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Where the calling thread has to come back to.
+fn home() -> Result<Rc<NetNs>, NetNsError> {
+    if INSIDE.get() {
+        return NetNs::current().map(Rc::new);
+    }
+    if let Some(home) = HOME.with_borrow(Clone::clone) {
+        return Ok(home);
+    }
+    let home = Rc::new(NetNs::current()?);
+    HOME.set(Some(home.clone()));
+    Ok(home)
+}
+
 /// Brings the thread home even if the work inside panics.
-struct WayBack(NetNs);
+struct WayBack {
+    home: Rc<NetNs>,
+    outer: bool,
+}
 
 impl Drop for WayBack {
     fn drop(&mut self) {
-        if self.0.enter().is_err() {
+        if self.home.switch().is_err() {
             std::process::abort();
         }
+        INSIDE.set(self.outer);
     }
 }
 
