@@ -36,6 +36,7 @@ fn run(mut config: Config) -> anyhow::Result<()> {
     config.environment = Environment::read()?;
     if config.environment.post_quantum_only {
         ambit_net::tls::require_post_quantum();
+        ambit_net::tls::install_as_default();
     }
     if let Some(offset) = config.test_clock_offset {
         ambit_runtime::clock::set_test_offset(offset);

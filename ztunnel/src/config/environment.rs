@@ -35,7 +35,7 @@ const NOT_HONOURED: &[(&str, &str, Fate, &str)] = &[
     ("FAKE_CA", "false", Fate::Refused, "certificates come from the CA only"),
     ("PROXY_WORKLOAD_INFO", "", Fate::Named, "pods are named by the node agent"),
     ("TLS12_ENABLED", "false", Fate::Named, "tunnels are TLS 1.3 only"),
-    ("COMPLIANCE_POLICY", "pqc", Fate::Named, "the only policy known is pqc"),
+    ("COMPLIANCE_POLICY", "pqc", Fate::Refused, "the only policy known is pqc"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", Fate::Named, "there is no SOCKS listener"),
     ("INPOD_PORT_REUSE", "true", Fate::Named, "listeners always share their ports with a successor"),
     ("PREFERED_SERVICE_NAMESPACE", "", Fate::Named, "the client's own namespace is preferred"),

@@ -177,8 +177,9 @@ fn settings_that_cannot_be_honoured_are_named_or_refused() {
         (("FAKE_CA", "FALSE"), "taken"),
         (("TLS12_ENABLED", "true"), "named"),
         (("ISTIO_META_DNS_CAPTURE", "true"), "named"),
-        (("COMPLIANCE_POLICY", "fips"), "named"),
+        (("COMPLIANCE_POLICY", "fips"), "refused"),
         (("COMPLIANCE_POLICY", "pqc"), "taken"),
+        (("COMPLIANCE_POLICY", ""), "taken"),
         (("INPOD_ENABLED", "true"), "taken"),
         (("RUST_BACKTRACE", "1"), "taken"),
     ];
@@ -195,6 +196,7 @@ fn settings_that_cannot_be_honoured_are_named_or_refused() {
         assert_eq!(got, want, "row {variable:?}");
     }
     assert!(under(&[("COMPLIANCE_POLICY", "pqc")], "").environment.post_quantum_only);
+    assert!(!under(&[("COMPLIANCE_POLICY", "")], "").environment.post_quantum_only);
 }
 
 #[test]

@@ -63,8 +63,9 @@ impl TimeProvider for Wall {
     }
 }
 
-/// Leaves X25519MLKEM768 as the only key exchange of tunnels (`COMPLIANCE_POLICY=pqc`). To be called at start, before
-/// anything asks for [`provider`]; later it changes nothing.
+/// Leaves X25519MLKEM768 as the only key exchange of [`provider`] (`COMPLIANCE_POLICY=pqc`). To be called at start,
+/// before anything asks for it; later it changes nothing. Calls to the control plane follow with
+/// [`install_as_default`].
 pub fn require_post_quantum() {
     POST_QUANTUM_ONLY.store(true, Ordering::Relaxed);
 }
@@ -72,4 +73,11 @@ pub fn require_post_quantum() {
 /// The algorithms of every tunnel: AES-GCM, X25519MLKEM768 before X25519.
 pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
+}
+
+/// Makes [`provider`] that of every connection of this process that names no other: discovery and the CA. To be
+/// called at start, before the first of them; a default that is installed already stays.
+pub fn install_as_default() {
+    // The only error is that there is one already.
+    let _ = CryptoProvider::clone(&provider()).install_default();
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use ambit_runtime::clock;
 use ambit_types::TrustDomain;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::time_provider::TimeProvider as _;
 
 use super::Wall;
 use super::bundles::Bundles;
+use super::{install_as_default, provider};
 
 #[test]
 fn peers_are_judged_by_the_clock_of_the_program() {
@@ -18,6 +20,18 @@ fn peers_are_judged_by_the_clock_of_the_program() {
     let shifted = seconds() - before;
     clock::set_test_offset(0);
     assert!((7200..7260).contains(&shifted), "{shifted}");
+}
+
+#[test]
+fn calls_to_the_control_plane_use_the_algorithms_of_tunnels() {
+    install_as_default();
+    install_as_default();
+    let default = CryptoProvider::get_default().expect("it is installed");
+    let names = |provider: &CryptoProvider| -> Vec<_> {
+        provider.kx_groups.iter().map(|group| group.name()).collect()
+    };
+    assert_eq!(names(default), names(&provider()));
+    assert_eq!(default.cipher_suites, provider().cipher_suites);
 }
 
 #[test]
