@@ -65,8 +65,7 @@ pub fn open(config: &Config) -> Sealed {
         );
         return Sealed::default();
     }
-    let owner = format!("{}/{}", config.node.cluster_id, config.node.node_name);
-    match Store::open(&state.dir, &state.key_file(), owner) {
+    match Store::open(&state.dir, &state.key_file(), owner(config)) {
         Ok(store) => {
             let mut sealed = Sealed { recorder: Recorder::new(), ..Sealed::default() };
             sealed.take_in(store.load(clock::unix_seconds(), state.max_age.as_secs()));
@@ -78,6 +77,11 @@ pub fn open(config: &Config) -> Sealed {
             Sealed::default()
         }
     }
+}
+
+/// Whose state it is: cluster, as the control plane knows it, and node.
+fn owner(config: &Config) -> String {
+    format!("{}/{}", config.cluster_id(), config.node.node_name)
 }
 
 fn switched_off(error: &StoreError, state: &StateConfig) {
@@ -151,5 +155,21 @@ impl Sealed {
             age_max: config.state.max_age,
         };
         tasks::spawn("sealing", saver.run(drain.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn a_state_is_owned_by_the_cluster_that_the_control_plane_knows() {
+        let mut config =
+            Config::try_parse_from(["ztunnel", "--cluster-id", "c1", "--node-name", "n"]).unwrap();
+        assert_eq!(owner(&config), "c1/n");
+        config.environment.metadata.insert("ISTIO_META_CLUSTER_ID".to_owned(), "c2".to_owned());
+        assert_eq!(owner(&config), "c2/n");
     }
 }
