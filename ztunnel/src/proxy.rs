@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ambit_hbone::pool::Limits;
@@ -172,38 +172,102 @@ impl Pod {
     }
 }
 
-/// The captured pods by name, for joining two of them in the process.
+/// The captured pods by name, for joining two of them in the process, and those that leave.
 #[derive(Debug, Clone, Default)]
 pub struct Pods {
-    pods: Arc<Mutex<BTreeMap<PodRef, Arc<Pod>>>>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    captured: BTreeMap<PodRef, Arc<Pod>>,
+    /// Without a name here any more, and with connections that may still go on.
+    leaving: Vec<Arc<Pod>>,
+}
+
+impl Held {
+    fn keep_leaving(&mut self, pod: Arc<Pod>) {
+        if !self.leaving.iter().any(|one| Arc::ptr_eq(one, &pod)) {
+            self.leaving.push(pod);
+        }
+    }
 }
 
 impl Pods {
-    /// Makes a pod known.
+    /// Makes a pod known; one that had its name before leaves.
     pub fn insert(&self, pod: Arc<Pod>) {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.name.clone(), pod);
-    }
-
-    /// Forgets a pod, unless another one has taken its name since.
-    pub fn remove(&self, pod: &Arc<Pod>) {
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if pods.get(&pod.name).is_some_and(|held| Arc::ptr_eq(held, pod)) {
-            pods.remove(&pod.name);
+        let mut held = self.held();
+        if let Some(before) = held.captured.insert(pod.name.clone(), pod) {
+            held.keep_leaving(before);
         }
     }
 
-    /// Every pod.
+    /// Forgets a pod's name, unless another one has taken it since; the pod leaves, until [`Pods::left`].
+    pub fn leave(&self, pod: &Arc<Pod>) {
+        let mut held = self.held();
+        if held.captured.get(&pod.name).is_some_and(|captured| Arc::ptr_eq(captured, pod)) {
+            held.captured.remove(&pod.name);
+        }
+        held.keep_leaving(pod.clone());
+    }
+
+    /// The drain of a pod that leaves has finished.
+    pub fn left(&self, pod: &Arc<Pod>) {
+        self.held().leaving.retain(|one| !Arc::ptr_eq(one, pod));
+    }
+
+    /// Every pod that may have connections: those that are captured, and those that leave.
     pub fn all(&self) -> Vec<Arc<Pod>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let held = self.held();
+        held.captured.values().chain(&held.leaving).cloned().collect()
     }
 
     /// The pod of that name, if it is captured here, stays, and has that address.
     ///
     /// A name alone proves nothing: it may have been another pod's a moment ago, whose record is still known.
     pub fn find(&self, name: &PodRef, address: IpAddr) -> Option<Arc<Pod>> {
-        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let pod = pods.get(name).filter(|pod| !pod.drain.is_draining()).cloned();
-        drop(pods);
+        let held = self.held();
+        let pod = held.captured.get(name).filter(|pod| !pod.drain.is_draining()).cloned();
+        drop(held);
         pod.filter(|pod| pod.has_address(address))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pods_that_leave_are_drained_with_the_others() {
+        let config = crate::config::Config::try_parse_from(["ztunnel"]).unwrap();
+        let settings = crate::app::proxy(&config, &Arc::default()).settings;
+        let pod = || {
+            let name =
+                PodRef { namespace: "shop".into(), service_account: "web".into(), name: "web-1".into() };
+            Arc::new(Pod::new(name, None, false, Drain::new(), &settings))
+        };
+        let (first, second, pods) = (pod(), pod(), Pods::default());
+        let is = |want: &[&Arc<Pod>]| {
+            let all = pods.all();
+            all.len() == want.len() && all.iter().zip(want).all(|(one, want)| Arc::ptr_eq(one, want))
+        };
+        pods.insert(first.clone());
+        assert!(is(&[&first]));
+        pods.insert(second.clone());
+        assert!(is(&[&second, &first]), "its name is taken, its connections are there");
+        pods.leave(&first);
+        assert!(is(&[&second, &first]));
+        pods.left(&first);
+        assert!(is(&[&second]));
+        pods.leave(&second);
+        assert!(is(&[&second]));
+        pods.left(&second);
+        assert!(is(&[]));
     }
 }

@@ -168,12 +168,15 @@ impl Workloads {
         let Some(Running { pod, .. }) = self.running.remove(uid) else { return };
         info!(uid, namespace = &*pod.name.namespace, name = &*pod.name.name, "pod released");
         metrics::counter!("workload_manager_proxies_stopped_total").increment(1);
-        self.proxy.pods.remove(&pod);
+        let pods = self.proxy.pods.clone();
+        // A process that ends meanwhile gives them its own deadline.
+        pods.leave(&pod);
         tasks::spawn("pod-drain", async move {
             let cut = tokio::select! {
                 cut = pod.drain.finish(grace) => cut,
                 () = cut_off(&pod) => pod.drain.finish(GONE_GRACE.min(grace)).await,
             };
+            pods.left(&pod);
             if cut > 0 {
                 warn!(pod = &*pod.name.name, cut, "connections of a released pod were cut after their grace");
             }
