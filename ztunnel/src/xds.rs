@@ -253,8 +253,9 @@ impl Discovery {
         if !self.client.is_confirmed() {
             return;
         }
+        let is_back = self.heard.since().is_some();
         self.heard.here();
-        self.recorder.complete();
+        self.recorder.complete(is_back);
         if *self.progress.borrow() != Progress::Synced {
             info!("discovery is complete");
             self.ready.set(true);

@@ -28,22 +28,48 @@ struct Kept {
     refused: Option<Resource>,
 }
 
+impl Kept {
+    /// Whether this is news.
+    fn accept(&mut self, resource: Resource) -> bool {
+        if self.refused.is_none() && self.good.as_ref() == Some(&resource) {
+            return false;
+        }
+        *self = Self { good: Some(own(resource)), refused: None };
+        true
+    }
+
+    /// Whether this is news.
+    fn refuse(&mut self, resource: Resource) -> bool {
+        if self.refused.as_ref() == Some(&resource) {
+            return false;
+        }
+        self.refused = Some(own(resource));
+        true
+    }
+}
+
 impl Archive {
     /// Takes a response that is being applied: which of its resources were refused, and which names are gone.
-    pub fn absorb(&mut self, response: DeltaDiscoveryResponse, refused: &BTreeSet<&str>, removed: &[String]) {
-        let Some(kind) = Kind::of(&response.type_url) else { return };
+    /// Whether anything is other than before.
+    pub fn absorb(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+        refused: &BTreeSet<&str>,
+        removed: &[String],
+    ) -> bool {
+        let Some(kind) = Kind::of(&response.type_url) else { return false };
+        // That a kind has arrived is worth keeping, even if there is nothing of it.
+        let mut changed = !self.kinds.contains_key(&kind);
         let held = self.kinds.entry(kind).or_default();
         for name in removed {
-            held.remove(name);
+            changed |= held.remove(name).is_some();
         }
         for resource in response.resources {
+            let is_refused = refused.contains(resource.name.as_str());
             let kept = held.entry(resource.name.clone()).or_default();
-            if refused.contains(resource.name.as_str()) {
-                kept.refused = Some(own(resource));
-            } else {
-                *kept = Kept { good: Some(own(resource)), refused: None };
-            }
+            changed |= if is_refused { kept.refuse(resource) } else { kept.accept(resource) };
         }
+        changed
     }
 
     /// Responses that lead to the same from nothing: of each kind what is good, then what was refused.

@@ -1,6 +1,7 @@
 //! What has to be sealed, as discovery tells it, and what was sealed last. Decides nothing and writes nothing.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_xds::client::Update;
@@ -18,6 +19,8 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Inner {
     archive: Mutex<Archive>,
+    /// Whether the archive has changed since the last state that was worth sealing.
+    changed: AtomicBool,
     /// Counts the states that are worth sealing.
     complete: watch::Sender<u64>,
     written: Mutex<Option<Written>>,
@@ -37,8 +40,12 @@ pub struct Written {
 impl Recorder {
     /// A recorder that holds nothing yet.
     pub fn new() -> Self {
-        let inner =
-            Inner { archive: Mutex::default(), complete: watch::Sender::new(0), written: Mutex::default() };
+        let inner = Inner {
+            archive: Mutex::default(),
+            changed: AtomicBool::new(false),
+            complete: watch::Sender::new(0),
+            written: Mutex::default(),
+        };
         Self { inner: Some(Arc::new(inner)) }
     }
 
@@ -52,17 +59,22 @@ impl Recorder {
         let Some(inner) = &self.inner else { return };
         let refused: BTreeSet<&str> = update.rejected.iter().map(|rejected| rejected.name.as_str()).collect();
         let removed = update.content.removed();
-        inner.archive.lock().unwrap_or_else(PoisonError::into_inner).absorb(response, &refused, removed);
+        let mut archive = inner.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        if archive.absorb(response, &refused, removed) {
+            inner.changed.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// What was noted is all there is at this moment, and in force: it may be sealed.
-    pub fn complete(&self) {
-        if let Some(inner) = &self.inner {
+    /// What was noted is all there is at this moment, and in force: it may be sealed. It is worth it if it has changed,
+    /// or if the control plane `is_back`: what was sealed before says that it was last heard long ago.
+    pub fn complete(&self, is_back: bool) {
+        let Some(inner) = &self.inner else { return };
+        if inner.changed.swap(false, Ordering::Relaxed) || is_back {
             inner.complete.send_modify(|count| *count += 1);
         }
     }
 
-    /// Told at every [`Recorder::complete`]; `None` if switched off.
+    /// Told at every [`Recorder::complete`] that is worth sealing; `None` if switched off.
     pub(super) fn completions(&self) -> Option<watch::Receiver<u64>> {
         self.inner.as_ref().map(|inner| inner.complete.subscribe())
     }

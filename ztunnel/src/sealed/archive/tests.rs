@@ -188,6 +188,38 @@ fn refusals_survive_a_start() {
     assert!(format!("{in_force:?}").contains("lock"), "{in_force:?}");
 }
 
+#[test]
+fn only_what_is_other_than_before_is_news() {
+    let name = address(workload("w", &[]), "1").name;
+    let empty = || said(Kind::Address, vec![], &[]);
+    let gone = || said(Kind::Address, vec![], &[&name]);
+    let one = |version: &str| said(Kind::Address, vec![address(workload("w", &[]), version)], &[]);
+    let good = || said(Kind::Authorization, vec![policy("lock", Scope::Global, "1")], &[]);
+    let bad = || said(Kind::Authorization, vec![broken("lock", Scope::Global)], &[]);
+    let rows = [
+        ("the first of a kind", empty(), true),
+        ("nothing", empty(), false),
+        ("a resource", one("1"), true),
+        ("the same", one("1"), false),
+        ("another version", one("2"), true),
+        ("a removal", gone(), true),
+        ("of what is not there", gone(), false),
+        ("a good policy", good(), true),
+        ("a refused one", bad(), true),
+        ("the same refused one", bad(), false),
+        ("the good one once more", good(), true),
+        ("the same good one", good(), false),
+    ];
+    let mut archive = Archive::default();
+    for (row, response, news) in rows {
+        let removed = response.removed_resources.clone();
+        let broken: Vec<String> =
+            response.resources.iter().filter(|one| one.version == "b").map(|one| one.name.clone()).collect();
+        let refused = broken.iter().map(String::as_str).collect();
+        assert_eq!(archive.absorb(response, &refused, &removed), news, "row {row}");
+    }
+}
+
 fn any_response() -> impl Strategy<Value = DeltaDiscoveryResponse> {
     let name = || proptest::sample::select(vec!["a", "b", "c"]);
     let scope = proptest::sample::select(vec![Scope::Global, Scope::Namespace, Scope::WorkloadSelector]);
