@@ -165,7 +165,8 @@ fn records_pushed_out_of_the_ring_are_counted() {
     });
     assert_eq!(rows(&flows.stdout, FLOWS).len(), 10, "{flows:?}");
     let metrics = lab.on_node("node2", &["curl", "-s", "http://127.0.0.1:15020/metrics"]).ok();
-    let counted = metrics.lines().find_map(|l| l.strip_prefix("ambit_flow_records_lost_total "));
+    let pushed_out = r#"ambit_flow_records_lost_total{cause="ring"} "#;
+    let counted = metrics.lines().find_map(|l| l.strip_prefix(pushed_out));
     let counted: u64 = counted.and_then(|n| n.parse().ok()).expect("the metric");
     assert!(counted >= lost(&flows.stderr), "{counted} in the metric, but {}", flows.stderr);
 }

@@ -101,7 +101,7 @@ fn flow_records(proxy: &Proxy, call: &Call) -> Reply {
             let next = match news.recv().await {
                 Ok(record) => line(&FlowRecord::to_json(&record)),
                 Err(RecvError::Lagged(lost)) => {
-                    metrics::counter!("ambit_flow_records_lost_total").increment(lost);
+                    metrics::counter!("ambit_flow_records_lost_total", "cause" => "follower").increment(lost);
                     line(&json!({"lost": lost}))
                 }
                 Err(RecvError::Closed) => return,

@@ -57,7 +57,7 @@ const METRICS: &[(&str, &str)] = &[
     ),
     (
         "ambit_flow_records_lost_total",
-        "Flow records that the ring pushed out or that a follower was too slow for",
+        "Flow records that the ring pushed out (`ring`) or that a follower was too slow for (`follower`)",
     ),
     ("ambit_handshake_seconds", "Time of TLS handshakes of tunnels, by our role in them"),
     ("ambit_handshakes_failed_total", "TLS handshakes with the control plane that failed"),

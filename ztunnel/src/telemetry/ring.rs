@@ -74,7 +74,7 @@ impl Ring {
     pub fn push(&self, record: FlowRecord) {
         let pushed_out = self.kept().push(record.clone(), self.records_max);
         if pushed_out {
-            metrics::counter!("ambit_flow_records_lost_total").increment(1);
+            metrics::counter!("ambit_flow_records_lost_total", "cause" => "ring").increment(1);
         }
         // Nobody following is normal.
         let _ = self.news.send(record);
