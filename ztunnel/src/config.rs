@@ -225,7 +225,7 @@ pub struct Tunnels {
     pub pool_unused_timeout: Duration,
     /// How long a peer's tunnel without streams is kept at least; longer than peers keep it themselves, and no less
     /// than a second.
-    #[arg(long, env = "AMBIT_TUNNEL_IDLE_TIMEOUT", default_value = "10m", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "AMBIT_TUNNEL_IDLE_TIMEOUT", default_value = "10m", value_parser = duration)]
     pub idle_timeout: Duration,
     /// Window of a stream, bytes.
     #[arg(long, env = "HTTP2_STREAM_WINDOW_SIZE", default_value_t = 4 << 20)]

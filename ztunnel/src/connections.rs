@@ -18,7 +18,7 @@ use crate::proxy::Place;
 use crate::telemetry::Telemetry;
 
 /// How long a live connection may wait for a policy that is named but has not arrived: control planes announce the
-/// name first. New connections get no such grace.
+/// name first. New connections wait for it as well, before they are decided.
 const UNRESOLVED_GRACE: Duration = Duration::from_secs(2);
 
 /// Every live connection of the node. Cheap to clone.

@@ -22,7 +22,7 @@ pub struct StateConfig {
     #[arg(id = "state_keys", long = "state-keys", env = "AMBIT_STATE_KEYS", action = clap::ArgAction::Set, default_value_t = true)]
     pub keys: bool,
     /// How long ago the control plane may have been heard for its state to be used at a start.
-    #[arg(id = "state_max_age", long = "state-max-age", env = "AMBIT_STATE_MAX_AGE", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(id = "state_max_age", long = "state-max-age", env = "AMBIT_STATE_MAX_AGE", default_value = "24h", value_parser = super::duration)]
     pub max_age: Duration,
 }
 

@@ -203,10 +203,8 @@ fn settings_that_cannot_be_honoured_are_named_or_refused() {
 fn durations_are_read_as_istio_writes_them() {
     for (text, seconds) in [("24h", 86_400), ("90", 90), ("1h30m", 5_400), ("24h0m0s", 86_400), (" 5m ", 300)]
     {
-        assert_eq!(
-            config(&["--secret-ttl", text]).unwrap().control.secret_ttl.as_secs(),
-            seconds,
-            "row {text:?}"
-        );
+        let of = config(&["--secret-ttl", text, "--idle-timeout", text, "--state-max-age", text]).unwrap();
+        let read = [of.control.secret_ttl, of.tunnels.idle_timeout, of.state.max_age];
+        assert_eq!(read, [Duration::from_secs(seconds); 3], "row {text:?}");
     }
 }
