@@ -27,4 +27,5 @@ mod services;
 mod sockets;
 mod stranger;
 mod strict;
+mod vanish;
 mod views;
