@@ -35,7 +35,8 @@ fn idle_connections_cost_little_and_give_back_what_a_burst_took() {
     let event = |name: &str| held.stderr().lines().any(|l| l.contains(name) && l.contains(&open));
     wait_until("all are open", Duration::from_secs(35), || event("holding"));
     let opened = NODES.map(|n| resident(&lab, n));
-    wait_until("all have moved their burst", Duration::from_secs(80), || event("burst"));
+    // A burst of all at once is gigabytes, through programs that were built for tests.
+    wait_until("all have moved their burst", Duration::from_secs(300), || event("burst"));
     // Measured while the connections are still open: what stays is what they hold.
     let (mut after, left) = ([0.0; 2], limit(LEFT));
     wait_until("both are back at what idle connections took", Duration::from_secs(25), || {
