@@ -35,6 +35,9 @@ pub(super) fn change(lab: &LabName, node: &str, change: LinkChange) -> Result<i3
 }
 
 pub(super) fn shape(lab: &LabName, args: &ShapeArgs) -> Result<i32, LabError> {
+    if args.loss.is_none() && args.rate.is_none() && args.mtu.is_none() {
+        return Err(LabError::Usage("nothing to shape: give --loss, --rate or --mtu".to_owned()));
+    }
     let shaped = LinkChange::Shape { loss_percent: args.loss, rate: args.rate.clone(), mtu_bytes: args.mtu };
     change(lab, &args.node, shaped)
 }
