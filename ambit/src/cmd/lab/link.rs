@@ -14,7 +14,6 @@ pub(super) struct NodeArgs {
 
 /// What a link is made like.
 #[derive(Debug, clap::Args)]
-#[group(id = "how", multiple = true, required = true, args = ["loss", "rate", "mtu"])]
 pub(super) struct ShapeArgs {
     /// The node
     node: String,
