@@ -112,26 +112,30 @@ fn start(lab: &Lab, server: &str) -> Vec<Background> {
          server {{ listen [::]:8080 ipv6only=off; root {folder}; }} }}"
     );
     let config = lab.file(&format!("{server}.conf"), &config);
-    let database = format!(
-        "mariadb-install-db --no-defaults --user=root --datadir={folder}/db --auth-root-authentication-method=normal \
-         --skip-test-db >{folder}/install.log 2>&1 && exec mariadbd --no-defaults --user=root --datadir={folder}/db \
-         --socket={folder}/db.sock --pid-file={folder}/db.pid --bind-address=* --port=3306 --skip-grant-tables \
-         --skip-networking=0 --innodb-buffer-pool-size=16M"
+    let options = format!(
+        "--no-defaults --user=root --datadir={folder}/db --innodb-log-file-size=4M --innodb-buffer-pool-size=16M \
+         --innodb-use-native-aio=0 --innodb-flush-method=nosync"
     );
-    let running = vec![
+    let database = format!(
+        "mariadb-install-db {options} --auth-root-authentication-method=normal --skip-test-db && exec mariadbd {options} \
+         --socket={folder}/db.sock --pid-file={folder}/db.pid --bind-address=* --port=3306 --skip-grant-tables \
+         --skip-networking=0"
+    );
+    let mut running = [
         lab.spawn(&pod, &["nginx", "-c", &config, "-e", &format!("{folder}/error.log")]),
         lab.spawn(&pod, &["redis-server", "--save", "", "--protected-mode", "no", "--bind", "*", "-::*"]),
         lab.spawn(&pod, &["sh", "-c", &database]),
         lab.spawn(&pod, &["iperf3", "-s"]),
         lab.spawn(&pod, &["python3", &peer("websocket.py"), "serve", "8000"]),
     ];
-    for port in ["8080", "6379", "3306", "5201", "8000"] {
+    for (port, program) in ["8080", "6379", "3306", "5201", "8000"].into_iter().zip(&mut running) {
         wait_until(&format!("port {port} of {server} listens"), Duration::from_secs(60), || {
+            assert!(program.is_running(), "what should listen at {port} has ended");
             let listens = format!("ss -Hltn | grep -q ':{port} '");
             lab.exec(&pod, &["sh", "-c", &listens]).code == Some(0)
         });
     }
-    running
+    running.into()
 }
 
 #[track_caller]

@@ -221,6 +221,9 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{} said: {}{}", self.what, self.stdout(), self.stderr());
+        }
         if matches!(self.child.try_wait(), Ok(None)) {
             // `lab exec` passes SIGTERM on to the command in the pod, which SIGKILL would leave behind.
             self.signal(Signal::SIGTERM);
