@@ -129,6 +129,8 @@ struct Shared {
     spoken: Notify,
     /// After so many frames the burst has come back; 0 before.
     burst_goal: AtomicU64,
+    /// Wakes the speaker when the burst has come back.
+    burst_back: Notify,
     bytes_sent: AtomicU64,
 }
 
@@ -181,6 +183,12 @@ impl Mouth<'_> {
                     self.send_bytes(bytes).await?;
                     // Its memory is for connections that speak, not for those that idle.
                     self.out = BytesMut::new();
+                    // Its turn lasts until everything has come back: what is under way is bounded by the turns.
+                    tokio::select! {
+                        () = self.shared.burst_back.notified() => {}
+                        () = sleep_until(Some(hold.until)) => return Ok(()),
+                        () = stopped(&mut stop) => return Ok(()),
+                    }
                 }
             }
         }
@@ -278,6 +286,7 @@ impl Ear<'_> {
         if goal > 0 && self.verifier.report().frames >= goal {
             self.shared.burst_goal.store(0, Ordering::Release);
             self.call.watcher.burst();
+            self.shared.burst_back.notify_one();
         }
     }
 
