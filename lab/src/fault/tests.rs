@@ -35,7 +35,11 @@ fn nonsense_is_refused() {
         shape(None, Some("10 mbit; rm"), None),
         shape(None, None, Some(10)),
     ] {
-        assert_eq!(LinkFault::default().after(&bad, Families::Dual).expect_err("nonsense").exit_code(), 64, "row {bad:?}");
+        assert_eq!(
+            LinkFault::default().after(&bad, Families::Dual).expect_err("nonsense").exit_code(),
+            64,
+            "row {bad:?}"
+        );
     }
 }
 
