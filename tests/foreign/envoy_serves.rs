@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ambit_tests::node::{self, Node, Signer, TUNNEL_PORT, fresh_ip};
 use ambit_tests::peers::{self, Envoy};
 use ambit_types::service::Port;
-use ambit_types::{AppProtocol, Identity, NetworkAddress, Service};
+use ambit_types::{AppProtocol, Destination, GatewayAddress, Identity, NetworkAddress, Service};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -51,10 +51,13 @@ impl Stage {
         web.services.insert(service.key(), service.ports.clone());
         node.learn([own.into(), service.into(), web.into()]);
 
-        let routes = [(echo.address.port(), "echo"), (NOBODY_PORT, "nobody")];
+        // As a waypoint it is asked for the service's own address.
+        let at_peer = |port| SocketAddr::new(peer, port);
+        let routes =
+            [(at_peer(echo.address.port()), "echo"), (at_peer(NOBODY_PORT), "nobody"), (vip, "echo")];
         let at = SocketAddr::new(peer, TUNNEL_PORT);
         let tls = peers::tls("Downstream", &signer, "web", &identity("shop", "cart"));
-        let listener = peers::listener("hbone", at, &manager(peer, &routes, streams_max), Some(tls));
+        let listener = peers::listener("hbone", at, &manager(&routes, streams_max), Some(tls));
         let clusters = json!([
             peers::cluster("echo", echo.address, json!({})),
             peers::cluster("nobody", nobody, json!({})),
@@ -69,14 +72,14 @@ impl Stage {
     }
 }
 
-/// An HTTP connection manager that ends CONNECT, by port of the authority.
-fn manager(at: IpAddr, routes: &[(u16, &str)], streams_max: u32) -> Value {
+/// An HTTP connection manager that ends CONNECT, by authority.
+fn manager(routes: &[(SocketAddr, &str)], streams_max: u32) -> Value {
     let hosts: Vec<Value> = routes
         .iter()
-        .map(|(port, cluster)| {
+        .map(|(authority, cluster)| {
             json!({
-                "name": cluster,
-                "domains": [SocketAddr::new(at, *port).to_string()],
+                "name": format!("{cluster} at {authority}"),
+                "domains": [authority.to_string()],
                 "routes": [{
                     "match": { "connect_matcher": {} },
                     "route": {
@@ -99,6 +102,19 @@ fn manager(at: IpAddr, routes: &[(u16, &str)], streams_max: u32) -> Value {
             "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
         },
     })
+}
+
+/// The service bound to a waypoint, with no endpoint of its own.
+fn bound(stage: &Stage, waypoint: IpAddr) -> [ambit_state::Change; 2] {
+    let network = stage.node.proxy.mesh.snapshot().own_workloads().next().map(|w| w.network.clone());
+    let at = |ip| NetworkAddress::new(network.clone().unwrap_or_default(), ip);
+    let mut service = Service::new("bank", "web", "web.bank.svc.cluster.local");
+    service.vips = vec![at(stage.vip.ip())];
+    service.waypoint = Some(GatewayAddress {
+        destination: Destination::Address(at(waypoint)),
+        hbone_mtls_port: TUNNEL_PORT,
+    });
+    [service.into(), node::workload("bank", "web", stage.peer, false).into()]
 }
 
 /// The service with its port mapped to another one of Envoy's hosts.
@@ -127,6 +143,31 @@ async fn applications_of_ours_reach_what_is_behind_envoy() {
     let records = stage.node.records();
     assert_eq!(records[0]["dst"]["identity"], "spiffe://cluster.local/ns/bank/sa/web", "{}", records[0]);
     assert!(records.iter().all(|r| r["verdict"] == "allowed"), "{records:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_bound_to_a_waypoint_is_reached_through_it_or_not_at_all() {
+    if !peers::are_here() {
+        return;
+    }
+    let stage = Stage::up(&identity("bank", "web"), 100).await;
+    stage.node.learn(bound(&stage, stage.peer));
+    traffic(async || stage.dial().await, &stage.echo).await;
+    until("every connection is recorded", || stage.node.open() == 0).await;
+    let vip = stage.vip.to_string();
+    for record in stage.node.records() {
+        assert_eq!((&record["path"], &record["hbone_addr"]), (&json!("waypoint"), &json!(vip)), "{record}");
+        assert_eq!(record["dst"]["identity"], "spiffe://cluster.local/ns/bank/sa/web", "{record}");
+        assert_eq!(
+            (&record["verdict"], &record["service"]),
+            (&json!("allowed"), &json!("bank/web")),
+            "{record}"
+        );
+    }
+    stage.node.learn(bound(&stage, fresh_ip()));
+    assert!(is_reset(&mut stage.dial().await).await);
+    let record = stage.node.records().into_iter().find(|r| r["verdict"] == "denied").expect("a record");
+    assert_eq!(record["reason"], "waypoint-unbound", "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

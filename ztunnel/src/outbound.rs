@@ -16,7 +16,7 @@ use ambit_net::socket::{original_destination, reset_on_close};
 use ambit_net::tunnel::client::{Opened, TunnelError};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
-use ambit_state::plan::outbound::Hop;
+use ambit_state::plan::outbound::{Hop, ViaWaypoint};
 use ambit_state::{OutboundFacts, OutboundPlan, PodRef, plan_outbound};
 use ambit_types::{Identity, Reason, Str, Uid, Workload, canonical};
 use tokio::net::TcpStream;
@@ -26,6 +26,7 @@ use crate::connections::Entered;
 use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::proxy::{Pod, Proxy, TunnelKey};
 use crate::random::{self, Draws};
+use open::Ask;
 
 /// Endpoints tried for one connection.
 const ATTEMPTS_MAX: usize = 4;
@@ -221,10 +222,7 @@ impl Captured<'_> {
                 }
             }
             OutboundPlan::Refuse(refusal) => Err(self.refused(refusal.reason, refusal.to_string())),
-            OutboundPlan::Waypoint(_) => Err(self.refused(
-                Reason::WaypointUnbound,
-                "this proxy does not carry traffic to waypoints yet".to_owned(),
-            )),
+            OutboundPlan::Waypoint(via) => self.waypoint(&via).await,
             OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => Err(self.refused(
                 Reason::UnknownDestination,
                 "this proxy does not cross networks or resolve workload names yet".to_owned(),
@@ -257,15 +255,35 @@ impl Captured<'_> {
     /// A stream of a tunnel to the workload's proxy.
     async fn hbone(&self, hop: &Hop, others: bool) -> Result<Reached, (Flow, Unreached)> {
         let flow = self.flow(Path::Hbone, self.route(hop, hop.tunnel(), true));
+        self.tunnelled(&Ask::from(hop), flow, others).await
+    }
+
+    /// A stream of a tunnel to the waypoint, which chooses the workload.
+    async fn waypoint(&self, via: &ViaWaypoint) -> Result<Reached, (Flow, Unreached)> {
+        let route = Route {
+            dst: End {
+                addr: Some(via.tunnel),
+                workload: Some(via.workload.clone()),
+                identity: Some(via.workload.identity()),
+                asserted: None,
+            },
+            service: via.service.as_ref().map(|s| s.key()),
+            service_name: via.service.as_ref().map(|s| s.name.clone()),
+            hbone_addr: Some(Str::from(via.authority.to_string())),
+        };
+        self.tunnelled(&Ask::from(via), self.flow(Path::Waypoint, route), false).await
+    }
+
+    async fn tunnelled(&self, ask: &Ask<'_>, flow: Flow, others: bool) -> Result<Reached, (Flow, Unreached)> {
         let Some(source) = &self.source else {
             return Err(self.refused(Reason::WorkloadUnknown, "the source is not known".to_owned()));
         };
-        let opening = self.open_stream(source, hop);
+        let opening = self.open_stream(source, ask);
         // With nobody else to ask, the limits of its steps are limit enough.
         let opened = match others {
             true => tokio::time::timeout(ATTEMPT_TIMEOUT, opening)
                 .await
-                .unwrap_or(Err(TunnelError::Timeout { peer: hop.tunnel() })),
+                .unwrap_or(Err(TunnelError::Timeout { peer: ask.tunnel })),
             false => opening.await,
         };
         match opened {

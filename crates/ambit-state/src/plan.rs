@@ -4,6 +4,7 @@ use std::fmt;
 
 use ambit_types::Reason;
 
+pub(crate) mod bound;
 mod gateway;
 pub mod inbound;
 pub mod outbound;

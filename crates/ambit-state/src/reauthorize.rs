@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use ambit_policy::{Decision, Explanation, Facts, PolicySet, decide};
 use ambit_types::{Identity, Reason, Uid, Workload};
 
+use crate::plan::bound::is_bypassed;
 use crate::plan::inbound::is_probe;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Own, Snapshot};
 
 #[cfg(test)]
 mod tests;
@@ -18,17 +19,31 @@ pub fn applicable(snapshot: &Snapshot, workload: &Workload) -> PolicySet {
 
 /// Decides whether a connection to a workload of this node may proceed.
 ///
-/// The workload is looked up anew, so that the verdict follows its latest policies; one that is not known refuses.
+/// The workload is looked up anew, so that the verdict follows its latest policies; one that is not known refuses. What
+/// came past a waypoint that it has to come through is refused (AMB3102), whatever policy says.
 pub fn authorize(snapshot: &Snapshot, workload: &Uid, facts: &Facts<'_>) -> Decision {
-    match snapshot.own_policies(workload) {
-        Some(policies) => decide(policies, facts),
+    match snapshot.own.by_uid.get(workload) {
+        Some(own) => decide_for(snapshot, own, facts),
         None => Decision::refusal(Reason::WorkloadUnknown),
     }
 }
 
+fn decide_for(snapshot: &Snapshot, own: &Own, facts: &Facts<'_>) -> Decision {
+    if is_bypassed(snapshot, &own.workload, facts.peer(), facts.port()) {
+        return Decision::refusal(Reason::WaypointBypassed);
+    }
+    decide(&own.policies, facts)
+}
+
 /// Decides for any workload of the mesh and tells everything that was compared.
 pub fn explain(snapshot: &Snapshot, workload: &Workload, facts: &Facts<'_>) -> Explanation {
-    ambit_policy::explain(&applicable(snapshot, workload), facts)
+    let mut explanation = ambit_policy::explain(&applicable(snapshot, workload), facts);
+    if is_bypassed(snapshot, workload, facts.peer(), facts.port()) {
+        explanation.decision = Decision::refusal(Reason::WaypointBypassed);
+        explanation.nearest = None;
+        explanation.policies = Vec::new();
+    }
+    explanation
 }
 
 /// How a live connection was let in.
@@ -93,6 +108,6 @@ fn verdict(snapshot: &Snapshot, open: &Open) -> Option<Decision> {
     if probe {
         return None;
     }
-    let decision = decide(&own.policies, &open.facts());
+    let decision = decide_for(snapshot, own, &open.facts());
     (!decision.is_allow()).then_some(decision)
 }

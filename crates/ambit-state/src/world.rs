@@ -77,6 +77,7 @@ impl World {
             Change::Service(service) => {
                 let key = service.key();
                 if self.now.services.insert(service) {
+                    self.touch_behind(&key, touched);
                     touched.services.insert(key);
                 }
             }
@@ -118,6 +119,7 @@ impl World {
             self.touch_own(&workload, touched);
             self.leave_services(&workload, touched);
         } else if let Ok(key) = ServiceKey::parse(name) {
+            self.touch_behind(&key, touched);
             self.now.services.remove(&key);
         }
     }
@@ -131,6 +133,13 @@ impl World {
                 }
             }
             touched.services.insert(key.clone());
+        }
+    }
+
+    /// What a service says of its waypoint holds for the live connections of its backends here.
+    fn touch_behind(&self, key: &ServiceKey, touched: &mut Touched) {
+        for workload in self.backends.get(key).into_iter().flat_map(BTreeMap::values) {
+            self.touch_own(workload, touched);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing of the application is read here, so a tunnel that its peer is leaving is replaced without loss.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,8 +12,8 @@ use ambit_net::tls::client;
 use ambit_net::tunnel;
 use ambit_net::tunnel::client::{Opened, TunnelError};
 use ambit_runtime::clock;
-use ambit_state::plan::outbound::Hop;
-use ambit_types::Workload;
+use ambit_state::plan::outbound::{Hop, ViaWaypoint};
+use ambit_types::{Identity, Service, Workload};
 
 use super::Captured;
 use crate::proxy::TunnelKey;
@@ -26,18 +27,52 @@ fn may_replace(error: &TunnelError, reused: bool, replaced: usize) -> bool {
     error.is_of_a_spent_tunnel() && reused && replaced < REPLACED_MAX
 }
 
+/// What is asked of whom.
+pub(super) struct Ask<'a> {
+    /// The application's address, or the service's where a waypoint is to choose.
+    authority: SocketAddr,
+    /// The service the application addressed.
+    service: Option<&'a Service>,
+    /// Address of the tunnel's far end.
+    pub(super) tunnel: SocketAddr,
+    /// Who may be there, ascending.
+    expected: Vec<Identity>,
+}
+
+impl<'a> From<&'a Hop> for Ask<'a> {
+    fn from(hop: &'a Hop) -> Self {
+        Self {
+            authority: hop.address,
+            service: hop.service.as_deref(),
+            tunnel: hop.tunnel(),
+            expected: hop.expected_identities(),
+        }
+    }
+}
+
+impl<'a> From<&'a ViaWaypoint> for Ask<'a> {
+    fn from(via: &'a ViaWaypoint) -> Self {
+        Self {
+            authority: via.authority,
+            service: via.service.as_deref(),
+            tunnel: via.tunnel,
+            expected: via.expected_identities(),
+        }
+    }
+}
+
 impl Captured<'_> {
     /// A slot on a tunnel, and a stream on it; tunnels of the pool that turn out to be spent are replaced.
     pub(super) async fn open_stream(
         &self,
         source: &Arc<Workload>,
-        hop: &Hop,
+        ask: &Ask<'_>,
     ) -> Result<(Lease<TunnelKey>, Opened), TunnelError> {
         let key = TunnelKey {
             source: source.identity(),
             source_ip: self.peer.ip(),
-            expected: hop.expected_identities(),
-            peer: hop.tunnel(),
+            expected: ask.expected.clone(),
+            peer: ask.tunnel,
         };
         let mut replaced = 0;
         loop {
@@ -47,7 +82,7 @@ impl Captured<'_> {
                 self.open_tunnel(&key)
             };
             let lease = self.pod.pool.lease(&key, open).await?;
-            let request = self.request(source, hop)?;
+            let request = self.request(source, ask)?;
             let error = match lease.tunnel().connect(request, &self.proxy.settings.tunnel).await {
                 Ok(opened) => return Ok((lease, opened)),
                 Err(error) => error,
@@ -83,11 +118,11 @@ impl Captured<'_> {
         tunnel::client::open(connected, key.peer, credential.not_after(), settings.clone()).await
     }
 
-    fn request(&self, source: &Workload, hop: &Hop) -> Result<http::Request<()>, TunnelError> {
+    fn request(&self, source: &Workload, ask: &Ask<'_>) -> Result<http::Request<()>, TunnelError> {
         let connect = request::Connect {
-            authority: &hop.address.to_string(),
+            authority: &ask.authority.to_string(),
             baggage: &ambit_hbone::baggage::encode(source),
-            forwarded: &forwarded::encode(self.peer, hop.service.as_ref().map(|s| &*s.hostname)),
+            forwarded: &forwarded::encode(self.peer, ask.service.map(|s| &*s.hostname)),
             conn_id: self.draws.id,
             span: self.draws.span,
         };

@@ -1,0 +1,71 @@
+//! Who gets past a waypoint, and who does not.
+
+use crate::testing::{changes, identity, uid, world};
+use crate::{Change, Snapshot};
+
+use super::is_bypassed;
+
+/// `web` is behind a service with a waypoint, and behind one without; `lone` names a waypoint itself.
+const MESH: &str = "
+    pod shop/web 10.244.1.5 probes=8081 backs=shop/web backs=shop/other
+    pod shop/plain 10.244.1.6 probes=8081 backs=shop/plain
+    pod shop/lone 10.244.1.7 probes=8081 waypoint=shop/gate
+    pod shop/foreign 10.244.1.8 untold backs=shop/web
+    pod shop/gate-1 10.244.2.9 sa=gate probes=8081 backs=shop/gate
+    svc shop/web 10.96.0.1 ports=80->8080 waypoint=shop/gate
+    svc shop/other 10.96.0.2 ports=81->8080,82->9090
+    svc shop/plain 10.96.0.3 ports=80->8080
+    svc shop/gate 10.96.0.9 ports=15008 waypoint=shop/gate";
+
+fn bypassed(snapshot: &Snapshot, pod: &str, peer: Option<&str>, port: u16) -> bool {
+    let own = snapshot.workload(&uid(pod)).expect("in the mesh");
+    is_bypassed(snapshot, own, peer.map(identity).as_ref(), port)
+}
+
+#[test]
+fn bound_ports_take_the_waypoint_and_nobody_else() {
+    let world = world(MESH);
+    let snapshot = world.snapshot();
+    let rows = [
+        ("shop/web", Some("shop/gate"), 8080, false),
+        ("shop/web", Some("shop/cart"), 8080, true),
+        // Another namespace's account of that name is another identity.
+        ("shop/web", Some("data/gate"), 8080, true),
+        ("shop/web", None, 8080, true),
+        // No service with a waypoint leads there.
+        ("shop/web", Some("shop/cart"), 9090, false),
+        ("shop/web", None, 7070, false),
+        ("shop/plain", None, 8080, false),
+        ("shop/lone", Some("shop/cart"), 1234, true),
+        ("shop/lone", Some("shop/gate"), 1234, false),
+        // The waypoint's own service is bound like every other one of its namespace.
+        ("shop/gate-1", Some("shop/cart"), 15008, false),
+        // Its control plane never asked for it.
+        ("shop/foreign", None, 8080, false),
+    ];
+    for (pod, peer, port, want) in rows {
+        assert_eq!(bypassed(&snapshot, pod, peer, port), want, "{peer:?} to {pod}:{port}");
+    }
+}
+
+#[test]
+fn a_waypoint_that_is_not_there_lets_nobody_in() {
+    let mut world = world(MESH);
+    let gone = world.apply([Change::RemoveAddress(uid("shop/gate-1").as_str().into())]).snapshot;
+    assert!(bypassed(&gone, "shop/web", Some("shop/gate"), 8080));
+    let gone = world.apply([Change::RemoveAddress("shop/gate.shop.svc.cluster.local".into())]).snapshot;
+    assert!(bypassed(&gone, "shop/web", Some("shop/gate"), 8080));
+}
+
+#[test]
+fn canaries_are_waypoints_too() {
+    let mut world = world(MESH);
+    let canary = "
+        pod shop/next-1 10.244.2.10 sa=next probes=8081 backs=shop/next
+        svc shop/next 10.96.0.10 ports=15008
+        svc shop/web 10.96.0.1 ports=80->8080 waypoint=shop/gate weighted=shop/gate*90,shop/next*10";
+    let snapshot = world.apply(changes(canary)).snapshot;
+    assert!(!bypassed(&snapshot, "shop/web", Some("shop/next"), 8080));
+    assert!(!bypassed(&snapshot, "shop/web", Some("shop/gate"), 8080));
+    assert!(bypassed(&snapshot, "shop/web", Some("shop/cart"), 8080));
+}
