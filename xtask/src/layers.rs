@@ -145,6 +145,13 @@ pub(crate) const TABLE: &[Place] = &[
         outside: Outside::AllBut(PURE_WITHOUT_KUBERNETES),
     },
     Place {
+        package: "ambit-route",
+        layer: Layer::Pure,
+        purpose: "which rule and backend a request has, and what follows: filters, retries, balancing, limits",
+        may_import: &["ambit-types"],
+        outside: Outside::AllBut(PURE_WITHOUT_KUBERNETES),
+    },
+    Place {
         package: "ambit-state",
         layer: Layer::Pure,
         purpose: "a node's view of the mesh; plans for connections",
