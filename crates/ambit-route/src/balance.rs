@@ -1,8 +1,8 @@
 //! Which endpoint of a backend gets a request: near ones first, then by load, turn, chance or key.
 //!
-//! Built once for a set of endpoints and the place of this waypoint. A choice is a few draws; only hashing, and a list
-//! with next to no endpoint that may be used, looks at all of them. What load is, who is ejected and what has been
-//! tried is said by the caller.
+//! Built once for a set of endpoints and the place of this waypoint. A choice is a few draws; only hashing, and a
+//! list with next to no endpoint that may be used, looks at all of them. What load is, who is ejected and what has
+//! been tried is said by the caller.
 
 mod hash;
 mod rank;

@@ -1,8 +1,9 @@
 //! From the model to a table: everything is checked, and what is wrong stays where it is.
 //!
-//! A rule with something wrong in it is not skipped. It keeps its place and answers 500 there, because the next rule that
-//! would take its requests was not written for them. A condition that cannot be read counts as fulfilled, or, where it
-//! is on a path, as the segments that can be read; in the last case every valid match on the same path comes first.
+//! A rule with something wrong in it is not skipped. It keeps its place and answers 500 there, because the next
+//! rule that would take its requests was not written for them. A condition that cannot be read counts as fulfilled,
+//! or, where it is on a path, as the segments that can be read; in the last case every valid match on the same path
+//! comes first.
 
 mod checks;
 mod error;

@@ -1,7 +1,7 @@
 //! What a rule's filters do to one request and its response, and which answers they give themselves.
 //!
-//! Compiled once: names and values have been checked, and a prefix to be replaced is known. Applying is left to whoever
-//! holds the head of the request; it says through [`Head`] how to change it.
+//! Compiled once: names and values have been checked, and a prefix to be replaced is known. Applying is left to
+//! whoever holds the head of the request; it says through [`Head`] how to change it.
 
 mod cors;
 mod fault;

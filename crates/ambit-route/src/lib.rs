@@ -5,8 +5,8 @@
 //! GEP-1294). Who may call is decided elsewhere; nothing here opens, sends or waits.
 //!
 //! The way of a request: [`Table::select`] finds the rule, [`Selected::plan`] the backend or an answer,
-//! [`plan::Forward::apply`] changes the head, [`balance`] chooses an endpoint, [`timeout`] and [`retry`] say how long and
-//! how often.
+//! [`plan::Forward::apply`] changes the head, [`balance`] chooses an endpoint, [`timeout`] and [`retry`] say how
+//! long and how often.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 

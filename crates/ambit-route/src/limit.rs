@@ -1,7 +1,7 @@
 //! Whether one more request, or connection, is too many: token buckets by key, and counts against limits.
 //!
-//! State is bounded: keys beyond the bound share one bucket, so that inventing keys gains nothing. Asking a rate limit
-//! service is the waypoint's; what it is asked comes from here.
+//! State is bounded: keys beyond the bound share one bucket, so that inventing keys gains nothing. Asking a rate
+//! limit service is the waypoint's; what it is asked comes from here.
 
 mod bucket;
 mod keys;

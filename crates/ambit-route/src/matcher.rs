@@ -6,12 +6,14 @@
 
 use ambit_types::Str;
 
-use crate::request::{Headers, Request};
+use crate::request::Headers;
 
+mod asked;
 mod pattern;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use asked::{Asked, Slots};
 pub(crate) use pattern::Pattern;
 pub use pattern::PatternError;
 
@@ -22,8 +24,8 @@ pub(crate) enum Condition {
     Method(Str),
     /// A header, by its name in lower case.
     Header(Str, Test),
-    /// A query parameter.
-    Query(Str, Test),
+    /// A query parameter, and where [`Asked`] has its value.
+    Query(Str, usize, Test),
     /// The path is of this form.
     Path(Pattern),
     /// The service of a gRPC call.
@@ -50,18 +52,19 @@ pub(crate) enum Test {
 pub(crate) enum Attribute {
     Method,
     Header(Str),
-    Query(Str),
+    Query(usize),
     GrpcService,
     GrpcMethod,
 }
 
 impl Condition {
     /// Whether the request fulfils it.
-    pub(crate) fn agrees<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> bool {
+    pub(crate) fn agrees<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> bool {
+        let request = asked.request;
         match self {
             Self::Method(method) => **method == *request.method,
             Self::Header(name, test) => header_agrees(test, request.headers, name),
-            Self::Query(name, test) => test.agrees(request.query_value(name).as_deref()),
+            Self::Query(_, slot, test) => test.agrees(asked.query_value(*slot)),
             Self::Path(pattern) => pattern.is_match(request.path.as_bytes()),
             Self::GrpcService(test) => {
                 test.agrees(request.grpc_call().map(|(service, _)| service.as_bytes()))
@@ -75,7 +78,7 @@ impl Condition {
         match self {
             Self::Method(method) => Some((Attribute::Method, method)),
             Self::Header(name, Test::Exact(value)) => Some((Attribute::Header(name.clone()), value)),
-            Self::Query(name, Test::Exact(value)) => Some((Attribute::Query(name.clone()), value)),
+            Self::Query(_, slot, Test::Exact(value)) => Some((Attribute::Query(*slot), value)),
             Self::GrpcService(Test::Exact(value)) => Some((Attribute::GrpcService, value)),
             Self::GrpcMethod(Test::Exact(value)) => Some((Attribute::GrpcMethod, value)),
             Self::Header(..)

@@ -1,8 +1,8 @@
 //! Which endpoints of a destination are left out for a while because they fail.
 //!
-//! An endpoint is ejected for failures in a row, or because its rate of success is far below the others'. It comes back
-//! by itself, later each time it is ejected again; and never are more left out than the ceiling allows, because a mesh that
-//! sends to nobody is worse than one that sends to somebody who fails.
+//! An endpoint is ejected for failures in a row, or because its rate of success is far below the others'. It comes
+//! back by itself, later each time it is ejected again; and never are more left out than the ceiling allows,
+//! because a mesh that sends to nobody is worse than one that sends to somebody who fails.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use crate::model::Outlier;
 
 #[cfg(test)]
 mod tests;
+
+/// Longest time that is reckoned with, so that no sum with it can overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// How an attempt at an endpoint went, as far as the endpoint is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,8 +82,11 @@ struct State {
 }
 
 impl Tracker {
-    /// Watches nobody yet.
-    pub fn new(policy: Outlier, now: Instant) -> Self {
+    /// Watches nobody yet. Times beyond a day count as a day.
+    pub fn new(mut policy: Outlier, now: Instant) -> Self {
+        for time in [&mut policy.interval, &mut policy.ejection, &mut policy.ejection_max] {
+            *time = (*time).min(LONGEST);
+        }
         Self { policy, endpoints: BTreeMap::new(), compare_at: now + policy.interval }
     }
 

@@ -95,8 +95,8 @@ impl<'t> Forward<'t> {
         self.by.map(|(_, backend)| &backend.target)
     }
 
-    /// Changes the request: the rule's filters first, then the backend's. `mirrored` is shown each mirror and the head as
-    /// it is at that step.
+    /// Changes the request: the rule's filters first, then the backend's. `mirrored` is shown each mirror and the
+    /// head as it is at that step.
     pub fn apply<R: RequestHead>(&self, head: &mut R, mut mirrored: impl FnMut(&Mirror, &R)) {
         if let Some((rule, backend)) = self.by {
             rule.filters.apply(head, &mut mirrored);
@@ -104,8 +104,8 @@ impl<'t> Forward<'t> {
         }
     }
 
-    /// Changes the backend's response: its own filters first, then the rule's, then what browsers are told. `names` are
-    /// the headers that the response has, in lower case.
+    /// Changes the backend's response: its own filters first, then the rule's, then what browsers are told. `names`
+    /// are the headers that the response has, in lower case.
     pub fn apply_to_response<'a, H: Headers + ?Sized>(
         &self,
         request: &Request<'_, H>,

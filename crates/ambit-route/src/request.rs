@@ -1,6 +1,7 @@
 //! What routing may know of a request: borrowed from whoever holds it, read but never changed.
 //!
-//! The bytes are those that authorization has seen and that are forwarded: normalised once, before anybody looks here.
+//! The bytes are those that authorization has seen and that are forwarded: normalised once, before anybody looks
+//! here.
 
 use std::borrow::Cow;
 
@@ -78,10 +79,8 @@ impl<H: Headers + ?Sized> Request<'_, H> {
 
     /// The first value of a query parameter, decoded; the name is compared decoded, too.
     pub fn query_value(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        self.query?.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (*decoded(key) == *name.as_bytes()).then(|| decoded(value))
-        })
+        let mut pairs = query_pairs(self.query?);
+        pairs.find(|(key, _)| *decoded(key) == *name.as_bytes()).map(|(_, value)| decoded(value))
     }
 
     /// The first value of a cookie.
@@ -92,6 +91,11 @@ impl<H: Headers + ?Sized> Request<'_, H> {
             (pair[..at] == *name.as_bytes()).then(|| &pair[at + 1..])
         })
     }
+}
+
+/// Names and values of a query, still encoded; a name alone has an empty value.
+pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// Whether a content type is gRPC's.

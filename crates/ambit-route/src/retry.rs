@@ -1,8 +1,8 @@
 //! Whether a request is sent again, and when.
 //!
-//! What a backend may have acted on is repeated only for methods that are idempotent by definition, or with the author's
-//! consent. What no backend has seen is always safe to repeat. Nothing is repeated once the client has a part of a
-//! response, or without the body at hand.
+//! What a backend may have acted on is repeated only for methods that are idempotent by definition, or with the
+//! author's consent. What no backend has seen is always safe to repeat. Nothing is repeated once the client has a
+//! part of a response, or without the body at hand.
 
 mod budget;
 
@@ -83,8 +83,8 @@ pub enum Stop {
     BudgetSpent,
 }
 
-/// Decides what follows an attempt. `left` is the time left for the request, `draw` is uniform over all of `u64`. Only an
-/// attempt that is really made is taken from the budget.
+/// Decides what follows an attempt. `left` is the time left for the request, `draw` is uniform over all of `u64`.
+/// Only an attempt that is really made is taken from the budget.
 pub fn next(
     policy: &Retry,
     attempt: &Attempt<'_>,
@@ -160,8 +160,8 @@ pub fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
-/// Twice as long after each attempt, up to the most, and up to half as much again by chance; never less than a response
-/// asks for.
+/// Twice as long after each attempt, up to the most, and up to half as much again by chance; never less than a
+/// response asks for.
 fn pause(backoff: &Backoff, attempt: &Attempt<'_>, draw: u64) -> Duration {
     let doublings = attempt.made.saturating_sub(1).min(31);
     let pause = backoff.base.saturating_mul(1 << doublings).min(backoff.max.max(backoff.base));

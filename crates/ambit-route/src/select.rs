@@ -1,8 +1,8 @@
 //! Which rule takes a request or connection: first the group, then the rule.
 //!
-//! The service is the one that the client's connection was for, never one that a header names (GEP-1294). A client whose
-//! namespace has routes of its own for the service gets those and no others; everybody else gets the producer's; a
-//! service without routes is forwarded to.
+//! The service is the one that the client's connection was for, never one that a header names (GEP-1294). A client
+//! whose namespace has routes of its own for the service gets those and no others; everybody else gets the
+//! producer's; a service without routes is forwarded to.
 
 use ambit_types::ServiceKey;
 
@@ -44,7 +44,8 @@ impl Table {
             .map_or(Selected::Service, |(routes, side)| Selected::of(routes.rule_for(request), side))
     }
 
-    /// Selects the rule for a connection that is passed through, by the server name of its TLS handshake if it has one.
+    /// Selects the rule for a connection that is passed through, by the server name of its TLS handshake if it has
+    /// one.
     pub fn select_stream(
         &self,
         service: &ServiceKey,

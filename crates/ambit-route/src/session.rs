@@ -1,8 +1,9 @@
 //! How a client stays with the endpoint it first had (GEP-1619).
 //!
-//! The mark a client carries names no pod: it holds a number that stands for one, when it was issued, and a proof that we
-//! made it for this rule. Making proofs takes a secret key, which the caller has; here it is a function from bytes to a
-//! keyed hash. Where the endpoint is gone, another is chosen and a new mark issued; that is the caller's.
+//! The mark a client carries names no pod: it holds a number that stands for one, when it was issued, and a proof
+//! that we made it for this rule. Making proofs takes a secret key, which the caller has; here it is a function
+//! from bytes to a keyed hash. Where the endpoint is gone, another is chosen and a new mark issued; that is the
+//! caller's.
 
 use ambit_types::Uid;
 
@@ -83,7 +84,8 @@ pub fn carried<'a, H: Headers + ?Sized>(
     }
 }
 
-/// The value of `set-cookie` that hands a mark to a browser; none if a header carries it, whose value is the mark alone.
+/// The value of `set-cookie` that hands a mark to a browser; none if a header carries it, whose value is the mark
+/// alone.
 ///
 /// `is_https` says whether the client speaks TLS itself: a cookie marked `Secure` would never come back over plain
 /// HTTP. `now` is in seconds since 1970.

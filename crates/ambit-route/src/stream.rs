@@ -1,7 +1,7 @@
 //! Which rule takes a connection that is passed through unread: by the server name of its TLS handshake, or at all.
 //!
-//! Exact names come before wildcards, longer wildcards before shorter ones, and all before a route without names; among
-//! equals the older route wins (TLSRoute, TCPRoute).
+//! Exact names come before wildcards, longer wildcards before shorter ones, and all before a route without names;
+//! among equals the older route wins (TLSRoute, TCPRoute).
 
 use std::borrow::Cow;
 

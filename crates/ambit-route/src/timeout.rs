@@ -65,8 +65,8 @@ pub struct DurationError {
     pub example: &'static str,
 }
 
-/// Reads a duration of the Gateway API, such as `1h30m` or `500ms` (GEP-2257: one to four numbers of one to five digits,
-/// each with its unit `h`, `m`, `s` or `ms`).
+/// Reads a duration of the Gateway API, such as `1h30m` or `500ms` (GEP-2257: one to four numbers of one to five
+/// digits, each with its unit `h`, `m`, `s` or `ms`).
 ///
 /// # Errors
 /// [`DurationError`] if it is anything else.
@@ -97,8 +97,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     Ok(total)
 }
 
-/// Reads a `grpc-timeout` header: up to eight digits and a unit `H`, `M`, `S`, `m`, `u` or `n`. More than `most` counts
-/// as `most`, so that no arithmetic on deadlines can overflow.
+/// Reads a `grpc-timeout` header: up to eight digits and a unit `H`, `M`, `S`, `m`, `u` or `n`. More than `most`
+/// counts as `most`, so that no arithmetic on deadlines can overflow.
 ///
 /// # Errors
 /// [`DurationError`] if it is anything else. Spec: gRPC over HTTP2, Requests.

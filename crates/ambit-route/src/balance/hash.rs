@@ -1,4 +1,5 @@
-//! Keys of requests and names of endpoints as numbers: the same in every waypoint and release, so that replicas agree.
+//! Keys of requests and names of endpoints as numbers: the same in every waypoint and release, so that replicas
+//! agree.
 
 use std::net::IpAddr;
 

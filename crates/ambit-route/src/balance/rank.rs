@@ -31,8 +31,8 @@ fn rank(spread: &LoadBalancing, here: &Place, there: &Place) -> Option<usize> {
     }
 }
 
-/// Scopes that agree, counted until one does not. A network listed first weighs more than all others together, but one
-/// that differs does not end the comparison.
+/// Scopes that agree, counted until one does not. A network listed first weighs more than all others together, but
+/// one that differs does not end the comparison.
 fn failover_rank(preference: &[Scope], here: &Place, there: &Place) -> usize {
     let mut rank = 0;
     for (place, scope) in preference.iter().enumerate() {

@@ -69,8 +69,8 @@ impl Tier {
         None
     }
 
-    /// In turn by weight: consecutive turns fall evenly over the weights (multiples of the golden ratio), so that also a
-    /// heavy endpoint's turns are spread. Whoever may not be used is passed over.
+    /// In turn by weight: consecutive turns fall evenly over the weights (multiples of the golden ratio), so that
+    /// also a heavy endpoint's turns are spread. Whoever may not be used is passed over.
     pub(super) fn turn(&self, turn: u64, admits: impl Fn(usize) -> bool) -> Option<usize> {
         let point = scale(turn.wrapping_mul(0x9e37_79b9_7f4a_7c15), self.total());
         let start = self.sums.partition_point(|sum| *sum <= point);

@@ -56,15 +56,16 @@ fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What stands in for a path, or path pattern, that cannot be used: the segments at its begin that mean what they say.
+/// What stands in for a path, or path pattern, that cannot be used: the segments at its begin that mean what they
+/// say.
 pub(super) fn readable_prefix(text: &str, is_pattern: bool) -> Box<str> {
     let has_no_meaning = |segment: &str| {
         let is_plain = |b: u8| is_unreserved(b) && !(is_pattern && b == b'.');
         matches!(segment, "" | "." | "..") || !segment.bytes().all(is_plain)
     };
     let text = if is_pattern { text.trim_start_matches('^') } else { text };
-    // A bar makes alternatives, of which the first is no better than the others; a pattern need not be cut at a slash,
-    // so that its last segment may go on.
+    // A bar makes alternatives, of which the first is no better than the others; a pattern need not be cut at a
+    // slash, so that its last segment may go on.
     if is_pattern && text.contains('|') {
         return "".into();
     }

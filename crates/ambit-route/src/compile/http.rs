@@ -98,7 +98,9 @@ fn query_conditions(
     findings.length(&field, parameters.len(), CONDITIONS_MAX);
     let names = parameters.iter().map(|parameter| parameter.name.clone());
     let valid = |name: &Str| !name.is_empty();
-    conditions(names.zip(parameters), &field, ("parameter name", valid), Condition::Query, entry, findings)
+    // The index numbers the parameters it is asked for.
+    let condition = |name, test| Condition::Query(name, 0, test);
+    conditions(names.zip(parameters), &field, ("parameter name", valid), condition, entry, findings)
 }
 
 /// Conditions on named values. Of several on one name the first counts (Gateway API, HTTPHeaderMatch.name).

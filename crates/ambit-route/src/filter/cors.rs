@@ -110,8 +110,8 @@ impl CorsPolicy {
         Some(Preflight::Granted(answer))
     }
 
-    /// Marks the response to any other request. `names` are the headers the response has, in lower case: where all are
-    /// exposed to requests with credentials they have to be listed.
+    /// Marks the response to any other request. `names` are the headers the response has, in lower case: where all
+    /// are exposed to requests with credentials they have to be listed.
     pub fn mark<'a, H: Headers + ?Sized>(
         &self,
         request: &Request<'_, H>,

@@ -35,8 +35,8 @@ pub fn key<H: Headers + ?Sized>(
     }
 }
 
-/// The descriptor of a request for a rate limit service (`envoy.extensions.common.ratelimit.v3`), entry by entry. None
-/// if the request lacks one of its parts: such a descriptor is not asked about.
+/// The descriptor of a request for a rate limit service (`envoy.extensions.common.ratelimit.v3`), entry by entry.
+/// None if the request lacks one of its parts: such a descriptor is not asked about.
 pub fn descriptor<H: Headers + ?Sized>(
     keys: &[LimitKey],
     request: &Request<'_, H>,

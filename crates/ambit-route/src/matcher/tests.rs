@@ -2,14 +2,20 @@
 
 use super::*;
 use crate::model::Scheme;
-use crate::request::split_target;
+use crate::request::{Request, split_target};
 
 #[track_caller]
 fn check(condition: &Condition, target: &str, headers: &[(&str, &[u8])], want: bool) {
     let (path, query) = split_target(target);
     let request =
         Request { method: "GET", scheme: Scheme::Http, authority: "echo", port: 80, path, query, headers };
-    assert_eq!(condition.agrees(&request), want, "{condition:?} {target} {headers:?}");
+    let (mut slots, mut conditions) = (Slots::default(), [condition.clone()]);
+    slots.assign(&mut conditions);
+    assert_eq!(
+        conditions[0].agrees(&Asked::new(&request, &slots)),
+        want,
+        "{condition:?} {target} {headers:?}"
+    );
 }
 
 fn pattern(text: &str) -> Test {
@@ -50,9 +56,9 @@ fn presence_and_absence() {
         check(&present, "/", headers, there);
         check(&absent, "/", headers, !there);
     }
-    check(&Condition::Query("q".into(), Test::Present), "/?q", &[], true);
-    check(&Condition::Query("q".into(), Test::Absent), "/?q=", &[], false);
-    check(&Condition::Query("q".into(), Test::Absent), "/", &[], true);
+    check(&Condition::Query("q".into(), 0, Test::Present), "/?q", &[], true);
+    check(&Condition::Query("q".into(), 0, Test::Absent), "/?q=", &[], false);
+    check(&Condition::Query("q".into(), 0, Test::Absent), "/", &[], true);
 }
 
 #[test]

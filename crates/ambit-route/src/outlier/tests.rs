@@ -24,8 +24,8 @@ impl Rig {
         Self { tracker, begun }
     }
 
-    /// Notes outcomes, one letter each: `.` success, `5` server error, `g` gateway error. Says for how many seconds the
-    /// endpoint is ejected by the last of them.
+    /// Notes outcomes, one letter each: `.` success, `5` server error, `g` gateway error. Says for how many seconds
+    /// the endpoint is ejected by the last of them.
     fn note(&mut self, endpoint: usize, outcomes: &str, at: u64) -> Option<u64> {
         let now = self.at(at);
         let health = |c| match c {

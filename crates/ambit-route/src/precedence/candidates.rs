@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::{Map, Rank};
-use crate::matcher::{Attribute, Condition};
-use crate::request::{Headers, Request};
+use crate::matcher::{Asked, Attribute, Condition};
+use crate::request::Headers;
 
 /// Length up to which a list is simply walked.
 const WALK_MAX: usize = 8;
@@ -22,8 +22,8 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    fn agrees<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> bool {
-        self.conditions.iter().all(|condition| condition.agrees(request))
+    fn agrees<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> bool {
+        self.conditions.iter().all(|condition| condition.agrees(asked))
     }
 }
 
@@ -45,7 +45,7 @@ struct Shortcut {
 /// What a request says about an attribute.
 enum Found<'a> {
     /// One value.
-    Value(std::borrow::Cow<'a, [u8]>),
+    Value(&'a [u8]),
     /// None, so that no exact condition agrees.
     Nothing,
     /// Something that has to be compared one by one, such as a header on several lines.
@@ -66,23 +66,23 @@ impl Candidates {
     }
 
     /// The first that agrees.
-    pub(super) fn first<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<&Candidate> {
-        let Some(shortcut) = &self.shortcut else { return self.walk(request) };
-        let by_value = match shortcut.attribute.of(request) {
-            Found::Value(value) => shortcut.by_value.get(&*value).map_or(&[][..], Vec::as_slice),
+    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+        let Some(shortcut) = &self.shortcut else { return self.walk(asked) };
+        let by_value = match shortcut.attribute.of(asked) {
+            Found::Value(value) => shortcut.by_value.get(value).map_or(&[][..], Vec::as_slice),
             Found::Nothing => &[],
-            Found::Unclear => return self.walk(request),
+            Found::Unclear => return self.walk(asked),
         };
         let agreeing = |list: &[u32]| {
             let mut positions = list.iter().copied();
-            positions.find(|at| self.at(*at).is_some_and(|candidate| candidate.agrees(request)))
+            positions.find(|at| self.at(*at).is_some_and(|candidate| candidate.agrees(asked)))
         };
         let (one, other) = (agreeing(by_value), agreeing(&shortcut.others));
         self.at(one.into_iter().chain(other).min()?)
     }
 
-    fn walk<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<&Candidate> {
-        self.ordered.iter().find(|candidate| candidate.agrees(request))
+    fn walk<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+        self.ordered.iter().find(|candidate| candidate.agrees(asked))
     }
 
     fn at(&self, position: u32) -> Option<&Candidate> {
@@ -113,7 +113,8 @@ impl Shortcut {
 }
 
 impl Attribute {
-    fn of<'a, H: Headers + ?Sized>(&'a self, request: &'a Request<'_, H>) -> Found<'a> {
+    fn of<'a, H: Headers + ?Sized>(&'a self, asked: &'a Asked<'_, H>) -> Found<'a> {
+        let request = asked.request;
         let call = || request.grpc_call();
         let value = match self {
             Self::Method => Some(request.method.as_bytes()),
@@ -125,10 +126,10 @@ impl Attribute {
                 }
                 first
             }
-            Self::Query(name) => return request.query_value(name).map_or(Found::Nothing, Found::Value),
+            Self::Query(slot) => asked.query_value(*slot),
             Self::GrpcService => call().map(|(service, _)| service.as_bytes()),
             Self::GrpcMethod => call().map(|(_, method)| method.as_bytes()),
         };
-        value.map_or(Found::Nothing, |value| Found::Value(value.into()))
+        value.map_or(Found::Nothing, Found::Value)
     }
 }

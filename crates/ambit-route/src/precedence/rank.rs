@@ -1,8 +1,8 @@
 //! The order among matches that are found in the same place.
 //!
-//! Gateway API, HTTPRouteRule.matches and GRPCRouteRule.matches; hostnames do not count in a mesh. Two slots are ours,
-//! because the API leaves them open: a pattern comes after everything exact and before everything shorter, the longest
-//! first; and what stands in for a condition that could not be read comes after what could.
+//! Gateway API, HTTPRouteRule.matches and GRPCRouteRule.matches; hostnames do not count in a mesh. Two slots are
+//! ours, because the API leaves them open: a pattern comes after everything exact and before everything shorter,
+//! the longest first; and what stands in for a condition that could not be read comes after what could.
 
 use std::cmp::Reverse;
 

@@ -5,7 +5,8 @@
 
 use super::Map;
 use super::candidates::{Candidate, Candidates};
-use crate::request::{Headers, Request};
+use crate::matcher::Asked;
+use crate::request::Headers;
 
 /// The tree; node 0 is the root, which stands for `/`.
 #[derive(Debug, Default)]
@@ -62,8 +63,8 @@ impl Tree {
     }
 
     /// The first match that agrees, of the longest prefix that has one.
-    pub(super) fn first<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<&Candidate> {
-        let path = request.path.strip_prefix('/')?;
+    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+        let path = asked.request.path.strip_prefix('/')?;
         let mut at = 0;
         for segment in path.split('/') {
             let Some(child) = self.nodes.get(at)?.children.get(segment) else { break };
@@ -71,7 +72,7 @@ impl Tree {
         }
         let mut next = Some(at);
         while let Some(node) = next.and_then(|at| self.nodes.get(at)) {
-            if let Some(found) = node.candidates.first(request) {
+            if let Some(found) = node.candidates.first(asked) {
                 return Some(found);
             }
             next = node.up;

@@ -1,6 +1,8 @@
-//! How much of what is sent to a destination may be repetition, so that retries cannot make an overload worse (GEP-3388).
+//! How much of what is sent to a destination may be repetition, so that retries cannot make an overload worse
+//! (GEP-3388).
 //!
-//! Requests and repetitions are counted in ten slices of the interval, of which the oldest is forgotten as time goes on.
+//! Requests and repetitions are counted in ten slices of the interval, of which the oldest is forgotten as time
+//! goes on.
 
 use std::time::{Duration, Instant};
 
