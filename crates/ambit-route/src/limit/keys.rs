@@ -5,8 +5,14 @@ use std::net::IpAddr;
 
 use ambit_types::{Identity, Str};
 
+use xxhash_rust::xxh64::xxh64;
+
 use crate::model::LimitKey;
 use crate::request::{Headers, Request};
+
+/// Bytes of one part of a key that are remembered as they are; what is longer is told apart by a hash of it, so that long
+/// headers take no more memory than short ones.
+const PART_BYTES_MAX: usize = 128;
 
 /// Who sends a request.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +37,11 @@ pub fn key<H: Headers + ?Sized>(
         append(key, request, caller, out);
         // The length behind each part, so that no two lists of parts have the same bytes.
         let length = u64::try_from(out.len() - begin).unwrap_or(u64::MAX);
+        if out.len() - begin > PART_BYTES_MAX {
+            let hash = xxh64(&out[begin..], 0);
+            out.truncate(begin + PART_BYTES_MAX);
+            out.extend_from_slice(&hash.to_be_bytes());
+        }
         out.extend_from_slice(&length.to_be_bytes());
     }
 }

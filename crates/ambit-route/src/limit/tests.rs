@@ -104,6 +104,15 @@ fn requests_are_told_apart_by_every_part_of_the_key() {
 }
 
 #[test]
+fn long_parts_are_told_apart_without_being_kept() {
+    let key = |value: &str| key_of(&[LimitKey::Header("x".into())], &[("x", value)], &Caller::default());
+    let (one, other) = ("a".repeat(60_000), "a".repeat(59_999) + "b");
+    assert_ne!(key(&one), key(&other));
+    assert_eq!(key(&one).len(), 128 + 8 + 8);
+    assert_eq!(key(&"a".repeat(128)).len(), 128 + 8);
+}
+
+#[test]
 fn descriptors_name_their_parts_and_are_left_out_without_them() {
     let identity =
         ambit_types::Identity::parse("spiffe://cluster.local/ns/shop/sa/cart").expect("an identity");

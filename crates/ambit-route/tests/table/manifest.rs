@@ -370,7 +370,8 @@ impl RedirectSpec {
             "https" => Scheme::Https,
             other => panic!("scheme {other}"),
         });
-        let (hostname, path) = (self.hostname.as_deref().map(str_of), self.path.as_ref().map(PathSpec::model));
+        let (hostname, path) =
+            (self.hostname.as_deref().map(str_of), self.path.as_ref().map(PathSpec::model));
         Redirect { scheme, hostname, path, port: self.port, status: self.status_code }
     }
 }
