@@ -10,8 +10,8 @@ use xxhash_rust::xxh64::xxh64;
 use crate::model::LimitKey;
 use crate::request::{Headers, Request};
 
-/// Bytes of one part of a key that are remembered as they are; what is longer is told apart by a hash of it, so that long
-/// headers take no more memory than short ones.
+/// Bytes of one part of a key that are remembered as they are. What is longer is told apart by a hash of it, so that
+/// long headers take no more memory than short ones.
 const PART_BYTES_MAX: usize = 128;
 
 /// Who sends a request.
