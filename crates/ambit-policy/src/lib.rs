@@ -11,6 +11,7 @@ pub mod model;
 mod set;
 #[cfg(test)]
 mod shorthand;
+mod trace;
 
 pub use decide::{Decision, DryRun, Facts, Verdict, decide};
 pub use explain::{Explanation, explain};
