@@ -8,6 +8,7 @@ pub mod decide;
 pub mod explain;
 mod matcher;
 pub mod model;
+pub mod normalize;
 mod set;
 #[cfg(test)]
 mod shorthand;
