@@ -198,12 +198,19 @@ fn text_agrees(wanted: &StringMatch, text: &str) -> bool {
 }
 
 /// Compares `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT` piece by piece, so that nothing is formatted per connection.
-fn principal_agrees(wanted: &StringMatch, peer: &Identity) -> bool {
-    let pieces = [peer.trust_domain().as_str(), "/ns/", peer.namespace(), "/sa/", peer.service_account()];
+pub(crate) fn principal_agrees(wanted: &StringMatch, peer: &Identity) -> bool {
+    pieces_agree(
+        wanted,
+        &[peer.trust_domain().as_str(), "/ns/", peer.namespace(), "/sa/", peer.service_account()],
+    )
+}
+
+/// Compares with a text that lies in pieces and is not empty.
+pub(crate) fn pieces_agree(wanted: &StringMatch, pieces: &[&str]) -> bool {
     match wanted {
-        StringMatch::Exact(exact) => strip_all(exact, &pieces) == Some(""),
-        StringMatch::Prefix(prefix) => begins_with(&pieces, prefix),
-        StringMatch::Suffix(suffix) => ends_with(&pieces, suffix),
+        StringMatch::Exact(exact) => strip_all(exact, pieces) == Some(""),
+        StringMatch::Prefix(prefix) => begins_with(pieces, prefix),
+        StringMatch::Suffix(suffix) => ends_with(pieces, suffix),
         StringMatch::Presence => true,
     }
 }

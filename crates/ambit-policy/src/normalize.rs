@@ -17,6 +17,7 @@ mod properties;
 mod tests;
 
 pub use authority::Authority;
+pub(crate) use path::octet;
 pub use refusal::Refusal;
 
 /// Longest path with query, in bytes, unless [`Options`] say otherwise.
