@@ -19,6 +19,9 @@ mod template;
 mod text;
 pub mod written;
 
+#[cfg(test)]
+mod tests;
+
 pub use compile::{Options, RULES_MAX, SERVICE_ACCOUNTS_MAX, VALUE_BYTES_MAX, VALUES_MAX, compile};
 pub use decide::{Answer, Answers, Ask, Decision, Mark, Verdict, asks_before_token, decide};
 pub use explain::{Condition, Explanation, Nearest, PolicyTrace, explain};
