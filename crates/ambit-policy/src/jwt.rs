@@ -262,25 +262,33 @@ pub fn authenticate(
         Ok(None) => Outcome::Unauthenticated,
         Ok(Some(located)) => match verify(rules, &located, verifier, now_seconds, options) {
             Err(error) => Outcome::Rejected(error),
-            Ok((verified, payload)) => {
-                if let Some(rule) = rules.rules().get(verified.rule) {
-                    edits.accept(rule, &located.locations, &verified.claims, &payload);
-                }
-                Outcome::Authenticated(Box::new(verified))
+            Ok(accepted) => {
+                let Accepted { index, rule, mut claims, payload } = accepted;
+                edits.accept(rule, &located.locations, &claims, &payload);
+                claims.split_words(rule.word_claims());
+                Outcome::Authenticated(Box::new(Verified { claims, rule: index }))
             }
         },
     };
     Authentication { outcome, edits }
 }
 
+/// A token that holds, its claims as they were issued.
+struct Accepted<'r> {
+    index: usize,
+    rule: &'r Rule,
+    claims: Claims,
+    payload: String,
+}
+
 /// Tries the rules that look where the token was; of several failures that of a rule for this issuer is told.
-fn verify(
-    rules: &RuleSet,
+fn verify<'r>(
+    rules: &'r RuleSet,
     located: &locate::Located<'_>,
     verifier: &dyn Verifier,
     now_seconds: u64,
     options: &Options,
-) -> Result<(Verified, String), TokenError> {
+) -> Result<Accepted<'r>, TokenError> {
     let token = SignedToken::parse(&located.token)?;
     let claims = Claims::parse(token.payload()).map_err(TokenError::Claims)?;
     let issuer = claims.get("iss").and_then(Claim::as_text).map(Str::from);
@@ -293,9 +301,8 @@ fn verify(
         let signed = verifier.verify(rule, &token).map_err(TokenError::Signature);
         match signed.and_then(|()| check_claims(rule, &claims, now_seconds, options)) {
             Ok(()) => {
-                let mut claims = claims;
-                claims.split_words(rule.word_claims());
-                return Ok((Verified { claims, rule: *index }, token.payload_text().to_owned()));
+                let payload = token.payload_text().to_owned();
+                return Ok(Accepted { index: *index, rule, claims, payload });
             }
             Err(error) => told = told.or(Some(error)),
         }
