@@ -255,7 +255,7 @@ fn compare(condition: &Condition, facts: &Facts<'_>, leaning: Leaning) -> Compar
             c.each(v, |m| facts.server_name().is_some_and(|name| agrees_in_any_case(m, name.as_bytes())))
         }
         C::Host(v) => {
-            c.request(v, request, |list, reading, r| list.iter().any(|m| host_agrees(m, r, reading)))
+            c.request(v, request, |list, reading, r| list.iter().any(|m| host_agrees(m, facts, r, reading)))
         }
         C::Method(v) => {
             c.request(v, request, |list, _, r| list.iter().any(|m| agrees(m, r.target.method().as_bytes())))
@@ -278,13 +278,18 @@ fn compare(condition: &Condition, facts: &Facts<'_>, leaning: Leaning) -> Compar
     }
 }
 
-/// The host as it is, its port a part of it. Where it refuses, a value without port means every port.
-fn host_agrees(wanted: &StringMatch, request: &Request<'_>, reading: Reading) -> bool {
+/// The host as it is, its port a part of it. Where it refuses, a value without port means every port, and a host
+/// without port is at the port it was reached at.
+fn host_agrees(wanted: &StringMatch, facts: &Facts<'_>, request: &Request<'_>, reading: Reading) -> bool {
     let authority = request.target.authority();
-    let literal = agrees_in_any_case(wanted, authority.as_str().as_bytes());
+    let agrees = |text: &str| agrees_in_any_case(wanted, text.as_bytes());
+    let at_its_port = || {
+        let port = facts.connection().port();
+        authority.port().is_none() && agrees(&format!("{}:{port}", authority.host()))
+    };
     match reading {
-        Reading::Narrow => literal,
-        Reading::Wide => literal || agrees_in_any_case(wanted, authority.host().as_bytes()),
+        Reading::Narrow => agrees(authority.as_str()),
+        Reading::Wide => agrees(authority.as_str()) || agrees(authority.host()) || at_its_port(),
     }
 }
 

@@ -102,7 +102,7 @@ fn texts(of: &'static [&'static str]) -> BoxedStrategy<StringMatch> {
 
 fn condition() -> impl Strategy<Value = Condition> {
     let plain = || values(texts(&["a", "a*", "*b", "*", "ab", "b"]));
-    let hosts = texts(&["a", "b", "a:80", "*.a", "a*", "*:80", "*"]);
+    let hosts = texts(&["a", "b", "a:80", "*.a", "a*", "*:1", "b:2", "*"]);
     let principals = texts(&["td/ns/a/sa/x", "td/ns/a*", "*/sa/x", "*"]);
     let methods = texts(&["GET", "P*", "*", "get"]);
     let paths = prop::sample::select(&["/a", "/a/*", "*b", "/a/{*}", "/{**}/b", "/a/{**}/", "/a;p", "*"][..])

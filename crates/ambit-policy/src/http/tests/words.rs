@@ -142,6 +142,19 @@ fn what_compares_nothing_agrees_only_where_that_refuses() {
     }
 }
 
+/// A15 (CVE-2024-23323): the longest path against a policy full of templates is a matter of one pass each.
+#[test]
+fn the_longest_path_costs_one_pass() {
+    let paths: Vec<String> = (0..512).map(|i| format!("/{{*}}/a{i}/{{*}}/{{**}}/b{i}")).collect();
+    let spec = serde_json::json!({"action": "DENY", "rules": [{"to": [{"operation": {"paths": paths}}]}]});
+    let set = PolicySet::new([written("x", &spec.to_string())], None, CustomOrder::default());
+    let path = format!("GET {}", "/a0".repeat(normalize::TARGET_BYTES_MAX / 3));
+    let told = with_facts(&path, &[], |facts| decide(&set, facts, &[]).to_string());
+    assert_eq!(told, "allow");
+    let hit = format!("{}/b0", &path[..path.len() - 3]);
+    assert!(!with_facts(&hit, &[], |facts| decide(&set, facts, &[]).is_allow()));
+}
+
 /// A17: even a policy that nobody compiled here compares no header that clients cannot be kept from forging.
 #[test]
 fn internal_headers_are_never_compared() {

@@ -78,7 +78,9 @@ fn agrees(condition: &Condition, values: &[String], facts: &Facts<'_>, wide: boo
         Attribute::Method => any(facts.request().unwrap().target.method().as_bytes()),
         Attribute::Host => {
             let authority = facts.request().unwrap().target.authority();
-            folded(authority.as_str()) || (wide && folded(authority.host()))
+            let port = authority.port().unwrap_or_else(|| facts.connection().port());
+            let all = [authority.host().to_owned(), format!("{}:{port}", authority.host())];
+            folded(authority.as_str()) || (wide && all.iter().any(|text| folded(text)))
         }
         Attribute::Path => values.iter().any(|value| path(value, facts, wide)),
         Attribute::Header(name) => {
