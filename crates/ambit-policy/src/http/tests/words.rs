@@ -216,6 +216,9 @@ fn a_set_knows_what_it_compares() {
     assert_eq!((paths.compares_paths(), paths.compares_tokens()), (true, false));
     assert_eq!((tokens.compares_paths(), tokens.compares_tokens()), (false, true));
     assert!(PolicySet::default().is_empty() && !paths.is_empty());
+    let one = written("x", r#"{rules: [{}]}"#);
+    let twice = PolicySet::new([one.clone(), one], None, CustomOrder::default());
+    assert_eq!(twice.policies().count(), 1);
     let unresolved = PolicySet::new([], Some(PolicyKey::new("a", "b")), CustomOrder::default());
     assert!(!unresolved.is_empty());
 }
