@@ -176,7 +176,7 @@ pub(crate) const TABLE: &[Place] = &[
         package: "ambit-xds",
         layer: Layer::Wire,
         purpose: "xDS, CA and ZDS messages, sans-I/O client and server",
-        may_import: &["ambit-types", "ambit-policy"],
+        may_import: &["ambit-types", "ambit-policy", "ambit-route"],
         outside: Outside::AllBut(SANS_IO),
     },
     Place {
