@@ -5,8 +5,6 @@
 
 mod attached;
 mod change;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
