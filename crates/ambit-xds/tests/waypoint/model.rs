@@ -7,11 +7,11 @@ use std::sync::Arc;
 use ambit_policy::http::model::Action;
 use ambit_route::model::{Group, Target};
 use ambit_types::ServiceKey;
+use ambit_xds::Kind;
 use ambit_xds::client::{Content, Update};
 use ambit_xds::codec::{Address, HttpPolicy, PolicyTarget};
 use ambit_xds::proto::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use ambit_xds::server::{self, Connection, WaypointDelta};
-use ambit_xds::Kind;
 use proptest::prelude::*;
 
 use super::rig::*;
@@ -99,7 +99,11 @@ impl World {
         let ended = ended.map(|n| (Kind::Frontend, format!("{}/80", key(&name(*n)))));
         let unlocked = gone.iter().map(|n| (Kind::HttpPolicy, format!("shop/lock-{n}")));
         let own = WaypointDelta {
-            frontends: new.routes.iter().map(|(n, (to, w))| routes(&name(*n), &["/"], &name(*to), *w)).collect(),
+            frontends: new
+                .routes
+                .iter()
+                .map(|(n, (to, w))| routes(&name(*n), &["/"], &name(*to), *w))
+                .collect(),
             policies: new.services.iter().map(|n| lock(*n)).collect(),
             removed: ended.chain(unlocked).collect(),
             ..WaypointDelta::default()
