@@ -3,6 +3,8 @@
 //! Holds only names and versions; the resources themselves go to whoever applies an [`Update`]. A response is
 //! acknowledged by [`Receipt::applied`], so nothing is ever acknowledged that is not in force. Resources that
 //! cannot be read are refused one by one, the rest of their response counts, also towards being synced (G13).
+//!
+//! A node's client ([`Client::new`]) and a waypoint's ([`Client::for_waypoint`]) differ in what they subscribe to.
 
 pub mod backoff;
 mod lookup;

@@ -4,6 +4,9 @@
 //! comparison without a kind) rejects its whole resource, because a policy or an endpoint read in part is a
 //! different one. An enum value or a field that this version does not know degrades to the safest known meaning
 //! and is noted, because a newer control plane must not make workloads vanish. Encoding is deterministic.
+//!
+//! The resources of a waypoint, which are our own, also carry the names of what their reader has to know (`needs`),
+//! and are refused by one that does not: there a field that is passed over could make an ALLOW wider.
 
 pub mod address;
 pub mod authorization;

@@ -198,7 +198,7 @@ impl Store {
     }
 }
 
-/// Kind and names of what an update says and is usable; nothing of an answer to nothing.
+/// Kind and names of what is usable in an update; nothing if nobody asked for it.
 fn accepted(content: &Content) -> Option<(Kind, Vec<String>)> {
     Some(match content {
         Content::Addresses { upserts, .. } => (Kind::Address, upserts.iter().map(Address::name).collect()),

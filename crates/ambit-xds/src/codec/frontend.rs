@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ambit_route::model::{Frontend, Group, Route, RouteKey, StreamRoute};
+use ambit_route::model::{Frontend, Group, GrpcRoute, HttpRoute, Route, RouteKey, Rule, StreamRoute};
 use ambit_types::Str;
 
 use super::bounds::{
@@ -59,23 +59,17 @@ pub fn decode(message: &wire::Frontend, notes: &mut Notes) -> Result<Frontend, M
 
 fn group(message: &wire::Group, notes: &mut Notes) -> Result<Group, Malformed> {
     match &message.kind {
-        Some(Kind::Http(list)) => {
-            each("http.routes", &list.routes, |one| {
-                let rules = |one: &wire::HttpRule, notes: &mut Notes| {
-                    rule::decode(&one.matches, one.rule.as_ref(), notes)
-                };
-                route(one.key.as_ref(), one.created, &one.rules, |one| rules(one, notes))
+        Some(Kind::Http(list)) => each("http.routes", &list.routes, |one| {
+            route(one.key.as_ref(), one.created, &one.rules, |one| {
+                rule::decode(&one.matches, one.rule.as_ref(), notes)
             })
-        }
+        })
         .map(Group::Http),
-        Some(Kind::Grpc(list)) => {
-            each("grpc.routes", &list.routes, |one| {
-                let rules = |one: &wire::GrpcRule, notes: &mut Notes| {
-                    rule::decode(&one.matches, one.rule.as_ref(), notes)
-                };
-                route(one.key.as_ref(), one.created, &one.rules, |one| rules(one, notes))
+        Some(Kind::Grpc(list)) => each("grpc.routes", &list.routes, |one| {
+            route(one.key.as_ref(), one.created, &one.rules, |one| {
+                rule::decode(&one.matches, one.rule.as_ref(), notes)
             })
-        }
+        })
         .map(Group::Grpc),
         Some(Kind::Tls(list)) => each("tls.routes", &list.routes, |one| stream(one, notes)).map(Group::Tls),
         Some(Kind::Tcp(list)) => each("tcp.routes", &list.routes, |one| stream(one, notes)).map(Group::Tcp),
@@ -92,7 +86,7 @@ fn route<W, M>(
     name: Option<&wire::ObjectRef>,
     created: u64,
     rules: &[W],
-    read: impl FnMut(&W) -> Result<ambit_route::model::Rule<M>, Malformed>,
+    read: impl FnMut(&W) -> Result<Rule<M>, Malformed>,
 ) -> Result<Route<M>, Malformed> {
     Ok(Route { key: key(name)?, created, rules: each("rules", rules, read)? })
 }
@@ -124,31 +118,12 @@ pub fn encode(frontend: &Frontend) -> wire::Frontend {
 }
 
 fn encode_group(group: &Group) -> wire::Group {
-    let key = |key: &RouteKey| Some(encode_object(&key.namespace, &key.name));
     let kind = match group {
         Group::Http(routes) => {
-            let rules = |one: &ambit_route::model::Rule<_>| wire::HttpRule {
-                matches: one.matches.iter().map(Match::encode).collect(),
-                rule: rule::encode(one),
-            };
-            let routes = routes.iter().map(|route| wire::HttpRoute {
-                key: key(&route.key),
-                created: route.created,
-                rules: route.rules.iter().map(rules).collect(),
-            });
-            Kind::Http(wire::HttpRoutes { routes: routes.collect() })
+            Kind::Http(wire::HttpRoutes { routes: routes.iter().map(encode_http).collect() })
         }
         Group::Grpc(routes) => {
-            let rules = |one: &ambit_route::model::Rule<_>| wire::GrpcRule {
-                matches: one.matches.iter().map(Match::encode).collect(),
-                rule: rule::encode(one),
-            };
-            let routes = routes.iter().map(|route| wire::GrpcRoute {
-                key: key(&route.key),
-                created: route.created,
-                rules: route.rules.iter().map(rules).collect(),
-            });
-            Kind::Grpc(wire::GrpcRoutes { routes: routes.collect() })
+            Kind::Grpc(wire::GrpcRoutes { routes: routes.iter().map(encode_grpc).collect() })
         }
         Group::Tls(routes) => Kind::Tls(encode_streams(routes)),
         Group::Tcp(routes) => Kind::Tcp(encode_streams(routes)),
@@ -156,9 +131,29 @@ fn encode_group(group: &Group) -> wire::Group {
     wire::Group { kind: Some(kind) }
 }
 
+fn encode_http(route: &HttpRoute) -> wire::HttpRoute {
+    let rules = route.rules.iter().map(|one| wire::HttpRule {
+        matches: one.matches.iter().map(Match::encode).collect(),
+        rule: rule::encode(one),
+    });
+    wire::HttpRoute { key: encode_key(&route.key), created: route.created, rules: rules.collect() }
+}
+
+fn encode_grpc(route: &GrpcRoute) -> wire::GrpcRoute {
+    let rules = route.rules.iter().map(|one| wire::GrpcRule {
+        matches: one.matches.iter().map(Match::encode).collect(),
+        rule: rule::encode(one),
+    });
+    wire::GrpcRoute { key: encode_key(&route.key), created: route.created, rules: rules.collect() }
+}
+
+fn encode_key(key: &RouteKey) -> Option<wire::ObjectRef> {
+    Some(encode_object(&key.namespace, &key.name))
+}
+
 fn encode_streams(routes: &[StreamRoute]) -> wire::StreamRoutes {
     let route = |route: &StreamRoute| wire::StreamRoute {
-        key: Some(encode_object(&route.key.namespace, &route.key.name)),
+        key: encode_key(&route.key),
         created: route.created,
         hostnames: encode_texts(&route.hostnames),
         backends: backends::encode(&route.backends),

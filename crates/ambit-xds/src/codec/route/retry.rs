@@ -1,8 +1,9 @@
 //! When a request is sent again.
 
+use std::time::Duration;
+
 use ambit_route::model::limits::RETRIES_MAX;
 use ambit_route::model::{Backoff, Conditions, Consent, Retry};
-use std::time::Duration;
 
 use crate::codec::bounds::{each, nanos, number, status};
 use crate::codec::{Malformed, Notes};

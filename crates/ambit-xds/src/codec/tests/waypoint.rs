@@ -1,6 +1,7 @@
 //! Resources of a waypoint: what is written is read back, what is malformed is refused by field, no bytes panic.
 
 mod policies;
+mod refused;
 mod routes;
 
 use proptest::prelude::*;
