@@ -1,6 +1,6 @@
 //! Compiles `proto/` into Rust messages without protoc.
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "google/rpc/status.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "istio/workload.proto",
@@ -8,6 +8,7 @@ const FILES: [&str; 7] = [
     "istio/zds.proto",
     "istio/ca.proto",
     "ambit.proto",
+    "ambit/waypoint.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -140,7 +140,14 @@ pub(crate) const TABLE: &[Place] = &[
     Place {
         package: "ambit-policy",
         layer: Layer::Pure,
-        purpose: "may this peer connect, and why",
+        purpose: "may this peer connect, may this request pass, and why",
+        may_import: &["ambit-types"],
+        outside: Outside::AllBut(PURE_WITHOUT_KUBERNETES),
+    },
+    Place {
+        package: "ambit-route",
+        layer: Layer::Pure,
+        purpose: "which rule and backend a request has, and what follows: filters, retries, balancing, limits",
         may_import: &["ambit-types"],
         outside: Outside::AllBut(PURE_WITHOUT_KUBERNETES),
     },
@@ -169,7 +176,7 @@ pub(crate) const TABLE: &[Place] = &[
         package: "ambit-xds",
         layer: Layer::Wire,
         purpose: "xDS, CA and ZDS messages, sans-I/O client and server",
-        may_import: &["ambit-types", "ambit-policy"],
+        may_import: &["ambit-types", "ambit-policy", "ambit-route"],
         outside: Outside::AllBut(SANS_IO),
     },
     Place {

@@ -312,6 +312,7 @@ pub fn changes(update: Update) -> Vec<Change> {
                 .chain(update.rejected.into_iter().filter_map(reject))
                 .collect()
         }
-        Content::Unknown { .. } => Vec::new(),
+        // A node's client subscribes to nothing of a waypoint's, so that never comes.
+        Content::Waypoint(_) | Content::Unknown { .. } => Vec::new(),
     }
 }

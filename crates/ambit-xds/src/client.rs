@@ -3,18 +3,26 @@
 //! Holds only names and versions; the resources themselves go to whoever applies an [`Update`]. A response is
 //! acknowledged by [`Receipt::applied`], so nothing is ever acknowledged that is not in force. Resources that
 //! cannot be read are refused one by one, the rest of their response counts, also towards being synced (G13).
+//!
+//! A node's client ([`Client::new`]) and a waypoint's ([`Client::for_waypoint`]) differ in what they subscribe to.
 
 pub mod backoff;
 mod lookup;
 mod response;
+pub mod store;
 #[cfg(test)]
 mod tests;
+mod waypoint;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use lookup::{Answered, LookedUp, Ticket};
 pub use response::{Content, Rejected, Update};
+pub use store::Store;
+pub use waypoint::WaypointContent;
+
+use ambit_types::Str;
 
 use crate::kind::{Kind, PerKind};
 use crate::node::NodeIdentity;
@@ -60,7 +68,7 @@ impl Default for Limits {
     }
 }
 
-/// Which workloads and services a client wants. Policies are always wanted all.
+/// Which workloads and services a client wants. Everything else is always wanted all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Every one of the mesh.
@@ -86,6 +94,10 @@ struct Subscription {
 #[derive(Debug)]
 pub struct Client {
     node: NodeIdentity,
+    /// The Gateway it belongs to, of a waypoint.
+    gateway: Option<Str>,
+    /// What it subscribes to, in this order.
+    kinds: &'static [Kind],
     mode: Mode,
     limits: Limits,
     subscriptions: PerKind<Subscription>,
@@ -96,11 +108,30 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that holds nothing yet.
+    /// A node's client, which holds nothing yet and subscribes to [`Kind::ALL`].
     pub fn new(node: NodeIdentity, mode: Mode, limits: Limits) -> Self {
+        Self::with(node, None, &Kind::ALL, mode, limits)
+    }
+
+    /// The client of a waypoint that belongs to the Gateway `gateway` of its own namespace.
+    ///
+    /// It holds nothing yet and subscribes to everything of [`Kind::WAYPOINT`]. [`Store`] takes its updates.
+    pub fn for_waypoint(node: NodeIdentity, gateway: impl Into<Str>, limits: Limits) -> Self {
+        Self::with(node, Some(gateway.into()), &Kind::WAYPOINT, Mode::Wildcard, limits)
+    }
+
+    fn with(
+        node: NodeIdentity,
+        gateway: Option<Str>,
+        kinds: &'static [Kind],
+        mode: Mode,
+        limits: Limits,
+    ) -> Self {
         let node_name = node.node_name.clone();
         Self {
             node,
+            gateway,
+            kinds,
             mode,
             limits,
             subscriptions: PerKind::default(),
@@ -116,7 +147,7 @@ impl Client {
     pub fn on_connect(&mut self) -> Vec<DeltaDiscoveryRequest> {
         self.stream += 1;
         self.connected = true;
-        let mut requests: Vec<_> = Kind::ALL.into_iter().map(|kind| self.first_request(kind)).collect();
+        let mut requests: Vec<_> = self.kinds.iter().map(|kind| self.first_request(*kind)).collect();
         if self.mode == Mode::OnDemand {
             let keys = self.lookups.resubscribe();
             if !keys.is_empty() {
@@ -135,8 +166,12 @@ impl Client {
         let on_demand = kind == Kind::Address && self.mode == Mode::OnDemand;
         // Subscribing to everything and at once unsubscribing from it is the agreed way to ask for nothing yet.
         let names = || if on_demand { vec![WILDCARD.to_owned()] } else { Vec::new() };
+        let node = match &self.gateway {
+            None => self.node.encode(),
+            Some(gateway) => self.node.encode_as_waypoint(gateway),
+        };
         let mut request = DeltaDiscoveryRequest {
-            node: Some(self.node.encode()),
+            node: Some(node),
             type_url: kind.url().to_owned(),
             resource_names_subscribe: names(),
             resource_names_unsubscribe: names(),
@@ -161,7 +196,7 @@ impl Client {
     ///
     /// A receipt that is dropped leaves the client as if the response had never come; end the stream then.
     pub fn handle_response(&mut self, response: DeltaDiscoveryResponse) -> (Update, Receipt) {
-        let kind = Kind::of(&response.type_url);
+        let kind = Kind::among(self.kinds, &response.type_url);
         let (nonce, type_url) = (response.nonce.clone(), response.type_url.clone());
         let mut update = response::read(kind, response);
         if let Some(kind) = kind {
@@ -185,7 +220,7 @@ impl Client {
         (update, receipt)
     }
 
-    /// Whether policies and, unless on demand, workloads and services have arrived once and were applied.
+    /// Whether all that is subscribed has arrived once and was applied; on demand, whether policies have.
     pub fn is_synced(&self) -> bool {
         self.needed().iter().all(|kind| self.subscriptions.of(*kind).synced)
     }
@@ -198,7 +233,7 @@ impl Client {
 
     fn needed(&self) -> &'static [Kind] {
         match self.mode {
-            Mode::Wildcard => &Kind::ALL,
+            Mode::Wildcard => self.kinds,
             Mode::OnDemand => &[Kind::Authorization],
         }
     }

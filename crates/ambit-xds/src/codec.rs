@@ -4,18 +4,31 @@
 //! comparison without a kind) rejects its whole resource, because a policy or an endpoint read in part is a
 //! different one. An enum value or a field that this version does not know degrades to the safest known meaning
 //! and is noted, because a newer control plane must not make workloads vanish. Encoding is deterministic.
+//!
+//! The resources of a waypoint, which are our own, also carry the names of what their reader has to know (`needs`),
+//! and are refused by one that does not: there a field that is passed over could make an ALLOW wider.
 
 pub mod address;
 pub mod authorization;
+mod bounds;
+pub mod destination;
+pub mod frontend;
+pub mod http_policy;
 mod network;
 mod problem;
+pub mod request_authentication;
+mod route;
 pub mod service;
+pub mod target;
 #[cfg(test)]
 mod tests;
 pub mod workload;
 
 pub use address::Address;
+pub use http_policy::HttpPolicy;
 pub use problem::{Malformed, Notes, Problem};
+pub use request_authentication::RequestAuthentication;
+pub use target::PolicyTarget;
 
 use ambit_types::service::Port;
 use ambit_types::{AppProtocol, PolicyKey};
@@ -28,6 +41,18 @@ pub const ADDRESS: &str = "istio.workload.Address";
 
 /// Full name of the message that describes a policy.
 pub const AUTHORIZATION: &str = "istio.security.Authorization";
+
+/// Full name of the message that describes the routes of a port.
+pub const FRONTEND: &str = "ambit.waypoint.v1.Frontend";
+
+/// Full name of the message that describes a service as a destination.
+pub const DESTINATION: &str = "ambit.waypoint.v1.Destination";
+
+/// Full name of the message that describes a waypoint's policy.
+pub const HTTP_POLICY: &str = "ambit.waypoint.v1.HttpPolicy";
+
+/// Full name of the message that describes how tokens are checked.
+pub const REQUEST_AUTHENTICATION: &str = "ambit.waypoint.v1.RequestAuthentication";
 
 /// A number that must be a port.
 fn port(field: &str, number: u32) -> Result<u16, Malformed> {

@@ -1,4 +1,4 @@
-//! The two kinds of resources a node subscribes to.
+//! The kinds of resources that nodes and waypoints subscribe to.
 
 use std::fmt;
 
@@ -7,25 +7,58 @@ use std::fmt;
 pub enum Kind {
     /// Workloads and services, `istio.workload.Address`.
     Address,
-    /// Policies, `istio.security.Authorization`.
+    /// Policies of nodes, `istio.security.Authorization`.
     Authorization,
+    /// Routes attached to a port of a service, `ambit.waypoint.v1.Frontend`.
+    Frontend,
+    /// How services are treated as destinations, `ambit.waypoint.v1.Destination`.
+    Destination,
+    /// Policies of waypoints, `ambit.waypoint.v1.HttpPolicy`.
+    HttpPolicy,
+    /// How tokens are checked, `ambit.waypoint.v1.RequestAuthentication`.
+    RequestAuthentication,
 }
 
 impl Kind {
-    /// Both, in the order in which a stream asks for them.
+    /// Both that a node asks for, in the order in which its stream does.
     pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
+
+    /// Those that a waypoint asks for, in the order in which its stream does.
+    pub const WAYPOINT: [Self; 5] =
+        [Self::Address, Self::RequestAuthentication, Self::HttpPolicy, Self::Destination, Self::Frontend];
 
     /// Its type URL.
     pub fn url(self) -> &'static str {
         match self {
             Self::Address => "type.googleapis.com/istio.workload.Address",
             Self::Authorization => "type.googleapis.com/istio.security.Authorization",
+            Self::Frontend => "type.googleapis.com/ambit.waypoint.v1.Frontend",
+            Self::Destination => "type.googleapis.com/ambit.waypoint.v1.Destination",
+            Self::HttpPolicy => "type.googleapis.com/ambit.waypoint.v1.HttpPolicy",
+            Self::RequestAuthentication => "type.googleapis.com/ambit.waypoint.v1.RequestAuthentication",
         }
     }
 
-    /// The kind a type URL means, if it is one of ours.
+    /// The kind a type URL means, if it is one that nodes ask for.
     pub fn of(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.url() == url)
+        Self::among(&Self::ALL, url)
+    }
+
+    /// The kind a type URL means, if it is one of these.
+    pub fn among(kinds: &[Self], url: &str) -> Option<Self> {
+        kinds.iter().copied().find(|kind| kind.url() == url)
+    }
+
+    /// Place in [`PerKind`].
+    fn index(self) -> usize {
+        match self {
+            Self::Address => 0,
+            Self::Authorization => 1,
+            Self::Frontend => 2,
+            Self::Destination => 3,
+            Self::HttpPolicy => 4,
+            Self::RequestAuthentication => 5,
+        }
     }
 }
 
@@ -34,29 +67,24 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Address => "Address",
             Self::Authorization => "Authorization",
+            Self::Frontend => "Frontend",
+            Self::Destination => "Destination",
+            Self::HttpPolicy => "HttpPolicy",
+            Self::RequestAuthentication => "RequestAuthentication",
         })
     }
 }
 
 /// One value for each kind.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PerKind<T> {
-    address: T,
-    authorization: T,
-}
+pub(crate) struct PerKind<T>([T; 6]);
 
 impl<T> PerKind<T> {
     pub(crate) fn of(&self, kind: Kind) -> &T {
-        match kind {
-            Kind::Address => &self.address,
-            Kind::Authorization => &self.authorization,
-        }
+        &self.0[kind.index()]
     }
 
     pub(crate) fn of_mut(&mut self, kind: Kind) -> &mut T {
-        match kind {
-            Kind::Address => &mut self.address,
-            Kind::Authorization => &mut self.authorization,
-        }
+        &mut self.0[kind.index()]
     }
 }

@@ -6,7 +6,10 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+
+use ambit_types::Str;
 
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Struct, Value};
@@ -19,7 +22,33 @@ const KNOWN_KINDS: [&str; 4] = ["ztunnel", "waypoint", "sidecar", "router"];
 /// Longest id that is read, in bytes: names at the limits of Kubernetes fit twice over.
 const ID_BYTES_MAX: usize = 2048;
 
-/// The identity a ztunnel states.
+/// Metadata that names the Gateway a waypoint belongs to.
+const GATEWAY_NAME: &str = "GATEWAY_NAME";
+
+/// Name of a waypoint: that of its Gateway. All its replicas have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaypointKey {
+    /// Its namespace.
+    pub namespace: Str,
+    /// Its name.
+    pub name: Str,
+}
+
+impl WaypointKey {
+    /// Makes a key of its parts.
+    pub fn new(namespace: impl Into<Str>, name: impl Into<Str>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for WaypointKey {
+    /// `NAMESPACE/NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The identity a ztunnel or waypoint states.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeIdentity {
     /// Its address, `INSTANCE_IP`.
@@ -37,13 +66,27 @@ pub struct NodeIdentity {
 impl NodeIdentity {
     /// `ztunnel~IP~POD.NAMESPACE~NAMESPACE.svc.cluster.local`; the last part is so whatever the cluster's domain is.
     pub fn id(&self) -> String {
-        let Self { ip, pod_name, namespace, .. } = self;
-        format!("ztunnel~{ip}~{pod_name}.{namespace}~{namespace}.svc.cluster.local")
+        self.id_as("ztunnel")
     }
 
-    /// The message of the first requests.
+    fn id_as(&self, kind: &str) -> String {
+        let Self { ip, pod_name, namespace, .. } = self;
+        format!("{kind}~{ip}~{pod_name}.{namespace}~{namespace}.svc.cluster.local")
+    }
+
+    /// The message of a ztunnel's first requests.
     pub fn encode(&self) -> Node {
+        self.encode_with(self.id(), [])
+    }
+
+    /// The message of the first requests of a waypoint, which belongs to the Gateway `gateway` of its namespace.
+    pub fn encode_as_waypoint(&self, gateway: &str) -> Node {
+        self.encode_with(self.id_as("waypoint"), [(GATEWAY_NAME.to_owned(), text(gateway))])
+    }
+
+    fn encode_with<const N: usize>(&self, id: String, more: [(String, Value); N]) -> Node {
         let mut fields = self.metadata.clone();
+        fields.extend(more);
         let fixed = [
             ("NAME", self.pod_name.clone()),
             ("NAMESPACE", self.namespace.clone()),
@@ -51,7 +94,7 @@ impl NodeIdentity {
             ("NODE_NAME", self.node_name.clone()),
         ];
         fields.extend(fixed.map(|(name, value)| (name.to_owned(), text(value))));
-        Node { id: self.id(), metadata: Some(Struct { fields }), ..Node::default() }
+        Node { id, metadata: Some(Struct { fields }), ..Node::default() }
     }
 }
 
@@ -77,6 +120,8 @@ pub struct Caller {
     pub service_account: Option<String>,
     /// Its cluster, if it says.
     pub cluster_id: Option<String>,
+    /// The Gateway it belongs to, if it says; of meaning for waypoints only.
+    pub gateway: Option<String>,
 }
 
 impl Caller {
@@ -113,7 +158,18 @@ impl Caller {
             node_name: metadata("NODE_NAME").unwrap_or_default(),
             service_account: metadata("SERVICE_ACCOUNT"),
             cluster_id: metadata("CLUSTER_ID"),
+            gateway: metadata(GATEWAY_NAME),
         })
+    }
+
+    /// The waypoint that the caller says it is; nothing if it is of another kind or does not name its Gateway.
+    ///
+    /// The namespace is the one that is compared with the token. Whether the token's service account may speak for
+    /// that Gateway has to be compared too, before the answer is used for
+    /// [`crate::server::Connection::for_waypoint`].
+    pub fn waypoint(&self) -> Option<WaypointKey> {
+        let gateway = self.gateway.as_deref().filter(|name| !name.is_empty() && !name.contains('/'))?;
+        (self.kind == "waypoint").then(|| WaypointKey::new(&*self.namespace, gateway))
     }
 }
 

@@ -7,31 +7,42 @@
 //! the client denies for want of the policy. Changes that come during a cycle wait for the next one and cost no
 //! memory: the next goal is whatever is newest then.
 //!
+//! A waypoint has more kinds of resources, and more steps for the same reason; [`Connection::for_waypoint`] gives it
+//! its own and nobody else's.
+//!
 //! Whether the caller may open the stream is decided elsewhere.
 
 mod interest;
+mod plan;
+mod refusal;
 pub mod resources;
 mod shards;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod waypoint;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use refusal::Rejection;
 pub use resources::{Delta, Resources};
+pub use waypoint::WaypointDelta;
 
 use crate::kind::Kind;
+use crate::node::WaypointKey;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use subscription::{AddressWatch, Changes, PolicyWatch};
+use plan::{Plan, Role};
+use refusal::{Refusal, refusals};
+use subscription::{AddressWatch, Changes, NamedWatch};
 
 /// Bounds of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Longest wait for the answer to a response; default 60 s. Then the stream is of no use and is closed.
     pub answer_timeout: Duration,
-    /// How long workloads wait for the client to ask for policies too; default 1 s.
+    /// How long workloads wait for the client to ask for policies, and what else it needs, too; default 1 s.
     pub policy_grace: Duration,
     /// Most names one client subscribes to on demand; default 65536.
     pub names_max: usize,
@@ -52,10 +63,12 @@ impl Default for Limits {
 #[non_exhaustive]
 pub enum StreamError {
     /// A type that is not served here (invalid argument).
-    #[error("type {type_url:?} is not served; Address and Authorization are")]
+    #[error("type {type_url:?} is not served; {served}")]
     UnknownType {
         /// What was asked for.
         type_url: String,
+        /// What is served to such a client, as the end of a sentence.
+        served: String,
     },
     /// Too many names (resource exhausted).
     #[error("more than {max} names subscribed on one stream")]
@@ -73,29 +86,11 @@ pub enum StreamError {
     },
 }
 
-/// A resource that a client refused, until it changes and is accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its name; empty if the client did not say which one.
-    pub name: String,
-    /// The client's words.
-    pub reason: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Policies,
-    Addresses,
-    Cleanup,
-    Done,
-}
-
 #[derive(Debug)]
 struct Cycle {
     goal: Arc<Resources>,
-    step: Step,
+    /// What is left to do.
+    plan: Plan,
 }
 
 /// A response that waits for its answer.
@@ -106,21 +101,17 @@ struct Outstanding {
     deadline: Instant,
 }
 
-#[derive(Debug)]
-struct Refusal {
-    version: String,
-    reason: String,
-}
-
 /// One client's stream, from its first request to its end.
 #[derive(Debug)]
 pub struct Connection {
     node_name: String,
+    role: Role,
     limits: Limits,
     latest: Arc<Resources>,
     addresses: Option<AddressWatch>,
-    policies: Option<PolicyWatch>,
-    /// Until when workloads wait for a subscription to policies.
+    /// Subscriptions to other kinds.
+    named: BTreeMap<Kind, NamedWatch>,
+    /// Until when workloads wait for those.
     policies_until: Option<Instant>,
     cycle: Option<Cycle>,
     outstanding: Option<Outstanding>,
@@ -133,12 +124,30 @@ pub struct Connection {
 impl Connection {
     /// A stream just opened by a client on the machine `node_name`.
     pub fn new(node_name: impl Into<String>, latest: Arc<Resources>, limits: Limits) -> Self {
+        Self::with(node_name.into(), Role::Node, latest, limits)
+    }
+
+    /// A stream just opened by a replica of `waypoint` on the machine `node_name`.
+    ///
+    /// It gets what was published for that waypoint and nothing of another's, so make sure first that the caller is
+    /// what it says ([`crate::node::Caller::waypoint`]).
+    pub fn for_waypoint(
+        node_name: impl Into<String>,
+        waypoint: WaypointKey,
+        latest: Arc<Resources>,
+        limits: Limits,
+    ) -> Self {
+        Self::with(node_name.into(), Role::Waypoint(waypoint), latest, limits)
+    }
+
+    fn with(node_name: String, role: Role, latest: Arc<Resources>, limits: Limits) -> Self {
         Self {
-            node_name: node_name.into(),
+            node_name,
+            role,
             limits,
             latest,
             addresses: None,
-            policies: None,
+            named: BTreeMap::new(),
             policies_until: None,
             cycle: None,
             outstanding: None,
@@ -158,14 +167,11 @@ impl Connection {
         request: DeltaDiscoveryRequest,
         now: Instant,
     ) -> Result<Option<DeltaDiscoveryResponse>, StreamError> {
-        let Some(kind) = Kind::of(&request.type_url) else {
-            return Err(StreamError::UnknownType { type_url: request.type_url });
+        let Some(kind) = Kind::among(self.role.kinds(), &request.type_url) else {
+            let served = self.role.served();
+            return Err(StreamError::UnknownType { type_url: request.type_url, served });
         };
-        let is_open = match kind {
-            Kind::Address => self.addresses.is_some(),
-            Kind::Authorization => self.policies.is_some(),
-        };
-        if !is_open {
+        if !self.is_open(kind) {
             self.open(kind, request, now);
         } else {
             if !request.response_nonce.is_empty() {
@@ -207,12 +213,14 @@ impl Connection {
 
     /// The revision in force at the client, as far as it has answered.
     ///
-    /// Revision N: the client subscribes to both kinds and has answered, by ACK or NACK, everything that differs up
+    /// Revision N: the client subscribes to all its kinds and has answered, by ACK or NACK, everything that differs up
     /// to N. What it refused is in [`Self::rejections`] and is not in force. `None` until then.
     pub fn acked_revision(&self) -> Option<u64> {
-        let both = self.addresses.as_ref().is_some_and(|watch| watch.answered)
-            && self.policies.as_ref().is_some_and(|watch| watch.answered);
-        self.completed.as_ref().filter(|_| both).map(|completed| completed.revision())
+        let all = self.role.kinds().iter().all(|kind| match kind {
+            Kind::Address => self.addresses.as_ref().is_some_and(|watch| watch.answered),
+            kind => self.named.get(kind).is_some_and(|watch| watch.answered),
+        });
+        self.completed.as_ref().filter(|_| all).map(|completed| completed.revision())
     }
 
     /// What the client refused and has not since accepted, or seen removed.
@@ -224,19 +232,21 @@ impl Connection {
         })
     }
 
+    fn is_open(&self, kind: Kind) -> bool {
+        if kind == Kind::Address { self.addresses.is_some() } else { self.named.contains_key(&kind) }
+    }
+
     fn open(&mut self, kind: Kind, request: DeltaDiscoveryRequest, now: Instant) {
         self.subscription_changed = true;
-        match kind {
-            Kind::Address => {
-                self.addresses = Some(AddressWatch::open(request));
-                if self.policies.is_none() {
-                    self.policies_until = Some(now + self.limits.policy_grace);
-                }
-            }
-            Kind::Authorization => {
-                self.policies = Some(PolicyWatch::open(request));
-                self.policies_until = None;
-            }
+        if kind == Kind::Address {
+            self.addresses = Some(AddressWatch::open(request));
+            self.policies_until = Some(now + self.limits.policy_grace);
+        } else {
+            let waypoint = self.role.waypoint().cloned();
+            self.named.insert(kind, NamedWatch::open(kind, waypoint, request));
+        }
+        if self.role.kinds().iter().all(|kind| *kind == Kind::Address || self.is_open(*kind)) {
+            self.policies_until = None;
         }
     }
 
@@ -254,14 +264,16 @@ impl Connection {
             return;
         }
         self.outstanding = None;
-        match kind {
-            Kind::Address => self.addresses.iter_mut().for_each(|watch| watch.answered = true),
-            Kind::Authorization => self.policies.iter_mut().for_each(|watch| watch.answered = true),
+        if kind == Kind::Address {
+            self.addresses.iter_mut().for_each(|watch| watch.answered = true);
         }
+        self.named.get_mut(&kind).into_iter().for_each(|watch| watch.answered = true);
         let Some(goal) = self.cycle.as_ref().map(|cycle| cycle.goal.clone()) else { return };
         // A refusal stands while the refused version does: it is not sent again before it changes.
+        let waypoint = self.role.waypoint();
         self.refused.retain(|(of, name), refusal| {
-            *of != kind || goal.version(kind, name).is_some_and(|version| version == refusal.version)
+            let version = goal.version_for(waypoint, kind, name);
+            *of != kind || version.is_some_and(|version| version == refusal.version)
         });
         if let Some(status) = &request.error_detail {
             self.refuse(kind, &status.message, &goal);
@@ -269,8 +281,9 @@ impl Connection {
     }
 
     fn refuse(&mut self, kind: Kind, message: &str, goal: &Resources) {
-        for (name, reason) in refusals(message, |name| goal.version(kind, name).is_some()) {
-            let version = goal.version(kind, &name).unwrap_or_default().to_owned();
+        let waypoint = self.role.waypoint();
+        for (name, reason) in refusals(message, |name| goal.version_for(waypoint, kind, name).is_some()) {
+            let version = goal.version_for(waypoint, kind, &name).unwrap_or_default().to_owned();
             self.refused.insert((kind, name), Refusal { version, reason });
         }
     }
@@ -286,7 +299,7 @@ impl Connection {
                     return None;
                 }
                 self.subscription_changed = false;
-                self.cycle = Some(Cycle { goal: self.latest.clone(), step: Step::Policies });
+                self.cycle = Some(Cycle { goal: self.latest.clone(), plan: self.role.plan() });
             }
             if let Some(response) = self.step(now) {
                 return Some(response);
@@ -297,7 +310,7 @@ impl Connection {
 
     /// Whether there is somebody to serve who is not known to be up to date.
     fn is_behind(&self) -> bool {
-        let subscribed = self.policies.is_some() || self.addresses.is_some();
+        let subscribed = !self.named.is_empty() || self.addresses.is_some();
         let newest = self.completed.as_ref().is_some_and(|done| Arc::ptr_eq(done, &self.latest));
         subscribed && self.policies_until.is_none() && (self.subscription_changed || !newest)
     }
@@ -306,28 +319,19 @@ impl Connection {
     fn step(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
         let cycle = self.cycle.as_mut()?;
         let goal = cycle.goal.clone();
-        let (kind, changes) = match cycle.step {
-            Step::Policies => {
-                cycle.step = Step::Addresses;
-                let changes = self.policies.as_mut().and_then(|watch| watch.upserts(&goal));
-                (Kind::Authorization, changes)
-            }
-            Step::Addresses => {
-                cycle.step = Step::Cleanup;
-                let node = &self.node_name;
-                (Kind::Address, self.addresses.as_mut().and_then(|watch| watch.changes(&goal, node)))
-            }
-            Step::Cleanup => {
-                cycle.step = Step::Done;
-                (Kind::Authorization, self.policies.as_mut().and_then(|watch| watch.removals(&goal)))
-            }
-            Step::Done => {
-                self.cycle = None;
-                self.completed = Some(goal);
-                return None;
-            }
+        let Some(((kind, part), rest)) = cycle.plan.split_first() else {
+            self.cycle = None;
+            self.completed = Some(goal);
+            return None;
         };
-        changes.map(|changes| self.send(kind, changes, goal.revision(), now))
+        cycle.plan = rest;
+        let changes = if *kind == Kind::Address {
+            let node = &self.node_name;
+            self.addresses.as_mut().and_then(|watch| watch.changes(&goal, node, *part))
+        } else {
+            self.named.get_mut(kind).and_then(|watch| watch.changes(&goal, *part))
+        };
+        changes.map(|changes| self.send(*kind, changes, goal.revision(), now))
     }
 
     fn send(&mut self, kind: Kind, changes: Changes, revision: u64, now: Instant) -> DeltaDiscoveryResponse {
@@ -343,25 +347,4 @@ impl Connection {
             removed_resources: changes.removed,
         }
     }
-}
-
-/// Splits a NACK of the form `NAME: REASON; NAME: REASON`; a piece that begins with no name belongs to the last reason.
-///
-/// Without any known name the whole text is the reason of a resource without name.
-fn refusals(message: &str, is_name: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for piece in message.split("; ") {
-        match piece.split_once(": ").filter(|(name, _)| is_name(name)) {
-            Some((name, reason)) if seen.insert(name) => found.push((name.to_owned(), reason.to_owned())),
-            Some(_) | None => match found.last_mut() {
-                Some((_, reason)) => {
-                    reason.push_str("; ");
-                    reason.push_str(piece);
-                }
-                None => return vec![(String::new(), message.to_owned())],
-            },
-        }
-    }
-    found
 }

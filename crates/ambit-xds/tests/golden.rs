@@ -7,6 +7,7 @@ mod golden {
     pub(crate) mod bytes;
     pub(crate) mod discovery;
     pub(crate) mod tolerance;
+    pub(crate) mod waypoint;
     pub(crate) mod workload;
     pub(crate) mod zds_and_ca;
 }

@@ -204,6 +204,7 @@ impl World {
             let names: Vec<&String> = match kind {
                 Kind::Address => addresses.keys().collect(),
                 Kind::Authorization => policies.keys().collect(),
+                other => panic!("a node gets no {other}"),
             };
             for name in names.into_iter().filter(|name| self.wanted.is_bad(name)) {
                 let version = self.resources.version(kind, name).expect("just published");
@@ -267,6 +268,7 @@ impl World {
                     self.policies.insert(policy.key.to_string(), policy);
                 }
             }
+            Content::Waypoint(content) => panic!("{content:?}"),
             Content::Unknown { type_url } => panic!("{type_url}"),
         }
         self.refused.extend(update.rejected.into_iter().map(|rejected| rejected.name));

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ambit_policy::model::{Policy, Scope};
 
+use super::waypoint::{self, WaypointContent};
 use crate::any::Any;
-use crate::codec::{Address, Malformed, Notes, Problem, authorization};
+use crate::codec::{Address, Malformed, Notes, PolicyTarget, Problem, authorization};
 use crate::kind::Kind;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 
@@ -40,6 +41,8 @@ pub enum Content {
         /// Gone: `NAMESPACE/NAME`.
         removed: Vec<String>,
     },
+    /// What waypoints are told beside workloads and services; only to clients of waypoints.
+    Waypoint(WaypointContent),
     /// Nothing this client asked for; acknowledged and to be reported.
     Unknown {
         /// The type of the response.
@@ -52,6 +55,7 @@ impl Content {
     pub fn removed(&self) -> &[String] {
         match self {
             Self::Addresses { removed, .. } | Self::Policies { removed, .. } => removed,
+            Self::Waypoint(content) => content.removed(),
             Self::Unknown { .. } => &[],
         }
     }
@@ -66,6 +70,15 @@ pub struct Rejected {
     pub reason: Malformed,
     /// Which workloads the policy would cover, as far as that could be read; `None` for other resources.
     pub scope: Option<Scope>,
+    /// What a waypoint's policy would cover, as far as that could be read; `None` for other resources.
+    pub targets: Option<Vec<PolicyTarget>>,
+}
+
+/// What can be said of a resource that cannot be used.
+#[derive(Debug, Default)]
+pub(super) struct Hint {
+    pub(super) scope: Option<Scope>,
+    pub(super) targets: Option<Vec<PolicyTarget>>,
 }
 
 impl Update {
@@ -93,6 +106,7 @@ impl Update {
         let gone = undeclared.into_iter().filter(|name| !sent.contains(name.as_str())).collect::<Vec<_>>();
         match &mut self.content {
             Content::Addresses { removed, .. } | Content::Policies { removed, .. } => removed.extend(gone),
+            Content::Waypoint(content) => content.removed_mut().extend(gone),
             Content::Unknown { .. } => {}
         }
     }
@@ -118,29 +132,31 @@ pub(super) fn read(kind: Option<Kind>, response: DeltaDiscoveryResponse) -> Upda
         versions: Vec::new(),
         aliases: Vec::new(),
     };
-    match kind {
+    update.content = match kind {
         Some(Kind::Address) => {
-            let upserts =
-                resources.filter_map(|resource| update.accept(resource, address, no_scope)).collect();
-            update.content = Content::Addresses { upserts, removed };
+            let read = |resource| update.accept(resource, address, no_hint);
+            Content::Addresses { upserts: resources.filter_map(read).collect(), removed }
         }
         Some(Kind::Authorization) => {
-            let upserts = resources
-                .filter_map(|resource| update.accept(resource, policy, authorization::scope_hint))
-                .collect();
-            update.content = Content::Policies { upserts, removed };
+            let hint = |any: &Any| Hint { scope: authorization::scope_hint(any), ..Hint::default() };
+            let read = |resource| update.accept(resource, policy, hint);
+            Content::Policies { upserts: resources.filter_map(read).collect(), removed }
         }
-        None => {}
-    }
+        Some(Kind::Frontend) => waypoint::frontends(&mut update, resources, removed),
+        Some(Kind::Destination) => waypoint::destinations(&mut update, resources, removed),
+        Some(Kind::HttpPolicy) => waypoint::policies(&mut update, resources, removed),
+        Some(Kind::RequestAuthentication) => waypoint::authentications(&mut update, resources, removed),
+        None => return update,
+    };
     update
 }
 
 impl Update {
-    fn accept<T>(
+    pub(super) fn accept<T>(
         &mut self,
         resource: Resource,
         read: impl Fn(&str, &Any, &mut Notes) -> Result<T, Malformed>,
-        scope: impl Fn(&Any) -> Option<Scope>,
+        hint: impl Fn(&Any) -> Hint,
     ) -> Option<T> {
         let Resource { name, version, resource, aliases, .. } = resource;
         let mut notes = Notes::default();
@@ -158,16 +174,16 @@ impl Update {
                 Some(value)
             }
             Err(reason) => {
-                let scope = resource.as_ref().and_then(scope);
-                self.rejected.push(Rejected { name, reason, scope });
+                let Hint { scope, targets } = resource.as_ref().map(hint).unwrap_or_default();
+                self.rejected.push(Rejected { name, reason, scope, targets });
                 None
             }
         }
     }
 }
 
-fn no_scope(_: &Any) -> Option<Scope> {
-    None
+pub(super) fn no_hint(_: &Any) -> Hint {
+    Hint::default()
 }
 
 fn address(name: &str, any: &Any, notes: &mut Notes) -> Result<Address, Malformed> {
@@ -183,7 +199,7 @@ fn policy(name: &str, any: &Any, _: &mut Notes) -> Result<Arc<Policy>, Malformed
 }
 
 /// A removal says only a name, so the name around a resource and the one in it must be the same.
-fn same_name(resource: &str, content: String) -> Result<(), Malformed> {
+pub(super) fn same_name(resource: &str, content: String) -> Result<(), Malformed> {
     if resource == content {
         return Ok(());
     }

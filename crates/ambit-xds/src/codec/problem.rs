@@ -1,7 +1,9 @@
 //! Why a resource cannot be used, and what of it was read as less than it says.
 
 use std::fmt;
+use std::time::Duration;
 
+use ambit_policy::jwt;
 use ambit_types::IdentityError;
 use ambit_types::name::KeyError;
 
@@ -23,7 +25,9 @@ impl Malformed {
 
     /// The same seen from the message that holds the field's message as `outer`.
     pub(crate) fn inside(self, outer: &str) -> Self {
-        Self { field: format!("{outer}.{}", self.field), problem: self.problem }
+        // An entry of a list of numbers or texts is itself the field.
+        let dot = if self.field.is_empty() { "" } else { "." };
+        Self { field: format!("{outer}{dot}{}", self.field), problem: self.problem }
     }
 }
 
@@ -79,6 +83,59 @@ pub enum Problem {
     Type {
         /// The type URL found.
         found: String,
+    },
+    /// More elements than the bound of the model.
+    #[error("has {found} elements, more than {max}")]
+    TooMany {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A longer text than the bound of the model.
+    #[error("has {bytes} bytes, more than {max}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A number outside its range.
+    #[error("{found} is not between {min} and {max}")]
+    Range {
+        /// What was given.
+        found: u64,
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A time outside its range.
+    #[error("{found:?} is not between {min:?} and {max:?}")]
+    Duration {
+        /// What was given.
+        found: Duration,
+        /// Shortest.
+        min: Duration,
+        /// Longest.
+        max: Duration,
+    },
+    /// A text of another form than its place demands.
+    #[error("{text:?} is no {what}")]
+    Form {
+        /// What was given.
+        text: String,
+        /// What it should be.
+        what: &'static str,
+    },
+    /// A rule for tokens that its own compiler refuses.
+    #[error("{0}")]
+    Token(jwt::Problem),
+    /// Something that a reader has to know and this version does not.
+    #[error("needs what this version does not know: {names}")]
+    Needs {
+        /// The unknown names, joined by commas.
+        names: String,
     },
     /// Bytes that are no protobuf message of that type.
     #[error("cannot be decoded: {0}")]

@@ -1,5 +1,7 @@
 //! What is written is read back; what is malformed is refused by field.
 
+mod waypoint;
+
 use std::collections::BTreeMap;
 
 use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, ServiceAccount, StringMatch, Values};

@@ -25,8 +25,24 @@ fn what_is_stated_is_read() {
             node_name: "n1".into(),
             service_account: None,
             cluster_id: Some("c1".into()),
+            gateway: None,
         }
     );
+}
+
+#[test]
+fn a_waypoint_says_which_gateway_it_belongs_to() {
+    let node = identity().encode_as_waypoint("wp");
+    assert_eq!(node.id, "waypoint~10.0.0.1~ztunnel-x.y.istio-system~istio-system.svc.cluster.local");
+    let caller = Caller::decode(Some(&node)).unwrap();
+    assert_eq!(caller.waypoint(), Some(WaypointKey::new("istio-system", "wp")));
+    for name in ["", "other/wp"] {
+        let caller = Caller::decode(Some(&identity().encode_as_waypoint(name))).unwrap();
+        assert_eq!(caller.waypoint(), None, "{name:?} is no name");
+    }
+    let mut node = identity();
+    node.metadata.insert(GATEWAY_NAME.to_owned(), text("wp"));
+    assert_eq!(Caller::decode(Some(&node.encode())).unwrap().waypoint(), None, "a ztunnel is no waypoint");
 }
 
 #[test]

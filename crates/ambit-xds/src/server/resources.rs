@@ -3,7 +3,7 @@
 //! A copy shares everything with its original, so a connection keeps the state it has sent for the price of what
 //! has changed since. Versions are hashes of the content: equal on every replica and after every restart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_policy::model::Policy;
@@ -12,9 +12,11 @@ use ambit_types::{Destination, GatewayAddress, Service, Str, Workload};
 use xxhash_rust::xxh64::xxh64;
 
 use super::shards::{Same, Shards};
+use super::waypoint::{WaypointDelta, WaypointResources};
 use crate::any::Any;
 use crate::codec::{Address, authorization};
 use crate::kind::Kind;
+use crate::node::WaypointKey;
 use crate::proto::envoy::service::discovery::v3::Resource;
 
 /// Changes to publish.
@@ -36,6 +38,8 @@ pub struct Resources {
     revision: u64,
     addresses: Shards<Arc<Entry>>,
     policies: Shards<Arc<Entry>>,
+    /// What each waypoint gets besides.
+    waypoints: BTreeMap<WaypointKey, Arc<WaypointResources>>,
     /// Alias to names.
     aliases: Index,
     /// Service to the workloads behind it.
@@ -73,6 +77,11 @@ impl Same for Arc<Entry> {
 }
 
 impl Entry {
+    /// One that nothing leads to but its name.
+    pub(super) fn plain(content: Any) -> Self {
+        Self::new(content, Links::default())
+    }
+
     fn new(content: Any, links: Links) -> Self {
         Self { version: format!("{:016x}", xxh64(&content.value, 0)), content, links }
     }
@@ -117,14 +126,33 @@ impl Resources {
             changed |= self.policies.remove(name).is_some();
         }
         for policy in &delta.policies {
-            let entry = Entry::new(authorization::encode_any(policy), Links::default());
-            let name = Str::from(policy.key.to_string());
-            if self.policies.get(&name).is_none_or(|old| old.version != entry.version) {
-                self.policies.insert(name, Arc::new(entry));
-                changed = true;
-            }
+            let entry = Entry::plain(authorization::encode_any(policy));
+            changed |= self.policies.put(Str::from(policy.key.to_string()), Arc::new(entry));
         }
         changed
+    }
+
+    /// Publishes changes for one waypoint as of `revision`; whether anything differs from before.
+    ///
+    /// A revision is in force once both halves of it are published: do both before any connection is told.
+    pub fn apply_waypoint(&mut self, revision: u64, waypoint: &WaypointKey, delta: WaypointDelta) -> bool {
+        self.revision = self.revision.max(revision);
+        // One that was never heard of is made for the first resource only.
+        if delta.is_empty() {
+            return false;
+        }
+        Arc::make_mut(self.waypoints.entry(waypoint.clone()).or_default()).apply(delta)
+    }
+
+    /// Takes away everything of a waypoint that is gone; whether there was anything.
+    pub fn forget_waypoint(&mut self, revision: u64, waypoint: &WaypointKey) -> bool {
+        self.revision = self.revision.max(revision);
+        self.waypoints.remove(waypoint).is_some()
+    }
+
+    /// The waypoints that anything was published for.
+    pub fn waypoints(&self) -> impl Iterator<Item = &WaypointKey> {
+        self.waypoints.keys()
     }
 
     /// The revision of the configuration this is made of.
@@ -132,26 +160,42 @@ impl Resources {
         self.revision
     }
 
-    /// How many resources of a kind there are.
+    /// How many resources of a kind there are; of waypoints', those of all of them.
     pub fn len(&self, kind: Kind) -> usize {
-        self.of(kind).len()
+        match self.of(kind, None) {
+            Some(shards) => shards.len(),
+            None => self.waypoints.values().filter_map(|own| own.of(kind)).map(Shards::len).sum(),
+        }
     }
 
     /// Whether nothing is published.
     pub fn is_empty(&self) -> bool {
-        Kind::ALL.into_iter().all(|kind| self.len(kind) == 0)
+        Kind::ALL.into_iter().chain(Kind::WAYPOINT).all(|kind| self.len(kind) == 0)
     }
 
-    /// Version of a resource, if it exists.
+    /// Version of a resource that is the same for every client, if it exists.
     pub fn version(&self, kind: Kind, name: &str) -> Option<&str> {
-        self.of(kind).get(name).map(|entry| entry.version())
+        self.version_for(None, kind, name)
     }
 
-    pub(super) fn of(&self, kind: Kind) -> &Shards<Arc<Entry>> {
+    /// Version of a resource as a waypoint gets it, if it exists.
+    pub fn version_for(&self, waypoint: Option<&WaypointKey>, kind: Kind, name: &str) -> Option<&str> {
+        self.of(kind, waypoint)?.get(name).map(|entry| entry.version())
+    }
+
+    /// Resources of a kind as a client gets them; none if it is a waypoint's kind and nothing is there for it.
+    pub(super) fn of(&self, kind: Kind, waypoint: Option<&WaypointKey>) -> Option<&Shards<Arc<Entry>>> {
         match kind {
-            Kind::Address => &self.addresses,
-            Kind::Authorization => &self.policies,
+            Kind::Address => Some(&self.addresses),
+            Kind::Authorization => Some(&self.policies),
+            Kind::Frontend | Kind::Destination | Kind::HttpPolicy | Kind::RequestAuthentication => {
+                self.waypoints.get(waypoint?)?.of(kind)
+            }
         }
+    }
+
+    pub(super) fn addresses(&self) -> &Shards<Arc<Entry>> {
+        &self.addresses
     }
 
     /// Names behind a name or an alias.

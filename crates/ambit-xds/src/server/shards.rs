@@ -58,6 +58,15 @@ impl<V: Clone> Shards<V> {
 }
 
 impl<V: Clone + Same> Shards<V> {
+    /// Puts a value in unless the same is there; whether anything differs.
+    pub(super) fn put(&mut self, name: Str, value: V) -> bool {
+        let differs = self.get(&name).is_none_or(|old| !old.same(&value));
+        if differs {
+            self.insert(name, value);
+        }
+        differs
+    }
+
     /// What is new or different here, and the names that only `older` has; both ordered by name.
     pub(super) fn since<'a>(&'a self, older: &'a Self) -> (BTreeMap<&'a Str, &'a V>, Vec<&'a Str>) {
         let mut changed = BTreeMap::new();

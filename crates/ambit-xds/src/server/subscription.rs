@@ -7,8 +7,10 @@ use ambit_types::Str;
 
 use super::Resources;
 use super::interest::Interest;
+use super::plan::Part;
 use super::resources::Entry;
 use crate::kind::Kind;
+use crate::node::WaypointKey;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Resource};
 
 /// The content of a response.
@@ -25,9 +27,12 @@ impl Changes {
     }
 }
 
-/// A subscription to all policies.
+/// A subscription to all resources of a kind that are there for the client.
 #[derive(Debug)]
-pub(super) struct PolicyWatch {
+pub(super) struct NamedWatch {
+    kind: Kind,
+    /// Whose resources, of a waypoint.
+    waypoint: Option<WaypointKey>,
     /// Sent, or brought along: version by name.
     held: BTreeMap<String, String>,
     is_first: bool,
@@ -35,31 +40,42 @@ pub(super) struct PolicyWatch {
     pub(super) answered: bool,
 }
 
-impl PolicyWatch {
-    pub(super) fn open(request: DeltaDiscoveryRequest) -> Self {
-        Self { held: request.initial_resource_versions, is_first: true, answered: false }
+impl NamedWatch {
+    pub(super) fn open(kind: Kind, waypoint: Option<WaypointKey>, request: DeltaDiscoveryRequest) -> Self {
+        let held = request.initial_resource_versions;
+        Self { kind, waypoint, held, is_first: true, answered: false }
     }
 
-    /// Policies that the client lacks or has otherwise. They count as held from now on.
-    pub(super) fn upserts(&mut self, goal: &Resources) -> Option<Changes> {
+    /// What the client lacks or should not have, as far as `part` goes. It counts as held from now on.
+    pub(super) fn changes(&mut self, goal: &Resources, part: Part) -> Option<Changes> {
         let mut changes = Changes::default();
-        for (name, entry) in goal.of(Kind::Authorization).sorted() {
+        if part.has_upserts() {
+            self.add_upserts(goal, &mut changes);
+        }
+        if part.has_removals() {
+            self.add_removals(goal, &mut changes);
+        }
+        let is_first = part.has_upserts() && std::mem::take(&mut self.is_first);
+        changes.unless_empty(is_first)
+    }
+
+    fn add_upserts(&mut self, goal: &Resources, changes: &mut Changes) {
+        let Some(resources) = goal.of(self.kind, self.waypoint.as_ref()) else { return };
+        for (name, entry) in resources.sorted() {
             if self.held.get(&**name).is_none_or(|version| version != entry.version()) {
                 changes.upserts.push(entry.message(name, false));
                 self.held.insert(name.to_string(), entry.version().to_owned());
             }
         }
-        changes.unless_empty(std::mem::take(&mut self.is_first))
     }
 
-    /// Policies that are gone. They count as removed from now on.
-    pub(super) fn removals(&mut self, goal: &Resources) -> Option<Changes> {
-        let gone = |name: &String| goal.version(Kind::Authorization, name).is_none();
-        let removed: Vec<String> = self.held.keys().filter(|name| gone(name)).cloned().collect();
-        for name in &removed {
+    fn add_removals(&mut self, goal: &Resources, changes: &mut Changes) {
+        let resources = goal.of(self.kind, self.waypoint.as_ref());
+        let gone = |name: &String| resources.is_none_or(|there| there.get(name).is_none());
+        changes.removed = self.held.keys().filter(|name| gone(name)).cloned().collect();
+        for name in &changes.removed {
             self.held.remove(name);
         }
-        Changes { upserts: Vec::new(), removed }.unless_empty(false)
     }
 }
 
@@ -70,6 +86,8 @@ pub(super) struct AddressWatch {
     held: Held,
     /// Keys subscribed since the last response: each is answered even if nothing about it is new.
     asked: BTreeSet<String>,
+    /// What is to be removed in a later part of the cycle.
+    deferred: Vec<String>,
     is_first: bool,
     /// A response has been answered.
     pub(super) answered: bool,
@@ -95,7 +113,7 @@ impl AddressWatch {
             }
         };
         let held = Held::Names(request.initial_resource_versions);
-        Self { interest, held, asked, is_first: true, answered: false }
+        Self { interest, held, asked, deferred: Vec::new(), is_first: true, answered: false }
     }
 
     /// How many keys are subscribed.
@@ -125,23 +143,30 @@ impl AddressWatch {
         !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty()
     }
 
-    /// What the client lacks or should not have. It counts as held from now on.
-    pub(super) fn changes(&mut self, goal: &Arc<Resources>, node: &str) -> Option<Changes> {
-        let changes = match &self.interest {
+    /// What the client lacks or should not have, as far as `part` goes. It counts as held from now on.
+    pub(super) fn changes(&mut self, goal: &Arc<Resources>, node: &str, part: Part) -> Option<Changes> {
+        if part == Part::Removals {
+            let removed = std::mem::take(&mut self.deferred);
+            return Changes { upserts: Vec::new(), removed }.unless_empty(false);
+        }
+        let mut changes = match &self.interest {
             Interest::All => self.all_changes(goal),
             Interest::Named(keys) => {
                 let wanted = Interest::closure(keys, goal, node);
                 self.named_changes(goal, &wanted)
             }
         };
+        if !part.has_removals() {
+            self.deferred = std::mem::take(&mut changes.removed);
+        }
         changes.unless_empty(std::mem::take(&mut self.is_first))
     }
 
     fn all_changes(&mut self, goal: &Arc<Resources>) -> Changes {
-        let addresses = goal.of(Kind::Address);
+        let addresses = goal.addresses();
         let (changed, revived, removed) = match &self.held {
             Held::All(older) => {
-                let older = older.of(Kind::Address);
+                let older = older.addresses();
                 let (changed, removed) = addresses.since(older);
                 let refused = |name: &str| older.get(name).is_some_and(|entry| !entry.takes_unready());
                 let revived = revived(goal, &changed, refused);
@@ -173,7 +198,7 @@ impl AddressWatch {
         };
         let again: BTreeSet<_> = asked.iter().flat_map(|key| goal.resolve(key)).collect();
         let mut changes = Changes::default();
-        let addresses = goal.of(Kind::Address);
+        let addresses = goal.addresses();
         let mut changed: BTreeMap<&Str, &Arc<Entry>> =
             wanted.iter().filter_map(|name| Some((name, addresses.get(name)?))).collect();
         changed.retain(|name, entry| {

@@ -1,0 +1,135 @@
+//! Matches that share a place, in their order.
+//!
+//! A long list is cut short by one thing that most of its matches want an exact value of, such as a header that names
+//! a tenant: the request's own value leads to the few that can agree. Those without such a condition are kept beside,
+//! and both lists are walked in the common order.
+
+use std::collections::BTreeMap;
+
+use super::{Map, Rank};
+use crate::matcher::{Asked, Attribute, Condition};
+use crate::request::Headers;
+
+/// Length up to which a list is simply walked.
+const WALK_MAX: usize = 8;
+
+/// A match as the index holds it: the conditions that its place does not answer, and the rule it belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) rank: Rank,
+    pub(crate) conditions: Box<[Condition]>,
+    pub(crate) rule: u32,
+}
+
+impl Candidate {
+    fn agrees<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> bool {
+        self.conditions.iter().all(|condition| condition.agrees(asked))
+    }
+}
+
+/// Candidates in order.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    ordered: Vec<Candidate>,
+    shortcut: Option<Shortcut>,
+}
+
+/// Positions in the list by the value of one attribute.
+#[derive(Debug)]
+struct Shortcut {
+    attribute: Attribute,
+    by_value: Map<Box<[u8]>, Vec<u32>>,
+    others: Vec<u32>,
+}
+
+/// What a request says about an attribute.
+enum Found<'a> {
+    /// One value.
+    Value(&'a [u8]),
+    /// None, so that no exact condition agrees.
+    Nothing,
+    /// Something that has to be compared one by one, such as a header on several lines.
+    Unclear,
+}
+
+impl Candidates {
+    /// Puts them in order.
+    pub(super) fn new(mut candidates: Vec<Candidate>) -> Self {
+        candidates.sort_by(|a, b| a.rank.cmp(&b.rank));
+        let shortcut = (candidates.len() > WALK_MAX).then(|| Shortcut::over(&candidates)).flatten();
+        Self { ordered: candidates, shortcut }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ordered.is_empty()
+    }
+
+    /// The first that agrees.
+    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+        let Some(shortcut) = &self.shortcut else { return self.walk(asked) };
+        let by_value = match shortcut.attribute.of(asked) {
+            Found::Value(value) => shortcut.by_value.get(value).map_or(&[][..], Vec::as_slice),
+            Found::Nothing => &[],
+            Found::Unclear => return self.walk(asked),
+        };
+        let agreeing = |list: &[u32]| {
+            let mut positions = list.iter().copied();
+            positions.find(|at| self.at(*at).is_some_and(|candidate| candidate.agrees(asked)))
+        };
+        let (one, other) = (agreeing(by_value), agreeing(&shortcut.others));
+        self.at(one.into_iter().chain(other).min()?)
+    }
+
+    fn walk<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+        self.ordered.iter().find(|candidate| candidate.agrees(asked))
+    }
+
+    fn at(&self, position: u32) -> Option<&Candidate> {
+        self.ordered.get(usize::try_from(position).ok()?)
+    }
+}
+
+impl Shortcut {
+    /// By the attribute that has the most different values; none if that would not shorten anything.
+    fn over(candidates: &[Candidate]) -> Option<Self> {
+        let mut values: BTreeMap<Attribute, BTreeMap<&str, Vec<u32>>> = BTreeMap::new();
+        for (at, candidate) in candidates.iter().enumerate() {
+            let at = u32::try_from(at).ok()?;
+            for (attribute, value) in candidate.conditions.iter().filter_map(Condition::only_value) {
+                values.entry(attribute).or_default().entry(value).or_default().push(at);
+            }
+        }
+        let (attribute, by_value) = values.into_iter().max_by_key(|(_, by_value)| by_value.len())?;
+        let mut is_other = vec![true; candidates.len()];
+        for at in by_value.values().flatten().filter_map(|at| usize::try_from(*at).ok()) {
+            is_other[at] = false;
+        }
+        let others = (0..).zip(is_other).filter_map(|(at, other)| other.then_some(at)).collect();
+        let bytes = |value: &str| Box::from(value.as_bytes());
+        let by_value: Map<_, _> = by_value.into_iter().map(|(value, list)| (bytes(value), list)).collect();
+        (by_value.len() > 1).then_some(Self { attribute, by_value, others })
+    }
+}
+
+impl Attribute {
+    fn of<'a, H: Headers + ?Sized>(&'a self, asked: &'a Asked<'_, H>) -> Found<'a> {
+        let request = asked.request;
+        let call = || request.grpc_call();
+        let value = match self {
+            Self::Method => Some(request.method.as_bytes()),
+            Self::Header(name) => {
+                let mut lines = request.headers.lines(name);
+                let first = lines.next();
+                if lines.next().is_some() {
+                    return Found::Unclear;
+                }
+                first
+            }
+            Self::Query(slot) => asked.query_value(*slot),
+            Self::GrpcService => call().map(|(service, _)| service.as_bytes()),
+            Self::GrpcMethod => call().map(|(_, method)| method.as_bytes()),
+        };
+        value.map_or(Found::Nothing, Found::Value)
+    }
+}

@@ -1,0 +1,106 @@
+//! The index in large: what is found among many, and that nobody is walked past who need not be.
+
+use super::*;
+use crate::matcher::{Condition, Test};
+use crate::model::{RouteKey, Scheme};
+use crate::request::split_target;
+
+fn rank(specificity: [u32; 4], name: &str) -> Rank {
+    Rank {
+        is_stand_in: false,
+        specificity: std::cmp::Reverse(specificity),
+        created: 0,
+        route: RouteKey::new("shop", name),
+        position: (0, 0),
+    }
+}
+
+fn entry(place: Place, rule: u32, conditions: Vec<Condition>) -> (Place, Candidate) {
+    let headers = u32::try_from(conditions.len()).expect("few");
+    let rank = rank([0, 0, headers, 0], &format!("r{rule:05}"));
+    (place, Candidate { rank, conditions: conditions.into(), rule })
+}
+
+fn header(name: &str, value: &str) -> Condition {
+    Condition::Header(name.into(), Test::Exact(value.into()))
+}
+
+fn find(index: &Index, target: &str, headers: &[(&str, &str)]) -> Option<u32> {
+    let (path, query) = split_target(target);
+    let (scheme, authority) = (Scheme::Http, "web");
+    index.find(&Request { method: "GET", scheme, authority, port: 80, path, query, headers })
+}
+
+#[test]
+fn each_of_ten_thousand_paths_leads_to_its_rule() {
+    let path = |n: u32| format!("/svc{}/v{}/item{n}", n % 100, n % 7);
+    let exact = (0..5_000).map(|n| entry(Place::Exact(path(n).into()), n, Vec::new()));
+    let prefix = (5_000..10_000).map(|n| entry(Place::Prefix(path(n).into()), n, Vec::new()));
+    let index = Index::new(exact.chain(prefix).collect());
+    for n in 0..10_000 {
+        assert_eq!(find(&index, &path(n), &[]), Some(n));
+        let below = (n >= 5_000).then_some(n);
+        assert_eq!(find(&index, &format!("{}/more", path(n)), &[]), below);
+        assert_eq!(find(&index, &format!("{}more", path(n)), &[]), None);
+    }
+}
+
+#[test]
+fn each_of_ten_thousand_tenants_on_one_path_leads_to_its_rule() {
+    let anywhere = || Place::Prefix("".into());
+    let tenants = (0..10_000).map(|n| entry(anywhere(), n, vec![header("tenant", &format!("t{n}"))]));
+    let all = entry(anywhere(), 20_000, Vec::new());
+    let special = entry(anywhere(), 20_001, vec![header("tenant", "t7"), header("beta", "1")]);
+    let index = Index::new(tenants.chain([all, special]).collect());
+    for n in (0..10_000).step_by(97) {
+        assert_eq!(find(&index, "/", &[("Tenant", &format!("t{n}"))]), Some(n));
+    }
+    assert_eq!(find(&index, "/x", &[("tenant", "t7"), ("beta", "1")]), Some(20_001));
+    assert_eq!(find(&index, "/x", &[("tenant", "t7"), ("beta", "2")]), Some(7));
+    assert_eq!(find(&index, "/x", &[("tenant", "t99999")]), Some(20_000));
+    assert_eq!(find(&index, "/x", &[]), Some(20_000));
+    // On two lines the value is neither of them.
+    assert_eq!(find(&index, "/x", &[("tenant", "t7"), ("tenant", "t8")]), Some(20_000));
+}
+
+#[test]
+fn the_longest_prefix_that_agrees_wins_over_nodes_without_matches() {
+    let place = |prefix: &str| Place::Prefix(prefix.into());
+    let index = Index::new(vec![
+        entry(place("/"), 0, Vec::new()),
+        entry(place("/a/b/c/d"), 1, vec![header("x", "1")]),
+        entry(place("/a/b/"), 2, vec![header("x", "2")]),
+        entry(place("/a"), 3, Vec::new()),
+    ]);
+    for (target, headers, want) in [
+        ("/a/b/c/d/e", &[("x", "1")][..], 1),
+        ("/a/b/c/d", &[("x", "2")], 2),
+        ("/a/b/c", &[("x", "1")], 3),
+        ("/a/b/", &[("x", "2")], 2),
+        ("/a/bb", &[("x", "2")], 3),
+        ("/ab", &[], 0),
+        ("//a", &[], 0),
+        ("/", &[], 0),
+    ] {
+        assert_eq!(find(&index, target, headers), Some(want), "{target} {headers:?}");
+    }
+    assert_eq!(find(&index, "*", &[]), None, "OPTIONS * has no path");
+    assert_eq!(find(&Index::default(), "/", &[]), None);
+}
+
+#[test]
+fn stand_ins_come_after_everything_that_could_be_read() {
+    let (place, mut stand_in) = entry(Place::Prefix("".into()), 0, vec![header("x", "1"), header("y", "1")]);
+    stand_in.rank.is_stand_in = true;
+    let index =
+        Index::new(vec![(place, stand_in), entry(Place::Prefix("".into()), 1, vec![header("x", "1")])]);
+    assert_eq!(find(&index, "/", &[("x", "1"), ("y", "1")]), Some(1));
+}
+
+#[test]
+fn texts_are_ordered_exact_then_by_length() {
+    let order = [(true, 900), (true, 3), (true, 1), (false, 900), (false, 1)];
+    let ranks = order.map(|(exact, length)| text_specificity(exact, length));
+    assert!(ranks.is_sorted_by(|a, b| a > b) && ranks[4] > 0, "{ranks:?}");
+    assert!(text_specificity(false, usize::MAX) < text_specificity(true, 0));
+}

@@ -1,0 +1,82 @@
+//! Prefixes by their segments.
+//!
+//! A request walks down as far as its segments are known, then up along the nodes that hold matches: the longest
+//! prefix first. Nodes know their next such ancestor, so that neither a stack nor recursion is needed.
+
+use super::Map;
+use super::candidates::{Candidate, Candidates};
+use crate::matcher::Asked;
+use crate::request::Headers;
+
+/// The tree; node 0 is the root, which stands for `/`.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: Map<Box<str>, usize>,
+    /// While building: what will be put in order.
+    unordered: Vec<Candidate>,
+    candidates: Candidates,
+    parent: usize,
+    /// Nearest ancestor with candidates.
+    up: Option<usize>,
+}
+
+impl Tree {
+    /// Adds a match under a prefix; one slash at its end is ignored, and one at its begin is not needed.
+    pub(super) fn insert(&mut self, prefix: &str, candidate: Candidate) {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let prefix = prefix.strip_prefix('/').unwrap_or(prefix);
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let segments = prefix.split('/').filter(|_| !prefix.is_empty());
+        let node = segments.fold(0, |node, segment| self.child(node, segment));
+        self.nodes[node].unordered.push(candidate);
+    }
+
+    fn child(&mut self, parent: usize, segment: &str) -> usize {
+        if let Some(child) = self.nodes[parent].children.get(segment) {
+            return *child;
+        }
+        let child = self.nodes.len();
+        self.nodes.push(Node { parent, ..Node::default() });
+        self.nodes[parent].children.insert(segment.into(), child);
+        child
+    }
+
+    /// Orders the matches and links the nodes. Parents come before their children in the list.
+    pub(super) fn finish(&mut self) {
+        for at in 0..self.nodes.len() {
+            let unordered = std::mem::take(&mut self.nodes[at].unordered);
+            self.nodes[at].candidates = Candidates::new(unordered);
+            if at == 0 {
+                continue;
+            }
+            let parent = self.nodes[at].parent;
+            let holds = !self.nodes[parent].candidates.is_empty();
+            self.nodes[at].up = if holds { Some(parent) } else { self.nodes[parent].up };
+        }
+    }
+
+    /// The first match that agrees, of the longest prefix that has one.
+    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+        let path = asked.request.path.strip_prefix('/')?;
+        let mut at = 0;
+        for segment in path.split('/') {
+            let Some(child) = self.nodes.get(at)?.children.get(segment) else { break };
+            at = *child;
+        }
+        let mut next = Some(at);
+        while let Some(node) = next.and_then(|at| self.nodes.get(at)) {
+            if let Some(found) = node.candidates.first(asked) {
+                return Some(found);
+            }
+            next = node.up;
+        }
+        None
+    }
+}
