@@ -111,15 +111,19 @@ fn cost_nothing_since(gone: SystemTime, who: &str, summary: &Value) {
 /// Waits until a process has closed everything it had open; when that was.
 #[track_caller]
 fn end_of(pid: u64) -> SystemTime {
-    let state = || fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    // A process closes its files before it becomes a zombie.
-    let ended = |stat: &str| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
     let patience = clock::monotonic() + Duration::from_secs(10);
-    while state().is_some_and(|stat| !ended(&stat)) {
+    while !has_closed_all(pid) {
         assert!(clock::monotonic() < patience, "process {pid} does not end");
         std::thread::sleep(Duration::from_millis(1));
     }
     clock::wall()
+}
+
+/// Whether a process is gone, or a zombie whose other threads are gone too: its files are closed by the last of them.
+fn has_closed_all(pid: u64) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads <= 1 && stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn is_ready(lab: &Lab, pod: &str) -> bool {
