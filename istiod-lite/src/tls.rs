@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ambit_net::socket::{Keepalive, SocketOptions, prepare_accepted};
+use ambit_net::socket::{Keepalive, SocketOptions, prepare};
 use ambit_net::tls::{ALPN_H2, provider, rotation};
 use ambit_runtime::drain::Drain;
 use ambit_runtime::{clock, tasks};
@@ -139,6 +139,9 @@ pub fn accept(
         let slots = Arc::new(Slots::default());
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let options = SocketOptions { keepalive: Some(KEEPALIVE), ..SocketOptions::default() };
+        if let Err(cause) = prepare(&listener, &options) {
+            warn!(%cause, "connections are accepted without keepalive");
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -158,10 +161,6 @@ pub fn accept(
                 debug!(%peer, "too many connections; closed");
                 continue;
             };
-            if let Err(cause) = prepare_accepted(&stream, &options, false) {
-                debug!(%peer, %cause, "a connection was gone at once");
-                continue;
-            }
             let (acceptor, ready) = (acceptor.clone(), ready.clone());
             drop(tasks::spawn("handshake", async move {
                 if let Some(stream) = handshake(&acceptor, stream, peer).await {

@@ -141,8 +141,10 @@ impl LabConfig {
 
     /// Kernel parameters of every namespace.
     pub fn kernel_parameters(&self) -> Vec<(&'static str, String)> {
+        // The fabric drops what is too large for a narrow link and tells nobody; TCP finds the size by itself then.
+        let probing = ("net.ipv4.tcp_mtu_probing", "1".to_owned());
         let congestion = self.tcp_congestion.clone().map(|name| ("net.ipv4.tcp_congestion_control", name));
-        congestion.into_iter().collect()
+        congestion.into_iter().chain([probing]).collect()
     }
 
     /// The nodes with their numbers.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::address::Families;
 use crate::control::LinkChange;
 use crate::error::LabError;
 use crate::link::Place;
@@ -16,8 +17,10 @@ use crate::topology::{Node, UPLINK};
 const TABLE: &str = "ambit_lab_link";
 /// The largest packet of a healthy link, in bytes.
 const MTU_DEFAULT: u32 = 1500;
-/// The least that IPv6 works with is 1280; below 68 IPv4 does not either.
-const MTU_MIN: u32 = 68;
+/// Below 68 bytes IPv4 does not work (RFC 791); below 1280 IPv6 does not (RFC 8200 section 5), and the kernel takes a
+/// link's IPv6 addresses away.
+const MTU_MIN_V4: u32 = 68;
+const MTU_MIN_V6: u32 = 1280;
 /// Bytes that a slow link passes at once.
 const BURST: &str = "64kb";
 /// How long a packet may wait on a slow link before it is dropped.
@@ -40,8 +43,8 @@ impl LinkFault {
     /// The fault after a change.
     ///
     /// # Errors
-    /// If a number is out of range or the rate is none.
-    pub fn after(&self, change: &LinkChange) -> Result<Self, LabError> {
+    /// If a number is out of range for the lab's families or the rate is none.
+    pub fn after(&self, change: &LinkChange, families: Families) -> Result<Self, LabError> {
         match change {
             LinkChange::Cut => Ok(Self { cut: true, ..self.clone() }),
             LinkChange::Heal => Ok(Self::default()),
@@ -54,12 +57,7 @@ impl LinkFault {
                     fault.rate = Some(checked_rate(rate)?);
                 }
                 if let Some(mtu) = mtu_bytes {
-                    if !(MTU_MIN..=65_535).contains(mtu) {
-                        return Err(LabError::Usage(format!(
-                            "--mtu {mtu} is not within {MTU_MIN} to 65535 bytes"
-                        )));
-                    }
-                    fault.mtu_bytes = Some(*mtu);
+                    fault.mtu_bytes = Some(checked_mtu(*mtu, families)?);
                 }
                 Ok(fault)
             }
@@ -105,6 +103,19 @@ fn checked_rate(rate: &str) -> Result<String, LabError> {
         )));
     }
     Ok(format!("{}{unit}", &rate[..rate.len() - digits.len()]))
+}
+
+fn checked_mtu(bytes: u32, families: Families) -> Result<u32, LabError> {
+    let (least, why) = match families {
+        Families::Ipv4 => (MTU_MIN_V4, ""),
+        Families::Ipv6 | Families::Dual => {
+            (MTU_MIN_V6, "; IPv6 needs 1280, a lab with --set ip_families=ipv4 goes down to 68")
+        }
+    };
+    if (least..=65_535).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(LabError::Usage(format!("--mtu {bytes} is not within {least} to 65535 bytes{why}")))
 }
 
 /// Makes a node's link as the fault says.

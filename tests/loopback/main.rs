@@ -17,4 +17,5 @@ mod outbound;
 mod settings;
 mod silence;
 mod store;
+mod tools;
 mod tunnels;

@@ -245,3 +245,27 @@ async fn a_plaintext_connection_takes_a_place() {
     drop((first, app));
     until("the place is free", Duration::from_secs(5), || web.quota.available_permits() == 1).await;
 }
+
+/// A connection that is refused before anything is known of it has a record like any other.
+#[tokio::test]
+async fn a_connection_that_its_own_pod_has_no_place_for_is_recorded() {
+    let ca = Arc::new(TestCa::new());
+    let addresses = Addresses::new();
+    let world = [Change::from(workload("shop/cart", NODE, addresses.ip(1)))];
+    let node = Node::new(&ca, world, |settings| settings.pod_connections_max = 1);
+    let cart = node.pod("shop/cart");
+    let capture = Capture::at(addresses.at(2, 0)).await;
+    let _held = cart.place().expect("a place");
+    let (proxy, pod) = (node.proxy.clone(), cart.clone());
+    let serve = |tcp, from| ztunnel::outbound::serve(proxy, pod, tcp, from);
+    let (mut app, _) = capture.connect(addresses.ip(1), serve).await;
+    assert!(greeted(&mut app).await.is_err(), "a second connection of a pod that may have one");
+    let record = node.record("AMB7005").await;
+    assert_eq!((&record["direction"], &record["src"]["workload"]), (&"outbound".into(), &"cart".into()));
+    let whereto = capture.address().to_string();
+    assert_eq!(
+        (&record["verdict"], &record["dst"]["addr"]),
+        (&"denied".into(), &whereto.into()),
+        "{record:#}"
+    );
+}

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use ambit_net::tunnel::TunnelSettings;
 use ambit_runtime::clock;
-use ambit_tests::certs::TestCa;
+use ambit_tests::certs::{Template, TestCa};
 use ambit_tests::fakes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::ends::{Client, Server, quick, within};
-use crate::floods::{DATA, END_HEADERS, HEADERS, PING, Raw, connect, frame};
+use crate::ends::{Client, Server, client_identity, quick, within};
+use crate::floods::{DATA, END_HEADERS, HEADERS, PING, Raw, SETTINGS, connect, frame};
 
 /// P13: whatever arrives is a sign of life, so a tunnel that carries something is not pinged.
 #[tokio::test]
@@ -68,4 +69,26 @@ async fn a_peer_that_vanished_costs_no_more_than_a_ping() {
         client.until_streams(0).await;
         assert_eq!(client.pool.counts(), (0, 0));
     }
+}
+
+/// An orderly end would wait behind whatever the peer has not acknowledged; a reset waits for nothing.
+#[tokio::test]
+async fn a_silent_peer_is_given_up_with_a_reset() {
+    let ca = TestCa::new();
+    let pause = Duration::from_millis(100);
+    let settings = TunnelSettings { ping_after: pause, pong_timeout: pause, ..quick() };
+    let server = Server::start(&ca, settings).await;
+    let shown = ca.leaf(&Template::leaf(&client_identity().to_string()));
+    let tcp = TcpStream::connect(server.address).await.expect("loopback");
+    let mut silent = fakes::connect_to_anybody(tcp, &shown, &[b"h2"]).await.expect("the certificate is good");
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+    silent.write_all(&preface).await.expect("open");
+    let error = loop {
+        match within(silent.read(&mut [0; 256])).await {
+            Ok(0) => panic!("an orderly end"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }

@@ -9,7 +9,7 @@ use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::linux::netns::{NETNS_DIR, NetNs};
 use ambit_net::tls::csr;
 use ambit_net::tls::store::Ca as _;
-use ambit_tests::lab::{Lab, all_completed, soak, summary, wait_until};
+use ambit_tests::lab::{Lab, all_completed, kept_its_rate, soak, summary, wait_until};
 use ambit_types::Identity;
 use serde_json::Value;
 
@@ -19,17 +19,20 @@ use crate::cast::{PORT, namespace, pod, server};
 fn short_lived_certificates_are_renewed_unseen() {
     let cast = [namespace("shop", true), pod("shop/caller", "node1", &[]), server("shop/echo", "node2")];
     let Some(lab) = Lab::up("leaves", &cast, &["leaf_ttl=20s"]) else { return };
-    let (rate, length, patience) = if soak() { ("200", "120s", 180) } else { ("50", "30s", 60) };
+    let (rate, seconds) = if soak() { (200, 120) } else { (50, 30) };
+    let (length, patience) = (format!("{seconds}s"), Duration::from_secs(seconds + 60));
     let target = lab.target("shop/echo", 4, PORT);
     let serials = |lab: &Lab| lab.ambit(&["get", "certificates", "-o", "json"]).ok();
     let first = serials(&lab);
-    let args = ["--hold", "--connections", "5", "--duration", length, "--interval", "200ms"];
+    let args = ["--hold", "--connections", "5", "--duration", &length, "--interval", "200ms"];
     let held = lab.client("shop/caller", &target, &args);
     wait_until("the connections are held", Duration::from_secs(5), || held.stderr().contains("\"open\":5"));
-    let load = lab.client("shop/caller", &target, &["--rate", rate, "--duration", length]);
-    let patience = Duration::from_secs(patience);
-    let count = all_completed(&summary(&load.finish(patience)));
-    assert!(count > 1000, "only {count} connections were made");
+    let load = lab.client("shop/caller", &target, &["--rate", &rate.to_string(), "--duration", &length]);
+    let load = summary(&load.finish(patience));
+    let made = kept_its_rate(&load, rate);
+    assert_eq!(all_completed(&load), made);
+    assert!(load["duration_ms"].as_u64() >= Some(seconds * 1000), "the load ended early: {load:#}");
+    println!("{made} connections in {length}, {rate} a second");
     assert_eq!(all_completed(&summary(&held.finish(patience))), 5);
     assert_ne!(first, serials(&lab), "no certificate was renewed");
 }

@@ -1,6 +1,6 @@
 //! Pods come and go on reused addresses with swapped accounts: nothing is delivered to the wrong one, nothing leaks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,7 +25,9 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
         account("shop/good"),
         account("shop/bad"),
         with_account(pod("shop/good", "node1", &[]), "good"),
+        with_account(pod("shop/mate", "node2", &[]), "good"),
         server("shop/fixed", "node1"),
+        server("shop/home", "node2"),
         behind_the_service(server("shop/anchor", "node1")),
         service("shop/pool", "pool", 80, PORT),
         security("AuthorizationPolicy", "shop/only-good", &accounts),
@@ -43,8 +45,8 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
             load = Some(pooled(&lab, cycles));
         }
         let (server, client) = one(&lab, cycle);
-        let _ = servers.entry(server).or_default().insert(of_server(cycle));
-        let _ = clients.entry(client).or_default().insert(of_client(cycle));
+        servers.entry(server).or_default().push(of_server(cycle));
+        clients.entry(client).or_default().push(of_client(cycle));
     }
     nothing_misdelivered(&load.expect("cycles came after the warm ones").stop());
     // A peer that is gone with its namespace says no goodbye: its tunnels end when it does not answer a ping.
@@ -57,10 +59,8 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
         std::thread::sleep(Duration::from_secs(1));
     }
     assert!(grown.is_empty(), "left of pods that are gone: {grown:#?}");
-    for (whose, accounts) in [("servers", servers), ("clients", clients)] {
-        let swapped = accounts.values().filter(|a| a.len() == 2).count();
-        assert!(swapped > 0, "no address of the {whose} was used by both accounts: {accounts:?}");
-    }
+    handed_over("servers", &servers);
+    handed_over("clients", &clients);
     // Series name the pods, and go a minute after them; what is left tells of pods that are there, and of reasons.
     let mut now = (0, 0);
     wait_until("no series is left of pods that are gone", Duration::from_secs(90), || {
@@ -71,16 +71,31 @@ fn reused_addresses_reach_the_pod_that_has_them_now() {
     assert!(now.0 <= lasting + 40, "{} series after {cycles} cycles, {lasting} after {warm}", now.0);
 }
 
-/// The accounts that an address has had.
-type Accounts = BTreeMap<IpAddr, BTreeSet<&'static str>>;
+/// The accounts that an address has had, one after the other.
+type Accounts = BTreeMap<IpAddr, Vec<&'static str>>;
 
-/// Swapped from cycle to cycle, and against each other from time to time.
-fn of_server(cycle: usize) -> &'static str {
-    if (cycle / 2).is_multiple_of(2) { "good" } else { "bad" }
+/// Demands that addresses went from hand to hand between the accounts: many of the times that one was used again, and
+/// most of the addresses that were used often. One that was used twice may have had one account by chance.
+#[track_caller]
+fn handed_over(whose: &str, accounts: &Accounts) {
+    let pairs = || accounts.values().flat_map(|had| had.windows(2));
+    let (again, swapped) = (pairs().count(), pairs().filter(|pair| pair[0] != pair[1]).count());
+    let often = || accounts.values().filter(|had| had.len() >= 4);
+    let (all, both) = (often().count(), often().filter(|had| had.iter().any(|a| *a != had[0])).count());
+    println!("{whose}: {swapped} of {again} reuses by the other account; {both} of {all} addresses had both");
+    assert!(swapped * 3 > again, "{whose}: {swapped} of {again} reuses changed the account: {accounts:?}");
+    assert!(all > 0 && both * 2 > all, "{whose}: {both} of {all} addresses had both: {accounts:?}");
 }
 
+/// The sequence of Thue and Morse: whether an address is used again in the next cycle or in the one after, two times of
+/// three it is by the other account.
+fn of_server(cycle: usize) -> &'static str {
+    if cycle.count_ones().is_multiple_of(2) { "good" } else { "bad" }
+}
+
+/// The same, shifted so far that it agrees with the server's half of the time.
 fn of_client(cycle: usize) -> &'static str {
-    if cycle.is_multiple_of(2) { "good" } else { "bad" }
+    of_server(cycle + 5)
 }
 
 /// Only servers of one account stand behind the service.
@@ -107,10 +122,46 @@ fn one(lab: &Lab, cycle: usize) -> (IpAddr, IpAddr) {
         lab.call(&format!("shop/{other}"), &fixed, &["--connections", "1", "--stall-timeout", "2s"]);
     let allowed = of_client(cycle) == "good";
     assert_eq!(summary["ok"], allowed, "cycle {cycle}: the identity is that of the pod now: {summary:#}");
+    on_its_node(lab, cycle, &target);
     let client = lab.address(&format!("shop/{other}"), 4);
     // Not waited for: the next ones take the addresses while others still learn of it.
     let _ = lab.lab(&["delete", "pod", &name, &other, "-n", "shop", "--no-wait"]);
     (address, client)
+}
+
+/// The same on the node itself, where no packet of it leaves and no certificate is shown: a pod that stays calls the
+/// server of the cycle, whose client calls a server that stays.
+#[track_caller]
+fn on_its_node(lab: &Lab, cycle: usize, target: &str) {
+    let (name, other) = (format!("s{cycle}"), format!("shop/c{cycle}"));
+    let answered = lab.call("shop/mate", target, &["--expect-server", &name, "--connections", "1"]);
+    assert_eq!(all_completed(&answered), 1, "cycle {cycle}");
+    let home = lab.target("shop/home", 4, PORT);
+    let called = lab.call(&other, &home, &["--connections", "1", "--stall-timeout", "2s"]);
+    assert_eq!(called["ok"], of_client(cycle) == "good", "cycle {cycle}: {called:#}");
+    let ends = [
+        ("shop/mate".to_owned(), format!("shop/{name}"), "dst", of_server(cycle)),
+        (other, "shop/home".to_owned(), "src", of_client(cycle)),
+    ];
+    for (from, to, end, account) in ends {
+        let mut flows = Vec::new();
+        wait_until(&format!("{from} to {to} is recorded"), Duration::from_secs(5), || {
+            flows = newest(lab, &["--from-pod", &from, "--to-pod", &to]);
+            !flows.is_empty()
+        });
+        for flow in flows {
+            let identity = flow[end]["identity"].as_str().unwrap_or_default();
+            let right = flow["path"] == "local" && identity.ends_with(&format!("/ns/shop/sa/{account}"));
+            assert!(right, "cycle {cycle}: not local, or not {account}: {flow:#}");
+        }
+    }
+}
+
+/// The newest flow records of the node of the cycles' pods that pass further arguments.
+fn newest(lab: &Lab, args: &[&str]) -> Vec<Value> {
+    let of_node = ["flows", "-o", "json", "--node", "node2", "--last", "400"];
+    let text = lab.ambit(&[&of_node[..], args].concat()).ok();
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON from ambit flows")).collect()
 }
 
 /// Calls through the service all the time, to be answered by those behind it and nobody else.
@@ -149,7 +200,7 @@ struct Held {
     programs: Vec<(String, usize, usize)>,
     /// Named network namespaces of the lab.
     namespaces: usize,
-    /// Live tasks of the ztunnels.
+    /// Live tasks of each program.
     tasks: Vec<usize>,
 }
 
@@ -165,7 +216,7 @@ impl Held {
         let own = format!("{}-", lab.run_dir().file_name().expect("the lab's name").to_string_lossy());
         let all = fs::read_dir("/run/netns").expect("a lab is up").flatten();
         let namespaces = all.filter(|e| e.file_name().to_string_lossy().starts_with(&own)).count();
-        Self { programs: programs.collect(), namespaces, tasks: NODES.map(|n| tasks(lab, n)).into() }
+        Self { programs: programs.collect(), namespaces, tasks: tasks(lab, &status) }
     }
 
     /// What has become more than it may.
@@ -181,18 +232,25 @@ impl Held {
             check(format!("threads of {name}"), *threads, *threads_now, THREADS_SPARE);
         }
         check("network namespaces".to_owned(), self.namespaces, now.namespaces, 0);
-        for (node, (then, now)) in NODES.iter().zip(self.tasks.iter().zip(&now.tasks)) {
-            check(format!("tasks of ztunnel/{node}"), *then, *now, TASKS_SPARE);
+        for (part, (then, now)) in PARTS.iter().zip(self.tasks.iter().zip(&now.tasks)) {
+            check(format!("tasks of {part}"), *then, *now, TASKS_SPARE);
         }
         grown
     }
 }
 
-/// Live tasks of a node's ztunnel.
-fn tasks(lab: &Lab, node: &str) -> usize {
-    let text = metrics(lab, node);
-    let line = text.lines().find_map(|l| l.strip_prefix("ambit_tasks_alive ")).expect("the gauge");
-    line.trim().parse().expect("a number")
+/// Live tasks of each program, as its admin socket tells; `status` says where that is.
+fn tasks(lab: &Lab, status: &Value) -> Vec<usize> {
+    let of = |part: &&str| {
+        let programs = status["programs"].as_array().expect("programs");
+        let own = programs.iter().find(|p| p["target"] == **part).expect("the part is known");
+        let socket = own["admin"].as_str().expect("a path");
+        let ask = ["curl", "-s", "--unix-socket", socket, "http://localhost/metrics"];
+        let text = lab.on_node("node1", &ask).ok();
+        let line = text.lines().find_map(|l| l.strip_prefix("ambit_tasks_alive ")).expect("the gauge");
+        line.trim().parse().expect("a number")
+    };
+    PARTS.iter().map(of).collect()
 }
 
 fn metrics(lab: &Lab, node: &str) -> String {

@@ -29,6 +29,7 @@ fn begin_until(lab: &Lab, word: &str) -> Background {
 #[test]
 fn every_claim_of_the_tour_is_observed() {
     let Some(lab) = Lab::adopt("demo") else { return };
+    let before = lab.machine();
     let tour = begin(&lab).finish(TOUR);
     assert_eq!(tour.code, Some(0), "stdout: {}\nstderr: {}", tour.stdout, tour.stderr);
     let table = tour.stdout.split("CLAIM ").nth(1).expect("a table at the end");
@@ -38,24 +39,28 @@ fn every_claim_of_the_tour_is_observed() {
         assert!(row.ends_with(" pass"), "{row}");
     }
     assert_eq!(lab.left(), Vec::<String>::new());
+    assert_eq!(lab.changed_since(&before), Vec::<String>::new(), "the machine is not as it was");
 }
 
 #[test]
 fn a_tour_killed_midway_is_cleaned_up_by_down() {
     let Some(lab) = Lab::adopt("demo-killed") else { return };
+    let before = lab.machine();
     let tour = begin_until(&lab, "== who called whom");
     tour.signal(Signal::SIGKILL);
     assert_eq!(tour.finish(Duration::from_secs(100)).code, None, "a signal ended it");
     let _ = lab.lab(&["down"]);
     assert_eq!(lab.left(), Vec::<String>::new());
+    assert_eq!(lab.changed_since(&before), Vec::<String>::new(), "the machine is not as it was");
 }
 
 #[test]
 fn an_interrupted_tour_removes_its_lab() {
     // While the lab is made, and in the middle of a step; as a terminal and as a service manager would.
-    let moments = [("== start", Signal::SIGTERM), ("== enrol", Signal::SIGINT)];
-    for (word, signal) in moments {
-        let Some(lab) = Lab::adopt("demo-interrupted") else { return };
+    let moments =
+        [("demo-terminated", "== start", Signal::SIGTERM), ("demo-interrupted", "== enrol", Signal::SIGINT)];
+    for (name, word, signal) in moments {
+        let Some(lab) = Lab::adopt(name) else { return };
         let tour = begin_until(&lab, word);
         wait_until("there is something to remove", Duration::from_secs(10), || lab.run_dir().exists());
         tour.signal(signal);

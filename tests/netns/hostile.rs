@@ -89,7 +89,7 @@ fn problem(case: &Case, answer: &Answer, records: &[&Value]) -> Option<String> {
         && *took < BOUND
         && record["verdict"] == "denied"
         && record["code"] == code
-        && error.starts_with("TLS handshake with")
+        && (error.starts_with("TLS handshake with") || error.starts_with("the certificate of"))
         && record["dst"]["workload"] == "web"
         && record["duration_ms"].as_u64().is_some_and(|ms| Duration::from_millis(ms) < BOUND)
         && named;

@@ -329,7 +329,11 @@ fn deletions(lab: &Lab) {
 #[test]
 fn a_killed_daemon_leaves_nothing_that_the_next_command_does_not_remove() {
     let cast = [namespace("shop", true), pod("shop/caller", "node1", &[]), server("shop/echo", "node2")];
-    let Some(lab) = Lab::up("killed", &cast, &[]) else { return };
+    let Some(lab) = Lab::adopt("daemon-killed") else { return };
+    let before = lab.machine();
+    let texts: Vec<String> = cast.iter().map(Value::to_string).collect();
+    let file = lab.file("cast.yaml", &texts.join("\n---\n"));
+    let _ = lab.lab(&["up", "-f", &file]);
     let kill_daemon = || {
         let status: Value = serde_json::from_str(&lab.lab(&["status", "-o", "json"])).expect("JSON");
         let daemon = status["daemonPid"].as_i64().and_then(|p| i32::try_from(p).ok()).expect("a pid");
@@ -340,9 +344,10 @@ fn a_killed_daemon_leaves_nothing_that_the_next_command_does_not_remove() {
     };
     kill_daemon();
     let gone = lab.ambit(&["lab", "status"]);
-    assert!(gone.code == Some(69) && gone.stderr.contains("lab down --name t-killed"), "{gone:?}");
+    assert!(gone.code == Some(69) && gone.stderr.contains("lab down --name t-daemon-killed"), "{gone:?}");
     let _ = lab.lab(&["down"]);
     assert_eq!(lab.left(), Vec::<String>::new());
+    assert_eq!(lab.changed_since(&before), Vec::<String>::new(), "the machine is not as it was");
     let _ = lab.lab(&["down"]);
     // Another start also finds its way through the remains.
     let _ = lab.ambit(&["lab", "up"]).ok();

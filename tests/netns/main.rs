@@ -18,6 +18,7 @@ mod hostile;
 mod lab_commands;
 mod loops;
 mod memory;
+mod observed;
 mod outage;
 mod policy;
 mod programs;

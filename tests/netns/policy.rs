@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ambit_tests::lab::{Lab, wait_until};
+use ambit_tests::certs::{Shown, Template, TestCa};
+use ambit_tests::corpus::PEER;
+use ambit_tests::lab::{Lab, peer, wait_until};
 use ambit_tests::tables::{self, Group, Policy, Row, Table};
 use serde_json::{Value, json};
 
-use crate::cast::{account, namespace, oracle};
+use crate::cast::{account, namespace, oracle, pod, security};
+use crate::stranger;
 
 /// Groups that the second address family runs where the whole table would take too long, beside every
 /// PeerAuthentication: one of each kind, and what depends on addresses.
@@ -22,6 +25,9 @@ const SAMPLE: [&str; 8] = [
     "dry-run never decides",
     "dry-run beside an enforced policy",
 ];
+
+/// Fewest rows that count as having run the table over a family.
+const ROWS_MIN: usize = 60;
 
 #[test]
 fn the_policy_table_holds_for_real_connections() {
@@ -38,6 +44,55 @@ fn is_sampled(group: &Group) -> bool {
     ambit_tests::lab::soak() || strict || SAMPLE.contains(&&*group.name)
 }
 
+/// The one thing of the table that two pods of one mesh cannot play: the same names under another root of trust, also
+/// where a policy would let them in by those names.
+#[test]
+fn the_same_names_under_another_trust_domain_are_refused_at_a_real_pod() {
+    let by_name = json!({"rules": [{"from": [{"source": {"principals": ["*/ns/shop/sa/cart"]}}]}]});
+    let cast = [
+        namespace("bank", true),
+        namespace("legacy", false),
+        pod("bank/web", "node2", &["python3", &peer("echo.py"), "8000"]),
+        pod("legacy/stranger", "node1", &[]),
+        security("AuthorizationPolicy", "bank/by-name", &by_name),
+    ];
+    let Some(lab) = Lab::up("foreign", &cast, &[]) else { return };
+    let (ca, web) = (stranger::authority(&lab), lab.address("bank/web", 4));
+    let at = |port| SocketAddr::new(web, port);
+    let ask = |shown: &Shown| {
+        stranger::ask(&lab, "legacy/stranger", at(15008), shown, &at(8000).to_string(), b"let me in")
+    };
+    let own = signed_for(&ca, PEER);
+    wait_until("a leaf of our trust domain is let in", Duration::from_secs(10), || {
+        ask(&own).said == b"let me in"
+    });
+    let heard = lab.log_lines("connection from").len();
+    let answer = ask(&signed_for(&ca, "spiffe://other.example/ns/shop/sa/cart"));
+    assert!(answer.status.is_err() && answer.said.is_empty(), "{answer:?}");
+    let from = answer.from.to_string();
+    let mut records = Vec::new();
+    wait_until("the refusal is recorded", Duration::from_secs(5), || {
+        records = lab.flows(&[]);
+        records.retain(|flow| flow["src"]["addr"] == *from);
+        !records.is_empty()
+    });
+    assert_eq!(records.len(), 1, "{records:#?}");
+    assert_eq!((&records[0]["verdict"], &records[0]["code"]), (&json!("denied"), &json!("AMB2004")));
+    let error = records[0]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("trust domain other.example, we trust cluster.local"), "{error}");
+    assert_eq!(lab.log_lines("connection from").len(), heard, "the application heard of it");
+}
+
+/// A leaf for an identity, by a signer under the mesh's own root that names no trust domain itself: only the leaf's name
+/// can be wrong.
+fn signed_for(ca: &TestCa, identity: &str) -> Shown {
+    let template = Template::leaf(identity);
+    let signer = ca.root.issuer(&Template::signer("unnamed"));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let leaf = signer.certify(&template, rcgen::PublicKeyData::subject_public_key_info(&key));
+    Shown { chain: vec![leaf, signer.der], key: key.serialize_der() }
+}
+
 /// An address family, and which groups run over it.
 type Run = (u8, fn(&Group) -> bool);
 
@@ -51,10 +106,14 @@ fn check(name: &str, families: &str, runs: &[Run]) {
     let mut wrong = Vec::new();
     for (family, wanted) in runs {
         let driver = Driver::new(&lab, &table, *family);
-        let groups: Vec<&Group> = table.groups.iter().filter(|group| wanted(group)).collect();
-        let rows: usize = groups.iter().map(|group| group.when.len()).sum();
-        println!("{name}: IPv{family}, {} groups with {rows} rows", groups.len());
-        wrong.extend(groups.into_iter().flat_map(|group| driver.run(group)));
+        let mut rows = 0;
+        for group in table.groups.iter().filter(|group| wanted(group)) {
+            let (ran, went_wrong) = driver.run(group);
+            rows += ran;
+            wrong.extend(went_wrong);
+        }
+        println!("{name}: {rows} rows ran over IPv{family}");
+        assert!(rows >= ROWS_MIN, "{name}: only {rows} rows ran over IPv{family}");
     }
     assert!(wrong.is_empty(), "{} rows went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -101,18 +160,18 @@ impl<'a> Driver<'a> {
         Self { lab, table, family, addresses }
     }
 
-    /// Runs one group under its policies alone; what went wrong.
-    fn run(&self, group: &Group) -> Vec<String> {
+    /// Runs one group under its policies alone; how many rows that were, and what went wrong.
+    fn run(&self, group: &Group) -> (usize, Vec<String>) {
         let rows: Vec<&Row> = group.when.iter().filter(|row| row.is_for("namespaces")).collect();
         if rows.is_empty() {
-            return Vec::new();
+            return (0, Vec::new());
         }
         let policies: Vec<Value> =
             group.given.iter().map(|p| p.manifest(&|place| self.fill(place))).collect();
         if !policies.is_empty() {
             self.lab.apply(&policies);
         }
-        let wrong = rows.into_iter().filter_map(|row| {
+        let wrong = rows.iter().filter_map(|row| {
             let problem = self.one(row)?;
             Some(format!("IPv{}, {} / {}: {problem}", self.family, group.name, row.name))
         });
@@ -120,7 +179,7 @@ impl<'a> Driver<'a> {
         for (kind, namespace, name) in group.given.iter().map(Policy::key) {
             let _ = self.lab.lab(&["delete", kind, name, "-n", namespace]);
         }
-        wrong
+        (rows.len(), wrong)
     }
 
     /// `NAME.ip` or `NAME.cidr` of the cast.

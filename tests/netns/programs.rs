@@ -9,6 +9,8 @@ use crate::cast::{PORT, namespace, pod, server, service};
 
 /// Servers by the path that leads to them.
 const SERVERS: [(&str, &str); 2] = [("far", "hbone"), ("near", "local")];
+/// Ports of the programs: nginx, redis, MariaDB, iperf3, WebSocket.
+const PROGRAMS: [u16; 5] = [8080, 6379, 3306, 5201, 8000];
 /// A port where nobody listens.
 const CLOSED: u16 = 4999;
 const WAIT: Duration = Duration::from_secs(20);
@@ -65,6 +67,8 @@ fn check(name: &str, families: &str, used: &[u8]) {
             closed_port(&lab, &at("closed"));
         }
         drop(running);
+        // Before the many: a node remembers its newest records only.
+        took_the_path(&lab, server, path, &PROGRAMS, hosts.len());
         let addresses = used.iter().map(|family| lab.target(&format!("shop/{server}"), *family, PORT));
         for target in addresses.chain([format!("{server}-echo.shop:80")]) {
             let summary = lab.call("shop/caller", &target, &["--connections", "2000"]);
@@ -74,21 +78,35 @@ fn check(name: &str, families: &str, used: &[u8]) {
         let named = format!("{server}-echo.shop:80");
         let summary = lab.call("shop/caller", &named, &["--connections", "200", "--half-close"]);
         assert_eq!(all_completed(&summary), 200);
-        took_the_path(&lab, server, path);
+        took_the_path(&lab, server, path, &[PORT], 2000);
     }
 }
 
-/// Demands that whatever is recorded of the caller and a server went by one path.
+/// Demands that whatever is recorded of the caller and a server went by one path, and that each end recorded so many
+/// connections to each of the ports at least.
 #[track_caller]
-fn took_the_path(lab: &Lab, server: &str, path: &str) {
-    let flows = lab.flows(&["--from-pod", "shop/caller", "--to-pod", &format!("shop/{server}")]);
-    let (on_it, beside): (Vec<&Value>, Vec<&Value>) = flows.iter().partition(|f| f["path"] == path);
+fn took_the_path(lab: &Lab, server: &str, path: &str, ports: &[u16], at_least: usize) {
+    let to = format!("shop/{server}");
+    let mut flows = Vec::new();
+    wait_until(&format!("{at_least} connections to {ports:?} of {server}, at both ends"), WAIT, || {
+        flows = lab.flows(&["--from-pod", "shop/caller", "--to-pod", &to]);
+        let count = |end: &str, port: u16| {
+            flows.iter().filter(|f| f["direction"] == end && port_of(f) == Some(port)).count()
+        };
+        ports.iter().all(|port| ["outbound", "inbound"].iter().all(|end| count(end, *port) >= at_least))
+    });
+    let beside: Vec<&Value> = flows.iter().filter(|f| f["path"] != path).collect();
     assert!(beside.is_empty(), "connections to {server} took another path than {path}: {beside:#?}");
-    assert!(on_it.len() > 2000, "only {} connections to {server} are recorded", on_it.len());
     let elsewhere = lab.flows(&["--from-pod", "shop/caller"]);
     let elsewhere: Vec<&Value> =
         elsewhere.iter().filter(|f| !["hbone", "local"].map(Value::from).contains(&f["path"])).collect();
     assert!(elsewhere.is_empty(), "connections left the mesh: {elsewhere:#?}");
+}
+
+/// The application's port: that of the tunnel is recorded beside it.
+fn port_of(flow: &Value) -> Option<u16> {
+    let whereto = flow["hbone_addr"].as_str().or_else(|| flow["dst"]["addr"].as_str())?;
+    whereto.rsplit_once(':')?.1.parse().ok()
 }
 
 fn bracketed(lab: &Lab, server: &str, family: u8) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_net::linux::netns::NetNs;
-use ambit_net::socket::{SocketFactory, SocketOptions};
+use ambit_net::socket::{Accepts, SocketFactory, SocketOptions};
 use ambit_tests::lab;
 
 /// Four ports for outgoing connections.
@@ -17,7 +17,8 @@ const DESTINATIONS: u8 = 8;
 async fn borrowed_addresses_take_a_port_for_one_destination_only() {
     let Some(netns) = namespace() else { return };
     let factory = SocketFactory::new(Some(Arc::new(netns)), Arc::new(SocketOptions::default()));
-    let listener = factory.listen("[::]:80".parse().expect("an address"), false).expect("a fresh namespace");
+    let any = "[::]:80".parse().expect("an address");
+    let listener = factory.listen(any, Accepts::default()).expect("a fresh namespace");
     for ipv6 in [false, true] {
         let source = host(ipv6, 200);
         let mut held = Vec::new();

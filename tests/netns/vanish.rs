@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cast::{PORT, namespace, pod, server};
 
-/// Faults 23 and 24: longest time until an application sees the reset. 18 s is usual; where one direction is dead and the
-/// tunnel was quiet, the end that learns by the other one's close may need its own silence too.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Faults 23 and 24: longest time until an application sees the reset; 18 s is usual.
+const LIMIT: Duration = Duration::from_secs(22);
 
 fn node(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})

@@ -24,7 +24,8 @@ use totals::Totals;
 pub(crate) struct Options {
     /// Levels to run; all of them when none is named.
     levels: Vec<Level>,
-    /// Runs the rows that need minutes in full: sets AMBIT_SOAK=1 and runs the namespace level and targets named `soak`.
+    /// Runs the rows that need minutes in full: sets AMBIT_SOAK=1 and runs the namespace level and targets named `soak`,
+    /// and the pipeline level as a release build.
     #[arg(long)]
     soak: bool,
     /// Makes namespace tests fail where they cannot run, instead of being left out. Root implies it.
@@ -149,7 +150,7 @@ fn chosen(options: &Options) -> Vec<Level> {
         return levels;
     }
     if options.soak {
-        return vec![Level::Build, Level::Netns];
+        return vec![Level::Build, Level::Pipeline, Level::Netns];
     }
     ALL.to_vec()
 }

@@ -1,17 +1,22 @@
 //! What people and tools may ask of a running ztunnel.
 
 mod dump;
+mod live;
+mod tools;
 
 use std::sync::Arc;
 
 use ambit_runtime::admin::{Call, Reply, Routes};
-use ambit_runtime::{clock, tasks};
+use ambit_runtime::tasks;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+pub use tools::tools;
+
 use crate::app::LastHeard;
+use crate::config::Config;
 use crate::proxy::Proxy;
 use crate::sealed::Recorder;
 use crate::telemetry::{FlowRecord, Memory, StaleFor as _};
@@ -47,17 +52,33 @@ impl State {
     }
 }
 
+/// What `/config_dump` is made of. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DumpSource {
+    proxy: Arc<Proxy>,
+    state: State,
+    /// Version and settings.
+    about: Arc<Value>,
+}
+
+impl DumpSource {
+    /// A source for the process that was started with `config`, at its start.
+    pub fn new(config: &Config, proxy: Arc<Proxy>, state: State) -> Self {
+        Self { proxy, state, about: Arc::new(dump::about(config)) }
+    }
+
+    fn to_json(&self) -> Value {
+        dump::config_dump(&self.proxy, &self.about, &self.state.to_json())
+    }
+}
+
 /// Adds the routes about the mesh.
-pub fn routes(routes: Routes, proxy: &Arc<Proxy>, about: Value, state: State) -> Routes {
-    let (dump, connections, flows, certificates, budget) =
-        (proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone(), proxy.clone());
-    routes
-        .get("/config_dump", move |_| {
-            let reply = Reply::json(&dump::config_dump(&dump, &about, &state.to_json()));
-            async move { reply }
-        })
+pub fn routes(routes: Routes, source: &DumpSource) -> Routes {
+    let proxy = || source.proxy.clone();
+    let (connections, flows, certificates, budget) = (proxy(), proxy(), proxy(), proxy());
+    with_dump(routes, source)
         .get("/connections", move |_| {
-            let reply = Reply::json(&dump::connections(&connections));
+            let reply = Reply::json(&live::connections(&connections));
             async move { reply }
         })
         .get("/certificates", move |_| {
@@ -69,9 +90,23 @@ pub fn routes(routes: Routes, proxy: &Arc<Proxy>, about: Value, state: State) ->
             async move { reply }
         })
         .get("/budget", move |_| {
-            let reply = Reply::json(&dump::budget(&budget));
+            let reply = Reply::json(&live::budget(&budget));
             async move { reply }
         })
+}
+
+/// Adds `/config_dump`. That of a large mesh takes a while: no thread that carries traffic writes it.
+fn with_dump(routes: Routes, source: &DumpSource) -> Routes {
+    let source = source.clone();
+    routes.get("/config_dump", move |_| {
+        let source = source.clone();
+        async move {
+            let written = tokio::task::spawn_blocking(move || Reply::json(&source.to_json())).await;
+            written.unwrap_or_else(|error| {
+                Reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("writing the dump: {error}\n"))
+            })
+        }
+    })
 }
 
 /// `?last=N`: newline-delimited JSON, then a footer that says how far back the ring goes and what it lost.
@@ -123,14 +158,4 @@ fn footer(memory: Memory) -> Value {
 
 fn line(value: &Value) -> Bytes {
     Bytes::from(format!("{value}\n"))
-}
-
-/// When this process started, for `/config_dump`.
-pub fn about(config: &crate::config::Config) -> Value {
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": config.node.node_name,
-        "startedAt": humantime::format_rfc3339_millis(clock::wall()).to_string(),
-        "sameNode": format!("{:?}", config.pods.same_node).to_lowercase(),
-    })
 }

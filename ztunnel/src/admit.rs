@@ -13,7 +13,7 @@ use ambit_net::socket::SocketError;
 use ambit_policy::Decision;
 use ambit_runtime::access_log::Direction;
 use ambit_state::{Admission, HboneFacts, Open, Snapshot, authorize, explain, plan_inbound_hbone};
-use ambit_types::{Identity, Reason, Str, Workload, canonical};
+use ambit_types::{Identity, Reason, Service, Str, Workload, canonical};
 use http::StatusCode;
 use tokio::net::TcpStream;
 
@@ -21,6 +21,9 @@ use crate::connections::Entered;
 use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::mesh::Mesh;
 use crate::proxy::{Pod, Proxy};
+
+/// What is told of a connection that its pod has no place for.
+pub(crate) const CROWDED: &str = "this pod has as many connections as it may";
 
 /// Longest wait of a new connection for a policy that was announced.
 const POLICY_WAIT: Duration = Duration::from_secs(1);
@@ -103,7 +106,7 @@ pub async fn admit(
             return Err(NotAdmitted { status, reason, error });
         }
     };
-    let route = route_of(&asking, target.address, target.service.as_ref().map(|s| s.key()));
+    let route = route_of(&asking, target.address, target.service.as_deref());
     let flow = Arc::new(flow_of(&asking, route, target.source));
     let open = Open {
         id: proxy.connections.number(),
@@ -125,7 +128,7 @@ pub async fn admit(
 
 /// The pod has as many connections as it may.
 pub fn crowded(entered: Entered) -> NotAdmitted {
-    refused(entered, Reason::PodQuota, "this pod has as many connections as it may".to_owned())
+    refused(entered, Reason::PodQuota, CROWDED.to_owned())
 }
 
 /// Ends an entered connection that did not come about.
@@ -276,11 +279,7 @@ fn flow_of(asking: &Authenticated<'_>, mut route: Route, source: Option<Arc<Work
     }
 }
 
-fn route_of(
-    asking: &Authenticated<'_>,
-    address: SocketAddr,
-    service: Option<ambit_types::ServiceKey>,
-) -> Route {
+fn route_of(asking: &Authenticated<'_>, address: SocketAddr, service: Option<&Service>) -> Route {
     let tunnelled = asking.path == Path::Hbone;
     Route {
         dst: End {
@@ -290,7 +289,8 @@ fn route_of(
             identity: Some(asking.own.identity()),
             asserted: None,
         },
-        service,
+        service: service.map(Service::key),
+        service_name: service.map(|service| service.name.clone()),
         hbone_addr: tunnelled.then(|| Str::from(asking.authority.to_string())),
     }
 }

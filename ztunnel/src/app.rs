@@ -1,12 +1,12 @@
 //! Wiring: builds the parts, connects them, waits for the end, drains.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambit_net::grpc::ca_client::CaClient;
-use ambit_net::socket::{SocketFactory, SocketOptions, wildcard};
+use ambit_net::socket::{Accepts, SocketFactory, SocketOptions, wildcard};
 use ambit_net::tls::store::CertificateStore;
 use ambit_runtime::admin::{Routes, server};
 use ambit_runtime::drain::Drain;
@@ -20,16 +20,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::admin::DumpSource;
+use crate::admit::describe;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::inpod::{Workloads, protocol};
 use crate::lookups::Lookups;
 use crate::mesh::Mesh;
 use crate::proxy::{Pods, Proxy, Settings};
-use crate::sealed::{self, Recorder};
-use crate::telemetry::{StaleFor, Telemetry};
+use crate::telemetry::{Held, StaleFor, Telemetry};
 use crate::xds::Progress;
-use crate::{admin, identity, random, xds};
+use crate::{admin, identity, random, sealed, xds};
 
 /// How long listeners wait for discovery at start; then pods are captured anyway, and refused by name (G14).
 const SYNC_WAIT: Duration = Duration::from_secs(5);
@@ -91,6 +92,8 @@ impl StaleFor for LastHeard {
 /// What kept it from starting, for people.
 pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::Result<()> {
     metrics.start_upkeep();
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!("istio_build", "component" => "ztunnel", "tag" => version).set(1.0);
     for (variable, instead) in &config.environment.without_effect {
         warn!(variable, instead, "a setting of other proxies has no effect here");
     }
@@ -99,9 +102,12 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let heard = Arc::new(LastHeard::new(clock::unix_seconds()));
     let proxy = Arc::new(proxy(&config, &heard));
     let mut sealed = sealed::open(&config);
-    let routes = admin_routes(&config, &proxy, &heard, &sealed.recorder());
-    serve_surface(&config, routes, &readiness, (&log, &metrics), &drain)?;
+    let state = admin::State { heard: heard.clone(), recorder: sealed.recorder() };
+    let source = DumpSource::new(&config, proxy.clone(), state);
+    serve_surface(&config, &source, &readiness, (&log, &metrics), &drain)?;
+    serve_tools(&config, &source, &drain);
     metrics.add(proxy.telemetry.source());
+    metrics.add(Held::by(&proxy));
     proxy.telemetry.watch(proxy.mesh.clone());
     proxy.connections.watch(proxy.mesh.clone());
 
@@ -118,7 +124,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
         hold_back(progress, is_sealed).await;
         protocol::run(&socket, pods, &ending).await;
     });
-    info!(node = config.node.node_name, version = env!("CARGO_PKG_VERSION"), "ztunnel started");
+    info!(node = config.node.node_name, version, "ztunnel started");
     let signal = end_signal().await?;
     let deadline = config.drain.deadline();
     info!(signal, ?deadline, "draining");
@@ -169,16 +175,10 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
     }
 }
 
-/// What people may ask about the mesh.
-fn admin_routes(config: &Config, proxy: &Arc<Proxy>, heard: &Arc<LastHeard>, recorder: &Recorder) -> Routes {
-    let state = admin::State { heard: heard.clone(), recorder: recorder.clone() };
-    admin::routes(Routes::new(), proxy, admin::about(config), state)
-}
-
 /// Opens the admin socket, the metrics port and the readiness port.
 fn serve_surface(
     config: &Config,
-    about_mesh: Routes,
+    source: &DumpSource,
     readiness: &Readiness,
     (log, metrics): (&LogControl, &Registry),
     drain: &Drain,
@@ -186,7 +186,7 @@ fn serve_surface(
     let common = Routes::new().health(readiness);
     let socket = &config.surface.admin_socket;
     if !socket.as_os_str().is_empty() {
-        let routes = about_mesh.health(readiness).metrics(metrics).logging(log);
+        let routes = admin::routes(Routes::new(), source).health(readiness).metrics(metrics).logging(log);
         server::serve_unix(socket, routes, drain).with_context(|| {
             format!(
                 "opening the admin socket; set AMBIT_ADMIN_SOCKET to a writable path, not {}",
@@ -200,12 +200,30 @@ fn serve_surface(
     {
         let address: SocketAddr = wildcard(config.pods.ipv6_enabled, port);
         // A kernel without IPv6 still has IPv4.
-        let listener = own.listen(address, false).or_else(|_| own.listen(wildcard(false, port), false));
+        let listener = own.listen(address, Accepts::default());
+        let listener = listener.or_else(|_| own.listen(wildcard(false, port), Accepts::default()));
         let listener =
             listener.with_context(|| format!("listening on port {port} for metrics or readiness"))?;
         server::serve_tcp(listener, routes, drain);
     }
     Ok(())
+}
+
+/// Opens the port for tools that know Istio's ztunnel, if there is to be one. Traffic does not depend on it, so a port
+/// that is taken is told and nothing more.
+fn serve_tools(config: &Config, source: &DumpSource, drain: &Drain) {
+    let Some(port) = config.admin_port() else { return };
+    let own = SocketFactory::new(None, Arc::new(SocketOptions::default()));
+    match own.listen((Ipv4Addr::LOCALHOST, port).into(), Accepts::default()) {
+        Ok(listener) => {
+            server::serve_tcp(listener, admin::tools(source, &config.surface.admin_socket), drain)
+        }
+        Err(error) => warn!(
+            port,
+            error = describe(&error),
+            "tools such as istioctl cannot ask; set AMBIT_ADMIN_PORT to a free port, or to 0 for none"
+        ),
+    }
 }
 
 async fn end_signal() -> anyhow::Result<&'static str> {

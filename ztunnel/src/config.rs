@@ -31,6 +31,8 @@ pub use node::node_metadata;
 pub use state::StateConfig;
 pub use workers::Workers;
 
+/// Where Istio's tools look for a ztunnel's admin surface.
+const ADMIN_PORT: u16 = 15000;
 /// How often it may at most be looked for idle tunnels.
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
@@ -247,6 +249,11 @@ pub struct Surface {
     /// Admin socket; empty for none.
     #[arg(long, env = "AMBIT_ADMIN_SOCKET", default_value = "/var/run/ztunnel/admin.sock", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub admin_socket: PathBuf,
+    /// Port on 127.0.0.1 that only reads, for `istioctl ztunnel-config`; 0 for none. Unset: `proxyAdminPort` of
+    /// PROXY_CONFIG, else 15000 in a cluster, none elsewhere. Every process in ztunnel's own network namespace can read
+    /// there, so set 0 where that is the node's.
+    #[arg(long, env = "AMBIT_ADMIN_PORT")]
+    pub admin_port: Option<u16>,
     /// Port of the metrics, all addresses. Unset: `statsPort` of PROXY_CONFIG, else 15020.
     #[arg(long, env = "AMBIT_STATS_PORT")]
     pub stats_port: Option<u16>,
@@ -326,6 +333,14 @@ impl Config {
     fn caller(&self, headers: &[(String, String)]) -> Caller {
         let token = self.control.auth_token.clone();
         Caller { token, cluster_id: self.cluster_id().to_owned(), headers: headers.to_vec() }
+    }
+
+    /// Port of tools that know Istio's ztunnel; none where there is to be none.
+    pub fn admin_port(&self) -> Option<u16> {
+        // Those tools come by a port forward, which only a cluster has.
+        let default = if self.environment.in_kubernetes { ADMIN_PORT } else { 0 };
+        let port = self.surface.admin_port.or(self.environment.proxy.proxy_admin_port).unwrap_or(default);
+        Some(port).filter(|port| *port != 0)
     }
 
     /// Port of the metrics.

@@ -232,8 +232,11 @@ impl Drop for Entered {
         let telemetry = &self.connections.inner.telemetry;
         if self.opened {
             telemetry.ended(self.number, &self.flow, outcome);
-        } else {
+        } else if outcome.reason == Some(Reason::PodQuota) {
+            // Without a place nothing was decided about it.
             telemetry.refused(&self.flow, outcome);
+        } else {
+            telemetry.failed(&self.flow, outcome);
         }
     }
 }

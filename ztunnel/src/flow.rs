@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ambit_hbone::ConnId;
 use ambit_net::relay::Counters;
 use ambit_policy::model::Action;
-use ambit_policy::{Decision, Explanation};
+use ambit_policy::{Decision, DryRun, Explanation};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
 use ambit_types::{Identity, PolicyKey, Reason, ServiceKey, Str, Workload};
@@ -71,8 +71,8 @@ pub struct Outcome {
     pub error: Option<String>,
     /// The rule that came nearest to the opposite verdict, in words.
     pub nearest: Option<String>,
-    /// Dry-run policies that would have refused.
-    pub dry_run: Vec<String>,
+    /// What dry-run policies would have done.
+    pub dry_run: Vec<DryRun>,
 }
 
 impl Outcome {
@@ -90,7 +90,7 @@ impl Outcome {
             rule: decision.rule,
             error,
             nearest: None,
-            dry_run: decision.dry_run.iter().map(dry_run_text).collect(),
+            dry_run: decision.dry_run.clone(),
         }
     }
 
@@ -123,7 +123,7 @@ impl Outcome {
 }
 
 /// `deny by shop/lock rule 0`.
-fn dry_run_text(would: &ambit_policy::DryRun) -> String {
+pub(crate) fn dry_run_text(would: &DryRun) -> String {
     let verdict = match would.verdict {
         ambit_policy::Verdict::Allow => "allow",
         ambit_policy::Verdict::Deny => "deny",
@@ -139,6 +139,8 @@ pub struct Route {
     pub dst: End,
     /// Service that was addressed.
     pub service: Option<ServiceKey>,
+    /// Name of that service's object.
+    pub service_name: Option<Str>,
     /// Authority of the tunnel request.
     pub hbone_addr: Option<Str>,
 }

@@ -20,6 +20,7 @@ use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::proxy::{Pod, Proxy};
 use crate::random;
 use crate::sources::Held;
+use crate::telemetry::note_handshake;
 
 /// Takes one TCP connection at port 15008 of a pod.
 pub async fn tunnel(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: SocketAddr) {
@@ -73,9 +74,6 @@ async fn handshake(
     tcp: TcpStream,
     (peer, local): (SocketAddr, SocketAddr),
 ) -> Result<Handshaken, (Option<Arc<Workload>>, Outcome)> {
-    if ambit_net::socket::prepare_accepted(&tcp, pod.sockets.options(), false).is_err() {
-        return Err((None, Outcome::failed(Reason::TlsHandshakeFailed, "the peer left at once")));
-    }
     let own = proxy.mesh.own_workload(&pod.name, Some(local.ip())).await.ok_or_else(|| {
         let text = format!("discovery has not told of {}/{} yet", pod.name.namespace, pod.name.name);
         (None, Outcome::failed(Reason::WorkloadUnknown, text))
@@ -87,8 +85,8 @@ async fn handshake(
     let begun = clock::monotonic();
     let accepted =
         server::accept(&credential, tcp, peer, timeout).await.map_err(|e| fail(e.reason(), describe(&e)))?;
-    metrics::histogram!("ambit_handshake_seconds", "role" => "server")
-        .record(clock::monotonic().saturating_duration_since(begun).as_secs_f64());
+    let (_, tls) = accepted.stream.get_ref();
+    note_handshake("server", tls.negotiated_key_exchange_group().map(|group| group.name()), begun);
     Ok((own, accepted, credential.not_after()))
 }
 

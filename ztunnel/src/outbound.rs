@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ambit_hbone::Authority;
 use ambit_net::pool_driver::Lease;
 use ambit_net::relay::{self, Counters, Far};
-use ambit_net::socket::{original_destination, prepare_accepted, reset_on_close};
+use ambit_net::socket::{original_destination, reset_on_close};
 use ambit_net::tunnel::client::{Opened, TunnelError};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
@@ -21,7 +21,7 @@ use ambit_state::{OutboundFacts, OutboundPlan, PodRef, plan_outbound};
 use ambit_types::{Identity, Reason, Str, Uid, Workload, canonical};
 use tokio::net::TcpStream;
 
-use crate::admit::{Admitted, Authenticated, admit, describe, reason_of};
+use crate::admit::{Admitted, Authenticated, CROWDED, admit, describe, reason_of};
 use crate::connections::Entered;
 use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::proxy::{Pod, Proxy, TunnelKey};
@@ -60,13 +60,14 @@ struct Unreached {
     error: String,
     /// Another endpoint may be tried.
     retry: bool,
+    /// There was no endpoint to reach.
+    early: bool,
 }
 
 /// Takes one connection that was redirected to port 15001 of a pod.
 pub async fn serve(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: SocketAddr) {
-    let Ok(_place) = pod.quota.clone().try_acquire_owned() else {
-        metrics::counter!("ambit_connections_refused_total", "code" => Reason::PodQuota.code(), "policy" => "")
-            .increment(1);
+    let Some(_place) = pod.place() else {
+        note_crowded(&proxy, &pod, &tcp, canonical(peer));
         return reset_on_close(&tcp);
     };
     // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
@@ -113,9 +114,19 @@ pub fn drained() -> Outcome {
     Outcome::failed(Reason::Draining, "closed because the proxy or the pod is leaving")
 }
 
+/// Writes the record of a connection that its pod has no place for; nobody waits for discovery to tell more of it.
+fn note_crowded(proxy: &Proxy, pod: &Pod, tcp: &TcpStream, peer: SocketAddr) {
+    let source = proxy.mesh.snapshot().own_workload(&pod.name, Some(peer.ip())).cloned();
+    let src = End { addr: Some(peer), workload: source, ..End::default() };
+    let dst = End { addr: original_destination(tcp).ok(), ..End::default() };
+    let route = Route { dst, ..Route::default() };
+    let (id, now) = (random::draws().id, clock::monotonic());
+    let flow = Flow::new(id, Direction::Outbound, Path::Passthrough, src, route, now);
+    proxy.telemetry.refused(&Arc::new(flow), Outcome::failed(Reason::PodQuota, CROWDED));
+}
+
 async fn open(proxy: &Arc<Proxy>, pod: &Arc<Pod>, tcp: &TcpStream, peer: SocketAddr) -> Option<Reached> {
     let started = clock::monotonic();
-    prepare_accepted(tcp, pod.sockets.options(), true).ok()?;
     let dst = original_destination(tcp).ok()?;
     let draws = random::draws();
     let source = proxy.mesh.own_workload(&pod.name, Some(peer.ip())).await;
@@ -131,8 +142,9 @@ impl Captured<'_> {
         let Some(source) = &self.source else { return Some(()) };
         let settled = self.proxy.mesh.settle(&source.network, self.dst.ip().to_canonical()).await;
         let Err(refusal) = settled else { return Some(()) };
-        let (flow, unreached) = self.refused(refusal.reason, refusal.to_string());
-        self.proxy.telemetry.refused(&Arc::new(flow), Outcome::failed(unreached.reason, unreached.error));
+        let (flow, Unreached { reason, error, early, .. }) =
+            self.refused(refusal.reason, refusal.to_string());
+        self.note(flow, Outcome::failed(reason, error), early);
         None
     }
 
@@ -144,7 +156,7 @@ impl Captured<'_> {
             let plan = self.plan(&tried);
             if let (OutboundPlan::Refuse(_), Some((flow, outcome))) = (&plan, last.take()) {
                 // No endpoint is left: what the last one said tells more than that.
-                self.proxy.telemetry.refused(&Arc::new(flow), outcome);
+                self.note(flow, outcome, false);
                 return None;
             }
             let others = chosen(&plan).is_some_and(|hop| others_left(hop.candidates, tried.len()));
@@ -163,11 +175,17 @@ impl Captured<'_> {
                     last = Some((flow, outcome));
                 }
                 Some(_) | None => {
-                    self.proxy.telemetry.refused(&Arc::new(flow), outcome);
+                    self.note(flow, outcome, unreached.early);
                     return None;
                 }
             }
         }
+    }
+
+    /// Writes the record of a connection that came to nothing, `early` if there was no endpoint to reach.
+    fn note(&self, flow: Flow, outcome: Outcome, early: bool) {
+        let (telemetry, flow) = (&self.proxy.telemetry, Arc::new(flow));
+        if early { telemetry.refused(&flow, outcome) } else { telemetry.failed(&flow, outcome) }
     }
 
     fn plan(&self, tried: &[Uid]) -> OutboundPlan {
@@ -216,7 +234,7 @@ impl Captured<'_> {
 
     fn refused(&self, reason: Reason, error: String) -> (Flow, Unreached) {
         let flow = self.flow(Path::Passthrough, Route::to(self.dst));
-        (flow, Unreached { reason, error, retry: false })
+        (flow, Unreached { reason, error, retry: false, early: true })
     }
 
     /// A plain socket to a workload or to somewhere unknown.
@@ -230,8 +248,8 @@ impl Captured<'_> {
         match self.pod.sockets.connect(address, None, timeout).await {
             Ok(far) => Ok(self.reached(Far::Tcp(far), flow, None, None)),
             Err(error) => {
-                let unreached = Unreached { reason: reason_of(&error), error: describe(&error), retry: true };
-                Err((flow, unreached))
+                let (reason, error) = (reason_of(&error), describe(&error));
+                Err((flow, Unreached { reason, error, retry: true, early: false }))
             }
         }
     }
@@ -259,6 +277,7 @@ impl Captured<'_> {
                     reason: error.reason(),
                     error: describe(&error),
                     retry: error.is_before_any_byte(),
+                    early: false,
                 };
                 Err((flow, unreached))
             }
@@ -294,7 +313,7 @@ impl Captured<'_> {
             Ok(Admitted { app, entered }) => Ok(self.reached(Far::Tcp(app), flow, None, Some(entered))),
             Err(refused) => {
                 let retry = matches!(refused.reason, Reason::ConnectRefused | Reason::ConnectTimeout);
-                Err((flow, Unreached { reason: refused.reason, error: refused.error, retry }))
+                Err((flow, Unreached { reason: refused.reason, error: refused.error, retry, early: false }))
             }
         }
     }
@@ -334,6 +353,7 @@ impl Captured<'_> {
                 asserted: None,
             },
             service: hop.service.as_ref().map(|s| s.key()),
+            service_name: hop.service.as_ref().map(|s| s.name.clone()),
             hbone_addr: proven.then(|| Str::from(hop.address.to_string())),
         }
     }

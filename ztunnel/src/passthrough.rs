@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit_net::relay::{self, Far};
-use ambit_net::socket::{original_destination, prepare_accepted, reset_on_close};
+use ambit_net::socket::{original_destination, reset_on_close};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
 use ambit_state::{Admission, MeshedPlaintext, Open, PlainFacts, PlainPlan, plan_inbound_plain};
@@ -31,7 +31,6 @@ pub async fn plaintext(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: S
 
 async fn open(proxy: &Proxy, pod: &Pod, tcp: TcpStream, peer: SocketAddr) -> Option<(TcpStream, Admitted)> {
     let started = clock::monotonic();
-    prepare_accepted(&tcp, pod.sockets.options(), true).ok()?;
     let dst = original_destination(&tcp).ok()?;
     // Taken before the wait for discovery, which may be long.
     let place = pod.place();

@@ -200,6 +200,9 @@ impl Discovery {
     /// Puts a response of the control plane in force; what to answer.
     fn respond(&mut self, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
         let url = response.type_url.clone();
+        let resources = response.resources.iter().filter_map(|one| one.resource.as_ref());
+        let bytes: usize = resources.map(|resource| resource.value.len()).sum();
+        metrics::counter!("istio_xds_message_bytes_total", "url" => url.clone()).increment(bytes as u64);
         metrics::counter!("istio_xds_message_total", "url" => url).increment(1);
         let request = self.take(response);
         self.note_progress();

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +127,15 @@ impl SocketError {
     }
 }
 
+/// Whom a listener serves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Accepts {
+    /// Sockets accepted may keep foreign addresses.
+    pub transparent: bool,
+    /// The other end is on this machine.
+    pub local: bool,
+}
+
 /// Opens sockets in one namespace.
 #[derive(Debug, Clone)]
 pub struct SocketFactory {
@@ -171,12 +181,12 @@ impl SocketFactory {
         }
     }
 
-    /// Listens on `address`; with `transparent`, sockets accepted may keep foreign addresses.
+    /// Listens on `address`. Sockets accepted have the options already: the kernel hands them on, for nothing.
     ///
     /// # Errors
     /// [`SocketError::Open`] if the port is taken or the kernel refuses an option.
-    pub fn listen(&self, address: SocketAddr, transparent: bool) -> Result<TcpListener, SocketError> {
-        self.within(|| listen(address, transparent, &self.options))?
+    pub fn listen(&self, address: SocketAddr, accepts: Accepts) -> Result<TcpListener, SocketError> {
+        self.within(|| listen(address, accepts, &self.options))?
             .map_err(|cause| SocketError::Open { address, cause })
     }
 
@@ -211,9 +221,18 @@ fn new_socket(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
     }
-    socket.set_tcp_nodelay(true)?;
-    set_keepalive(&SockRef::from(&socket), options)?;
+    prepare(&socket, options)?;
     Ok(socket)
+}
+
+/// Gives a socket, or a listener and thereby all it accepts, what every connection has: no delay, keepalive.
+///
+/// # Errors
+/// The kernel refuses an option.
+pub fn prepare(socket: &impl AsFd, options: &SocketOptions) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    set_keepalive(&socket, options)
 }
 
 /// Binds to an address of somebody else, so that the application sees its real client.
@@ -249,16 +268,16 @@ fn set_keepalive(socket: &SockRef<'_>, options: &SocketOptions) -> io::Result<()
     Ok(())
 }
 
-fn listen(address: SocketAddr, transparent: bool, options: &SocketOptions) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    if let Some(mark) = options.mark {
-        socket.set_mark(mark)?;
+fn listen(address: SocketAddr, accepts: Accepts, options: &SocketOptions) -> io::Result<TcpListener> {
+    let socket = new_socket(address, options)?;
+    if accepts.local {
+        prefer_congestion(&socket, options);
     }
     if address.is_ipv6() {
         // One listener serves both families; a pod without IPv4 or IPv6 loses nothing.
         socket.set_only_v6(false)?;
     }
-    if transparent {
+    if accepts.transparent {
         socket.set_ip_transparent_v4(true).or_else(|e| if address.is_ipv6() { Ok(()) } else { Err(e) })?;
         if address.is_ipv6() {
             ipv6_transparent(&socket)?;
@@ -277,24 +296,10 @@ pub fn wildcard(ipv6: bool, port: u16) -> SocketAddr {
     if ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() }
 }
 
-/// Prepares a socket accepted from an application or a peer.
-///
-/// # Errors
-/// The system's answer, when the socket is already gone.
-pub fn prepare_accepted(stream: &TcpStream, options: &SocketOptions, local: bool) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    set_keepalive(&socket, options)?;
-    if local {
-        prefer_congestion(stream, options);
-    }
-    Ok(())
-}
-
 /// Asks for the local congestion control; a kernel that does not permit it keeps its default.
-pub fn prefer_congestion(stream: &TcpStream, options: &SocketOptions) {
+pub fn prefer_congestion(socket: &impl AsFd, options: &SocketOptions) {
     if let Some(name) = options.local_congestion {
-        let _ = SockRef::from(stream).set_tcp_congestion(name.as_bytes());
+        let _ = SockRef::from(socket).set_tcp_congestion(name.as_bytes());
     }
 }
 

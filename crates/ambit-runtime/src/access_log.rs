@@ -1,10 +1,16 @@
-//! The one record a connection leaves in the log, written once at its end.
+//! The one record a connection leaves in the log, written once at its end; and one at its start, for who debugs.
+//!
+//! ztunnel's fields come first, in its order, then ours. Names of things are strings, which the plain format quotes;
+//! addresses are none.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ambit_types::{Identity, Reason};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
+
+#[cfg(test)]
+mod tests;
 
 /// Which side of the workload a connection was on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +46,17 @@ pub struct End<'a> {
     pub cluster: &'a str,
 }
 
+/// What a connection came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Totals {
+    /// Bytes the reporting workload sent.
+    pub bytes_sent: u64,
+    /// Bytes the reporting workload received.
+    pub bytes_recv: u64,
+    /// From accept to end.
+    pub duration: Duration,
+}
+
 /// One connection.
 #[derive(Debug, Clone)]
 pub struct Record<'a> {
@@ -53,12 +70,8 @@ pub struct Record<'a> {
     pub service: &'a str,
     /// Seen from the workload.
     pub direction: Direction,
-    /// Bytes the reporting workload sent.
-    pub bytes_sent: u64,
-    /// Bytes the reporting workload received.
-    pub bytes_recv: u64,
-    /// From accept to end.
-    pub duration: Duration,
+    /// What it came to; none while it lives.
+    pub totals: Option<Totals>,
     /// Why it was refused or cut, or what is worth knowing about it.
     pub reason: Option<Reason>,
     /// The policy that decided.
@@ -76,32 +89,33 @@ pub struct Record<'a> {
 macro_rules! write_record {
     ($level:ident, $r:expr, $message:literal) => {{
         let r: &Record<'_> = $r;
+        let lasted = r.totals.map(|totals| totals.duration.as_millis());
         $level!(
             target: "access",
             {src.addr = r.src.addr.map(display),
             src.workload = present(r.src.workload),
             src.namespace = present(r.src.namespace),
-            src.identity = r.src.identity.map(display),
+            src.identity = r.src.identity.map(ToString::to_string),
             src.cluster = present(r.src.cluster),
             dst.addr = r.dst.addr.map(display),
-            dst.hbone_addr = present(r.hbone_addr),
+            dst.hbone_addr = present(r.hbone_addr).map(display),
             dst.service = present(r.service),
             dst.workload = present(r.dst.workload),
             dst.namespace = present(r.dst.namespace),
-            dst.identity = r.dst.identity.map(display),
+            dst.identity = r.dst.identity.map(ToString::to_string),
             dst.cluster = present(r.dst.cluster),
             direction = r.direction.as_str(),
-            bytes_sent = r.bytes_sent,
-            bytes_recv = r.bytes_recv,
-            duration = %format_args!("{}ms", r.duration.as_millis()),
-            duration_ms = u64::try_from(r.duration.as_millis()).unwrap_or(u64::MAX),
+            bytes_sent = r.totals.map(|totals| totals.bytes_sent),
+            bytes_recv = r.totals.map(|totals| totals.bytes_recv),
+            duration = lasted.map(|ms| format!("{ms}ms")),
+            error = r.error,
+            duration_ms = lasted.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
             code = r.reason.map(|reason| reason.code()),
             reason = r.reason.map(|reason| reason.name()),
             policy = present(r.policy),
             path = r.path,
             conn.id = present(r.conn_id),
-            stale_for = r.stale_for,
-            error = r.error},
+            stale_for = r.stale_for},
             $message
         );
     }};
@@ -111,7 +125,17 @@ fn present(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Writes the record of a connection that was relayed: INFO, or ERROR if it failed.
+/// Whether anybody wants to hear of connections that begin.
+pub fn wants_opened() -> bool {
+    tracing::enabled!(target: "access", tracing::Level::DEBUG)
+}
+
+/// Writes that a connection was let in: DEBUG.
+pub fn opened(record: &Record<'_>) {
+    write_record!(debug, record, "connection opened");
+}
+
+/// Writes the record of a connection that was decided about, whether or not it was let in: INFO, or ERROR if it failed.
 pub fn complete(record: &Record<'_>) {
     if record.error.is_some() {
         write_record!(error, record, "connection complete");
@@ -120,7 +144,8 @@ pub fn complete(record: &Record<'_>) {
     }
 }
 
-/// Writes the record of a connection that was refused before anything was relayed.
+/// Writes the record of a connection that was refused before there was anything to decide: WARN, without totals.
 pub fn refused(record: &Record<'_>) {
-    write_record!(warn, record, "connection failed");
+    let without = Record { totals: None, ..record.clone() };
+    write_record!(warn, &without, "connection failed");
 }

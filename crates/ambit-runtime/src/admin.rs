@@ -1,4 +1,5 @@
-//! The admin surface: HTTP/1.1 over a Unix socket for people, over TCP only for metrics and readiness.
+//! The admin surface: HTTP/1.1 over a Unix socket for people, over TCP only for what reads: metrics, readiness, and on
+//! loopback a dump for tools.
 //!
 //! A Unix socket asks the kernel who is calling and serves root and the program's own user; nothing that changes
 //! a program is ever offered on TCP (T-61).
@@ -22,6 +23,8 @@ mod tests;
 pub struct Call {
     /// Query parameters, last one wins.
     pub query: BTreeMap<String, String>,
+    /// Whether the caller names OpenMetrics among what it takes.
+    pub takes_openmetrics: bool,
 }
 
 /// What a route answers.
@@ -43,6 +46,21 @@ impl Reply {
     pub fn text(status: StatusCode, text: impl Into<String>) -> Self {
         let body = ReplyBody::Whole(Bytes::from(text.into()));
         Self { status, content_type: "text/plain; charset=utf-8", body }
+    }
+
+    /// Metrics: OpenMetrics text, under the name that the caller takes it by.
+    fn metrics(text: String, call: &Call) -> Self {
+        let content_type = match call.takes_openmetrics {
+            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            false => "text/plain; charset=utf-8",
+        };
+        Self { status: StatusCode::OK, content_type, body: ReplyBody::Whole(Bytes::from(text)) }
+    }
+
+    /// A page for a browser.
+    pub fn html(page: impl Into<String>) -> Self {
+        let body = ReplyBody::Whole(Bytes::from(page.into()));
+        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body }
     }
 
     /// A value as JSON; 500 if it cannot be written as such.
@@ -121,8 +139,8 @@ impl Routes {
     #[must_use]
     pub fn metrics(self, registry: &crate::metrics::Registry) -> Self {
         let (one, two) = (registry.clone(), registry.clone());
-        self.get("/metrics", move |_| std::future::ready(Reply::text(StatusCode::OK, one.render())))
-            .get("/stats/prometheus", move |_| std::future::ready(Reply::text(StatusCode::OK, two.render())))
+        self.get("/metrics", move |call| std::future::ready(Reply::metrics(one.render(), &call)))
+            .get("/stats/prometheus", move |call| std::future::ready(Reply::metrics(two.render(), &call)))
     }
 
     /// Adds `/logging`: GET shows the filter, POST `?level=` replaces it.

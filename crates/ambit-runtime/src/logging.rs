@@ -1,8 +1,8 @@
 //! Logs: plain or JSON, one line an event, never blocking the data path.
 //!
-//! The formats are those operators of ztunnel know: `TIME\tLEVEL\tSCOPE\tMESSAGE\tk=v …`, or one flat JSON object.
-//! Control characters are escaped, long text is cut. A full queue drops lines and counts them, as does a reader that
-//! is gone.
+//! The formats are those operators of ztunnel know: `TIME\tLEVEL\tSCOPE\tMESSAGE\tk=v …` with strings in quotes, or one
+//! flat JSON object. Control characters are escaped, long text is cut. A full queue drops lines and counts them, as does
+//! a reader that is gone.
 
 use std::io::{self, IoSlice, Write};
 use std::sync::OnceLock;
@@ -16,13 +16,17 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 mod format;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use format::Format;
 
 /// Lines that wait for a slow reader before further ones are dropped.
 const QUEUE_LINES: usize = 10_000;
 
+/// Lines written at once; the kernel takes 1024 pieces.
+const BATCH_LINES: usize = 512;
+/// How long the writer lets lines gather: waking it for each would cost a connection more than its line does.
+const GATHER: Duration = Duration::from_millis(5);
 /// Longest wait for the last lines at the end of the program.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -150,10 +154,9 @@ fn lost(lines: usize) {
 }
 
 fn write_lines(queue: &Receiver<Item>, out: &mut impl Write, mut lost: impl FnMut(usize)) {
-    const BATCH: usize = 64;
     while let Ok(first) = queue.recv() {
         let (mut lines, mut flushes) = (Vec::new(), Vec::new());
-        for item in std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)) {
+        for item in std::iter::once(first).chain(queue.try_iter().take(BATCH_LINES - 1)) {
             match item {
                 Item::Line(line) => lines.push(line),
                 Item::Flush(written) => flushes.push(written),
@@ -163,9 +166,13 @@ fn write_lines(queue: &Receiver<Item>, out: &mut impl Write, mut lost: impl FnMu
             0 => {}
             unwritten => lost(unwritten),
         }
+        let is_behind = lines.len() == BATCH_LINES;
         for written in flushes {
             // Who asked may have given up.
             let _ = written.try_send(());
+        }
+        if !is_behind {
+            std::thread::sleep(GATHER);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The metrics registry and its text form.
+//! The metrics registry and its text form, which is OpenMetrics.
 //!
 //! Series that nothing has touched for [`IDLE`] are dropped (G39), so that the pods of yesterday do not weigh on
 //! every scrape. Memory stays bounded whether or not somebody scrapes. Who knows better when a series is over keeps
@@ -11,11 +11,14 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use metrics_util::MetricKindMask;
+use process::Process;
 
-use crate::tasks;
+use crate::{clock, tasks};
 
+mod process;
 #[cfg(test)]
 mod tests;
+pub mod text;
 
 /// How long a series lives without being touched.
 pub const IDLE: Duration = Duration::from_secs(30 * 60);
@@ -26,11 +29,14 @@ const UPKEEP: Duration = Duration::from_secs(10);
 /// In every which of those rounds idle series are dropped.
 const EXPIRY_ROUNDS: u32 = 30;
 
+/// How often it is looked how late the runtime wakes a task.
+const STALL_LOOK: Duration = Duration::from_secs(1);
+
 /// Upper bounds of duration histograms, in seconds.
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Renders all metrics of the process in the Prometheus text format.
+/// Renders all metrics of the process as OpenMetrics text.
 #[derive(Debug, Clone)]
 pub struct Registry {
     handle: PrometheusHandle,
@@ -39,7 +45,7 @@ pub struct Registry {
 
 /// Series that their owner keeps by itself.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Appends whole families in the Prometheus text format, of names that nobody else uses.
+    /// Appends whole families as OpenMetrics text, of names that nobody else uses; [`text`] helps.
     fn write(&self, text: &mut String);
 }
 
@@ -56,7 +62,8 @@ pub enum MetricsError {
 }
 
 impl Registry {
-    /// Makes the registry and installs it for the whole process; series expire after `idle`.
+    /// Makes the registry and installs it for the whole process, which it takes to start now; series expire after
+    /// `idle`.
     ///
     /// # Errors
     /// [`MetricsError::Installed`] on a second call.
@@ -64,7 +71,9 @@ impl Registry {
         let recorder = recorder(idle)?;
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Installed)?;
-        Ok(Self { handle, sources: Arc::default() })
+        let registry = Self { handle, sources: Arc::default() };
+        registry.add(Arc::new(Process::started(clock::wall())));
+        Ok(registry)
     }
 
     /// Adds series of `source` to every scrape from now on.
@@ -72,7 +81,8 @@ impl Registry {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(source);
     }
 
-    /// Starts the task that keeps histograms and idle series bounded where nobody scrapes; it ends with the runtime.
+    /// Starts the tasks that keep histograms and idle series bounded where nobody scrapes, and that watch how late the
+    /// runtime is; they end with it.
     pub fn start_upkeep(&self) {
         let registry = self.clone();
         tasks::spawn("metrics-upkeep", async move {
@@ -81,14 +91,21 @@ impl Registry {
                 registry.upkeep(round == EXPIRY_ROUNDS);
             }
         });
+        tasks::spawn("metrics-stall", async {
+            loop {
+                let due = clock::monotonic() + STALL_LOOK;
+                tokio::time::sleep(STALL_LOOK).await;
+                let late = clock::monotonic().saturating_duration_since(due);
+                metrics::histogram!("ambit_runtime_stall_seconds").record(late.as_secs_f64());
+            }
+        });
     }
 
     fn upkeep(&self, expire: bool) {
+        self.handle.run_upkeep();
         if expire {
             // The exporter looks for idle series only while it renders.
-            drop(self.render());
-        } else {
-            self.handle.run_upkeep();
+            drop(self.handle.render());
         }
     }
 
@@ -99,10 +116,11 @@ impl Registry {
             metrics::gauge!("ambit_tasks_alive").set(f64::from(alive));
         }
         self.handle.run_upkeep();
-        let mut text = self.handle.render();
+        let mut text = text::as_openmetrics(&self.handle.render());
         for source in self.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             source.write(&mut text);
         }
+        text.push_str("# EOF\n");
         text
     }
 }

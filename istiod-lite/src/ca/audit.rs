@@ -42,6 +42,9 @@ pub struct Record<'a> {
     /// Serial number of the certificate.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub serial: &'a str,
+    /// The life that was asked for, in seconds; never more than the operator's is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_seconds: Option<i64>,
     /// When the certificate runs out, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<u64>,

@@ -200,14 +200,14 @@ impl CertificateService {
                 error!(%cause, identity = %grant.identity, "making a certificate failed");
                 Status::internal("the certificate could not be made")
             })?;
-        self.record_issued(&caller, &grant.identity.to_string(), &issued, since)?;
+        self.record_issued(&caller, (&grant.identity.to_string(), asked.validity_seconds), &issued, since)?;
         Ok(IstioCertificateResponse { cert_chain: issued.chain })
     }
 
     fn record_issued(
         &self,
         caller: &Caller,
-        identity: &str,
+        (identity, asked_seconds): (&str, i64),
         issued: &Issued,
         since: Duration,
     ) -> Result<(), Status> {
@@ -217,6 +217,7 @@ impl CertificateService {
             node: &caller.node,
             identity,
             serial: &issued.serial,
+            asked_seconds: Some(asked_seconds),
             not_after: Some(issued.not_after),
             ..record(CERTIFICATE, since, Some(caller.source))
         };
@@ -263,6 +264,7 @@ fn record(asked: &'static str, now: Duration, source: Option<IpAddr>) -> Record<
         node: "",
         identity: "",
         serial: "",
+        asked_seconds: None,
         not_after: None,
         code: "",
         check: "",

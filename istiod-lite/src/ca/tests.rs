@@ -163,6 +163,7 @@ fn record(check: &str) -> Record<'_> {
         node: "",
         identity: "",
         serial: "",
+        asked_seconds: None,
         not_after: None,
         code: "",
         check,

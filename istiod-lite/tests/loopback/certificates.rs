@@ -25,6 +25,11 @@ use super::plane::{Issuer, Plane};
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
+/// Requests with keys so weak that the library here does not make them, and what an answer says of each key. Made by
+/// `openssl req -new -newkey rsa:1024` and `-newkey ec -pkeyopt ec_paramgen_curve:P-224`, for the identity above.
+const WEAK: [(&str, &str); 2] =
+    [(include_str!("rsa-1024.csr.pem"), "1024"), (include_str!("p-224.csr.pem"), "1.3.132.0.33")];
+
 fn cart() -> Identity {
     Identity::parse(CART).unwrap()
 }
@@ -71,10 +76,22 @@ async fn a_proxy_gets_a_certificate_that_our_own_verifier_takes() {
 #[tokio::test]
 async fn life_is_what_the_operator_says_and_short_lives_are_barely_backdated() {
     let plane = Plane::start_with(&["--leaf-ttl=20s"]).await;
-    let (chain, _) = issue(&plane, "node1", CART, 365 * 86_400).await.unwrap();
-    let (not_before, not_after) = spiffe::validity(&certificates(&chain.leaf)[0]).unwrap();
+    let asked = 365 * 86_400;
+    let (chain, _) = issue(&plane, "node1", CART, asked).await.unwrap();
+    let leaf = certificates(&chain.leaf).remove(0);
+    let (not_before, not_after) = spiffe::validity(&leaf).unwrap();
     assert!(not_after - not_before <= 23, "{} s", not_after - not_before);
     assert!(not_after >= clock::unix_seconds() + 15);
+
+    // The audit tells that less was given than was asked for.
+    let line = plane.audit().pop().unwrap();
+    assert_eq!((&line["outcome"], &line["asked"]), (&"issued".into(), &"certificate".into()));
+    assert_eq!((&line["identity"], &line["node"]), (&CART.into(), &"node1".into()));
+    assert_eq!(line["serial"], spiffe::serial(&leaf).unwrap());
+    assert_eq!(line["not_after"], not_after);
+    let given = line["not_after"].as_f64().unwrap() - line["time"].as_f64().unwrap();
+    assert!((15.0..=20.0).contains(&given), "{given} s: {line:#}");
+    assert_eq!(line["asked_seconds"], asked, "{line:#}");
 }
 
 #[tokio::test]
@@ -252,12 +269,40 @@ async fn requests_that_ask_for_more_than_a_certificate_are_refused() {
         let status = ask(&plane, &[&token], request(csr)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{check}: {status}");
         assert!(status.message().contains(check), "{check}: {}", status.message());
-        assert_eq!(plane.audit().pop().unwrap()["check"], check);
+        refused_at(&plane, check);
     }
     for validity_duration in [0, -1, i64::MIN] {
         let request = IstioCertificateRequest { validity_duration, ..honest() };
         let status = ask(&plane, &[&token], request).await.unwrap_err();
         assert!(status.message().contains("check validity"), "{}", status.message());
+        refused_at(&plane, "validity");
+    }
+}
+
+/// Demands that the newest line of the audit tells of a refusal, of whom and at which check; the line.
+#[track_caller]
+fn refused_at(plane: &Plane, check: &str) -> serde_json::Value {
+    let line = plane.audit().pop().unwrap();
+    assert_eq!((&line["outcome"], &line["check"]), (&"refused".into(), &check.into()), "{line:#}");
+    assert_eq!((&line["identity"], &line["node"]), (&CART.into(), &"node1".into()), "{line:#}");
+    assert_eq!((&line["code"], &line["serial"]), (&"AMB2002".into(), &serde_json::Value::Null), "{line:#}");
+    line
+}
+
+#[tokio::test]
+async fn weak_keys_are_refused_and_audited_also_where_rsa_is_accepted() {
+    for flags in [&[][..], &["--accept-rsa=true"][..]] {
+        let plane = Plane::start_with(flags).await;
+        let token = format!("Bearer {}", plane.issuer.token("node1", |_| {}));
+        for (csr, key) in WEAK {
+            let before = plane.audit().len();
+            let status = ask(&plane, &[&token], request(csr.to_owned())).await.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{flags:?} {key}: {status}");
+            assert!(status.message().contains("csr-key") && status.message().contains(key), "{status}");
+            let line = refused_at(&plane, "csr-key");
+            assert!(line["detail"].as_str().unwrap().contains(key), "{line:#}");
+            assert_eq!(plane.audit().len(), before + 1);
+        }
     }
 }
 

@@ -12,6 +12,9 @@ use tokio::time::timeout;
 
 use super::plane::{OBJECTS, PATIENCE, Plane, revision, write};
 
+#[path = "broken.rs"]
+mod broken;
+
 const CART: &str = "Kubernetes//Pod/shop/cart-0";
 const ORDERS: &str = "Kubernetes//Pod/shop/orders-0";
 const SERVICE: &str = "shop/cart.shop.svc.cluster.local";

@@ -71,7 +71,7 @@ pub(super) fn link(owner: &mut Owner, node: &str, change: &LinkChange) -> Result
     let site = owner.sites.get(node).cloned();
     let site = site.ok_or_else(|| LabError::Failed(format!("no node {node}; the nodes are: {}", known())))?;
     let before = owner.links.get(node).cloned().unwrap_or_default();
-    let after = before.after(change)?;
+    let after = before.after(change, site.families)?;
     tokio::task::block_in_place(|| fault::apply(&owner.home.fabric, &site.place, &site.node, &after))?;
     if after == LinkFault::default() {
         owner.links.remove(node);

@@ -8,12 +8,12 @@ fn shape(loss: Option<f64>, rate: Option<&str>, mtu: Option<u32>) -> LinkChange 
 
 #[test]
 fn shaping_keeps_what_it_does_not_name() {
-    let lossy = LinkFault::default().after(&shape(Some(1.5), None, None)).expect("in range");
-    let slow = lossy.after(&shape(None, Some("10Mbit"), None)).expect("a rate");
+    let lossy = LinkFault::default().after(&shape(Some(1.5), None, None), Families::Dual).expect("in range");
+    let slow = lossy.after(&shape(None, Some("10Mbit"), None), Families::Dual).expect("a rate");
     assert_eq!((slow.loss_basis_points, slow.rate.as_deref()), (150, Some("10mbit")));
-    let cut = slow.after(&LinkChange::Cut).expect("always");
+    let cut = slow.after(&LinkChange::Cut, Families::Dual).expect("always");
     assert!(cut.rules().contains("oifname \"eth0\" drop"));
-    assert_eq!(cut.after(&LinkChange::Heal).expect("always"), LinkFault::default());
+    assert_eq!(cut.after(&LinkChange::Heal, Families::Dual).expect("always"), LinkFault::default());
 }
 
 #[test]
@@ -35,6 +35,19 @@ fn nonsense_is_refused() {
         shape(None, Some("10 mbit; rm"), None),
         shape(None, None, Some(10)),
     ] {
-        assert_eq!(LinkFault::default().after(&bad).expect_err("nonsense").exit_code(), 64, "row {bad:?}");
+        assert_eq!(
+            LinkFault::default().after(&bad, Families::Dual).expect_err("nonsense").exit_code(),
+            64,
+            "row {bad:?}"
+        );
     }
+}
+
+#[test]
+fn a_link_of_ipv6_keeps_what_ipv6_needs() {
+    let narrow = shape(None, None, Some(600));
+    let fault = LinkFault::default();
+    let refused = fault.after(&narrow, Families::Dual).expect_err("IPv6 would be gone").to_string();
+    assert!(refused.contains("1280") && refused.contains("ip_families=ipv4"), "{refused}");
+    assert_eq!(fault.after(&narrow, Families::Ipv4).expect("enough").mtu_bytes, Some(600));
 }

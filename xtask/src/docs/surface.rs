@@ -42,6 +42,14 @@ const METRICS: &[(&str, &str)] = &[
         "Pieces of configuration that a node refused, by kind; the last good one stays",
     ),
     ("ambit_config_revision", "Revision of the objects that are served"),
+    (
+        "ambit_certificate_remaining_seconds",
+        "What the certificates that the node holds have left of their life",
+    ),
+    (
+        "ambit_conntrack_used_ratio",
+        "Share of the connection tracking table that is in use, in the program's own network namespace",
+    ),
     ("ambit_connections_open", "Connections that are open, by the path they take"),
     (
         "ambit_connections_refused_total",
@@ -55,14 +63,22 @@ const METRICS: &[(&str, &str)] = &[
         "ambit_endpoint_retries_total",
         "Connections that went to another endpoint because one was not reached, by the code of why",
     ),
+    ("ambit_fd_used_ratio", "Share of the descriptors that the program may have which are open"),
     (
         "ambit_flow_records_lost_total",
         "Flow records that the ring pushed out (`ring`) or that a follower was too slow for (`follower`)",
     ),
-    ("ambit_handshake_seconds", "Time of TLS handshakes of tunnels, by our role in them"),
+    (
+        "ambit_handshake_seconds",
+        "Time of TLS handshakes of tunnels, by our role in them and by the key exchange agreed on",
+    ),
     ("ambit_handshakes_failed_total", "TLS handshakes with the control plane that failed"),
     ("ambit_log_records_lost_total", "Lines of the log that were dropped because the reader was too slow"),
     ("ambit_manifest_problems", "Manifests that are refused at the moment"),
+    (
+        "ambit_memory_used_ratio",
+        "Share of its control group's memory that is resident; only where the group has a limit",
+    ),
     (
         "ambit_metrics_overflow_total",
         "Connections that were counted together because there were too many sets of labels",
@@ -71,19 +87,44 @@ const METRICS: &[(&str, &str)] = &[
         "ambit_plaintext_accepted_total",
         "Plaintext connections that were let in, by the mode in force and why",
     ),
+    ("ambit_policy_shadow_denied_total", "Connections that dry-run policies would have refused, by policy"),
+    (
+        "ambit_policy_unresolved_refs",
+        "Policies that apply to pods of the node and are not held or not usable; nothing is allowed there",
+    ),
+    ("ambit_root_remaining_seconds", "What the first root to run out has left of its life"),
+    ("ambit_runtime_stall_seconds", "How late the program wakes a task, looked at each second"),
+    ("ambit_start_time_seconds", "When the program started, in seconds since 1970"),
     ("ambit_task_panics_total", "Tasks that ended by a panic, by their name"),
     ("ambit_workloads_captured", "Pods that are captured"),
     ("ambit_workloads_expected", "Pods whose labels ask for capture"),
     ("ambit_xds_streams", "Discovery streams that are open"),
     ("ambit_zds_refused_total", "Programs that were refused as a ztunnel by the node agent"),
     ("ambit_ztunnel_connections", "ztunnels that are connected to the node agent"),
+    ("istio_build", "1, with the program's version"),
     ("istio_tcp_connections_closed_total", "Connections that ended; labels as below"),
     ("istio_tcp_connections_failed_total", "Connections that ended badly or were refused; labels as below"),
     ("istio_tcp_connections_opened_total", "Connections that began, refused ones too; labels as below"),
-    ("istio_tcp_received_bytes_total", "Bytes that the reporting workload received; labels as below"),
-    ("istio_tcp_sent_bytes_total", "Bytes that the reporting workload sent; labels as below"),
+    (
+        "istio_tcp_received_bytes_total",
+        "Bytes that came from the client, for both reporters; labels as below",
+    ),
+    ("istio_tcp_sent_bytes_total", "Bytes that went to the client, for both reporters; labels as below"),
+    ("istio_tcp_sockets_open", "Accepted sockets that are open; a tunnel's streams share one"),
     ("istio_xds_connection_terminations_total", "Ends of the discovery stream, by why"),
+    ("istio_xds_message_bytes_total", "Bytes of the resources in messages of discovery, by type"),
     ("istio_xds_message_total", "Messages of discovery that came, by type"),
+    ("process_cpu_seconds_total", "Time on processors, in the program and in the kernel for it"),
+    ("process_max_fds", "Descriptors that the program may have"),
+    ("process_open_fds", "Descriptors that are open"),
+    ("process_resident_memory_bytes", "Memory of the program that is in RAM"),
+    ("process_start_time_seconds", "When the program started, in seconds since 1970"),
+    ("tokio_global_queue_depth", "Tasks that wait in the queue that all workers share"),
+    ("tokio_num_alive_tasks", "Tasks that are alive"),
+    ("tokio_num_workers", "Threads that run tasks"),
+    ("tokio_worker_park_count_total", "Times that a thread had nothing to do, by `worker`"),
+    ("tokio_worker_park_unpark_count_total", "Times that a thread went to sleep or woke up, by `worker`"),
+    ("tokio_worker_total_busy_duration_seconds_total", "Time that a thread ran tasks, by `worker`"),
     ("workload_manager_active_proxy_count", "Pods that are served"),
     ("workload_manager_pending_proxy_count", "Pods that wait to be served"),
     ("workload_manager_proxies_started_total", "Pods that began to be served"),
@@ -99,6 +140,8 @@ const METRICS: &[(&str, &str)] = &[
     ("ambit_sealed_state_refused_total", "Sealed states that were not used at a start, by code"),
     ("ambit_sealed_state_writes_total", "Sealed states that were written, by how that went"),
     ("ambit_tasks_alive", "Tasks that are alive in the program"),
+    ("ambit_tunnel_connections", "Tunnels that pods of the node have opened"),
+    ("ambit_tunnel_streams", "Streams on those tunnels"),
     ("ambit_tunnels_replaced_total", "Tunnels that were given up for another one before a byte was sent"),
 ];
 
@@ -123,14 +166,14 @@ const FIELDS: &[(&str, &str)] = &[
     ("bytes_sent", "Bytes that the workload of this node sent"),
     ("bytes_recv", "Bytes that the workload of this node received"),
     ("duration", "From accept to end, as text such as `12ms`"),
-    ("duration_ms", "The same as a number of milliseconds"),
+    ("error", "Failure in words; only on failure"),
+    ("duration_ms", "The duration as a number of milliseconds"),
     ("code", "Reason code such as AMB2104, see [reasons](reasons.md)"),
     ("reason", "Its name such as `policy-denied`"),
     ("policy", "The policy that decided, as NAMESPACE/NAME"),
     ("path", "`local`, `hbone`, `waypoint`, `plaintext`, `probe` or `passthrough`"),
     ("conn.id", "Connection id, 32 hex digits, the same in the records of both ends; `ambit why` takes it"),
     ("stale_for", "Seconds since the control plane was last heard; only while it is away"),
-    ("error", "Failure in words; only on failure"),
 ];
 
 /// Files that open admin routes, with the programs that serve them.
@@ -228,7 +271,11 @@ pub(super) fn access_log(root: &Path) -> anyhow::Result<String> {
     let mut out = String::from(
         "# Access log\n\n\
          One record a connection and end, written once at its end, with the target `access` and the message\n\
-         `connection complete`, or `connection failed` if nothing was relayed.\n\
+         `connection complete`: INFO, or ERROR with `error` if it was refused by policy, not reached or cut.\n\
+         A connection that was refused before there was anything to decide (an unknown workload, a failed handshake, a\n\
+         quota) has `connection failed` instead: WARN, without the counts and times.\n\
+         At DEBUG there is `connection opened` as well when one is let in, with the same fields but those of its end.\n\
+         In the plain format strings are in quotes; addresses and numbers are not.\n\
          `LOG_FORMAT=json` writes each record as one flat JSON object; fields that are not known are left out.\n\n\
          Generated by `cargo xtask docs`; the names come from the code.\n\n\
          | field | content |\n| --- | --- |\n",
@@ -249,7 +296,8 @@ pub(super) fn admin(root: &Path) -> anyhow::Result<String> {
         "# Admin sockets\n\n\
          HTTP/1.1 over a Unix socket that serves root and the program's own user, by the kernel's word of who calls:\n\
          `curl --unix-socket /var/run/ztunnel/admin.sock http://localhost/connections`.\n\
-         ztunnel also serves `/metrics` and `/stats/prometheus` on TCP port 15020 and `/healthz/…` on 15021 of its node;\n\
+         ztunnel also serves `/metrics` and `/stats/prometheus` on TCP port 15020 and `/healthz/…` on 15021 of its node,\n\
+         and in a cluster `/config_dump` to read on 127.0.0.1:15000;\n\
          nothing that changes a program is on TCP.\n\n\
          Generated by `cargo xtask docs`; the paths come from the code.\n\n\
          | path | method | program | answers |\n| --- | --- | --- | --- |\n",
@@ -306,10 +354,26 @@ fn metrics_in(source: &str) -> Vec<(String, String, Vec<String>)> {
         });
         found.push((name, kind, labels.collect()));
     }
-    // The TCP metrics are written by hand, because they go with their pods; their names are plain literals.
-    let by_hand = tokens.iter().filter_map(text).filter(|name| name.starts_with("istio_tcp_"));
-    found.extend(by_hand.map(|name| (name, "counter".to_owned(), Vec::new())));
+    found.extend(by_hand(&tokens, &found));
     found
+}
+
+/// Families that a source writes by itself: `"name", "kind"` side by side; and those of the TCP metrics, which are plain
+/// literals because they go with their pods.
+fn by_hand(
+    tokens: &[TokenTree],
+    known: &[(String, String, Vec<String>)],
+) -> Vec<(String, String, Vec<String>)> {
+    let pair = |window: &[TokenTree]| {
+        let [name, TokenTree::Punct(comma), kind] = window else { return None };
+        let kind = text(kind).filter(|kind| ["counter", "gauge", "histogram"].contains(&kind.as_str()))?;
+        (comma.as_char() == ',').then_some((text(name)?, kind))
+    };
+    let pairs = tokens.windows(3).filter_map(pair);
+    let of_tcp = tokens.iter().filter_map(text).filter(|name| name.starts_with("istio_tcp_"));
+    let of_tcp = of_tcp.filter(|name| !known.iter().any(|(known, ..)| known == name));
+    let all = pairs.chain(of_tcp.map(|name| (name, "counter".to_owned())));
+    all.map(|(name, kind)| (name, kind, Vec::new())).collect()
 }
 
 /// The fields that the macro of the access log writes, in their order.
@@ -388,6 +452,9 @@ mod tests {
             let g = metrics::gauge!("b").set(1.0);
             metrics::counter!("c_total", labels.iter());
             other!("d");
+            family(text, "e_seconds", "histogram");
+            metrics::gauge!("istio_tcp_f", "reporter" => reporter);
+            head(text, "istio_tcp_g_total");
         }"#;
         let found = metrics_in(source);
         let row = |name: &str, kind: &str, labels: &[&str]| {
@@ -397,6 +464,9 @@ mod tests {
             row("a_total", "counter", &["code", "policy"]),
             row("b", "gauge", &[]),
             row("c_total", "counter", &[]),
+            row("istio_tcp_f", "gauge", &["reporter"]),
+            row("e_seconds", "histogram", &[]),
+            row("istio_tcp_g_total", "counter", &[]),
         ];
         assert_eq!(found, want);
     }

@@ -1,7 +1,7 @@
 //! Which cargo calls make up a level.
 //!
 //! Every call selects the whole workspace and then targets by name, so that all levels share one resolution of features
-//! and nothing is compiled twice.
+//! and nothing is compiled twice. Only a soak compiles for speed as well, where a row has a bound in time.
 
 use std::collections::BTreeSet;
 
@@ -37,6 +37,13 @@ impl Targets {
                 let selected = others.flat_map(|name| ["--test".to_owned(), name.clone()]);
                 let code = ["--lib".to_owned(), "--bins".to_owned()].into_iter().chain(selected);
                 vec![call(code), call(["--doc".to_owned()])]
+            }
+            Level::Pipeline if soak => {
+                let optimized = |mut call: Vec<String>| {
+                    call.push("--release".to_owned());
+                    call
+                };
+                self.named(&[&level.to_string()]).into_iter().map(optimized).collect()
             }
             Level::Pipeline | Level::Loopback | Level::Foreign => self.named(&[&level.to_string()]),
             Level::Netns => {
@@ -99,6 +106,11 @@ mod tests {
     fn a_level_without_target_has_nothing_to_call() {
         check(&["pipeline"], Level::Netns, false, &[]);
         check(&["pipeline"], Level::Pipeline, false, &["--test pipeline"]);
+    }
+
+    #[test]
+    fn soak_measures_the_pipeline_in_an_optimized_build() {
+        check(&["netns", "pipeline"], Level::Pipeline, true, &["--test pipeline --release"]);
     }
 
     #[test]

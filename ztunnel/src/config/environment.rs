@@ -54,6 +54,8 @@ const NOT_HONOURED: &[(&str, &str, Fate, &str)] = &[
 pub struct ProxyConfig {
     /// Address of discovery and CA.
     pub discovery_address: Option<String>,
+    /// Port of the admin surface on loopback.
+    pub proxy_admin_port: Option<u16>,
     /// Port of the metrics.
     pub stats_port: Option<u16>,
     /// Worker threads, 0 for all processors.
@@ -193,6 +195,7 @@ impl ProxyConfig {
     /// Field by field; metadata are merged.
     fn override_with(&mut self, other: Self) {
         self.discovery_address = other.discovery_address.or_else(|| self.discovery_address.take());
+        self.proxy_admin_port = other.proxy_admin_port.or(self.proxy_admin_port);
         self.stats_port = other.stats_port.or(self.stats_port);
         self.concurrency = other.concurrency.or(self.concurrency);
         self.proxy_metadata.extend(other.proxy_metadata);

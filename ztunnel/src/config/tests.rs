@@ -157,6 +157,27 @@ fn proxy_config_is_weaker_than_our_own_settings() {
 }
 
 #[test]
+fn the_port_for_tools_is_open_where_a_port_forward_reaches_it() {
+    let cluster = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    let istio = |text| ("PROXY_CONFIG", text);
+    type Row<'a> = (&'a [(&'a str, &'a str)], Option<u16>, Option<u16>);
+    let rows: [Row<'_>; 7] = [
+        (&[], None, None),
+        (&[cluster], None, Some(15000)),
+        (&[cluster], Some(0), None),
+        (&[], Some(16000), Some(16000)),
+        (&[cluster, istio("proxyAdminPort: 15099")], None, Some(15099)),
+        (&[cluster, istio("proxyAdminPort: 15099")], Some(16000), Some(16000)),
+        (&[cluster, istio("proxyAdminPort: 0")], None, None),
+    ];
+    for (variables, ours, want) in rows {
+        let mut config = under(variables, "");
+        config.surface.admin_port = ours;
+        assert_eq!(config.admin_port(), want, "row {variables:?} {ours:?}");
+    }
+}
+
+#[test]
 fn headers_go_to_the_server_they_are_for() {
     let config = under(&[("XDS_HEADER_x-a", "1"), ("CA_HEADER_x-b", "2"), ("XDS_HEADERS", "3")], "");
     let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ambit_hbone::{INBOUND_CAPTURE_PORT, INBOUND_PORT, OUTBOUND_CAPTURE_PORT};
 use ambit_net::linux::netns::NetNs;
-use ambit_net::socket::{SocketError, wildcard};
+use ambit_net::socket::{Accepts, SocketError, wildcard};
 use ambit_runtime::{drain::Drain, tasks};
 use ambit_types::Reason;
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
@@ -37,24 +38,41 @@ impl Listeners {
     /// # Errors
     /// [`SocketError`]; then none is left bound.
     pub fn bind(pod: &Pod, ipv6: bool) -> Result<Self, SocketError> {
-        let bind = |port, transparent| pod.sockets.listen(wildcard(ipv6, port), transparent);
+        let bind = |port, accepts| pod.sockets.listen(wildcard(ipv6, port), accepts);
+        let plaintext = Accepts { transparent: pod.transparent, local: true };
         Ok(Self {
-            tunnel: bind(INBOUND_PORT, false)?,
-            plaintext: bind(INBOUND_CAPTURE_PORT, pod.transparent)?,
-            outbound: bind(OUTBOUND_CAPTURE_PORT, false)?,
+            tunnel: bind(INBOUND_PORT, Accepts::default())?,
+            plaintext: bind(INBOUND_CAPTURE_PORT, plaintext)?,
+            outbound: bind(OUTBOUND_CAPTURE_PORT, Accepts { local: true, ..Accepts::default() })?,
         })
     }
 
     /// Serves all three.
     pub fn serve(self, proxy: &Arc<Proxy>, pod: &Arc<Pod>) {
-        accept("accept-tunnel", self.tunnel, proxy, pod, inbound::tunnel);
-        accept("accept-plaintext", self.plaintext, proxy, pod, passthrough::plaintext);
-        accept("accept-outbound", self.outbound, proxy, pod, outbound::serve);
+        accept(("accept-tunnel", "destination"), self.tunnel, proxy, pod, inbound::tunnel);
+        accept(("accept-plaintext", "destination"), self.plaintext, proxy, pod, passthrough::plaintext);
+        accept(("accept-outbound", "source"), self.outbound, proxy, pod, outbound::serve);
+    }
+}
+
+/// An accepted socket that is counted until it is dropped.
+struct OpenSocket(metrics::Gauge);
+
+impl OpenSocket {
+    fn counted(open: &metrics::Gauge) -> Self {
+        open.increment(1.0);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 
 fn accept<F>(
-    name: &'static str,
+    (name, reporter): (&'static str, &'static str),
     listener: TcpListener,
     proxy: &Arc<Proxy>,
     pod: &Arc<Pod>,
@@ -63,8 +81,12 @@ fn accept<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let (proxy, served) = (proxy.clone(), pod.clone());
+    let open = metrics::gauge!("istio_tcp_sockets_open", "reporter" => reporter);
     spawn(name, listener, &pod.drain, move |tcp, peer| {
+        let socket = OpenSocket::counted(&open);
         let work = serve(proxy.clone(), served.clone(), tcp, peer);
+        // Not an async block, which would keep room for the connection's state twice.
+        let work = work.map(move |()| drop(socket));
         tasks::spawn("connection", served.drain.track(work));
     });
 }

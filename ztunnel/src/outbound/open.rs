@@ -16,6 +16,7 @@ use ambit_types::Workload;
 
 use super::Captured;
 use crate::proxy::TunnelKey;
+use crate::telemetry::note_handshake;
 
 /// Tunnels of the pool that may turn out to be spent before a connection fails.
 const REPLACED_MAX: usize = 8;
@@ -77,8 +78,8 @@ impl Captured<'_> {
             client::connect(&credential, &key.expected, tcp, key.peer, settings.handshake_timeout)
                 .await
                 .map_err(|e| TunnelError::Tls(Arc::new(e)))?;
-        metrics::histogram!("ambit_handshake_seconds", "role" => "client")
-            .record(clock::monotonic().saturating_duration_since(begun).as_secs_f64());
+        let (_, tls) = connected.stream.get_ref();
+        note_handshake("client", tls.negotiated_key_exchange_group().map(|group| group.name()), begun);
         tunnel::client::open(connected, key.peer, credential.not_after(), settings.clone()).await
     }
 

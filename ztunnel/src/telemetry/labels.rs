@@ -1,12 +1,13 @@
 //! The labels of the compatible TCP metrics, in the order dashboards know them.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ambit_hbone::Baggage;
 use ambit_runtime::access_log::Direction;
 use ambit_types::{Identity, Str, Uid, Workload};
 
-use crate::flow::{End, Flow, Path};
+use crate::flow::{End, Flow, Path, Route};
 
 /// Longest label value, in bytes: names longer than Kubernetes permits come from strangers.
 const VALUE_BYTES_MAX: usize = 253;
@@ -30,14 +31,20 @@ struct Side {
 }
 
 impl Side {
-    fn of(end: &End) -> Self {
+    fn of(end: &End, identity: Option<Identity>) -> Self {
         let asserted = |b: &Arc<Baggage>| (b.namespace.clone(), b.workload_name.clone());
         Self {
             workload: end.workload.as_ref().map(|w| w.uid.clone()),
             asserted: end.asserted.as_ref().map(asserted),
-            identity: end.identity.clone(),
+            identity,
         }
     }
+}
+
+/// Who the destination is: who it proved to be, else who it is according to discovery, also where nothing was proven.
+fn destination_principal(flow: &Flow) -> Option<Identity> {
+    let End { identity, workload, .. } = &flow.route.dst;
+    identity.clone().or_else(|| workload.as_deref().map(Workload::identity))
 }
 
 /// Whether TLS ran: same-node and plaintext connections do not claim it.
@@ -53,8 +60,8 @@ impl Key {
         Self {
             inbound: flow.direction == Direction::Inbound,
             mutual_tls: is_mutual_tls(flow.path),
-            src: Side::of(&flow.src),
-            dst: Side::of(&flow.route.dst),
+            src: Side::of(&flow.src, flow.src.identity.clone()),
+            dst: Side::of(&flow.route.dst, destination_principal(flow)),
             service: flow.route.service.as_ref().map(|s| (s.namespace.clone(), s.hostname.clone())),
         }
     }
@@ -65,21 +72,52 @@ impl Key {
     }
 }
 
-/// The labels of a connection's series as a scrape shows them, without `response_flags`.
-pub(super) fn text(flow: &Flow) -> String {
-    let mut labels = Labels(String::with_capacity(1024));
-    let reporter = match flow.direction {
-        Direction::Inbound => "destination",
-        Direction::Outbound => "source",
-    };
-    labels.push("reporter", reporter);
-    side(&mut labels, &SOURCE, &flow.src);
-    service(&mut labels, flow);
-    side(&mut labels, &DESTINATION, &flow.route.dst);
-    labels.push("request_protocol", "tcp");
-    let security = if is_mutual_tls(flow.path) { "mutual_tls" } else { "unknown" };
-    labels.push("connection_security_policy", security);
-    labels.0
+/// The labels of a set of series as a scrape shows them, around `response_flags`, which tells its series apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Text {
+    before: String,
+    after: String,
+}
+
+impl Text {
+    /// The labels of a connection's series.
+    pub(super) fn of(flow: &Flow) -> Self {
+        let mut labels = Labels(String::with_capacity(1024));
+        let (source, destination) = (Described::of(&flow.src), Described::of(&flow.route.dst));
+        let located = source.is_some() || destination.is_some();
+        let (source, destination) = (source.unwrap_or_default(), destination.unwrap_or_default());
+        let reporter = match flow.direction {
+            Direction::Inbound => "destination",
+            Direction::Outbound => "source",
+        };
+        labels.push("reporter", reporter);
+        side(&mut labels, &SOURCE, &source, flow.src.identity.as_ref());
+        service(&mut labels, flow);
+        side(&mut labels, &DESTINATION, &destination, destination_principal(flow).as_ref());
+        labels.push("request_protocol", "tcp");
+        let before = std::mem::take(&mut labels.0);
+        let security = if is_mutual_tls(flow.path) { "mutual_tls" } else { "unknown" };
+        labels.push("connection_security_policy", security);
+        if located {
+            for (names, end) in [(&SOURCE, &source), (&DESTINATION, &destination)] {
+                labels.push(names.region, end.region);
+                labels.push(names.zone, end.zone);
+            }
+        }
+        Self { before, after: format!(",{}", labels.0) }
+    }
+
+    /// The label of the set that is counted instead of all those that there are too many of.
+    pub(super) fn overflow() -> Self {
+        Self { before: "overflow=\"true\"".to_owned(), after: String::new() }
+    }
+
+    /// Adds one series of the set.
+    pub(super) fn write(&self, text: &mut String, name: &str, flag: &str, value: u64) {
+        let Self { before, after } = self;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}{{{before},response_flags=\"{flag}\"{after}}} {value}");
+    }
 }
 
 /// `name="value",…`.
@@ -146,21 +184,16 @@ static DESTINATION: Names = Names {
     zone: "destination_zone",
 };
 
-fn side(labels: &mut Labels, names: &Names, end: &End) {
-    let principal = end.identity.as_ref().map(ToString::to_string).unwrap_or_default();
-    let known = end.workload.as_deref().map(Described::from);
-    let told = end.asserted.as_deref().map(Described::from);
-    let d = known.or(told).unwrap_or_default();
-    labels.push(names.workload, d.workload);
-    labels.push(names.canonical_service, d.service);
-    labels.push(names.canonical_revision, d.revision);
-    labels.push(names.namespace, d.namespace);
+fn side(labels: &mut Labels, names: &Names, end: &Described<'_>, principal: Option<&Identity>) {
+    let principal = principal.map(ToString::to_string).unwrap_or_default();
+    labels.push(names.workload, end.workload);
+    labels.push(names.canonical_service, end.service);
+    labels.push(names.canonical_revision, end.revision);
+    labels.push(names.namespace, end.namespace);
     labels.push(names.principal, &principal);
-    labels.push(names.app, d.service);
-    labels.push(names.version, d.revision);
-    labels.push(names.cluster, d.cluster);
-    labels.push(names.region, d.region);
-    labels.push(names.zone, d.zone);
+    labels.push(names.app, end.app);
+    labels.push(names.version, end.revision);
+    labels.push(names.cluster, end.cluster);
 }
 
 /// The describing words of one end, wherever they come from.
@@ -170,9 +203,18 @@ struct Described<'a> {
     service: &'a str,
     revision: &'a str,
     namespace: &'a str,
+    app: &'a str,
     cluster: &'a str,
     region: &'a str,
     zone: &'a str,
+}
+
+impl<'a> Described<'a> {
+    /// What discovery knows of an end, else what it says of itself; none if that is nothing.
+    fn of(end: &'a End) -> Option<Self> {
+        let known = end.workload.as_deref().map(Self::from);
+        known.or_else(|| end.asserted.as_deref().map(Self::from))
+    }
 }
 
 impl<'a> From<&'a Workload> for Described<'a> {
@@ -182,6 +224,7 @@ impl<'a> From<&'a Workload> for Described<'a> {
             service: &w.canonical_name,
             revision: &w.canonical_revision,
             namespace: &w.namespace,
+            app: &w.canonical_name,
             cluster: &w.cluster_id,
             region: &w.locality.region,
             zone: &w.locality.zone,
@@ -196,6 +239,8 @@ impl<'a> From<&'a Baggage> for Described<'a> {
             service: &b.service_name,
             revision: &b.revision,
             namespace: &b.namespace,
+            // Dashboards know the workload here, not the service.
+            app: &b.workload_name,
             cluster: &b.cluster,
             region: &b.region,
             zone: &b.zone,
@@ -204,9 +249,10 @@ impl<'a> From<&'a Baggage> for Described<'a> {
 }
 
 fn service(labels: &mut Labels, flow: &Flow) {
-    let service = flow.route.service.as_ref();
-    let host = service.map_or("", |s| &*s.hostname);
+    let Route { service, service_name, .. } = &flow.route;
+    let host = service.as_ref().map_or("", |s| &*s.hostname);
+    let named = service_name.as_deref().filter(|name| !name.is_empty());
     labels.push("destination_service", host);
-    labels.push("destination_service_namespace", service.map_or("", |s| &*s.namespace));
-    labels.push("destination_service_name", host.split('.').next().unwrap_or_default());
+    labels.push("destination_service_namespace", service.as_ref().map_or("", |s| &*s.namespace));
+    labels.push("destination_service_name", named.or_else(|| host.split('.').next()).unwrap_or_default());
 }

@@ -1,15 +1,17 @@
 //! What is told of connections: counters while they live, one log record and one flow record at their end.
 
+mod held;
 mod labels;
 mod record;
 mod ring;
 mod series;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ambit_runtime::access_log::{self, Direction};
+use ambit_runtime::access_log::{self, Direction, Record};
 use ambit_runtime::metrics::Source;
 use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
@@ -17,6 +19,7 @@ use ambit_types::Reason;
 use crate::flow::{Flow, Outcome};
 use crate::mesh::Mesh;
 
+pub use held::Held;
 pub use record::FlowRecord;
 pub(crate) use record::json_end;
 pub use ring::{Memory, Ring};
@@ -43,7 +46,7 @@ struct Live {
 }
 
 /// Says for how many seconds the control plane has been away.
-pub trait StaleFor: Send + Sync + std::fmt::Debug {
+pub trait StaleFor: Send + Sync + Debug {
     /// `None` while it is there.
     fn stale_for(&self) -> Option<u64>;
 }
@@ -90,6 +93,9 @@ impl Telemetry {
         pair.open();
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).increment(1.0);
         self.lock().insert(number, Live { flow: flow.clone(), pair });
+        if access_log::wants_opened() {
+            record::with_access_record(flow, self.stale_since.stale_for(), access_log::opened);
+        }
     }
 
     /// A connection that was opened has ended.
@@ -104,18 +110,28 @@ impl Telemetry {
             }
             None => self.series.of(flow, clock::monotonic()),
         };
-        self.finish(flow, &pair, true);
+        self.finish(flow, &pair, access_log::complete);
     }
 
-    /// A connection was refused before it was opened; it counts as opened too, so that opened less closed is what lives.
+    /// A connection came to nothing once it was decided about: policy refused it, or its end was not reached. It counts
+    /// as opened too, so that opened less closed is what lives.
+    pub fn failed(&self, flow: &Arc<Flow>, outcome: Outcome) {
+        self.unopened(flow, outcome, access_log::complete);
+    }
+
+    /// A connection was refused before there was anything to decide; it counts as [`Telemetry::failed`] does.
     pub fn refused(&self, flow: &Arc<Flow>, outcome: Outcome) {
+        self.unopened(flow, outcome, access_log::refused);
+    }
+
+    fn unopened(&self, flow: &Arc<Flow>, outcome: Outcome, log: fn(&Record<'_>)) {
         flow.end(outcome);
         let pair = self.series.of(flow, clock::monotonic());
         pair.open();
-        self.finish(flow, &pair, false);
+        self.finish(flow, &pair, log);
     }
 
-    fn finish(&self, flow: &Arc<Flow>, pair: &Pair, was_open: bool) {
+    fn finish(&self, flow: &Arc<Flow>, pair: &Pair, log: fn(&Record<'_>)) {
         let Some((_, outcome)) = flow.ended() else { return };
         let flag = outcome.reason.map_or("-", Reason::flag);
         let failed = outcome.is_failure();
@@ -130,13 +146,8 @@ impl Telemetry {
         if admitted_plain && flow.direction == Direction::Inbound {
             record::count_plaintext(flow, outcome.reason);
         }
-        record::with_access_record(flow, self.stale_since.stale_for(), |record| {
-            if was_open || !failed {
-                access_log::complete(record);
-            } else {
-                access_log::refused(record);
-            }
-        });
+        record::count_shadow_denied(outcome);
+        record::with_access_record(flow, self.stale_since.stale_for(), log);
         self.ring.push(FlowRecord::new(&self.node, flow.clone()));
     }
 
@@ -150,6 +161,14 @@ impl Telemetry {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Notes how long a tunnel's handshake that `began` then took, by our role in it and the key exchange it agreed on.
+pub(crate) fn note_handshake(role: &'static str, group: Option<impl Debug>, began: Instant) {
+    let group = group.map_or_else(|| "unknown".to_owned(), |group| format!("{group:?}"));
+    let took = clock::monotonic().saturating_duration_since(began);
+    metrics::histogram!("ambit_handshake_seconds", "role" => role, "group" => group)
+        .record(took.as_secs_f64());
 }
 
 impl Live {

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ambit_runtime::access_log::{self, Direction, Record};
+use ambit_policy::Verdict;
+use ambit_runtime::access_log::{self, Direction, Record, Totals};
 use ambit_types::Reason;
 use serde_json::{Map, Value, json};
 
-use crate::flow::{End, Flow};
+use crate::flow::{End, Flow, Outcome, dry_run_text};
 
-/// Calls `write` with the access-log form of an ended connection.
+/// Calls `write` with the access-log form of a connection, which tells what it came to once it has ended.
 pub(super) fn with_access_record(flow: &Flow, stale_for: Option<u64>, write: impl FnOnce(&Record<'_>)) {
-    let Some((duration, outcome)) = flow.ended() else { return };
-    let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+    let ended = flow.ended();
+    let outcome = ended.map(|(_, outcome)| outcome);
+    let policy = outcome.and_then(|o| o.policy.as_ref()).map(ToString::to_string).unwrap_or_default();
     let conn_id = flow.id.to_string();
     let (bytes_sent, bytes_recv) = flow.workload_bytes();
     write(&Record {
@@ -21,14 +23,12 @@ pub(super) fn with_access_record(flow: &Flow, stale_for: Option<u64>, write: imp
         hbone_addr: flow.route.hbone_addr.as_deref().unwrap_or_default(),
         service: flow.route.service.as_ref().map_or("", |s| &*s.hostname),
         direction: flow.direction,
-        bytes_sent,
-        bytes_recv,
-        duration: *duration,
-        reason: outcome.reason,
+        totals: ended.map(|(duration, _)| Totals { bytes_sent, bytes_recv, duration: *duration }),
+        reason: outcome.and_then(|o| o.reason),
         policy: &policy,
         path: flow.path.as_str(),
         conn_id: &conn_id,
-        error: outcome.error.as_deref(),
+        error: outcome.and_then(|o| o.error.as_deref()),
         stale_for,
     });
 }
@@ -58,6 +58,15 @@ pub(super) fn count_plaintext(flow: &Flow, reason: Option<Reason>) {
     };
     metrics::counter!("ambit_plaintext_accepted_total", "namespace" => namespace, "mode" => mode, "cause" => cause)
         .increment(1);
+}
+
+/// Counts what dry-run policies would have refused.
+pub(super) fn count_shadow_denied(outcome: &Outcome) {
+    let refusals = outcome.dry_run.iter().filter(|would| matches!(would.verdict, Verdict::Deny));
+    for would in refusals {
+        let policy = would.policy.as_ref().map(ToString::to_string).unwrap_or_default();
+        metrics::counter!("ambit_policy_shadow_denied_total", "policy" => policy).increment(1);
+    }
 }
 
 /// One flow record: what `ambit flows` shows.
@@ -99,7 +108,7 @@ impl FlowRecord {
             "policy": outcome.policy.as_ref().map(ToString::to_string),
             "rule": outcome.rule,
             "nearest": outcome.nearest,
-            "dry_run": outcome.dry_run,
+            "dry_run": outcome.dry_run.iter().map(dry_run_text).collect::<Vec<_>>(),
             "path": flow.path.as_str(),
             "conn_id": flow.id.to_string(),
             "src": json_end(&flow.src),

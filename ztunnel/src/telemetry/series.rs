@@ -5,15 +5,14 @@
 //! the same labels and share a set. Beyond a bound all further sets share one, marked as such.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ambit_runtime::metrics::{IDLE, Source};
+use ambit_runtime::metrics::{IDLE, Source, text::family};
 use ambit_types::Uid;
 
-use super::labels::{self, Key};
+use super::labels::{Key, Text};
 use crate::flow::Flow;
 
 #[cfg(test)]
@@ -78,7 +77,7 @@ struct Known {
 struct Sets {
     pairs: HashMap<Key, Known>,
     /// By the labels as they are written.
-    counters: BTreeMap<String, Arc<Counters>>,
+    counters: BTreeMap<Text, Arc<Counters>>,
 }
 
 /// All series of connections.
@@ -107,7 +106,7 @@ impl Series {
             metrics::counter!("ambit_metrics_overflow_total", "family" => "istio_tcp").increment(1);
             return self.overflow.clone();
         }
-        let counters = sets.counters.entry(labels::text(flow)).or_default().clone();
+        let counters = sets.counters.entry(Text::of(flow)).or_default().clone();
         let pair = Arc::new(Pair(counters));
         sets.pairs.insert(key, Known { pair: pair.clone(), used: now });
         pair
@@ -132,14 +131,14 @@ impl Series {
 
 impl Source for Series {
     fn write(&self, text: &mut String) {
-        let mut all: Vec<(String, Arc<Counters>)> = self
+        let mut all: Vec<(Text, Arc<Counters>)> = self
             .lock()
             .counters
             .iter()
             .map(|(labels, counters)| (labels.clone(), counters.clone()))
             .collect();
         if self.overflow.opened.load(Ordering::Relaxed) > 0 {
-            all.push(("overflow=\"true\"".to_owned(), self.overflow.0.clone()));
+            all.push((Text::overflow(), self.overflow.0.clone()));
         }
         if all.is_empty() {
             return;
@@ -151,9 +150,9 @@ impl Source for Series {
             ("istio_tcp_sent_bytes_total", |c| &c.sent),
         ];
         for (name, value) in families {
-            head(text, name);
+            family(text, name, "counter");
             for (labels, counters) in &all {
-                line(text, name, labels, "-", value(counters).load(Ordering::Relaxed));
+                labels.write(text, name, "-", value(counters).load(Ordering::Relaxed));
             }
         }
         ended(text, "istio_tcp_connections_closed_total", &all, |(closed, _)| closed);
@@ -162,25 +161,16 @@ impl Source for Series {
 }
 
 /// The lines of a family that has one series a flag; a flag that never came up has none.
-fn ended(text: &mut String, name: &str, all: &[(String, Arc<Counters>)], value: fn((u64, u64)) -> u64) {
+fn ended(text: &mut String, name: &str, all: &[(Text, Arc<Counters>)], value: fn((u64, u64)) -> u64) {
     let mut begun = false;
     for (labels, counters) in all {
         let ended = counters.ended.lock().unwrap_or_else(PoisonError::into_inner);
         for (flag, count) in ended.iter().map(|(flag, counts)| (flag, value(*counts))).filter(|(_, n)| *n > 0)
         {
             if !std::mem::replace(&mut begun, true) {
-                head(text, name);
+                family(text, name, "counter");
             }
-            line(text, name, labels, flag, count);
+            labels.write(text, name, flag, count);
         }
     }
-}
-
-fn head(text: &mut String, name: &str) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "# TYPE {name} counter");
-}
-
-fn line(text: &mut String, name: &str, labels: &str, flag: &str, value: u64) {
-    let _ = writeln!(text, "{name}{{{labels},response_flags=\"{flag}\"}} {value}");
 }

@@ -35,7 +35,7 @@ const WORKLOADS: &[Column] = &[
     ("POD NAME", |v| text(v, "name")),
     ("ADDRESS", |v| words(v, "workloadIps")),
     ("NODE", |v| text(v, "node")),
-    ("WAYPOINT", |v| or_none(text(v, "waypoint"))),
+    ("WAYPOINT", waypoint),
     ("PROTOCOL", |v| text(v, "protocol")),
 ];
 
@@ -50,7 +50,7 @@ const SERVICES: &[Column] = &[
     ("NAMESPACE", |v| text(v, "namespace")),
     ("SERVICE NAME", |v| text(v, "name")),
     ("SERVICE VIP", addresses),
-    ("WAYPOINT", |v| or_none(text(v, "waypoint"))),
+    ("WAYPOINT", waypoint),
     ("ENDPOINTS", endpoints),
 ];
 
@@ -174,6 +174,10 @@ fn endpoints(v: &Value) -> String {
     format!("{healthy}/{all}")
 }
 
-fn or_none(text: String) -> String {
-    if text.is_empty() { "None".to_owned() } else { text }
+fn waypoint(v: &Value) -> String {
+    let at = &v["waypoint"];
+    if at.is_null() {
+        return "None".to_owned();
+    }
+    format!("{}:{}", text(at, "destination"), text(at, "hboneMtlsPort"))
 }

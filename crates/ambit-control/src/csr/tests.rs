@@ -168,6 +168,7 @@ fn requests_that_ask_for_more_are_refused() {
         ("csr-authority", Facts { authority: true, ..facts() }),
         ("csr-proof", Facts { proven: false, ..facts() }),
         ("csr-key", Facts { key: PublicKey::Rsa { bits: 512 }, ..facts() }),
+        ("csr-key", Facts { key: PublicKey::Rsa { bits: 1024 }, ..facts() }),
         ("csr-key", Facts { key: PublicKey::Rsa { bits: 4096 }, ..facts() }),
         ("csr-key", Facts { key: other("P-224"), ..facts() }),
         ("csr-key", Facts { key: other("DSA"), ..facts() }),
@@ -188,7 +189,9 @@ fn rsa_is_certified_only_where_the_operator_says_so() {
     let rsa =
         |bits| Request { csr: Csr::Read(Facts { key: PublicKey::Rsa { bits }, ..facts() }), ..request() };
     assert_eq!(decide(&rules, &caller(), &rsa(2048)), format!("{CART} for 86400 s"));
-    assert_eq!(decide(&rules, &caller(), &rsa(2047)), "csr-key");
+    for weak in [0, 512, 1024, 2047] {
+        assert_eq!(decide(&rules, &caller(), &rsa(weak)), "csr-key", "{weak} bits");
+    }
 }
 
 #[test]

@@ -38,6 +38,11 @@ impl ReadAhead {
         Self { tcp, ahead: None }
     }
 
+    /// The socket below.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// Gives `buf` what is there of the bytes read earlier.
     fn serve(&mut self, buf: &mut ReadBuf<'_>) {
         let Some(ahead) = &mut self.ahead else { return };

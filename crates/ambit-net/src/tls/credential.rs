@@ -161,7 +161,7 @@ impl Credential {
 
     /// A handshake with this credential that failed; tells the keeper if another bundle might have helped.
     pub(super) fn failed(&self, peer: SocketAddr, cause: io::Error) -> TlsError {
-        let error = TlsError::Handshake { peer, cause };
+        let error = TlsError::handshake(peer, cause);
         if error.is_unknown_root() {
             self.doubts.notify_one();
         }

@@ -44,6 +44,14 @@ pub enum TlsError {
         /// How long we waited.
         waited: Duration,
     },
+    /// The peer's certificate breaks a rule of ours.
+    #[error("the certificate of {peer} is refused: {refused}")]
+    Refused {
+        /// The peer.
+        peer: SocketAddr,
+        /// The rule, and what was found.
+        refused: PeerRefused,
+    },
     /// TLS failed; the cause says how.
     #[error("TLS handshake with {peer} failed")]
     Handshake {
@@ -75,15 +83,21 @@ pub enum TlsError {
 }
 
 impl TlsError {
+    /// A handshake with `peer` that failed.
+    pub fn handshake(peer: SocketAddr, cause: io::Error) -> Self {
+        match of_tls(&cause).and_then(refusal) {
+            Some(refused) => Self::Refused { peer, refused: refused.clone() },
+            None => Self::Handshake { peer, cause },
+        }
+    }
+
     /// The code of this failure.
     pub fn reason(&self) -> Reason {
         match self {
+            Self::Refused { refused, .. } => refused.reason,
             Self::Handshake { cause, .. } => {
-                cause.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()).map_or(
-                    // The peer hung up or the link broke: no alert, so nothing better is known.
-                    Reason::TlsHandshakeFailed,
-                    reason_of,
-                )
+                // Where the peer hung up or the link broke there is no alert, so nothing better is known.
+                of_tls(cause).map_or(Reason::TlsHandshakeFailed, reason_of)
             }
             Self::Identity { .. } => Reason::IdentityMismatch,
             Self::Timeout { .. } | Self::Alpn { .. } => Reason::TlsHandshakeFailed,
@@ -99,7 +113,7 @@ impl TlsError {
     pub fn is_unknown_root(&self) -> bool {
         let Self::Handshake { cause, .. } = self else { return false };
         matches!(
-            cause.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
+            of_tls(cause),
             Some(rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature
             ))
@@ -110,13 +124,23 @@ impl TlsError {
 impl TlsError {
     /// Number of the SPIFFE rule the peer's certificate breaks, if one of ours refused it.
     pub fn rule(&self) -> Option<u8> {
-        let Self::Handshake { cause, .. } = self else { return None };
-        let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) =
-            cause.get_ref()?.downcast_ref()?
-        else {
-            return None;
-        };
-        inner.downcast_ref::<PeerRefused>().map(|refused| refused.rule)
+        match self {
+            Self::Refused { refused, .. } => Some(refused.rule),
+            _ => None,
+        }
+    }
+}
+
+/// The TLS library's error inside the one of the stream.
+fn of_tls(cause: &io::Error) -> Option<&rustls::Error> {
+    cause.get_ref()?.downcast_ref()
+}
+
+/// The refusal of ours inside the TLS library's error.
+fn refusal(error: &rustls::Error) -> Option<&PeerRefused> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => inner.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -124,9 +148,7 @@ impl TlsError {
 pub fn reason_of(error: &rustls::Error) -> Reason {
     let rustls::Error::InvalidCertificate(certificate) = error else { return Reason::TlsHandshakeFailed };
     match certificate {
-        CertificateError::Other(OtherError(inner)) => {
-            inner.downcast_ref::<PeerRefused>().map_or(Reason::BadSvid, |refused| refused.reason)
-        }
+        CertificateError::Other(_) => refusal(error).map_or(Reason::BadSvid, |refused| refused.reason),
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet

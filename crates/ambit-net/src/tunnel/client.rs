@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::keepalive::{Heard, Listening, until_silent};
+use super::keepalive::{Abandon, Heard, Listening, until_silent};
 use super::{RESET_MEMORY, RESET_STREAMS_MAX, TunnelSettings};
 use crate::socket::SocketError;
 use crate::tls::{TlsError, client::Connected, store::CertificateError};
@@ -196,15 +196,15 @@ fn builder(settings: &TunnelSettings) -> Builder {
 }
 
 async fn drive<S>(
-    mut connection: Connection<S, Bytes>,
+    mut connection: Connection<Listening<S>, Bytes>,
     gone: watch::Sender<bool>,
     heard: Heard,
     peer: SocketAddr,
     settings: Arc<TunnelSettings>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Abandon + Unpin + Send + 'static,
 {
-    let silent = connection.ping_pong().map(|pings| until_silent(pings, heard, &settings));
+    let silent = connection.ping_pong().map(|pings| until_silent(pings, heard.clone(), &settings));
     tokio::select! {
         outcome = connection => {
             if let Err(error) = outcome {
@@ -212,6 +212,7 @@ async fn drive<S>(
             }
         }
         () = async { match silent { Some(silent) => silent.await, None => std::future::pending().await } } => {
+            heard.give_up();
             debug!(%peer, code = Reason::PeerSilent.code(), "a tunnel's peer fell silent");
         }
     }

@@ -7,56 +7,97 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ambit_runtime::clock;
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{client, server};
 
 use super::TunnelSettings;
+use crate::socket::reset_on_close;
+use crate::tls::ahead::ReadAhead;
 
 /// When a peer was last heard.
 #[derive(Debug, Clone)]
 pub struct Heard {
     since: Instant,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     /// Milliseconds after `since`.
-    last: Arc<AtomicU64>,
+    last: AtomicU64,
+    given_up: AtomicBool,
 }
 
 impl Heard {
     /// A peer that is heard just now.
     pub fn now() -> Self {
-        Self { since: clock::monotonic(), last: Arc::default() }
+        Self { since: clock::monotonic(), shared: Arc::default() }
     }
 
     fn note(&self) {
         let after = clock::monotonic().saturating_duration_since(self.since);
-        self.last.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared.last.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn quiet_at(&self, now: Instant) -> Duration {
-        let last = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        let last = self.since + Duration::from_millis(self.shared.last.load(Ordering::Relaxed));
         now.saturating_duration_since(last)
+    }
+
+    /// The peer is given up: its stream ends with a reset, because an orderly end would wait behind whatever it has
+    /// not acknowledged.
+    pub fn give_up(&self) {
+        self.shared.given_up.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A stream that can be ended without waiting for the peer.
+pub trait Abandon {
+    /// Makes closing it a reset.
+    fn abandon(&self);
+}
+
+impl Abandon for client::TlsStream<ReadAhead> {
+    fn abandon(&self) {
+        reset_on_close(self.get_ref().0.tcp());
+    }
+}
+
+impl Abandon for server::TlsStream<ReadAhead> {
+    fn abandon(&self) {
+        reset_on_close(self.get_ref().0.tcp());
     }
 }
 
 /// A stream that notes when something arrives on it.
 #[derive(Debug)]
-pub struct Listening<S> {
+pub struct Listening<S: Abandon> {
     stream: S,
     heard: Heard,
 }
 
-impl<S> Listening<S> {
+impl<S: Abandon> Drop for Listening<S> {
+    fn drop(&mut self) {
+        if self.heard.shared.given_up.load(Ordering::Relaxed) {
+            self.stream.abandon();
+        }
+    }
+}
+
+impl<S: Abandon> Listening<S> {
     /// Notes in `heard` what arrives on `stream`.
     pub fn new(stream: S, heard: Heard) -> Self {
         Self { stream, heard }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+impl<S: AsyncRead + Abandon + Unpin> AsyncRead for Listening<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+impl<S: AsyncWrite + Abandon + Unpin> AsyncWrite for Listening<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, from)
     }

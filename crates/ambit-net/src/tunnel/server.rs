@@ -12,7 +12,7 @@ use h2::{RecvStream, SendStream};
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::keepalive::{Heard, Listening, until_silent};
+use super::keepalive::{Abandon, Heard, Listening, until_silent};
 use super::{RESET_MEMORY, RESET_STREAMS_MAX, TunnelSettings};
 
 /// A stream a peer opened, not answered yet.
@@ -66,14 +66,14 @@ pub async fn serve<S>(
     mut accept: impl FnMut(Asking) + Send,
 ) -> Result<(), h2::Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Abandon + Unpin + Send + 'static,
 {
     let heard = Heard::now();
     let handshake = builder(&settings).handshake(Listening::new(stream, heard.clone()));
     let mut connection = tokio::time::timeout(settings.handshake_timeout, handshake)
         .await
         .map_err(|_| h2::Error::from(h2::Reason::SETTINGS_TIMEOUT))??;
-    let silence = silence(&mut connection, heard, &settings);
+    let silence = silence(&mut connection, heard.clone(), &settings);
     let life = Duration::from_secs(usable_until.saturating_sub(clock::unix_seconds()));
     let expiry = tokio::time::sleep(life);
     let look = tokio::time::sleep(settings.idle_timeout);
@@ -114,6 +114,7 @@ where
             }
             () = drain.forced() => return Ok(()),
             () = &mut silence => {
+                heard.give_up();
                 tracing::debug!(%peer, "a tunnel's peer fell silent");
                 return Ok(());
             }
@@ -128,12 +129,12 @@ fn asking(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Asking 
 }
 
 fn silence<S>(
-    connection: &mut Connection<S, Bytes>,
+    connection: &mut Connection<Listening<S>, Bytes>,
     heard: Heard,
     settings: &Arc<TunnelSettings>,
 ) -> impl Future<Output = ()> + Send + use<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Abandon + Unpin + Send + 'static,
 {
     let pings = connection.ping_pong();
     let settings = settings.clone();

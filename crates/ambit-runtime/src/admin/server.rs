@@ -29,6 +29,10 @@ use crate::tasks;
 /// Longest wait for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest head of a request, the least that hyper takes. Nothing here has a longer one, and every caller may have such
+/// a buffer.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
 /// Calls of one listener at once. One more ends the oldest, so that callers who hold on keep no prober out.
 const CALLS_MAX: usize = 64;
 
@@ -157,7 +161,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, ro
         // One call a connection: an idle one would count as a call.
         .keep_alive(false)
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(16 * 1024)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -170,15 +174,23 @@ async fn answer(routes: Routes, request: Request<Incoming>) -> Response<BoxBody<
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     let table = if reading { &routes.get } else { &routes.post };
     let reply = match table.get(path) {
-        Some(route) if reading || *request.method() == Method::POST => {
-            route(Call { query: parse_query(request.uri().query().unwrap_or_default()) }).await
-        }
+        Some(route) if reading || *request.method() == Method::POST => route(call(&request)).await,
         Some(_) | None if routes.get.contains_key(path) || routes.post.contains_key(path) => {
             Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method\n")
         }
         Some(_) | None => Reply::text(StatusCode::NOT_FOUND, "no such path\n"),
     };
     into_response(reply)
+}
+
+fn call(request: &Request<Incoming>) -> Call {
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    Call {
+        query: parse_query(request.uri().query().unwrap_or_default()),
+        takes_openmetrics: accepted
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.contains("application/openmetrics-text")),
+    }
 }
 
 fn into_response(reply: Reply) -> Response<BoxBody<Bytes, Infallible>> {

@@ -86,9 +86,9 @@ fn plain(mut out: Writer<'_>, event: &Event<'_>, fields: &Fields, spans: &str) -
     for (index, (name, value)) in fields.values.iter().enumerate() {
         let space = if index == 0 { "" } else { " " };
         match value {
-            Value::String(text) if needs_quotes(text) => write!(out, "{space}{name}={:?}", cut(text))?,
-            Value::String(text) => write!(out, "{space}{name}={}", cut(text))?,
-            other => write!(out, "{space}{name}={other}")?,
+            Given::Shown(text) if !needs_quotes(text) => write!(out, "{space}{name}={}", cut(text))?,
+            Given::String(text) | Given::Shown(text) => write!(out, "{space}{name}={:?}", cut(text))?,
+            Given::Other(value) => write!(out, "{space}{name}={value}")?,
         }
     }
     writeln!(out)
@@ -107,8 +107,8 @@ fn json(mut out: Writer<'_>, event: &Event<'_>, fields: Fields, spans: String) -
     }
     for (name, value) in fields.values {
         let value = match value {
-            Value::String(text) => Value::from(cut(&text)),
-            other => other,
+            Given::String(text) | Given::Shown(text) => Value::from(cut(&text)),
+            Given::Other(value) => value,
         };
         object.insert(name.to_owned(), value);
     }
@@ -142,37 +142,46 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// A value as it was given.
+enum Given {
+    /// A string.
+    String(String),
+    /// What something that is no string is shown as.
+    Shown(String),
+    /// A number or a truth value.
+    Other(Value),
+}
+
 /// The fields of one event, in the order they were given.
 #[derive(Default)]
 struct Fields {
     message: String,
-    values: Vec<(&'static str, Value)>,
+    values: Vec<(&'static str, Given)>,
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let text = format!("{value:?}");
-        self.push(field, Value::from(text));
+        self.push(field, Given::Shown(format!("{value:?}")));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, Value::from(value));
+        self.push(field, Given::String(value.to_owned()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, Value::from(value));
+        self.push(field, Given::Other(Value::from(value)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, Value::from(value));
+        self.push(field, Given::Other(Value::from(value)));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field, Value::from(value));
+        self.push(field, Given::Other(Value::from(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, Value::from(value));
+        self.push(field, Given::Other(Value::from(value)));
     }
 
     /// An error is shown with its causes, once each.
@@ -183,16 +192,16 @@ impl Visit for Fields {
             let _ = write!(text, ": {error}");
             cause = error.source();
         }
-        self.push(field, Value::from(text));
+        self.push(field, Given::String(text));
     }
 }
 
 impl Fields {
-    fn push(&mut self, field: &Field, value: Value) {
+    fn push(&mut self, field: &Field, value: Given) {
         if field.name() == "message" {
             self.message = match value {
-                Value::String(text) => text,
-                other => other.to_string(),
+                Given::String(text) | Given::Shown(text) => text,
+                Given::Other(value) => value.to_string(),
             };
         } else {
             self.values.push((field.name(), value));

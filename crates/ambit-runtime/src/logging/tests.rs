@@ -30,7 +30,8 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 }
 
-fn logged(format: Format, log: impl FnOnce()) -> String {
+/// What is written while `log` runs.
+pub(crate) fn logged(format: Format, log: impl FnOnce()) -> String {
     let sink = Sink::default();
     let layer =
         tracing_subscriber::fmt::layer().event_format(format).with_writer(sink.clone()).with_ansi(false);
@@ -50,13 +51,30 @@ fn hostile_text_cannot_break_a_line() {
 
 #[test]
 fn plain_has_tabs_and_pairs() {
-    let text =
-        logged(Format::Plain, || tracing::info!(target: "access", { src.addr = "1.2.3.4:5", n = 3 }, "done"));
+    let text = logged(Format::Plain, || {
+        tracing::info!(target: "access", { src.addr = "1.2.3.4:5", n = 3, yes = true }, "done");
+    });
     let mut columns = text.trim_end().split('\t').skip(1);
     assert_eq!(columns.next(), Some("info"));
     assert_eq!(columns.next(), Some("access"));
     assert_eq!(columns.next(), Some("done"));
-    assert_eq!(columns.next(), Some("src.addr=1.2.3.4:5 n=3"));
+    assert_eq!(columns.next(), Some("src.addr=\"1.2.3.4:5\" n=3 yes=true"));
+}
+
+/// Strings always, so that readers need no second rule; what is only shown as text where it could be misread.
+#[test]
+fn strings_are_quoted_and_other_values_where_they_must_be() {
+    let rows = [
+        (logged(Format::Plain, || tracing::info!(v = "word", "m")), "v=\"word\""),
+        (logged(Format::Plain, || tracing::info!(v = "a \"b\"", "m")), "v=\"a \\\"b\\\"\""),
+        (logged(Format::Plain, || tracing::info!(v = "", "m")), "v=\"\""),
+        (logged(Format::Plain, || tracing::info!(v = %"10.0.0.1:80", "m")), "v=10.0.0.1:80"),
+        (logged(Format::Plain, || tracing::info!(v = %"it left", "m")), "v=\"it left\""),
+        (logged(Format::Plain, || tracing::info!(v = ?Some(1), "m")), "v=Some(1)"),
+    ];
+    for (line, want) in rows {
+        assert_eq!(line.trim_end().rsplit('\t').next(), Some(want), "{line}");
+    }
 }
 
 #[test]

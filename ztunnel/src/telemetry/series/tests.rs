@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ambit_hbone::{Baggage, ConnId};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::metrics::{IDLE, Source as _};
-use ambit_types::{Uid, Workload};
+use ambit_types::{ServiceKey, Uid, Workload};
 
 use super::{LINGER, PAIRS_MAX, Series};
 use crate::flow::{End, Flow, Path, Route};
@@ -114,6 +114,49 @@ fn beyond_the_bound_all_are_counted_as_one() {
     assert_eq!(lines, PAIRS_MAX + 1);
     let rest = "istio_tcp_connections_opened_total{overflow=\"true\",response_flags=\"-\"} 2";
     assert!(all.lines().any(|line| line == rest));
+}
+
+/// One series of the first family.
+fn opened(flow: &Flow) -> String {
+    let series = Series::default();
+    series.of(flow, start()).open();
+    let all = text(&series);
+    let line = all.lines().find(|line| line.starts_with("istio_tcp_connections_opened_total{"));
+    line.expect("it was opened").to_owned()
+}
+
+/// Names, order and values are those that dashboards and Kiali read.
+#[test]
+fn labels_are_those_of_the_contract() {
+    let service = ServiceKey::new("shop", "db.example.com");
+    let mut plain = flow(pod("web-1"), pod("db-1"));
+    plain.path = Path::Plaintext;
+    plain.route.service = Some(service);
+    plain.route.service_name = Some("orders-db".into());
+    let want = "istio_tcp_connections_opened_total{reporter=\"destination\",source_workload=\"web\",\
+                source_canonical_service=\"unknown\",source_canonical_revision=\"unknown\",\
+                source_workload_namespace=\"shop\",source_principal=\"unknown\",source_app=\"unknown\",\
+                source_version=\"unknown\",source_cluster=\"Kubernetes\",destination_service=\"db.example.com\",\
+                destination_service_namespace=\"shop\",destination_service_name=\"orders-db\",\
+                destination_workload=\"db\",destination_canonical_service=\"unknown\",\
+                destination_canonical_revision=\"unknown\",destination_workload_namespace=\"shop\",\
+                destination_principal=\"spiffe://cluster.local/ns/shop/sa/default\",destination_app=\"unknown\",\
+                destination_version=\"unknown\",destination_cluster=\"Kubernetes\",request_protocol=\"tcp\",\
+                response_flags=\"-\",connection_security_policy=\"unknown\",source_region=\"unknown\",\
+                source_zone=\"unknown\",destination_region=\"unknown\",destination_zone=\"unknown\"} 1";
+    assert_eq!(opened(&plain), want);
+    // Without the name of its object a service goes by the first part of its host name.
+    plain.route.service_name = None;
+    assert!(opened(&plain).contains(",destination_service_name=\"db\","));
+    let nobody = opened(&flow(End::default(), End::default()));
+    assert!(nobody.ends_with(",connection_security_policy=\"mutual_tls\"} 1"), "{nobody}");
+    let said =
+        Arc::new(Baggage::parse("k8s.namespace.name=far,k8s.deployment.name=shop-v2,service.name=shop"));
+    let told = opened(&flow(End { asserted: Some(said), ..End::default() }, pod("db")));
+    assert!(
+        told.contains("source_canonical_service=\"shop\"") && told.contains("source_app=\"shop-v2\""),
+        "{told}"
+    );
 }
 
 /// The text is what a scraper reads; strangers may put anything into their baggage.

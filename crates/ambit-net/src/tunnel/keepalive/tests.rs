@@ -42,6 +42,10 @@ struct Below {
     unread: usize,
 }
 
+impl super::Abandon for Below {
+    fn abandon(&self) {}
+}
+
 impl AsyncRead for Below {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -107,6 +111,6 @@ fn bytes_are_a_sign_of_life_and_an_end_is_none() {
         heard.quiet_at(now)
     };
     assert!(read() < Duration::from_secs(1));
-    heard.last.store(0, std::sync::atomic::Ordering::Relaxed);
+    heard.shared.last.store(0, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(read(), Duration::from_secs(60));
 }
