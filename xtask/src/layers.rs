@@ -140,7 +140,7 @@ pub(crate) const TABLE: &[Place] = &[
     Place {
         package: "ambit-policy",
         layer: Layer::Pure,
-        purpose: "may this peer connect, and why",
+        purpose: "may this peer connect, may this request pass, and why",
         may_import: &["ambit-types"],
         outside: Outside::AllBut(PURE_WITHOUT_KUBERNETES),
     },
