@@ -13,17 +13,19 @@ mod head;
 mod sanitize;
 mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ambit_policy::normalize::{Received, normalize};
 use ambit_route::{Plan, Selected};
 use ambit_runtime::clock;
 use ambit_types::Reason;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) call: Arc<Call>,
     version: Version,
     resets: Resets,
+    /// Of a request for another protocol that came to nothing: hyper gives the stream to who holds this.
+    declined: Mutex<Option<OnUpgrade>>,
 }
 
 /// Requests that a client has given up, against those that were answered, in the second at hand.
@@ -58,12 +62,26 @@ struct Resets {
 impl Client {
     /// A connection in a version of HTTP.
     pub(crate) fn new(call: Arc<Call>, version: Version) -> Self {
-        Self { call, version, resets: Resets::default() }
+        Self { call, version, resets: Resets::default(), declined: Mutex::default() }
     }
 
     /// Resolves when the client has cancelled more than it may.
     pub(crate) async fn dismissed(&self) {
         self.resets.dismissed.cancelled().await;
+    }
+
+    /// Ends a stream on which another protocol was asked for in vain, so that the answer arrives whole.
+    pub(crate) async fn finish(&self) {
+        let declined = self.declined.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(declined) = declined else { return };
+        if let Ok(stream) = declined.await {
+            // A client that is gone needs no end.
+            let _ = TokioIo::new(stream).shutdown().await;
+        }
+    }
+
+    fn decline(&self, upgrade: OnUpgrade) {
+        *self.declined.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
     }
 
     /// Counts an end. Two threads that begin a second at the same time lose a count, which does no harm.
@@ -147,6 +165,8 @@ pub(crate) async fn serve(client: Arc<Client>, mut asked: Request<Incoming>) -> 
     let is_grpc = is_grpc(asked.headers());
     finish.record.is_grpc = is_grpc;
     let on_upgrade = hyper::upgrade::on(&mut asked);
+    let wants_other = asked.headers().contains_key(UPGRADE) || asked.method() == Method::CONNECT;
+    let upgrade = (wants_other && client.version == Version::HTTP_11).then(|| on_upgrade.clone());
     let passed = if is_full {
         Err(Refusal { flag: "OM", ..Refusal::new(503, Some(Reason::MemoryBudget), "overload") })
     } else {
@@ -167,6 +187,8 @@ pub(crate) async fn serve(client: Arc<Client>, mut asked: Request<Incoming>) -> 
     finish.record.answered(&response);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         finish.complete();
+    } else if let Some(upgrade) = upgrade {
+        client.decline(upgrade);
     }
     response.map(|body| body.finishing(finish))
 }

@@ -51,8 +51,6 @@ pub(crate) struct Call {
     pub(crate) id: ConnId,
     /// The caller's record, by its address; for labels, and only if it agrees with the proven identity.
     pub(crate) source: Option<Arc<Workload>>,
-    /// What the caller's proxy says of it.
-    pub(crate) baggage: Option<String>,
 }
 
 /// Takes connections until the waypoint drains.
@@ -167,7 +165,6 @@ fn called(waypoint: &Arc<Waypoint>, peer: &Arc<Peer>, asking: &Asking) -> Result
         target,
         id: asked.conn_id.unwrap_or_else(|| ConnId::from_random(random::wide())),
         source,
-        baggage: asked.baggage,
     };
     Ok((call, reading))
 }

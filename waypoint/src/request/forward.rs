@@ -46,7 +46,7 @@ struct Sendable<'a> {
     retry: &'a Retry,
     deadline: Deadline,
     hash: Option<u64>,
-    is_http2: Option<bool>,
+    is_grpc: bool,
 }
 
 /// A response, or why there is none.
@@ -82,8 +82,8 @@ impl Asked<'_> {
         destination.count(begun);
         let default = Retry::of_the_mesh();
         let retry = self.forward.by.map_or(&default, |(rule, _)| &rule.retry);
-        let is_http2 = self.is_http2(finish.record.is_grpc);
-        let sendable = Sendable { head, replay, destination, policy, retry, deadline, hash, is_http2 };
+        let is_grpc = finish.record.is_grpc;
+        let sendable = Sendable { head, replay, destination, policy, retry, deadline, hash, is_grpc };
         let response = self.attempts(&sendable, finish).await;
         finish.record.bytes_received = sendable.replay.as_ref().map_or(0, |replay| replay.bytes());
         finish.record.body = sendable.replay.clone();
@@ -113,15 +113,6 @@ impl Asked<'_> {
 
     fn timeouts(&self) -> Timeouts {
         self.forward.by.map_or_else(Timeouts::default, |(rule, _)| rule.timeouts)
-    }
-
-    /// Whether endpoints are spoken to in HTTP/2, where they do not declare it.
-    fn is_http2(&self, is_grpc: bool) -> Option<bool> {
-        match self.wishes.upgrade {
-            Some(_) => Some(false),
-            None if is_grpc => Some(true),
-            None => None,
-        }
     }
 
     /// Tries endpoints until one answers, or there is nothing left to try.
@@ -211,14 +202,16 @@ impl Asked<'_> {
     }
 
     fn speaks_http2(&self, sendable: &Sendable<'_>, endpoint: &Endpoint) -> bool {
-        if let Some(is_http2) = sendable.is_http2 {
-            return is_http2;
+        if self.wishes.upgrade.is_some() {
+            return false;
         }
         match endpoint.protocol {
             AppProtocol::Http2 | AppProtocol::Grpc => true,
             AppProtocol::Http11 => false,
             // What the client speaks the application is taken to understand.
-            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => self.client.version == Version::HTTP_2,
+            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => {
+                sendable.is_grpc || self.client.version == Version::HTTP_2
+            }
         }
     }
 

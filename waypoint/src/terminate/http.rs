@@ -57,7 +57,10 @@ pub(super) async fn serve_http1(call: Arc<Call>, stream: Stream) {
     let mut leaving = false;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => return ended.unwrap_or_else(|error| note(&error)),
+            ended = connection.as_mut() => {
+                ended.unwrap_or_else(|error| note(&error));
+                return client.finish().await;
+            }
             () = drain.draining(), if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();

@@ -144,9 +144,11 @@ async fn a_response_that_breaks_off_is_not_taken_for_whole() {
     .await;
     let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).start().await;
     let mut sender = rig.http1().await;
-    let response = sender.send_request(request("GET /", &[], text(""))).await.unwrap();
-    assert_eq!(response.status(), 200);
-    assert!(within(response.into_body().collect()).await.is_err());
+    // The reset may overtake the head, as it may on a socket.
+    if let Ok(response) = sender.send_request(request("GET /", &[], text(""))).await {
+        assert_eq!(response.status(), 200);
+        assert!(within(response.into_body().collect()).await.is_err());
+    }
     let written = &rig.until_written(1).await[0];
     assert_eq!((written.code, written.flag), (200, "UC"));
 }

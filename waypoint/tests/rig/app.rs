@@ -13,7 +13,6 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::ca::TestCa;
@@ -119,13 +118,6 @@ impl App {
     pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// Reads all that comes.
-pub(crate) async fn read_all(mut tcp: TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = tcp.read_to_end(&mut all).await;
-    all
 }
 
 #[derive(Clone, Copy)]
