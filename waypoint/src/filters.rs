@@ -15,8 +15,8 @@ use ambit_runtime::{clock, tasks};
 use ambit_types::AppProtocol;
 use hyper::body::Body as _;
 
-use crate::request::body::{Replay, Upload};
 use crate::request::Head;
+use crate::request::body::{Replay, Upload};
 use crate::terminate::Call;
 use crate::upstream::{Caller, Sending};
 use crate::{State, random};

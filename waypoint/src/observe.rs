@@ -11,8 +11,8 @@ pub(crate) mod trace;
 use ambit_types::Reason;
 
 pub(crate) use connection::Connection;
-pub use exchange::Record;
 pub(crate) use exchange::Exchange;
+pub use exchange::Record;
 pub use series::Series;
 
 use std::sync::Arc;

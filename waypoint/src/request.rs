@@ -13,8 +13,8 @@ mod head;
 mod sanitize;
 mod upgrade;
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_policy::normalize::{Received, normalize};
 use ambit_route::{Plan, Selected};
@@ -38,7 +38,6 @@ pub(crate) use answer::Refusal as Refused;
 use body::Outgoing;
 use head::Fields;
 pub(crate) use head::Head;
-
 
 /// One connection of a client that carries requests.
 #[derive(Debug)]
@@ -195,7 +194,8 @@ pub(crate) async fn serve(client: Arc<Client>, mut asked: Request<Incoming>) -> 
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Takes a request through all steps.

@@ -5,6 +5,7 @@
 
 mod client;
 mod destination;
+mod download;
 mod endpoint;
 mod io;
 mod tunnel;
@@ -20,8 +21,9 @@ use ambit_route::model::Target as Backend;
 use ambit_types::{Identity, ServiceKey, Uid};
 use arc_swap::ArcSwap;
 
-pub(crate) use client::{Download, SendError, Sending};
+pub(crate) use client::{SendError, Sending};
 pub(crate) use destination::{Destination, Ticket};
+pub(crate) use download::Download;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use io::Io;
 
@@ -85,9 +87,7 @@ impl Upstream {
         backend: Option<&Backend>,
     ) -> Option<Arc<Destination>> {
         let key = match (backend, called) {
-            (Some(Backend::Service { service, port }), _) => {
-                DestinationKey::Service(service.clone(), *port)
-            }
+            (Some(Backend::Service { service, port }), _) => DestinationKey::Service(service.clone(), *port),
             (Some(Backend::Invalid { .. }), _) => return None,
             (None, Target::Service { key, address, .. }) => {
                 DestinationKey::Service(key.clone(), address.port())

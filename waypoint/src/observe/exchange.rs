@@ -14,8 +14,8 @@ use ambit_types::{Identity, PolicyKey, Reason, ServiceKey, Workload};
 use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Version};
 
-use super::trace::Span;
 use super::Sink;
+use super::trace::Span;
 use crate::request::body::Replay;
 use crate::terminate::Call;
 use crate::upstream::{Destination, Endpoint};
@@ -141,7 +141,8 @@ impl Exchange {
             self.bytes_received = body.bytes();
         }
         let now = clock::monotonic();
-        let text = |value: &'a Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(cut);
+        let text =
+            |value: &'a Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(cut);
         Record {
             method: Some(self.method.as_str()),
             path: &self.path,

@@ -18,8 +18,25 @@ const SERIES_MAX: usize = 10_000;
 
 /// Upper bounds of durations, in milliseconds.
 const MILLISECONDS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// What tells series apart.
@@ -55,6 +72,12 @@ struct Histogram {
     /// Thousandths.
     sum: AtomicU64,
 }
+
+/// What a family of distributions shows of a series.
+type Distribution = fn(&Counts) -> &Histogram;
+
+/// What a family of counters shows of a series.
+type Value = fn(&Counts) -> u64;
 
 /// All series.
 #[derive(Debug, Default)]
@@ -108,7 +131,11 @@ impl Histogram {
     fn add(&self, value: f64) {
         let at = MILLISECONDS.partition_point(|bound| *bound < value);
         self.buckets[at].fetch_add(1, Ordering::Relaxed);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, and capped")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "never negative, and capped"
+        )]
         let thousandths = (value * 1000.0) as u64;
         self.sum.fetch_add(thousandths, Ordering::Relaxed);
     }
@@ -161,7 +188,10 @@ fn labels(record: &Record<'_>) -> String {
     label("request_protocol", if record.protocol == "http2" { "http" } else { record.protocol });
     if record.protocol != "tcp" {
         label("response_code", &record.code.to_string());
-        label("grpc_response_status", &record.grpc_status.map(|status| status.to_string()).unwrap_or_default());
+        label(
+            "grpc_response_status",
+            &record.grpc_status.map(|status| status.to_string()).unwrap_or_default(),
+        );
     }
     label("response_flags", record.flag);
     let security = match (record.destination, record.is_encrypted) {
@@ -173,7 +203,12 @@ fn labels(record: &Record<'_>) -> String {
     out
 }
 
-fn workload_labels(side: &str, workload: Option<&Workload>, principal: &str, label: &mut impl FnMut(&str, &str)) {
+fn workload_labels(
+    side: &str,
+    workload: Option<&Workload>,
+    principal: &str,
+    label: &mut impl FnMut(&str, &str),
+) {
     let of = |part: fn(&Workload) -> &str| workload.map(part).unwrap_or_default();
     let revision = of(|w| &w.canonical_revision);
     let revision = if revision.is_empty() && workload.is_some() { "latest" } else { revision };
@@ -195,9 +230,14 @@ impl Source for Series {
         let tcp = || all.iter().filter(|counts| counts.is_tcp);
         text::family(out, "istio_requests_total", "counter");
         for counts in http() {
-            text::series(out, "istio_requests_total", &counts.labels, counts.requests.load(Ordering::Relaxed));
+            text::series(
+                out,
+                "istio_requests_total",
+                &counts.labels,
+                counts.requests.load(Ordering::Relaxed),
+            );
         }
-        let families: [(&str, fn(&Counts) -> &Histogram); 3] = [
+        let families: [(&str, Distribution); 3] = [
             ("istio_request_duration_milliseconds", |counts| &counts.milliseconds),
             ("istio_request_bytes", |counts| &counts.received),
             ("istio_response_bytes", |counts| &counts.sent),
@@ -206,7 +246,7 @@ impl Source for Series {
             text::family(out, name, "histogram");
             http().for_each(|counts| histogram(counts).write(out, name, &counts.labels));
         }
-        let families: [(&str, fn(&Counts) -> u64); 3] = [
+        let families: [(&str, Value); 3] = [
             ("istio_tcp_connections_closed_total", |counts| counts.requests.load(Ordering::Relaxed)),
             ("istio_tcp_received_bytes_total", |counts| counts.received.sum.load(Ordering::Relaxed) / 1000),
             ("istio_tcp_sent_bytes_total", |counts| counts.sent.sum.load(Ordering::Relaxed) / 1000),

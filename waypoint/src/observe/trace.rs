@@ -24,7 +24,11 @@ pub struct Span {
 }
 
 /// Joins the trace of a request, or begins one, and writes the header that goes on.
-pub(crate) fn join(headers: &mut HeaderMap, trace: impl FnOnce() -> u128, span: impl FnOnce() -> u64) -> Span {
+pub(crate) fn join(
+    headers: &mut HeaderMap,
+    trace: impl FnOnce() -> u128,
+    span: impl FnOnce() -> u64,
+) -> Span {
     let mut lines = headers.get_all(&TRACEPARENT).iter();
     let only = lines.next().filter(|_| lines.next().is_none()).and_then(|value| value.to_str().ok());
     let read = only.and_then(|text| Some((ConnId::from_traceparent(text)?, parent(text)?)));

@@ -32,9 +32,16 @@ pub(crate) struct Refusal {
     pub(crate) flag: &'static str,
     /// Failure in words, for the record only.
     pub(crate) error: Option<String>,
+    /// What somebody else wants the client to see.
+    pub(crate) told: Option<Box<Told>>,
+}
+
+/// What an authorizer, or a standard, has the client told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
     /// Headers of the answer.
     pub(crate) headers: HeaderMap,
-    /// Its body, if it is another than the code.
+    /// Its body, in place of the code.
     pub(crate) body: Option<Bytes>,
 }
 
@@ -42,8 +49,7 @@ impl Refusal {
     /// A refusal of the request as such.
     pub(crate) fn new(status: u16, reason: Option<Reason>, detail: &'static str) -> Self {
         let flag = if status < 500 { "-" } else { "UH" };
-        let headers = HeaderMap::new();
-        Self { status, grpc: None, reason, detail, flag, error: None, headers, body: None }
+        Self { status, grpc: None, reason, detail, flag, error: None, told: None }
     }
 
     /// What routing or an endpoint failed at.
@@ -78,13 +84,16 @@ impl Refusal {
         let mut response = if is_grpc {
             grpc(self.grpc.unwrap_or_else(|| of_http(self.status)), &text)
         } else {
-            let body = self.body.clone().unwrap_or_else(|| Bytes::from(format!("{text}\n")));
+            let told = self.told.as_ref().and_then(|told| told.body.clone());
+            let body = told.unwrap_or_else(|| Bytes::from(format!("{text}\n")));
             plain(self.status, body)
         };
         if let Some(reason) = self.reason {
             response.headers_mut().insert(&REASON, HeaderValue::from_static(reason.code()));
         }
-        response.headers_mut().extend(self.headers.clone());
+        if let Some(told) = &self.told {
+            response.headers_mut().extend(told.headers.clone());
+        }
         response
     }
 }

@@ -1,17 +1,20 @@
 //! May this request pass? Gathers facts, asks `ambit-policy`, and asks those whom it says to ask.
 
-use ambit_policy::http::{self as policy, Answer, Ask, Decision, Verdict, asks_before_token, decide, remote_address};
+use ambit_policy::http::{
+    self as policy, Answer, Ask, Decision, Verdict, asks_before_token, decide, remote_address,
+};
 use ambit_policy::jwt::{
-    Authentication, Carrier, Edits, Outcome, Verified, authenticate, challenge, without_cookies, without_params,
+    Authentication, Carrier, Edits, Outcome, Verified, authenticate, challenge, without_cookies,
+    without_params,
 };
 use ambit_policy::normalize::Target;
 use ambit_runtime::clock;
 use ambit_types::{Reason, Str};
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 
-use super::answer::Refusal;
-use super::head::Fields;
 use super::Finish;
+use super::answer::{Refusal, Told};
+use super::head::Fields;
 use crate::hooks::{Asked, Checked};
 use crate::state::Applied;
 use crate::terminate::Call;
@@ -103,12 +106,13 @@ impl Facts<'_> {
             Outcome::Unauthenticated => Ok((None, edits)),
             Outcome::Authenticated(verified) => Ok((Some(verified), edits)),
             Outcome::Rejected(error) => {
-                let mut refusal =
-                    Refusal::new(error.status(), Some(error.reason()), error.name()).because(error.to_string());
+                let mut told = Told::default();
                 if let Ok(value) = HeaderValue::from_str(&challenge(self.target.authority())) {
-                    refusal.headers.insert(WWW_AUTHENTICATE, value);
+                    told.headers.insert(WWW_AUTHENTICATE, value);
                 }
-                Err(refusal)
+                let refusal = Refusal::new(error.status(), Some(error.reason()), error.name());
+                let refusal = refusal.because(error.to_string());
+                Err(Refusal { told: Some(Box::new(told)), ..refusal })
             }
         }
     }
@@ -142,7 +146,8 @@ impl Facts<'_> {
         };
         let refusal = Refusal::new(status.unwrap_or(403), Some(reason), "ext_authz_denied");
         let body = Some(body).filter(|body| !body.is_empty());
-        Err(Refusal { flag: "UAEX", headers: answer_headers, body, ..refusal })
+        let told = Some(Box::new(Told { headers: answer_headers, body }));
+        Err(Refusal { flag: "UAEX", told, ..refusal })
     }
 }
 

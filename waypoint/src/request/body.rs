@@ -105,7 +105,11 @@ impl Replay {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll(&self, cx: &mut Context<'_>, sent: &mut usize) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        sent: &mut usize,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut inner = self.lock();
         if let Some(held) = inner.held.get(*sent) {
             *sent += 1;
@@ -198,7 +202,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Replayed { replay, .. } => replay.hint.clone(),
+            Self::Replayed { replay, .. } => replay.hint,
             Self::Copy(held) => {
                 let bytes = held.iter().map(|held| match held {
                     Held::Data(data) => u64::try_from(data.len()).unwrap_or(u64::MAX),

@@ -66,8 +66,7 @@ impl Asked<'_> {
         let waypoint = &self.client.call.waypoint;
         let has_body = !body.is_end_stream();
         let keeps_trailers = self.wishes.trailers || finish.record.is_grpc || has_body;
-        let replay =
-            has_body.then(|| Replay::new(body, waypoint.limits.replay_bytes_max, keeps_trailers));
+        let replay = has_body.then(|| Replay::new(body, waypoint.limits.replay_bytes_max, keeps_trailers));
         filters::apply(&self.forward, &mut head, &self.client.call, self.state, replay.as_ref());
         let called = &self.client.call.target;
         let destination = waypoint.upstream.destination(self.state, called, self.forward.target());
@@ -76,7 +75,9 @@ impl Asked<'_> {
         let deadline = Deadline::new(&self.timeouts(), asked_timeout(&head, finish, waypoint)?, begun);
         let policy = destination.view(self.state).policy.clone();
         let hash = match &policy.balance {
-            Balance::ConsistentHash(keys) => hash_of(keys, &head.view(), Some(self.client.call.peer.address.ip())),
+            Balance::ConsistentHash(keys) => {
+                hash_of(keys, &head.view(), Some(self.client.call.peer.address.ip()))
+            }
             Balance::LeastRequest | Balance::RoundRobin | Balance::Random => None,
         };
         destination.count(begun);
@@ -178,10 +179,10 @@ impl Asked<'_> {
         let ticket = sendable.destination.ticket(&sendable.policy, endpoint);
         finish.reached(endpoint, ticket.map_err(|_| Refusal::failure(Failure::Overflow))?);
         let is_http2 = self.speaks_http2(sendable, endpoint);
-        let body = sendable.replay.as_ref().map_or(Upload::Empty, |replay| Upload::Replayed {
-            replay: replay.clone(),
-            sent: 0,
-        });
+        let body = sendable
+            .replay
+            .as_ref()
+            .map_or(Upload::Empty, |replay| Upload::Replayed { replay: replay.clone(), sent: 0 });
         let request = sendable.head.request(is_http2, body);
         let request = request.ok_or_else(|| Refusal::failure(Failure::RuleInvalid))?;
         let call = &self.client.call;
@@ -240,7 +241,8 @@ impl Asked<'_> {
         let left = sendable.deadline.remaining(clock::monotonic());
         let idle = self.timeouts().idle.filter(|idle| !idle.is_zero());
         let idle = idle.unwrap_or(self.client.call.waypoint.limits.idle_timeout);
-        let keeps_trailers = self.wishes.trailers || finish.record.is_grpc || self.client.version == Version::HTTP_2;
+        let keeps_trailers =
+            self.wishes.trailers || finish.record.is_grpc || self.client.version == Version::HTTP_2;
         parts.version = self.client.version;
         let body = Outgoing::upstream(body, left, Some(idle), keeps_trailers);
         Ok(Response::from_parts(parts, body))

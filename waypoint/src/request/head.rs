@@ -81,7 +81,8 @@ impl Head {
     /// As an endpoint gets it; none if a filter made a target of it that is none.
     pub(crate) fn request(&self, is_http2: bool, body: Upload) -> Option<http::Request<Upload>> {
         let mut headers = self.fields.0.clone();
-        let target = PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(self.target.as_bytes())).ok()?;
+        let target =
+            PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(self.target.as_bytes())).ok()?;
         let mut request = http::Request::new(body);
         *request.method_mut() = self.method.clone();
         if is_http2 {

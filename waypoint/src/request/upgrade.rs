@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ambit_net::tunnel::server::spawn_stream;
 use ambit_types::Reason;
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::Response;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional_with_sizes;
@@ -32,9 +32,11 @@ pub(super) fn switch(
     finish: &mut Finish,
 ) -> Result<Response<Outgoing>, Refusal> {
     let agreed = response.headers().get(UPGRADE).cloned();
-    let is_asked = wishes.upgrade.as_ref().zip(agreed.as_ref()).is_some_and(|(asked, agreed)| {
-        asked.as_bytes().eq_ignore_ascii_case(agreed.as_bytes())
-    });
+    let is_asked = wishes
+        .upgrade
+        .as_ref()
+        .zip(agreed.as_ref())
+        .is_some_and(|(asked, agreed)| asked.as_bytes().eq_ignore_ascii_case(agreed.as_bytes()));
     let (Some(protocol), true) = (agreed, is_asked) else {
         return Err(Refusal::new(502, Some(Reason::ConnectRefused), "upgrade_not_asked_for"));
     };

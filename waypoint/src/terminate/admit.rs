@@ -119,22 +119,30 @@ fn service(
     let entry =
         entry.ok_or_else(|| Refused::not_here(Reason::UnknownDestination, "no service of that name"))?;
     if !state.own.serves(entry) {
-        return Err(Refused::not_here(Reason::WaypointNotServing, "the service is not bound to this waypoint"));
+        return Err(Refused::not_here(
+            Reason::WaypointNotServing,
+            "the service is not bound to this waypoint",
+        ));
     }
     let service = entry.service();
     let declared = service
         .port(port)
         .ok_or_else(|| Refused::not_here(Reason::UnknownDestination, "the service has no such port"))?;
-    let ip = ip.or_else(|| service.vips.first().map(|vip| vip.ip)).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let ip =
+        ip.or_else(|| service.vips.first().map(|vip| vip.ip)).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let address = SocketAddr::new(ip, port);
     Ok(Target::Service { key: service.key(), address, protocol: declared.app_protocol })
 }
 
 fn workload(state: &State, address: SocketAddr) -> Result<Target, Refused> {
     let found = state.mesh.workload_at(&state.own.workload.network, address.ip());
-    let workload = found.ok_or_else(|| Refused::not_here(Reason::UnknownDestination, "nobody has that address"))?;
+    let workload =
+        found.ok_or_else(|| Refused::not_here(Reason::UnknownDestination, "nobody has that address"))?;
     if !state.own.serves_workload(workload) {
-        return Err(Refused::not_here(Reason::WaypointNotServing, "the workload is not bound to this waypoint"));
+        return Err(Refused::not_here(
+            Reason::WaypointNotServing,
+            "the workload is not bound to this waypoint",
+        ));
     }
     Ok(Target::Workload { workload: workload.clone(), address })
 }

@@ -109,9 +109,8 @@ pub(super) async fn settle(
         (Reading::Http, Ok(Some(_))) => Some(Found::Http1),
         (Reading::Tls, Ok(Some(Found::Tls))) => Some(Found::Tls),
         (Reading::Tls, Ok(Some(_))) => Some(Found::Other),
-        (Reading::Http | Reading::Tls | Reading::Stream, Ok(None) | Err(_)) | (Reading::Stream, Ok(Some(_))) => {
-            None
-        }
+        (Reading::Http | Reading::Tls | Reading::Stream, Ok(None) | Err(_))
+        | (Reading::Stream, Ok(Some(_))) => None,
     }
 }
 

@@ -87,7 +87,8 @@ async fn pass(call: Arc<Call>, stream: Stream, name: Option<&str>) {
 /// Asks policies.
 fn authorize(call: &Call, state: &State, name: Option<&str>, record: &mut Connection) -> Result<(), Refused> {
     let (peer, address) = (&call.peer, call.target.address());
-    let facts = ambit_policy::Facts::new(Some(&peer.identity), peer.address.ip(), address.ip(), address.port());
+    let facts =
+        ambit_policy::Facts::new(Some(&peer.identity), peer.address.ip(), address.ip(), address.port());
     let facts = policy::Facts::of_connection(facts, name);
     let decision = policy::decide(&state.policies.of(call.target.service()).policies, &facts, &[]);
     record.decided(&decision);

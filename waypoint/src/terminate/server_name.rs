@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn what_is_no_greeting_has_no_name() {
-        for bytes in [&b"GET / HTTP/1.1"[..], &[0x16, 3, 1, 0, 0], &[0x16, 3, 1, 0, 4, 2, 0, 0, 0], &hello(b"a b")] {
+        for bytes in
+            [&b"GET / HTTP/1.1"[..], &[0x16, 3, 1, 0, 0], &[0x16, 3, 1, 0, 4, 2, 0, 0, 0], &hello(b"a b")]
+        {
             assert_eq!(server_name(bytes), Name::None, "{}", bytes.escape_ascii());
         }
     }

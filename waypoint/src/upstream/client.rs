@@ -17,13 +17,13 @@ use ambit_route::model::DestinationPolicy;
 use ambit_route::retry::Outcome;
 use ambit_runtime::{clock, tasks};
 use ambit_types::{Identity, Reason};
-use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::destination::Held;
+use super::download::{Active, Download, Kept};
 use super::{Caller, Destination, Endpoint, Io};
 use crate::request::body::Upload;
 use crate::terminate::Tasks;
@@ -108,10 +108,10 @@ impl Sending<'_> {
         let may_stay = most == 0 || connection.carried < most;
         let home = may_stay.then(|| (self.endpoint.clone(), self.destination.clone()));
         let limits = &self.waypoint.limits;
-        let mut kept = Kept { connection: Some(connection), home, idle_max: limits.idle_max };
+        let mut kept = Kept::new(connection, home, limits.idle_max);
         // What has no body is over already; only an upgrade still needs its connection.
         if answer.body().is_end_stream() && answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-            poll_fn(|cx| Poll::Ready(kept.release(cx))).await;
+            kept.release_now().await;
         }
         Ok(answer.map(|body| Download::Http1(body, kept)))
     }
@@ -239,12 +239,12 @@ impl Http1 {
     async fn is_open(&mut self) -> bool {
         poll_fn(|cx| {
             self.drive(cx);
-            Poll::Ready(self.driver.is_some() && self.sender.is_ready())
+            Poll::Ready(self.is_free())
         })
         .await
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
             && driver.as_mut().poll(cx).is_ready()
         {
@@ -272,126 +272,16 @@ impl Http1 {
         })
     }
 
+    /// Whether it can carry another request.
+    pub(super) fn is_free(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
     /// Drives the connection to its end, as an upgrade needs.
     pub(crate) async fn finish(mut self) {
         if let Some(driver) = self.driver.take() {
             let _ = driver.await;
         }
-    }
-}
-
-/// A connection whose response is being read, and where it goes then.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    connection: Option<Http1>,
-    home: Option<(Arc<Endpoint>, Arc<Destination>)>,
-    idle_max: usize,
-}
-
-impl Kept {
-    /// The response is over: keeps the connection if it can carry another request.
-    fn release(&mut self, cx: &mut Context<'_>) {
-        let Some(mut connection) = self.connection.take() else { return };
-        let Some((endpoint, destination)) = self.home.take() else { return };
-        connection.drive(cx);
-        if connection.driver.is_some() && connection.sender.is_ready() && !endpoint.is_gone() {
-            let mut idle = lock(&endpoint.idle);
-            if idle.len() < self.idle_max {
-                idle.push((connection, clock::monotonic()));
-            }
-            drop(idle);
-            destination.freed();
-        }
-    }
-}
-
-/// A request under way on a shared connection.
-#[derive(Debug)]
-pub(crate) struct Active(Arc<AtomicU32>);
-
-impl Active {
-    fn new(count: &Arc<AtomicU32>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The body of a response as it arrives.
-#[derive(Debug)]
-pub(crate) enum Download {
-    /// Over a connection of its own.
-    Http1(Incoming, Kept),
-    /// Over a shared one.
-    Http2(Incoming, #[expect(dead_code, reason = "counts as long as it is held")] Active),
-}
-
-impl Download {
-    /// The connection, for who speaks another protocol on it from now on.
-    pub(crate) fn into_connection(self) -> Option<Http1> {
-        match self {
-            Self::Http1(_, mut kept) => kept.connection.take(),
-            Self::Http2(..) => None,
-        }
-    }
-
-    /// Closes the connection when the response is over, whatever it looks like.
-    pub(crate) fn close_after(&mut self) {
-        match self {
-            Self::Http1(_, kept) => kept.home = None,
-            Self::Http2(..) => {}
-        }
-    }
-
-    fn body(&self) -> &Incoming {
-        match self {
-            Self::Http1(body, _) | Self::Http2(body, _) => body,
-        }
-    }
-}
-
-impl Body for Download {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Http2(body, _) => Pin::new(body).poll_frame(cx),
-            Self::Http1(body, kept) => {
-                let mut polled = Pin::new(&mut *body).poll_frame(cx);
-                if polled.is_pending()
-                    && let Some(connection) = &mut kept.connection
-                {
-                    // What is asked for now may be there already.
-                    connection.drive(cx);
-                    polled = Pin::new(&mut *body).poll_frame(cx);
-                }
-                if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
-                    kept.release(cx);
-                }
-                polled
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        // The connection is given back by who polls, so an end is told only once that has happened.
-        match self {
-            Self::Http1(body, kept) => kept.connection.is_none() && body.is_end_stream(),
-            Self::Http2(body, _) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body().size_hint()
     }
 }
 
@@ -433,6 +323,6 @@ fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
     None
 }
 
-fn lock<T>(held: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(held: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use ambit_route::balance::{self, Ask, Balancer, Standing, View as Standings};
 use ambit_route::limit::{self, Overflow, UnderWay, Way};
+use ambit_route::model::Retry;
 use ambit_route::model::{Balance, DestinationPolicy};
 use ambit_route::outlier::{Health, Tracker};
 use ambit_route::retry::{Attempt, Budget, Next, Stop, next};
-use ambit_route::model::Retry;
 use ambit_runtime::clock;
 use ambit_state::ServiceEntry;
 use ambit_types::service::{HealthPolicy, LoadBalancing};
@@ -107,7 +107,9 @@ impl Destination {
         }
         let mut tracker = lock(&self.tracker);
         *tracker = match (tracker.take(), fresh.policy.outlier) {
-            (Some(tracker), Some(_)) if held.policy.outlier == fresh.policy.outlier => Some(fresh.track(tracker)),
+            (Some(tracker), Some(_)) if held.policy.outlier == fresh.policy.outlier => {
+                Some(fresh.track(tracker))
+            }
             (_, Some(outlier)) => Some(fresh.track(Tracker::new(outlier, now))),
             (_, None) => None,
         };
@@ -162,7 +164,11 @@ impl Destination {
     }
 
     /// A request's place, if the destination may have one more.
-    pub(crate) fn ticket(&self, policy: &DestinationPolicy, endpoint: &Arc<Endpoint>) -> Result<Ticket, Overflow> {
+    pub(crate) fn ticket(
+        &self,
+        policy: &DestinationPolicy,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Ticket, Overflow> {
         limit::admit(&policy.connections, &self.counts.under_way(), false)?;
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
         endpoint.began();
@@ -265,7 +271,8 @@ impl View {
                 None => Arc::new(new),
             })
             .collect();
-        let spread = entry.as_ref().map_or_else(LoadBalancing::default, |e| e.service().load_balancing.clone());
+        let spread =
+            entry.as_ref().map_or_else(LoadBalancing::default, |e| e.service().load_balancing.clone());
         let listed = endpoints.iter().map(|endpoint| balance::Endpoint {
             uid: endpoint.workload.uid.clone(),
             weight: endpoint.workload.capacity,

@@ -19,7 +19,7 @@ pub(crate) enum Io {
         /// The stream.
         stream: Stream,
         /// Its slot on the tunnel, given back with it.
-        _lease: Lease<TunnelKey>,
+        _lease: Box<Lease<TunnelKey>>,
     },
     /// Straight to it, without encryption.
     Plain(TcpStream),

@@ -58,7 +58,7 @@ impl Upstream {
             let asked = asked(state, endpoint, caller)?;
             let error = match lease.tunnel().connect(asked, &waypoint.limits.tunnel).await {
                 Ok(Opened { send, recv, .. }) => {
-                    return Ok(Io::Tunnel { stream: Stream::new(send, recv), _lease: lease });
+                    return Ok(Io::Tunnel { stream: Stream::new(send, recv), _lease: Box::new(lease) });
                 }
                 Err(error) => error,
             };

@@ -9,9 +9,11 @@ use crate::rig::app::{App, answer};
 #[tokio::test]
 async fn only_what_is_bound_to_this_waypoint_is_served() {
     let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
-    let mut setup = Setup::new()
-        .service("web", AppProtocol::Http11, &[app.ip])
-        .service("bare", AppProtocol::Http11, &[app.ip]);
+    let mut setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).service(
+        "bare",
+        AppProtocol::Http11,
+        &[app.ip],
+    );
     setup.services[1].waypoint = None;
     let mut other = setup.services[0].waypoint.clone().unwrap();
     other.destination = ambit_types::Destination::Hostname(crate::rig::service_key("other-waypoint"));
@@ -51,7 +53,8 @@ async fn only_what_is_bound_to_this_waypoint_is_served() {
 #[tokio::test]
 async fn what_a_tunnel_request_says_of_its_caller_is_not_believed() {
     let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
-    let allow = "{action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/admin]}}]}]}";
+    let allow =
+        "{action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/admin]}}]}]}";
     let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(allow).start().await;
     let lies = [("x-ambit-client", "spiffe://cluster.local/ns/shop/sa/admin")];
     let stream = rig.connect_with(rig.tunnel().await, "10.9.0.1:80", &lies).await.unwrap();

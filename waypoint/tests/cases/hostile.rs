@@ -13,7 +13,8 @@ use crate::rig::{Setup, start, within};
 async fn messages_with_two_readings_reach_nobody() {
     let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
     let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).start().await;
-    let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: web.shop\r\n{headers}\r\n{body}");
+    let post =
+        |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: web.shop\r\n{headers}\r\n{body}");
     let smuggled = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: web.shop\r\n\r\n";
     let rows = [
         // Both framings, in both orders (H1).
@@ -81,7 +82,13 @@ async fn chunks_with_two_readings_are_no_end() {
     .await;
     let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).start().await;
     let head = "POST / HTTP/1.1\r\nHost: web.shop\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for body in ["FFFFFFFFFFFFFFFFF\r\nx", "3\nabc\r\n0\r\n\r\n", "3\r\nabcX0\r\n\r\n", "-1\r\n", "0x3\r\nabc\r\n0\r\n\r\n"] {
+    for body in [
+        "FFFFFFFFFFFFFFFFF\r\nx",
+        "3\nabc\r\n0\r\n\r\n",
+        "3\r\nabcX0\r\n\r\n",
+        "-1\r\n",
+        "0x3\r\nabc\r\n0\r\n\r\n",
+    ] {
         let answered = rig.raw([head, body].concat().as_bytes()).await;
         assert!(!answered.starts_with("HTTP/1.1 200"), "row {body:?}: {answered:?}");
     }
@@ -140,7 +147,8 @@ async fn a_client_that_only_cancels_is_dismissed_and_others_are_not() {
     assert!(within(dismissed).await, "it went on for ever");
     let stream = rig.connect_with(rig.tunnel().await, "10.9.0.2:80", &[]).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut other, connection) = hyper::client::conn::http2::handshake(crate::rig::app::Executor, io).await.unwrap();
+    let (mut other, connection) =
+        hyper::client::conn::http2::handshake(crate::rig::app::Executor, io).await.unwrap();
     start(connection);
     let answered = read(other.send_request(request2("GET /", &[], text(""))).await.unwrap()).await;
     assert_eq!(answered.body, "calm");

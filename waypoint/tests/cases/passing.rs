@@ -5,8 +5,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::rig::app::{App, answer, text};
 use crate::rig::client::{read, request, request2};
@@ -28,13 +28,18 @@ async fn a_request_passes_and_the_endpoint_is_told_who_calls() {
     assert_eq!((answered.status, answered.body.as_str()), (200, "hello"));
     let got = &app.got()[0];
     assert_eq!(got.line, "GET /b?q=1");
-    let header = |name: &str| got.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let header =
+        |name: &str| got.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
     assert_eq!(header("host"), "web.shop");
     let cert = "By=spiffe://cluster.local/ns/shop/sa/waypoint;URI=spiffe://cluster.local/ns/shop/sa/cart";
     assert_eq!(header("x-forwarded-client-cert"), cert);
     assert_eq!(header("x-forwarded-for"), "127.0.0.1");
     assert_eq!(header("x-request-id").len(), 36);
-    assert!(header("traceparent").starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{}", header("traceparent"));
+    assert!(
+        header("traceparent").starts_with("00-0af7651916cd43dd8448eb211c80319c-"),
+        "{}",
+        header("traceparent")
+    );
     assert!(!header("traceparent").contains("b7ad6b7169203331"));
     for name in ["x-envoy-original-path", "x-gone", "x_user", "connection"] {
         assert!(!got.headers.contains_key(name), "{name}");
@@ -102,7 +107,8 @@ async fn requests_and_responses_stream_and_keep_their_trailers() {
 #[tokio::test]
 async fn a_response_without_messages_stays_one() {
     let app = App::start("web-0", true, |_, _| async {
-        let builder = Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
+        let builder =
+            Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
         builder.body(http_body_util::Empty::new().map_err(|never| match never {}).boxed()).unwrap()
     })
     .await;
@@ -147,7 +153,8 @@ async fn another_protocol_is_carried_after_both_sides_agreed() {
                 }
             }
         });
-        let builder = Response::builder().status(101).header("connection", "upgrade").header("upgrade", protocol);
+        let builder =
+            Response::builder().status(101).header("connection", "upgrade").header("upgrade", protocol);
         builder.body(text("")).unwrap()
     })
     .await;

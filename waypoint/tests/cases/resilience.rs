@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ambit_route::model::{
-    Backoff, Connections, Consent, Destination, DestinationPolicy, Outlier, Retry, RetryBudget, Rule, Timeouts,
+    Backoff, Connections, Consent, Destination, DestinationPolicy, Outlier, Retry, RetryBudget, Rule,
+    Timeouts,
 };
 use ambit_types::AppProtocol;
 use http_body_util::BodyExt as _;
@@ -78,7 +79,12 @@ async fn short_bodies_are_sent_again_and_long_ones_are_not() {
 #[tokio::test]
 async fn a_budget_bounds_repetition() {
     let app = App::start("web-0", false, |_, _| async { answer(503, "no") }).await;
-    let retry_budget = RetryBudget { percent: 20, min_retries: 2, min_interval: Duration::from_secs(60), ..Default::default() };
+    let retry_budget = RetryBudget {
+        percent: 20,
+        min_retries: 2,
+        min_interval: Duration::from_secs(60),
+        ..Default::default()
+    };
     let policy = DestinationPolicy { retry_budget, ..Default::default() };
     let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).http("web", vec![retrying(5)]);
     let rig = setup.treated(Destination { service: service_key("web"), policy }).start().await;
@@ -155,7 +161,12 @@ async fn a_response_that_breaks_off_is_not_taken_for_whole() {
 
 #[tokio::test]
 async fn responses_that_are_none_are_503_and_close() {
-    for wrong in ["HTTP/1.1 99999 X\r\n\r\n", "nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", ""] {
+    for wrong in [
+        "HTTP/1.1 99999 X\r\n\r\n",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "",
+    ] {
         let app = App::raw("web-0", move |mut tcp| async move {
             let mut bytes = [0; 4096];
             let _ = tcp.read(&mut bytes).await;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ambit_route::model::{
-    Backend, BackendFault, Filter, Fraction, HeaderChange, HttpMatch, Mirror, NameMatch, PathChange, PathMatch,
-    Redirect, Rewrite, Rule, Target, ValueMatch,
+    Backend, BackendFault, Filter, Fraction, HeaderChange, HttpMatch, Mirror, NameMatch, PathChange,
+    PathMatch, Redirect, Rewrite, Rule, Target, ValueMatch,
 };
 use ambit_types::AppProtocol;
 
@@ -87,7 +87,10 @@ async fn what_cannot_be_routed_is_answered_with_its_code() {
             ..Rule::default()
         },
         Rule {
-            matches: vec![HttpMatch { path: Some(PathMatch::Exact("/empty".into())), ..HttpMatch::default() }],
+            matches: vec![HttpMatch {
+                path: Some(PathMatch::Exact("/empty".into())),
+                ..HttpMatch::default()
+            }],
             ..to("v1")
         },
     ];
@@ -122,7 +125,10 @@ async fn filters_change_requests_and_responses() {
     let filters = vec![
         Filter::RequestHeaders(change(&[("x-set", "1")], &["x-gone"])),
         Filter::ResponseHeaders(change(&[("x-out", "2")], &["x-inner"])),
-        Filter::Rewrite(Rewrite { hostname: Some("other.shop".into()), path: Some(PathChange::Full("/to".into())) }),
+        Filter::Rewrite(Rewrite {
+            hostname: Some("other.shop".into()),
+            path: Some(PathChange::Full("/to".into())),
+        }),
     ];
     let rules = vec![Rule { filters, ..to("v1") }];
     let setup = Setup::new().service("web", AppProtocol::Http11, &[]).http("web", rules);
@@ -131,13 +137,17 @@ async fn filters_change_requests_and_responses() {
     assert_eq!((answered.status, answered.header("x-out"), answered.header("x-inner")), (200, "2", ""));
     let got = &app.got()[0];
     assert_eq!(got.line, "GET /to?q=1");
-    assert_eq!((&got.headers["x-set"], &got.headers["host"]), (&"1".parse().unwrap(), &"other.shop".parse().unwrap()));
+    assert_eq!(
+        (&got.headers["x-set"], &got.headers["host"]),
+        (&"1".parse().unwrap(), &"other.shop".parse().unwrap())
+    );
     assert!(!got.headers.contains_key("x-gone"));
 }
 
 #[tokio::test]
 async fn redirects_need_no_endpoint() {
-    let redirect = Redirect { hostname: Some("shop.example".into()), status: Some(301), ..Redirect::default() };
+    let redirect =
+        Redirect { hostname: Some("shop.example".into()), status: Some(301), ..Redirect::default() };
     let rules = vec![Rule { filters: vec![Filter::Redirect(redirect)], ..Rule::default() }];
     let setup = Setup::new().service("web", AppProtocol::Http11, &[]).http("web", rules);
     let rig = setup.start().await;

@@ -24,7 +24,9 @@ fn long(bytes: usize) -> Body {
     StreamBody::new(futures_util::stream::iter(frames)).boxed()
 }
 
-async fn count(mut body: impl hyper::body::Body<Data = Bytes, Error = hyper::Error> + Unpin) -> (usize, usize) {
+async fn count(
+    mut body: impl hyper::body::Body<Data = Bytes, Error = hyper::Error> + Unpin,
+) -> (usize, usize) {
     let (mut bytes, mut most) = (0, 0);
     while let Some(frame) = body.frame().await {
         bytes += frame.unwrap().into_data().map_or(0, |data| data.len());

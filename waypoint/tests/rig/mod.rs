@@ -23,8 +23,8 @@ use ambit_runtime::drain::Drain;
 use ambit_state::World;
 use ambit_types::service::Port;
 use ambit_types::{
-    AppProtocol, Destination, GatewayAddress, Identity, NetworkAddress, PolicyKey, Reason, Service, ServiceKey,
-    TunnelProtocol, Workload,
+    AppProtocol, Destination, GatewayAddress, Identity, NetworkAddress, PolicyKey, Reason, Service,
+    ServiceKey, TunnelProtocol, Workload,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
