@@ -9,6 +9,7 @@
 
 pub mod filters;
 pub mod hooks;
+mod limiters;
 pub mod limits;
 pub mod observe;
 mod random;
@@ -47,6 +48,7 @@ pub struct Waypoint {
     /// Ends tunnels in order.
     pub drain: Drain,
     upstream: Upstream,
+    limiters: limiters::Limiters,
     /// Requests under way, over all clients.
     places: Arc<Semaphore>,
     /// TLS handshakes under way.
@@ -77,6 +79,7 @@ impl Waypoint {
             observe,
             drain,
             upstream,
+            limiters: limiters::Limiters::default(),
             places,
             handshakes,
             mirrors,

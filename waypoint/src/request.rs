@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_policy::normalize::{Received, normalize};
-use ambit_route::{Plan, Selected};
+use ambit_route::limit::Caller;
+use ambit_route::{Failure, Plan, Rule, Selected};
 use ambit_runtime::clock;
 use ambit_types::Reason;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -29,12 +30,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use crate::limiters::Excess;
 use crate::observe::{Exchange, trace};
 use crate::random;
 use crate::terminate::Call;
 use crate::upstream::{Endpoint, Ticket};
-use answer::Refusal;
 pub(crate) use answer::Refusal as Refused;
+use answer::{Refusal, Told};
 use body::Outgoing;
 use head::Fields;
 pub(crate) use head::Head;
@@ -245,6 +247,9 @@ async fn pass(
         None => Selected::Service,
     };
     finish.record.routed(&selected);
+    if let Selected::Rule(rule, _) = &selected {
+        limited(call, rule, &view)?;
+    }
     let forward = match selected.plan(&view, random::number()) {
         Plan::Answer(answer) => return answer::own(answer),
         Plan::Forward(forward) => forward,
@@ -254,6 +259,24 @@ async fn pass(
     sanitize::add(&mut head.fields.0, &wishes, (&call.peer.identity, &own, from), new_id);
     let asked = forward::Asked { client, state: &state, forward, wishes: &wishes, on_upgrade };
     asked.send(head, body, finish).await
+}
+
+/// Counts the request under the limits of its rule.
+fn limited(call: &Call, rule: &Rule, view: &ambit_route::Request<'_, Fields>) -> Result<(), Refusal> {
+    if rule.rate_limits.is_empty() {
+        return Ok(());
+    }
+    let caller = Caller { identity: Some(&call.peer.identity), address: Some(call.peer.address.ip()) };
+    let admitted = call.waypoint.limiters.admit(rule, view, &caller, clock::monotonic());
+    admitted.map_err(|excess| match excess {
+        Excess::Unavailable => Refusal { flag: "RLSE", ..Refusal::failure(Failure::RateLimited) },
+        Excess::Limited(wait) => {
+            let mut told = Told::default();
+            // Whole seconds, rounded up: who comes too early comes in vain.
+            told.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            Refusal { told: Some(Box::new(told)), ..Refusal::failure(Failure::RateLimited) }
+        }
+    })
 }
 
 /// A random UUID (RFC 9562 version 4).

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ambit_route::model::{
-    Backoff, Connections, Consent, Destination, DestinationPolicy, Outlier, Retry, RetryBudget, Rule,
-    Timeouts,
+    Backoff, Connections, Consent, Destination, DestinationPolicy, LimitKey, LimitScope, Outlier, RateLimit,
+    Retry, RetryBudget, Rule, Timeouts,
 };
 use ambit_types::AppProtocol;
 use http_body_util::BodyExt as _;
@@ -135,7 +135,8 @@ async fn an_endpoint_that_is_down_is_passed_over() {
     let up = App::start("web-1", false, |_, _| async { answer(200, "up") }).await;
     let down = crate::rig::fresh_ip();
     let rig = Setup::new().service("web", AppProtocol::Http11, &[down, up.ip]).start().await;
-    for _ in 0..20 {
+    // Not more than the budget of repetitions allows in any case.
+    for _ in 0..10 {
         assert_eq!(rig.get("GET /", &[]).await.status, 200);
     }
 }
@@ -213,6 +214,22 @@ async fn a_destination_has_no_more_under_way_than_it_may() {
     assert_eq!((slow.status, refused.status, app.got().len()), (200, 503, 1));
     assert!(rig.until_written(2).await.iter().any(|record| record.flag == "UO"));
     assert_eq!(rig.get("GET /", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn more_requests_than_a_limit_admits_are_told_to_wait() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let scope = LimitScope::Local { requests: 2, interval: Duration::from_secs(60), burst: 0 };
+    let keys = vec![LimitKey::Header("x-user".into())];
+    let rule = Rule { rate_limits: vec![RateLimit { name: "few".into(), keys, scope }], ..to("web") };
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).http("web", vec![rule]);
+    let rig = setup.start().await;
+    for (user, want) in [("a", 200), ("a", 200), ("a", 429), ("b", 200), ("a", 429)] {
+        let answered = rig.get("GET /", &[("x-user", user)]).await;
+        assert_eq!(answered.status, want, "row {user}");
+        assert_eq!(answered.header("retry-after").is_empty(), want == 200);
+    }
+    assert_eq!(rig.until_written(5).await[2].flag, "RL");
 }
 
 #[tokio::test]
