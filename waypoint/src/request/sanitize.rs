@@ -176,8 +176,13 @@ pub(super) fn add(
     if let Ok(value) = HeaderValue::from_str(&format!("By={own};URI={client}")) {
         headers.insert(&CLIENT_CERT, value);
     }
-    let before = headers.get(&FORWARDED_FOR).and_then(|value| value.to_str().ok());
-    let chain = before.map_or_else(|| from.to_string(), |before| format!("{before}, {from}"));
+    // On one line, so that nobody behind us takes one of several for all.
+    let mut chain = String::new();
+    for line in headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
+        chain.push_str(line);
+        chain.push_str(", ");
+    }
+    chain.push_str(&from.to_string());
     if let Ok(value) = HeaderValue::from_str(&chain) {
         headers.insert(&FORWARDED_FOR, value);
     }

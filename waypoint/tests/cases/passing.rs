@@ -22,6 +22,8 @@ async fn a_request_passes_and_the_endpoint_is_told_who_calls() {
         ("connection", "x-gone"),
         ("x-gone", "1"),
         ("x_user", "root"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2, 3.3.3.3"),
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
     let answered = rig.get("GET /a/../b?q=1", &lies).await;
@@ -33,7 +35,7 @@ async fn a_request_passes_and_the_endpoint_is_told_who_calls() {
     assert_eq!(header("host"), "web.shop");
     let cert = "By=spiffe://cluster.local/ns/shop/sa/waypoint;URI=spiffe://cluster.local/ns/shop/sa/cart";
     assert_eq!(header("x-forwarded-client-cert"), cert);
-    assert_eq!(header("x-forwarded-for"), "127.0.0.1");
+    assert_eq!(header("x-forwarded-for"), "1.1.1.1, 2.2.2.2, 3.3.3.3, 127.0.0.1");
     assert_eq!(header("x-request-id").len(), 36);
     assert!(
         header("traceparent").starts_with("00-0af7651916cd43dd8448eb211c80319c-"),
