@@ -223,6 +223,22 @@ pub(crate) const TABLE: &[Place] = &[
         outside: Outside::AllBut(NO_CLIENT),
     },
     Place {
+        package: "waypoint",
+        layer: Layer::Program,
+        purpose: "the L7 proxy of services that ask for one",
+        may_import: &[
+            "ambit-types",
+            "ambit-policy",
+            "ambit-route",
+            "ambit-state",
+            "ambit-xds",
+            "ambit-hbone",
+            "ambit-net",
+            "ambit-runtime",
+        ],
+        outside: Outside::AllBut(NO_CLIENT),
+    },
+    Place {
         package: "istiod-lite",
         layer: Layer::Program,
         purpose: "the control plane and CA",
@@ -304,7 +320,7 @@ pub(crate) const TABLE: &[Place] = &[
 pub(crate) const TRAFFIC_MODULES: &[&str] = &["pool_driver", "relay", "tunnel"];
 
 /// Folders whose code may name [`TRAFFIC_MODULES`].
-pub(crate) const TRAFFIC_USERS: &[&str] = &["crates/ambit-net/", "ztunnel/", "tests/", "benches/"];
+pub(crate) const TRAFFIC_USERS: &[&str] = &["crates/ambit-net/", "ztunnel/", "waypoint/", "tests/", "benches/"];
 
 /// The place of a package.
 pub(crate) fn place(package: &str) -> Option<&'static Place> {

@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod baggage;
 pub mod conn_id;
+pub mod context;
 pub mod forwarded;
 pub mod pool;
 pub mod request;

@@ -1,0 +1,296 @@
+//! The way of one request: sanitised, its target read once, authorised, routed, changed, sent, and answered as it
+//! streams by.
+//!
+//! Every step either goes on or ends in an answer with a code; nothing is forwarded that a step before could not
+//! read. Bodies pass through without being collected.
+
+mod answer;
+mod authorize;
+pub(crate) mod body;
+mod forward;
+pub(crate) mod framing;
+mod head;
+mod sanitize;
+mod upgrade;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ambit_policy::normalize::{Received, normalize};
+use ambit_route::limit::Caller;
+use ambit_route::{Failure, Plan, Rule, Selected};
+use ambit_runtime::clock;
+use ambit_types::Reason;
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use crate::limiters::Excess;
+use crate::observe::{Exchange, trace};
+use crate::random;
+use crate::terminate::Call;
+use crate::upstream::{Endpoint, Ticket};
+pub(crate) use answer::Refusal as Refused;
+use answer::{Refusal, Told};
+use body::Outgoing;
+use head::Fields;
+pub(crate) use head::Head;
+
+/// One connection of a client that carries requests.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) call: Arc<Call>,
+    version: Version,
+    resets: Resets,
+    /// Of a request for another protocol that came to nothing: hyper gives the stream to who holds this.
+    declined: Mutex<Option<OnUpgrade>>,
+}
+
+/// Requests that a client has given up, against those that were answered, in the second at hand.
+#[derive(Debug, Default)]
+struct Resets {
+    second: AtomicU64,
+    cancelled: AtomicU32,
+    completed: AtomicU32,
+    dismissed: CancellationToken,
+}
+
+impl Client {
+    /// A connection in a version of HTTP.
+    pub(crate) fn new(call: Arc<Call>, version: Version) -> Self {
+        Self { call, version, resets: Resets::default(), declined: Mutex::default() }
+    }
+
+    /// Resolves when the client has cancelled more than it may.
+    pub(crate) async fn dismissed(&self) {
+        self.resets.dismissed.cancelled().await;
+    }
+
+    /// Ends a stream on which another protocol was asked for in vain, so that the answer arrives whole.
+    pub(crate) async fn finish(&self) {
+        let declined = self.declined.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(declined) = declined else { return };
+        if let Ok(stream) = declined.await {
+            // A client that is gone needs no end.
+            let _ = TokioIo::new(stream).shutdown().await;
+        }
+    }
+
+    fn decline(&self, upgrade: OnUpgrade) {
+        *self.declined.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+    }
+
+    /// Counts an end. Two threads that begin a second at the same time lose a count, which does no harm.
+    fn ended(&self, is_complete: bool) {
+        let resets = &self.resets;
+        let now = clock::unix_seconds();
+        if resets.second.swap(now, Ordering::Relaxed) != now {
+            resets.cancelled.store(0, Ordering::Relaxed);
+            resets.completed.store(0, Ordering::Relaxed);
+        }
+        if is_complete {
+            resets.completed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let cancelled = resets.cancelled.fetch_add(1, Ordering::Relaxed) + 1;
+        let most = self.call.waypoint.limits.resets_max;
+        if cancelled > most && cancelled > resets.completed.load(Ordering::Relaxed) {
+            resets.dismissed.cancel();
+        }
+    }
+}
+
+/// A request's record and places, until the last byte of its response has gone.
+#[derive(Debug)]
+pub(crate) struct Finish {
+    client: Arc<Client>,
+    record: Box<Exchange>,
+    place: Option<OwnedSemaphorePermit>,
+    ticket: Option<Ticket>,
+    is_complete: bool,
+}
+
+impl Finish {
+    /// The response has gone completely.
+    pub(crate) fn complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Bytes of the response have gone.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.record.bytes_sent += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
+    /// Its trailers have gone.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        self.record.grpc_told(trailers);
+    }
+
+    /// The endpoint broke off.
+    pub(crate) fn broken(&mut self) {
+        self.record.flag = "UC";
+        self.is_complete = true;
+    }
+
+    /// The time was over before the end.
+    pub(crate) fn timed_out(&mut self) {
+        self.record.flag = "UT";
+        self.record.reason = Some(Reason::UpstreamTimeout);
+        self.is_complete = true;
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.ticket = None;
+        self.place = None;
+        self.client.ended(self.is_complete);
+        if !self.is_complete && self.record.flag == "-" {
+            self.record.flag = "DC";
+        }
+        self.client.call.waypoint.observe.exchanged(&self.client.call, &mut self.record);
+    }
+}
+
+/// Answers a request.
+pub(crate) async fn serve(client: Arc<Client>, mut asked: Request<Incoming>) -> Response<Outgoing> {
+    let record = Box::new(Exchange::new(&asked));
+    let place = client.call.waypoint.places.clone().try_acquire_owned().ok();
+    let is_full = place.is_none();
+    let mut finish = Finish { client: client.clone(), record, place, ticket: None, is_complete: false };
+    let is_grpc = is_grpc(asked.headers());
+    finish.record.is_grpc = is_grpc;
+    let on_upgrade = hyper::upgrade::on(&mut asked);
+    let wants_other = asked.headers().contains_key(UPGRADE) || asked.method() == Method::CONNECT;
+    let upgrade = (wants_other && client.version == Version::HTTP_11).then(|| on_upgrade.clone());
+    let passed = if is_full {
+        Err(Refusal { flag: "OM", ..Refusal::new(503, Some(Reason::MemoryBudget), "overload") })
+    } else {
+        pass(&client, asked, on_upgrade, &mut finish).await
+    };
+    let response = match passed {
+        Ok(response) => response,
+        Err(refusal) => {
+            let mut response = refusal.response(is_grpc);
+            // What was read wrongly once is not to be read on.
+            if client.version == Version::HTTP_11 && matches!(refusal.status, 400 | 413 | 431) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            finish.record.refused(&refusal);
+            response
+        }
+    };
+    finish.record.answered(&response);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        finish.complete();
+    } else if let Some(upgrade) = upgrade {
+        client.decline(upgrade);
+    }
+    response.map(|body| body.finishing(finish))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Takes a request through all steps.
+async fn pass(
+    client: &Arc<Client>,
+    asked: Request<Incoming>,
+    on_upgrade: OnUpgrade,
+    finish: &mut Finish,
+) -> Result<Response<Outgoing>, Refusal> {
+    let (call, waypoint) = (&client.call, &client.call.waypoint);
+    let state = waypoint.state();
+    let (mut parts, body) = asked.into_parts();
+    let wishes = sanitize::check(&parts, !body.is_end_stream(), waypoint.limits.head_fields_max)?;
+    let applied = state.policies.of(call.target.service());
+    // Two are enough to know that there is more than one.
+    let hosts: Vec<HeaderValue> = parts.headers.get_all(HOST).iter().take(2).cloned().collect();
+    let hosts: Vec<&[u8]> = hosts.iter().map(HeaderValue::as_bytes).collect();
+    let mut fields = Fields(std::mem::take(&mut parts.headers));
+    sanitize::clean(&mut fields.0);
+    let protocol = parts.extensions.get::<hyper::ext::Protocol>();
+    let received = Received {
+        method: parts.method.as_str().as_bytes(),
+        scheme: parts.uri.scheme_str().map(str::as_bytes),
+        authority: parts.uri.authority().map(|authority| authority.as_str().as_bytes()),
+        hosts: &hosts,
+        path: parts.uri.path_and_query().map(|path| path.as_str().as_bytes()),
+        protocol: protocol.map(|protocol| protocol.as_str().as_bytes()),
+    };
+    let target = normalize(&received, &applied.normalize).map_err(|refusal| {
+        Refusal::new(refusal.status(), Some(refusal.reason()), refusal.name()).because(refusal.to_string())
+    })?;
+    let path = authorize::authorize(call, applied, &target, &mut fields, finish).await?;
+    let mut head = Head {
+        method: parts.method.clone(),
+        scheme: ambit_route::model::Scheme::Http,
+        authority: target.authority().as_str().to_owned(),
+        target: path,
+        fields,
+        port: call.target.address().port(),
+    };
+    let parent = trace::join(&mut head.fields.0, random::wide, random::number);
+    finish.record.trace = Some(parent);
+    let namespace = Some(&**call.peer.identity.namespace());
+    let view = head.view();
+    let selected = match call.target.service() {
+        Some(service) => state.routes.select(service, namespace, &view),
+        None => Selected::Service,
+    };
+    finish.record.routed(&selected);
+    if let Selected::Rule(rule, _) = &selected {
+        limited(call, rule, &view)?;
+    }
+    let forward = match selected.plan(&view, random::number()) {
+        Plan::Answer(answer) => return answer::own(answer),
+        Plan::Forward(forward) => forward,
+    };
+    let own = state.own.identity();
+    let from = call.peer.address.ip();
+    sanitize::add(&mut head.fields.0, &wishes, (&call.peer.identity, &own, from), new_id);
+    let asked = forward::Asked { client, state: &state, forward, wishes: &wishes, on_upgrade };
+    asked.send(head, body, finish).await
+}
+
+/// Counts the request under the limits of its rule.
+fn limited(call: &Call, rule: &Rule, view: &ambit_route::Request<'_, Fields>) -> Result<(), Refusal> {
+    if rule.rate_limits.is_empty() {
+        return Ok(());
+    }
+    let caller = Caller { identity: Some(&call.peer.identity), address: Some(call.peer.address.ip()) };
+    let admitted = call.waypoint.limiters.admit(rule, view, &caller, clock::monotonic());
+    admitted.map_err(|excess| match excess {
+        Excess::Unavailable => Refusal { flag: "RLSE", ..Refusal::failure(Failure::RateLimited) },
+        Excess::Limited(wait) => {
+            let mut told = Told::default();
+            // Whole seconds, rounded up: who comes too early comes in vain.
+            told.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            Refusal { told: Some(Box::new(told)), ..Refusal::failure(Failure::RateLimited) }
+        }
+    })
+}
+
+/// A random UUID (RFC 9562 version 4).
+fn new_id() -> String {
+    let bits = random::wide();
+    let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+impl Finish {
+    /// An endpoint was chosen.
+    fn reached(&mut self, endpoint: &Arc<Endpoint>, ticket: Ticket) {
+        self.ticket = Some(ticket);
+        self.record.endpoint = Some(endpoint.clone());
+    }
+}

@@ -1,0 +1,159 @@
+//! Which protocol a connection speaks: what is declared, else what its first bytes look like.
+//!
+//! Where nothing is declared the first bytes are waited for a short time only: who says nothing by then waits for
+//! the server to speak first. Reading a request as a mere stream is no way around a policy: conditions on HTTP
+//! refuse what they cannot see.
+
+use std::time::Duration;
+
+use ambit_route::RouteKind;
+use ambit_types::AppProtocol;
+
+use super::Target;
+use crate::State;
+use crate::stream::Stream;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Longest method that is taken for HTTP/1.1.
+const METHOD_BYTES_MAX: usize = 20;
+
+/// How a connection is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As HTTP of whichever version.
+    Http,
+    /// As TLS that is passed through.
+    Tls,
+    /// Not at all.
+    Stream,
+    /// By its first bytes.
+    Unknown,
+}
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// TLS.
+    Tls,
+    /// Anything else, or the server speaks first.
+    Other,
+}
+
+/// How a port is to be read: what it declares, else what its routes are for.
+pub(super) fn reading(state: &State, target: &Target, client: &str) -> Reading {
+    match target.protocol() {
+        AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Reading::Http,
+        AppProtocol::Tcp => Reading::Stream,
+        AppProtocol::Tls => Reading::Tls,
+        AppProtocol::Unknown => {
+            let port = target.address().port();
+            let routes =
+                target.service().and_then(|service| state.routes.routes_for(service, port, Some(client)));
+            match routes.map(|(routes, _)| routes.kind()) {
+                Some(RouteKind::Http | RouteKind::Grpc) => Reading::Http,
+                Some(RouteKind::Tls) => Reading::Tls,
+                Some(RouteKind::Tcp) => Reading::Stream,
+                None => Reading::Unknown,
+            }
+        }
+    }
+}
+
+/// What some first bytes look like; none if more are needed.
+fn guess(bytes: &[u8]) -> Option<Found> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let begun = bytes.len().min(PREFACE.len());
+    if bytes[..begun] == PREFACE[..begun] {
+        return (begun == PREFACE.len()).then_some(Found::Http2);
+    }
+    if bytes[0] == 0x16 {
+        return match bytes.get(1) {
+            None => None,
+            Some(3) => Some(Found::Tls),
+            Some(_) => Some(Found::Other),
+        };
+    }
+    let method = bytes.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
+    match bytes.get(method) {
+        Some(b' ') if (1..=METHOD_BYTES_MAX).contains(&method) => Some(Found::Http1),
+        None if method <= METHOD_BYTES_MAX => None,
+        Some(_) | None => Some(Found::Other),
+    }
+}
+
+/// Waits for as many bytes as it takes to know; none if the client left. May be dropped.
+pub(super) async fn settle(
+    stream: &mut Stream,
+    reading: Reading,
+    short: Duration,
+    long: Duration,
+) -> Option<Found> {
+    let wait = match reading {
+        Reading::Stream => return Some(Found::Other),
+        Reading::Unknown => short,
+        Reading::Http | Reading::Tls => long,
+    };
+    let looked = tokio::time::timeout(wait, look(stream)).await;
+    match (reading, looked) {
+        (Reading::Unknown, Err(_)) => Some(Found::Other),
+        (Reading::Unknown, Ok(found)) => Some(found.unwrap_or(Found::Other)),
+        (Reading::Http, Ok(Some(Found::Http2))) => Some(Found::Http2),
+        // What is no HTTP is answered as HTTP/1.1: 400.
+        (Reading::Http, Ok(Some(_))) => Some(Found::Http1),
+        (Reading::Tls, Ok(Some(Found::Tls))) => Some(Found::Tls),
+        (Reading::Tls, Ok(Some(_))) => Some(Found::Other),
+        (Reading::Http | Reading::Tls | Reading::Stream, Ok(None) | Err(_))
+        | (Reading::Stream, Ok(Some(_))) => None,
+    }
+}
+
+async fn look(stream: &mut Stream) -> Option<Found> {
+    loop {
+        if let Some(found) = guess(stream.held()) {
+            return Some(found);
+        }
+        match stream.more().await {
+            Ok(true) => {}
+            Ok(false) if stream.held().is_empty() => return None,
+            Ok(false) => return Some(Found::Other),
+            Err(_) => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, guess};
+
+    #[test]
+    fn first_bytes_tell_protocols_apart() {
+        let rows: &[(&[u8], Option<Found>)] = &[
+            (b"", None),
+            (b"P", None),
+            (b"PRI * HT", None),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Found::Http2)),
+            (b"PRI * HTTP/2.1", Some(Found::Http1)),
+            (b"GET / HTTP/1.1", Some(Found::Http1)),
+            (b"GE", None),
+            (b"M-SEARCH *", Some(Found::Http1)),
+            (b"get / HTTP/1.1", Some(Found::Other)),
+            (b"\x16", None),
+            (b"\x16\x03\x01", Some(Found::Tls)),
+            (b"\x16\x01", Some(Found::Other)),
+            (b"\x00\x00", Some(Found::Other)),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", Some(Found::Other)),
+            (b" GET", Some(Found::Other)),
+            (b"SSH-2.0-x", Some(Found::Other)),
+        ];
+        for (bytes, want) in rows {
+            assert_eq!(guess(bytes), *want, "row {}", bytes.escape_ascii());
+        }
+    }
+}

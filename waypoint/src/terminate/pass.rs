@@ -1,0 +1,161 @@
+//! Connections that are passed through unread: policies of L4, routes for TCP and TLS, both directions copied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_hbone::response;
+use ambit_net::tunnel::server::Asking;
+use ambit_policy::http as policy;
+use ambit_route::{Failure, Selected};
+use ambit_runtime::clock;
+use ambit_types::Reason;
+use tokio::io::copy_bidirectional_with_sizes;
+
+use super::Call;
+use super::server_name::{HELLO_BYTES_MAX, Name, server_name};
+use crate::observe::Connection;
+use crate::stream::Stream;
+use crate::upstream::{Caller, Io, Reached};
+use crate::{State, random};
+
+/// Bytes of each direction's buffer.
+const BUFFER_BYTES: usize = 16 << 10;
+
+/// Longest wait for a TLS greeting.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+/// Endpoints tried for one connection.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Why a connection is not passed on.
+struct Refused {
+    reason: Reason,
+    policy: Option<String>,
+}
+
+/// Reaches the endpoint before the client is told that its connection is there, so that it sees a failure as one.
+pub(super) async fn connect_first(call: Arc<Call>, asking: Asking) {
+    let mut record = Connection::new(&call);
+    match reach(&call, None, &mut record).await {
+        Err(refused) => {
+            asking.refuse(response::refused(response::status_of(refused.reason), refused.reason));
+            record.refused(refused.reason, refused.policy);
+        }
+        Ok(reached) => match asking.accept(response::accepted(None)) {
+            Ok((send, recv)) => copy(&call, Stream::new(send, recv), reached, record).await,
+            Err(_) => record.refused(Reason::PeerSilent, None),
+        },
+    }
+}
+
+/// Passes a connection on whose first bytes are nothing that is read here.
+pub(super) async fn serve(call: Arc<Call>, stream: Stream) {
+    pass(call, stream, None).await;
+}
+
+/// Passes a TLS connection on by the server name of its greeting.
+pub(super) async fn serve_tls(call: Arc<Call>, mut stream: Stream) {
+    let greeting = tokio::time::timeout(HELLO_WAIT, greeted(&mut stream)).await;
+    let Ok(name) = greeting else { return };
+    pass(call, stream, name.as_deref()).await;
+}
+
+async fn greeted(stream: &mut Stream) -> Option<String> {
+    loop {
+        match server_name(stream.held()) {
+            Name::Is(name) => return Some(name),
+            Name::None => return None,
+            Name::More if stream.held().len() > HELLO_BYTES_MAX => return None,
+            Name::More => {
+                if !stream.more().await.unwrap_or(false) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+async fn pass(call: Arc<Call>, stream: Stream, name: Option<&str>) {
+    let mut record = Connection::new(&call);
+    match reach(&call, name, &mut record).await {
+        Ok(reached) => copy(&call, stream, reached, record).await,
+        // Dropping the stream resets it: the client must not take this for an orderly end.
+        Err(refused) => record.refused(refused.reason, refused.policy),
+    }
+}
+
+/// Asks policies.
+fn authorize(call: &Call, state: &State, name: Option<&str>, record: &mut Connection) -> Result<(), Refused> {
+    let (peer, address) = (&call.peer, call.target.address());
+    let facts =
+        ambit_policy::Facts::new(Some(&peer.identity), peer.address.ip(), address.ip(), address.port());
+    let facts = policy::Facts::of_connection(facts, name);
+    let decision = policy::decide(&state.policies.of(call.target.service()).policies, &facts, &[]);
+    record.decided(&decision);
+    if decision.is_allow() {
+        return Ok(());
+    }
+    // Nobody is asked about connections: an authorizer that would have to be counts as unavailable.
+    let reason = decision.reason.unwrap_or(Reason::ExtAuthzUnavailable);
+    Err(Refused { reason, policy: decision.policy.map(|key| key.to_string()) })
+}
+
+/// Asks policies and routes, and opens a connection to an endpoint.
+async fn reach(call: &Call, name: Option<&str>, record: &mut Connection) -> Result<Reached<Io>, Refused> {
+    let state = call.waypoint.state();
+    authorize(call, &state, name, record)?;
+    let peer = &call.peer;
+    let failed = |failure: Failure| {
+        let reason = failure.reason().unwrap_or(Reason::NoHealthyEndpoint);
+        Refused { reason, policy: None }
+    };
+    let destination = destination(call, &state, name).map_err(failed)?;
+    record.destined(&destination);
+    let caller = Caller { peer: Some(&peer.identity), address: peer.address, id: call.id };
+    let mut tried = Vec::new();
+    loop {
+        let view = destination.view(&state);
+        let at = view.pick_any(&tried, random::number(), clock::monotonic());
+        let Some(at) = at.filter(|at| !tried.contains(at)) else { return Err(failed(Failure::NoEndpoint)) };
+        let endpoint = view.endpoint(at);
+        match call.waypoint.upstream.connect(&call.waypoint, &state, endpoint, &caller).await {
+            Ok(io) => {
+                record.reached(endpoint);
+                return Ok(Reached { io, endpoint: endpoint.clone(), destination: destination.clone() });
+            }
+            Err(error) => {
+                tried.push(at);
+                if !error.is_before_any_byte() || tried.len() >= ATTEMPTS_MAX {
+                    return Err(Refused { reason: error.reason(), policy: None });
+                }
+            }
+        }
+    }
+}
+
+fn destination(
+    call: &Call,
+    state: &State,
+    name: Option<&str>,
+) -> Result<Arc<crate::upstream::Destination>, Failure> {
+    let client = Some(&**call.peer.identity.namespace());
+    let port = call.target.address().port();
+    let selected = match call.target.service() {
+        Some(service) => state.routes.select_stream(service, port, client, name),
+        None => Selected::Service,
+    };
+    let backend = selected.plan_stream(random::number())?;
+    let target = backend.map(|backend| &backend.target);
+    call.waypoint.upstream.destination(state, &call.target, target).ok_or(Failure::NoEndpoint)
+}
+
+/// Copies both ways until both have ended, or the waypoint leaves.
+async fn copy(call: &Call, mut near: Stream, reached: Reached<Io>, record: Connection) {
+    let Reached { io: mut far, endpoint, destination: _destination } = reached;
+    let moved = tokio::select! {
+        moved = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES) => moved,
+        () = call.waypoint.drain.forced() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+        () = endpoint.cut() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+    };
+    record.ended(moved.ok());
+}

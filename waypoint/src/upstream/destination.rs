@@ -1,0 +1,360 @@
+//! A port of a service as requests are sent to it: its endpoints of now, and what is known of them over time.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ambit_route::balance::{self, Ask, Balancer, Standing, View as Standings};
+use ambit_route::limit::{self, Overflow, UnderWay, Way};
+use ambit_route::model::Retry;
+use ambit_route::model::{Balance, DestinationPolicy};
+use ambit_route::outlier::{Health, Tracker};
+use ambit_route::retry::{Attempt, Budget, Next, Stop, next};
+use ambit_runtime::clock;
+use ambit_state::ServiceEntry;
+use ambit_types::service::{HealthPolicy, LoadBalancing};
+use ambit_types::workload::Health as Readiness;
+use ambit_types::{AppProtocol, ServiceKey, Workload};
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::{DestinationKey, Endpoint};
+use crate::State;
+use crate::state::place;
+
+/// The endpoints of now.
+#[derive(Debug)]
+pub(crate) struct View {
+    entry: Option<Arc<ServiceEntry>>,
+    workload: Option<Arc<Workload>>,
+    pub(crate) policy: Arc<DestinationPolicy>,
+    endpoints: Vec<Arc<Endpoint>>,
+    balancer: Balancer,
+}
+
+/// What is sent to.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) key: DestinationKey,
+    view: ArcSwap<View>,
+    tracker: Mutex<Option<Tracker>>,
+    budget: Mutex<Budget>,
+    turn: AtomicU64,
+    counts: Arc<Counts>,
+}
+
+/// What is under way to a destination.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    connections: AtomicU32,
+    pending: AtomicU32,
+    requests: AtomicU32,
+    /// A connection has become free, or its place.
+    freed: Notify,
+}
+
+/// A request's place among those under way; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    counts: Arc<Counts>,
+    endpoint: Arc<Endpoint>,
+}
+
+/// A connection's place; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<Counts>);
+
+impl Destination {
+    /// A destination that is used for the first time.
+    pub(crate) fn new(key: DestinationKey, state: &State) -> Self {
+        let now = clock::monotonic();
+        let view = View::new(&key, state, None, now);
+        let tracker = view.policy.outlier.map(|outlier| view.track(Tracker::new(outlier, now)));
+        Self {
+            budget: Mutex::new(Budget::new(view.policy.retry_budget, now)),
+            tracker: Mutex::new(tracker),
+            view: ArcSwap::from_pointee(view),
+            turn: AtomicU64::new(0),
+            counts: Arc::default(),
+            key,
+        }
+    }
+
+    /// The service, if it is one's.
+    pub(crate) fn service(&self) -> Option<&ServiceKey> {
+        match &self.key {
+            DestinationKey::Service(key, _) => Some(key),
+            DestinationKey::Workload(..) => None,
+        }
+    }
+
+    /// The endpoints as of a state: those at hand, unless the state says otherwise.
+    pub(crate) fn view(&self, state: &State) -> Arc<View> {
+        let held = self.view.load_full();
+        if held.is_of(&self.key, state) {
+            return held;
+        }
+        let now = clock::monotonic();
+        let fresh = Arc::new(View::new(&self.key, state, Some(&held), now));
+        self.view.store(fresh.clone());
+        for endpoint in &held.endpoints {
+            if !fresh.endpoints.iter().any(|kept| Arc::ptr_eq(kept, endpoint)) {
+                endpoint.retire();
+            }
+        }
+        if held.policy != fresh.policy {
+            *lock(&self.budget) = Budget::new(fresh.policy.retry_budget, now);
+        }
+        let mut tracker = lock(&self.tracker);
+        *tracker = match (tracker.take(), fresh.policy.outlier) {
+            (Some(tracker), Some(_)) if held.policy.outlier == fresh.policy.outlier => {
+                Some(fresh.track(tracker))
+            }
+            (_, Some(outlier)) => Some(fresh.track(Tracker::new(outlier, now))),
+            (_, None) => None,
+        };
+        fresh
+    }
+
+    /// It does not exist any more.
+    pub(super) fn retire(&self) {
+        for endpoint in &self.view.load().endpoints {
+            endpoint.retire();
+        }
+    }
+
+    /// Counts a request for the budget of repetitions.
+    pub(crate) fn count(&self, now: Instant) {
+        lock(&self.budget).request(now);
+    }
+
+    /// What follows an attempt.
+    pub(crate) fn next(
+        &self,
+        policy: &Retry,
+        attempt: &Attempt<'_>,
+        left: Option<std::time::Duration>,
+        now: Instant,
+        draw: u64,
+    ) -> Next {
+        if policy.attempts == 0 {
+            return Next::Stop(Stop::NotListed);
+        }
+        next(policy, attempt, left, &mut lock(&self.budget), now, draw)
+    }
+
+    /// Takes note of how an endpoint did.
+    pub(crate) fn observe(&self, endpoint: &Endpoint, health: Health, now: Instant) {
+        let view = self.view.load();
+        if view.policy.outlier.is_none() {
+            return;
+        }
+        let mut tracker = lock(&self.tracker);
+        let Some(tracker) = tracker.as_mut() else { return };
+        let mut ejections = tracker.compare(now);
+        ejections.extend(tracker.observe(&endpoint.workload.uid, health, now));
+        for ejection in ejections {
+            let ejected = view.endpoints.iter().find(|e| e.workload.uid == ejection.endpoint);
+            if let Some(ejected) = ejected {
+                ejected.eject(ejection.until);
+                tracing::info!(endpoint = %ejection.endpoint, cause = ?ejection.cause, "endpoint left out for its failures");
+                metrics::counter!("ambit_waypoint_ejections_total").increment(1);
+            }
+        }
+    }
+
+    /// A request's place, if the destination may have one more.
+    pub(crate) fn ticket(
+        &self,
+        policy: &DestinationPolicy,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Ticket, Overflow> {
+        limit::admit(&policy.connections, &self.counts.under_way(), false)?;
+        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        endpoint.began();
+        Ok(Ticket { counts: self.counts.clone(), endpoint: endpoint.clone() })
+    }
+
+    /// A connection's place; waits for one where the destination has as many as it may.
+    pub(super) async fn hold(&self, policy: &DestinationPolicy) -> Result<Option<Held>, Overflow> {
+        match limit::admit(&policy.connections, &self.counts.under_way(), true) {
+            Ok(Way::Send | Way::Connect) => {
+                self.counts.connections.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(Held(self.counts.clone())))
+            }
+            Ok(Way::Wait) => {
+                self.counts.pending.fetch_add(1, Ordering::Relaxed);
+                let waiting = Waiting(&self.counts);
+                self.counts.freed.notified().await;
+                drop(waiting);
+                Ok(None)
+            }
+            // The request itself is counted already; that it fills the last place is no reason to refuse it.
+            Err(Overflow::Requests) => {
+                self.counts.connections.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(Held(self.counts.clone())))
+            }
+            Err(Overflow::Pending) => Err(Overflow::Pending),
+        }
+    }
+
+    /// A connection has gone back to those that are idle.
+    pub(super) fn freed(&self) {
+        self.counts.freed.notify_one();
+    }
+
+    /// How many requests it has had; turns are told by it.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+struct Waiting<'a>(&'a Counts);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counts {
+    fn under_way(&self) -> UnderWay {
+        UnderWay {
+            connections: self.connections.load(Ordering::Relaxed),
+            pending: self.pending.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.counts.requests.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.ended();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+impl View {
+    fn new(key: &DestinationKey, state: &State, before: Option<&Self>, now: Instant) -> Self {
+        // Who was there when nobody watched is not spared as new.
+        let since = before.map(|_| now);
+        let (entry, workload) = sources(key, state);
+        let policy = match key {
+            DestinationKey::Service(key, _) => state.routes.destination(key).clone(),
+            DestinationKey::Workload(..) => Arc::default(),
+        };
+        let mut endpoints: Vec<Endpoint> = match (key, &entry, &workload) {
+            (DestinationKey::Service(key, port), Some(entry), _) => {
+                let service = entry.service();
+                let all = service.load_balancing.health == HealthPolicy::AllowAll;
+                let ready = entry.endpoints().iter().filter(|w| all || w.health == Readiness::Healthy);
+                let here = ready.filter(|w| w.network == state.own.workload.network);
+                here.filter_map(|w| Endpoint::of_service(service, key, *port, w, since, now)).collect()
+            }
+            (DestinationKey::Workload(_, address), _, Some(workload)) => {
+                Endpoint::at(workload, address.port(), AppProtocol::Unknown, since, now).into_iter().collect()
+            }
+            (DestinationKey::Service(..) | DestinationKey::Workload(..), _, _) => Vec::new(),
+        };
+        let held = before.map_or(&[][..], |view| &view.endpoints);
+        let endpoints: Vec<Arc<Endpoint>> = endpoints
+            .drain(..)
+            .map(|new| match held.iter().find(|old| old.is_same_place(&new) && !old.is_gone()) {
+                Some(old) => old.clone(),
+                None => Arc::new(new),
+            })
+            .collect();
+        let spread =
+            entry.as_ref().map_or_else(LoadBalancing::default, |e| e.service().load_balancing.clone());
+        let listed = endpoints.iter().map(|endpoint| balance::Endpoint {
+            uid: endpoint.workload.uid.clone(),
+            weight: endpoint.workload.capacity,
+            place: place(&endpoint.workload),
+            ready_since: endpoint.since,
+        });
+        let balancer = Balancer::new(listed.collect(), &spread, policy.slow_start, &state.own.place());
+        Self { entry, workload, policy, endpoints, balancer }
+    }
+
+    /// Whether nothing that it was made of has changed.
+    fn is_of(&self, key: &DestinationKey, state: &State) -> bool {
+        let same = |a: Option<&Arc<ServiceEntry>>, b: Option<&Arc<ServiceEntry>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        match key {
+            DestinationKey::Service(key, _) => {
+                same(self.entry.as_ref(), state.mesh.service(key))
+                    && Arc::ptr_eq(&self.policy, state.routes.destination(key))
+            }
+            DestinationKey::Workload(uid, _) => match (&self.workload, state.mesh.workload(uid)) {
+                (Some(held), Some(now)) => Arc::ptr_eq(held, now),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            },
+        }
+    }
+
+    fn track(&self, mut tracker: Tracker) -> Tracker {
+        tracker.retain(self.endpoints.iter().map(|endpoint| &endpoint.workload.uid));
+        tracker
+    }
+
+    /// An endpoint by its place.
+    pub(crate) fn endpoint(&self, at: usize) -> &Arc<Endpoint> {
+        &self.endpoints[at]
+    }
+
+    /// Chooses an endpoint; those tried before only if there is no other.
+    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &[usize]) -> Option<usize> {
+        self.balancer.pick(ask, &Facts { view: self, tried, now: ask.now })
+    }
+
+    /// Chooses the endpoint of a connection that is passed through.
+    pub(crate) fn pick_any(&self, tried: &[usize], draw: u64, now: Instant) -> Option<usize> {
+        let ask = Ask { balance: &Balance::LeastRequest, hash: None, turn: 0, draw, now };
+        self.pick(&ask, tried)
+    }
+}
+
+fn sources(key: &DestinationKey, state: &State) -> (Option<Arc<ServiceEntry>>, Option<Arc<Workload>>) {
+    match key {
+        DestinationKey::Service(key, _) => (state.mesh.service(key).cloned(), None),
+        DestinationKey::Workload(uid, _) => (None, state.mesh.workload(uid).cloned()),
+    }
+}
+
+/// How endpoints stand for one request.
+struct Facts<'a> {
+    view: &'a View,
+    tried: &'a [usize],
+    now: Instant,
+}
+
+impl Standings for Facts<'_> {
+    fn load(&self, endpoint: usize) -> u64 {
+        self.view.endpoints.get(endpoint).map_or(0, |e| u64::from(e.load()))
+    }
+
+    fn standing(&self, endpoint: usize) -> Standing {
+        if self.tried.contains(&endpoint) {
+            Standing::Tried
+        } else if self.view.endpoints.get(endpoint).is_some_and(|e| e.is_ejected(self.now)) {
+            Standing::Ejected
+        } else {
+            Standing::Ready
+        }
+    }
+}
+
+fn lock<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,73 @@
+//! Who may call what, and what a refusal says.
+
+use ambit_types::{AppProtocol, Reason};
+
+use crate::rig::Setup;
+use crate::rig::app::{App, answer};
+
+const READS: &str = "{action: ALLOW, rules: [{to: [{operation: {methods: [GET], notPaths: [/admin*]}}]}]}";
+
+#[tokio::test]
+async fn a_policy_for_methods_and_paths_holds_for_every_spelling() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(READS).start().await;
+    for (line, status, code) in [
+        ("GET /", 200, ""),
+        ("POST /", 403, "AMB2202"),
+        ("get /", 403, "AMB2202"),
+        ("GET /admin", 403, "AMB2202"),
+        ("GET //admin", 403, "AMB2202"),
+        ("GET /./admin", 403, "AMB2202"),
+        ("GET /x/../admin", 403, "AMB2202"),
+        ("GET /%61dmin", 403, "AMB2202"),
+        ("GET /%2fadmin", 400, "AMB2207"),
+        ("GET /x/..%2fadmin", 400, "AMB2207"),
+        ("GET /%2561dmin", 400, "AMB2207"),
+        ("GET /x/..;/admin", 400, "AMB2207"),
+    ] {
+        let answered = rig.get(line, &[]).await;
+        assert_eq!((answered.status, answered.header("x-ambit-reason")), (status, code), "row {line}");
+        assert!(!answered.body.contains("policy-0"), "the policy's name stays here: {}", answered.body);
+    }
+    assert_eq!(app.got().len(), 1);
+    let denied = rig.until_written(12).await;
+    assert_eq!(denied[1].reason, Some(Reason::HttpPolicyDenied));
+}
+
+#[tokio::test]
+async fn a_deny_names_its_code_and_the_record_its_policy() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let deny = "{action: DENY, rules: [{to: [{operation: {hosts: [secret.shop]}}]}]}";
+    let allow = "{action: DENY, rules: [{to: [{operation: {methods: [DELETE]}}]}]}";
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(deny).dry_run(allow);
+    let rig = setup.start().await;
+    let secret = http::Request::get("/").header("host", "SECRET.shop.:80");
+    let answered = rig.ask(secret.body(crate::rig::app::text("")).unwrap()).await;
+    assert_eq!(answered.status, 403);
+    assert_eq!(answered.body, "AMB2201 http-deny-rule-matched\n");
+    let answered = rig.get("DELETE /", &[]).await;
+    assert_eq!(answered.status, 200);
+    let written = rig.until_written(2).await;
+    assert_eq!(written[0].policy.as_deref(), Some("shop/policy-0"));
+    assert_eq!(written[1].dry_run, ["deny by shop/policy-1"]);
+}
+
+#[tokio::test]
+async fn grpc_callers_are_refused_in_their_own_words() {
+    let app = App::start("web-0", true, |_, _| async { answer(200, "ok") }).await;
+    let rig = Setup::new().service("web", AppProtocol::Grpc, &[app.ip]).policy(READS).start().await;
+    let answered = rig.get("POST /shop.Cart/Add", &[("content-type", "application/grpc+proto")]).await;
+    assert_eq!((answered.status, answered.header("grpc-status")), (200, "7"));
+    assert_eq!(answered.header("grpc-message"), "AMB2202 http-policy-denied");
+    assert_eq!(answered.body, "");
+}
+
+#[tokio::test]
+async fn an_authorizer_that_cannot_be_asked_refuses() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let custom = "{action: CUSTOM, provider: {name: opa}, rules: [{to: [{operation: {paths: [/ask]}}]}]}";
+    let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(custom).start().await;
+    let answered = rig.get("GET /ask", &[]).await;
+    assert_eq!((answered.status, answered.header("x-ambit-reason")), (403, "AMB2206"));
+    assert_eq!(rig.get("GET /", &[]).await.status, 200);
+}
