@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use ambit_types::{Identity, PolicyKey, Reason};
 
 use crate::PolicySet;
-use crate::matcher::{Recorder, Unrecorded, matching_rule};
-use crate::model::Policy;
+use crate::matcher::{Attribute, matching_rule};
+use crate::model::{Action, Policy};
+use crate::trace::{Recorder, Unrecorded};
 
 #[cfg(test)]
 mod properties;
@@ -136,7 +137,11 @@ pub fn decide(set: &PolicySet, facts: &Facts<'_>) -> Decision {
 }
 
 /// The one evaluation behind [`decide`] and [`crate::explain()`].
-pub(crate) fn evaluate<R: Recorder>(set: &PolicySet, facts: &Facts<'_>, recorder: &mut R) -> Decision {
+pub(crate) fn evaluate<R: Recorder<Attribute, Action>>(
+    set: &PolicySet,
+    facts: &Facts<'_>,
+    recorder: &mut R,
+) -> Decision {
     let mut dry_run = Vec::new();
     for policy in &set.dry_run_deny {
         if let Some(rule) = matching_rule(policy, facts, recorder) {
@@ -182,7 +187,7 @@ fn permit(set: &PolicySet, allowed: Option<(&Policy, usize)>, decision: &mut Dec
     }
 }
 
-fn first_match<'p, R: Recorder>(
+fn first_match<'p, R: Recorder<Attribute, Action>>(
     policies: &'p [std::sync::Arc<Policy>],
     facts: &Facts<'_>,
     recorder: &mut R,
@@ -218,7 +223,7 @@ fn is_converted(key: &PolicyKey) -> bool {
     &*key.name == STATIC_STRICT || key.name.starts_with(CONVERTED_PREFIX)
 }
 
-fn dry_run_allow<R: Recorder>(
+fn dry_run_allow<R: Recorder<Attribute, Action>>(
     set: &PolicySet,
     facts: &Facts<'_>,
     recorder: &mut R,

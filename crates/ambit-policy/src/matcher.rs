@@ -1,7 +1,7 @@
 //! Whether the facts of a connection agree with a rule: the only place where conditions are compared.
 //!
-//! Compares without building strings. A [`Recorder`] hears of every comparison; the one that ignores them all
-//! compiles to nothing and lets the evaluation stop at the first answer.
+//! Compares without building strings. A recorder hears of every comparison; the one that ignores them all compiles
+//! to nothing and lets the evaluation stop at the first answer.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::decide::Facts;
 use crate::model::{Action, Clause, Match, Policy, Rule, ServiceAccount, StringMatch, Values};
+use crate::trace::{Condition, Recorder};
 
 /// Something a condition compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,54 +43,16 @@ impl fmt::Display for Attribute {
     }
 }
 
-/// What an evaluation compared, as it goes.
-pub(crate) trait Recorder {
-    /// Whether to go on comparing when the answer is already known.
-    const THOROUGH: bool;
-
-    /// The rules of a policy follow.
-    fn policy(&mut self, _policy: &Policy) {}
-
-    /// The clauses of a rule follow.
-    fn rule(&mut self, _rule: &Rule) {}
-
-    /// The rule just heard agrees or not.
-    fn rule_end(&mut self, _agrees: bool) {}
-
-    /// The matches of a clause follow.
-    fn clause(&mut self) {}
-
-    /// The conditions of a match follow.
-    fn alternative(&mut self) {}
-
-    /// One condition, whether it holds, and what it was compared with.
-    fn condition(
-        &mut self,
-        _attribute: Attribute,
-        _negated: bool,
-        _holds: bool,
-        _values: impl FnOnce() -> Vec<String>,
-    ) {
-    }
-}
-
-/// Hears nothing.
-pub(crate) struct Unrecorded;
-
-impl Recorder for Unrecorded {
-    const THOROUGH: bool = false;
-}
-
 /// The first rule of the policy that agrees with the facts.
-pub(crate) fn matching_rule<R: Recorder>(
+pub(crate) fn matching_rule<R: Recorder<Attribute, Action>>(
     policy: &Policy,
     facts: &Facts<'_>,
     recorder: &mut R,
 ) -> Option<usize> {
-    recorder.policy(policy);
+    recorder.policy(&policy.key, &policy.action, policy.dry_run);
     let mut found = None;
     for (index, rule) in policy.rules.iter().enumerate() {
-        recorder.rule(rule);
+        recorder.rule(&rule.unevaluable);
         let agrees = rule_agrees(policy.action, rule, facts, recorder);
         recorder.rule_end(agrees);
         if agrees && found.is_none() {
@@ -102,7 +65,12 @@ pub(crate) fn matching_rule<R: Recorder>(
     found
 }
 
-fn rule_agrees<R: Recorder>(action: Action, rule: &Rule, facts: &Facts<'_>, recorder: &mut R) -> bool {
+fn rule_agrees<R: Recorder<Attribute, Action>>(
+    action: Action,
+    rule: &Rule,
+    facts: &Facts<'_>,
+    recorder: &mut R,
+) -> bool {
     // Conditions that nobody here can evaluate agree where that refuses, and disagree where that permits.
     let evaluable = match action {
         Action::Deny => true,
@@ -118,7 +86,11 @@ fn rule_agrees<R: Recorder>(action: Action, rule: &Rule, facts: &Facts<'_>, reco
     agrees
 }
 
-fn clause_agrees<R: Recorder>(clause: &Clause, facts: &Facts<'_>, recorder: &mut R) -> bool {
+fn clause_agrees<R: Recorder<Attribute, Action>>(
+    clause: &Clause,
+    facts: &Facts<'_>,
+    recorder: &mut R,
+) -> bool {
     recorder.clause();
     let mut agrees = clause.matches.is_empty();
     for one in &clause.matches {
@@ -131,14 +103,14 @@ fn clause_agrees<R: Recorder>(clause: &Clause, facts: &Facts<'_>, recorder: &mut
     agrees
 }
 
-fn match_agrees<R: Recorder>(one: &Match, facts: &Facts<'_>, recorder: &mut R) -> bool {
+fn match_agrees<R: Recorder<Attribute, Action>>(one: &Match, facts: &Facts<'_>, recorder: &mut R) -> bool {
     use Attribute as A;
     if names_nothing(one) {
         return false;
     }
     let peer = facts.peer();
     let namespace = peer.map_or("", |p| p.namespace());
-    let mut all = Conjunction { holds: true, recorder };
+    let mut all = Conjunction { holds: true, facts, recorder };
     all.attribute(A::Namespace, &one.namespaces, |m| text_agrees(m, namespace));
     all.attribute(A::Principal, &one.principals, |m| peer.is_some_and(|p| principal_agrees(m, p)));
     all.attribute(A::ServiceAccount, &one.service_accounts, |s| {
@@ -160,12 +132,13 @@ fn names_nothing(one: &Match) -> bool {
 }
 
 /// The attributes of one match, all of which have to agree.
-struct Conjunction<'r, R> {
+struct Conjunction<'r, 'f, R> {
     holds: bool,
+    facts: &'r Facts<'f>,
     recorder: &'r mut R,
 }
 
-impl<R: Recorder> Conjunction<'_, R> {
+impl<R: Recorder<Attribute, Action>> Conjunction<'_, '_, R> {
     fn attribute<T: fmt::Display>(
         &mut self,
         attribute: Attribute,
@@ -187,7 +160,27 @@ impl<R: Recorder> Conjunction<'_, R> {
 
     fn note<T: fmt::Display>(&mut self, attribute: Attribute, negated: bool, holds: bool, values: &[T]) {
         self.holds &= holds;
-        self.recorder.condition(attribute, negated, holds, || values.iter().map(T::to_string).collect());
+        let facts = self.facts;
+        self.recorder.condition(|| Condition {
+            attribute,
+            negated,
+            values: values.iter().map(T::to_string).collect(),
+            found: found(facts, attribute),
+            holds,
+        });
+    }
+}
+
+/// What the connection has to compare.
+fn found(facts: &Facts<'_>, attribute: Attribute) -> Option<String> {
+    let peer = facts.peer();
+    match attribute {
+        Attribute::Namespace => peer.map(|p| p.namespace().to_string()),
+        Attribute::Principal => peer.map(Identity::principal),
+        Attribute::ServiceAccount => peer.map(|p| format!("{}/{}", p.namespace(), p.service_account())),
+        Attribute::SourceIp => Some(facts.source().to_string()),
+        Attribute::DestinationIp => Some(facts.destination().to_string()),
+        Attribute::DestinationPort => Some(facts.port().to_string()),
     }
 }
 
@@ -205,12 +198,19 @@ fn text_agrees(wanted: &StringMatch, text: &str) -> bool {
 }
 
 /// Compares `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT` piece by piece, so that nothing is formatted per connection.
-fn principal_agrees(wanted: &StringMatch, peer: &Identity) -> bool {
-    let pieces = [peer.trust_domain().as_str(), "/ns/", peer.namespace(), "/sa/", peer.service_account()];
+pub(crate) fn principal_agrees(wanted: &StringMatch, peer: &Identity) -> bool {
+    pieces_agree(
+        wanted,
+        &[peer.trust_domain().as_str(), "/ns/", peer.namespace(), "/sa/", peer.service_account()],
+    )
+}
+
+/// Compares with a text that lies in pieces and is not empty.
+pub(crate) fn pieces_agree(wanted: &StringMatch, pieces: &[&str]) -> bool {
     match wanted {
-        StringMatch::Exact(exact) => strip_all(exact, &pieces) == Some(""),
-        StringMatch::Prefix(prefix) => begins_with(&pieces, prefix),
-        StringMatch::Suffix(suffix) => ends_with(&pieces, suffix),
+        StringMatch::Exact(exact) => strip_all(exact, pieces) == Some(""),
+        StringMatch::Prefix(prefix) => begins_with(pieces, prefix),
+        StringMatch::Suffix(suffix) => ends_with(pieces, suffix),
         StringMatch::Presence => true,
     }
 }
