@@ -122,7 +122,7 @@ fn conflict(inputs: &Inputs, service: &Service, route: &Route, ports: &[u16]) ->
     let rival = *rivals?.first()?;
     let kind = rival.kind().as_str();
     Some(format!(
-        "{kind} {} is attached to the same port of {}, and a {kind} excludes a {}",
+        "{kind} {} is attached to the same port of {}; {kind} stands before {}",
         rival.name,
         service.name,
         route.kind().as_str()

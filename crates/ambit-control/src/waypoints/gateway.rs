@@ -72,6 +72,9 @@ pub(crate) fn serves(inputs: &Inputs, name: &Name, namespace: &Str) -> bool {
         && inputs.gateways.named(name).is_some()
 }
 
+/// Reason of a gateway of another class.
+pub(crate) const NOT_A_WAYPOINT: &str = "NotAWaypoint";
+
 /// Reason of a waypoint that is not there or was not made.
 pub(crate) const NOT_READY: &str = "WaypointIsNotReady";
 
@@ -86,7 +89,7 @@ pub(crate) fn fault_for_service(
     };
     if !is_waypoint(inputs, gateway) {
         let class = &gateway.spec.gateway_class_name;
-        return Some(("NotAWaypoint", format!("Gateway {name} is of class {class}, not {CLASS}")));
+        return Some((NOT_A_WAYPOINT, format!("Gateway {name} is of class {class}, not {CLASS}")));
     }
     if !is_allowed(inputs, gateway, namespace) {
         let words = format!("waypoint {name} does not allow namespace {namespace}: missing allowedRoutes?");

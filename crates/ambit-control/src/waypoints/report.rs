@@ -2,7 +2,7 @@
 
 use ambit_types::Reason;
 
-use super::gateway::{CLASS, NOT_READY, fault_for_service, is_waypoint};
+use super::gateway::{CLASS, NOT_A_WAYPOINT, NOT_READY, fault_for_service, is_waypoint};
 use super::{Tags, binding};
 use crate::index::Inputs;
 use crate::input::{Gateway, Service};
@@ -46,7 +46,9 @@ pub(crate) fn of_service(inputs: &Inputs, service: &Service) -> Option<Report> {
     let binding = binding(inputs, tags)?;
     let condition = match fault_for_service(inputs, &binding.primary, &service.name.namespace) {
         Some((reason, words)) => {
-            let code = if reason == NOT_READY { Reason::WaypointUnbound } else { Reason::WaypointNotServing };
+            // What is no waypoint has no port where one is looked for.
+            let is_absent = matches!(reason, NOT_READY | NOT_A_WAYPOINT);
+            let code = if is_absent { Reason::WaypointUnbound } else { Reason::WaypointNotServing };
             let message = format!("{words}; connections to the service are refused ({})", code.code());
             Condition::fails(WAYPOINT_BOUND, reason, message)
         }
