@@ -340,3 +340,20 @@ spec:
     let names: Vec<&str> = rule.rate_limits.iter().map(|limit| &*limit.name).collect();
     assert_eq!(names, ["shop/nearer/all", "shop/calm/callers", "shop/calm/users"]);
 }
+
+/// Would take minutes if a route were compared with every other.
+#[test]
+fn thousands_of_routes_of_one_service_are_each_looked_at_once() {
+    let route = |n: usize, path: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{n}, namespace: shop}}\n\
+             spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{matches: [{{path: {{value: {path}}}}}], \
+             backendRefs: [{{name: web, port: 80}}]}}]}}\n"
+        )
+    };
+    let mut index = BOUND.index();
+    put(&mut index, &(0..5000).map(|n| route(n, &format!("/p{n}"))).collect::<String>());
+    let delta = put(&mut index, &route(7, "/other"));
+    assert_eq!((delta.waypoints.len(), delta.reports.len()), (1, 0), "its report says the same");
+    assert_eq!(delta.waypoints[&Name::new("shop", "wp")].changed.frontends.len(), 1);
+}

@@ -273,6 +273,13 @@ impl Inputs {
         self.attached.get(key).into_iter().flatten()
     }
 
+    /// Those of one kind; what they are in number does not matter to the others.
+    pub(crate) fn attached_of_kind(&self, key: &Key, kind: Kind) -> impl Iterator<Item = &Key> {
+        let first = Key::new(kind, Name::new("", ""));
+        let attached = self.attached.get(key).into_iter().flat_map(move |all| all.range(first.clone()..));
+        attached.take_while(move |one| one.kind == kind)
+    }
+
     /// Routes that send to a service.
     pub(crate) fn senders_to(&self, service: &Name) -> impl Iterator<Item = &Key> {
         self.senders.get(service).into_iter().flatten()

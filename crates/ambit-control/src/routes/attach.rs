@@ -98,6 +98,17 @@ pub(super) fn strongest<'r>(routes: impl Iterator<Item = &'r Route>) -> Option<&
     routes.max_by_key(|route| strength(&route.spec))
 }
 
+/// Whether any route of a stronger kind is attached to a service, whatever its port.
+pub(super) fn has_stronger(inputs: &Inputs, service: &Key, than: &Route) -> bool {
+    let stronger: &[Kind] = match &than.spec {
+        RouteSpec::Grpc(_) => &[],
+        RouteSpec::Http(_) => &[Kind::GrpcRoute],
+        RouteSpec::Tls(_) => &[Kind::GrpcRoute, Kind::HttpRoute],
+        RouteSpec::Tcp(_) => &[Kind::GrpcRoute, Kind::HttpRoute, Kind::TlsRoute],
+    };
+    stronger.iter().any(|kind| inputs.attached_of_kind(service, *kind).next().is_some())
+}
+
 /// GRPCRoute > HTTPRoute > TLSRoute > TCPRoute (GEP-1294).
 fn strength(spec: &RouteSpec) -> u8 {
     match spec {

@@ -13,7 +13,7 @@ use ambit_types::{Reason, ServiceKey};
 use super::attach::{self, Attached, Unfit};
 use super::{alone, references};
 use crate::index::{Inputs, Settings};
-use crate::input::{Key, Name, Route, RouteSpec, Service};
+use crate::input::{Key, Kind, Name, Route, RouteSpec, Service};
 use crate::status::{ACCEPTED, Condition, PARTIALLY_INVALID, ParentReport, RESOLVED_REFS, Report};
 
 /// Most things wrong that one message lists.
@@ -117,6 +117,9 @@ fn no_port(service: &Service, parent: &ParentRef) -> String {
 
 /// Words if a stronger kind has taken every port.
 fn conflict(inputs: &Inputs, service: &Service, route: &Route, ports: &[u16]) -> Option<String> {
+    if !attach::has_stronger(inputs, &Key::new(Kind::Service, service.name.clone()), route) {
+        return None;
+    }
     let attached = Attached::to(inputs, service);
     let rivals: Option<Vec<&Route>> = ports.iter().map(|port| attached.stronger_than(route, *port)).collect();
     let rival = *rivals?.first()?;

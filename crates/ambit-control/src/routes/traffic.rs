@@ -101,7 +101,7 @@ pub(crate) fn destination(inputs: &Inputs, service: &Name) -> Option<Destination
 
 /// Policies of an object, the oldest first.
 fn attached<'a>(inputs: &'a Inputs, to: &Key) -> Vec<&'a TrafficPolicy> {
-    let keys = inputs.attached_to(to).filter(|key| key.kind == Kind::TrafficPolicy);
+    let keys = inputs.attached_of_kind(to, Kind::TrafficPolicy);
     let mut policies: Vec<&TrafficPolicy> =
         keys.filter_map(|key| inputs.traffic_policies.named(&key.name)).collect();
     policies.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));

@@ -257,7 +257,9 @@ fn retries(c: &mut Checks<'_>, at: &str, retry: &Retry) {
 pub(super) fn session(c: &mut Checks<'_>, at: &str, session: &SessionPersistence) {
     c.optional_one_of(format!("{at}.type"), session.r#type.as_ref(), &["Cookie", "Header"]);
     c.duration(format!("{at}.absoluteTimeout"), session.absolute_timeout.as_deref());
-    c.duration(format!("{at}.idleTimeout"), session.idle_timeout.as_deref());
+    if session.idle_timeout.is_some() {
+        c.bad(format!("{at}.idleTimeout"), "is not kept: only absoluteTimeout bounds a session here");
+    }
     for (field, cookie) in [("cookieConfig", &session.cookie_config), ("cookie", &session.cookie)] {
         let Some(cookie) = cookie else { continue };
         let at = format!("{at}.{field}");

@@ -7,6 +7,9 @@ use crate::index::{Change, Inputs};
 use crate::input::{Key, Kind, Name, Route, TrafficPolicy};
 use crate::routes::references::{self, Attachment, attachments};
 
+/// Every kind of route.
+const ROUTES: [Kind; 4] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute];
+
 /// Records to make anew.
 #[derive(Debug, Default)]
 pub(in crate::index) struct Dirty7 {
@@ -88,9 +91,11 @@ impl Dirty7 {
         self.routes.insert(key.clone());
         self.reports.extend(inputs.attached_to(key).cloned());
         for service in changed.both().flat_map(parents) {
-            // Its rivals there may have won or lost.
+            // Its rivals there may have won or lost; routes of its own kind are none.
             let service = Key::new(Kind::Service, service);
-            self.reports.extend(inputs.attached_to(&service).cloned());
+            for kind in ROUTES.into_iter().filter(|kind| *kind != key.kind) {
+                self.reports.extend(inputs.attached_of_kind(&service, kind).cloned());
+            }
             self.services.insert(service.name);
         }
     }
