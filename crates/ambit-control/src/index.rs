@@ -116,7 +116,10 @@ impl Index {
             let object = self.inputs.authorization_policies.named(name);
             let made = object.map(|o| policies::authorization(o, &self.settings));
             let (policy, standing) = made.unzip();
-            set_standing(&mut self.standings, &key, standing);
+            // One for waypoints stands as its report says, which may be as before.
+            if self.inputs.http_policies.named(name).is_none() {
+                set_standing(&mut self.standings, &key, standing);
+            }
             self.replace_policies(key, policy.flatten(), delta);
         }
         for name in &dirty.peer_authentications {
