@@ -58,7 +58,8 @@ fn kind(kind: Kind) -> Option<input::Kind> {
         | Kind::GRPCRoute
         | Kind::TCPRoute
         | Kind::TLSRoute
-        | Kind::ReferenceGrant => None,
+        | Kind::ReferenceGrant
+        | Kind::TrafficPolicy => None,
     }
 }
 

@@ -161,8 +161,9 @@ pub(crate) const TABLE: &[Place] = &[
     Place {
         package: "ambit-control",
         layer: Layer::Pure,
-        purpose: "configuration compiled into workloads, services, policies",
-        may_import: &["ambit-types", "ambit-policy"],
+        purpose: "configuration compiled into workloads, services, policies, and what waypoints need",
+        // The manifests' reader is for tests: tables of manifests through both, without a program between them.
+        may_import: &["ambit-types", "ambit-policy", "ambit-route", "ambit-manifest"],
         outside: Outside::AllBut(PURE_WITHOUT_KUBERNETES),
     },
     Place {

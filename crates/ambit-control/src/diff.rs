@@ -6,6 +6,10 @@ use std::sync::Arc;
 use ambit_policy::model::Policy;
 use ambit_types::{PolicyKey, Service, ServiceKey, Uid, Workload};
 
+use crate::input::{Key, Name};
+use crate::status::Report;
+use crate::waypoints::resources::Difference;
+
 /// What changed: records that are new or differ, and names that are gone. Nothing is in both.
 ///
 /// Whoever passes this on sends new policies before the workloads that name them, and removes policies after.
@@ -23,6 +27,14 @@ pub struct Delta {
     pub removed_services: BTreeSet<ServiceKey>,
     /// Policies that are gone.
     pub removed_policies: BTreeSet<PolicyKey>,
+    /// What differs for each waypoint, by namespace and name of its Gateway.
+    pub waypoints: BTreeMap<Name, Difference>,
+    /// Waypoints that are gone, or are none any more.
+    pub removed_waypoints: BTreeSet<Name>,
+    /// New or changed reports.
+    pub reports: BTreeMap<Key, Arc<Report>>,
+    /// Objects that have no report any more.
+    pub removed_reports: BTreeSet<Key>,
 }
 
 impl Delta {
@@ -34,6 +46,10 @@ impl Delta {
             && self.removed_workloads.is_empty()
             && self.removed_services.is_empty()
             && self.removed_policies.is_empty()
+            && self.waypoints.is_empty()
+            && self.removed_waypoints.is_empty()
+            && self.reports.is_empty()
+            && self.removed_reports.is_empty()
     }
 }
 

@@ -12,11 +12,13 @@ use ambit_types::{Network, PolicyKey, Service, ServiceKey, Str, TrustDomain, Uid
 
 use crate::diff::{Delta, replace};
 use crate::input::{Event, Key, Kind, Name, Node, Pod};
-use crate::status::{Note, Standing, Status};
+use crate::status::{Note, Report, Standing, Status};
+use crate::waypoints::resources::Resources;
 use crate::{policies, services, workloads};
 
 mod dirty;
 mod inputs;
+mod layer7;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod tests;
 
 use dirty::Dirty;
 pub(crate) use inputs::{Change, Inputs};
+use layer7::{Dirty7, Layer7};
 
 /// Label that names the network of the mesh, on the root namespace.
 const NETWORK_LABEL: &str = "topology.istio.io/network";
@@ -76,6 +79,7 @@ pub struct Index {
     keys: BTreeMap<Str, BTreeSet<ServiceKey>>,
     policy_keys: BTreeMap<Key, BTreeSet<PolicyKey>>,
     standings: BTreeMap<Key, Standing>,
+    layer7: Layer7,
 }
 
 impl Index {
@@ -86,19 +90,23 @@ impl Index {
 
     /// Takes a batch of events and returns every record that differs once all of them are in force.
     pub fn apply(&mut self, batch: impl IntoIterator<Item = Event>) -> Delta {
-        let mut dirty = Dirty::default();
+        let (mut dirty, mut dirty7) = (Dirty::default(), Dirty7::default());
         for event in batch {
             let network = self.network();
-            let Some(change) = self.inputs.take(event) else { continue };
-            dirty.mark(&self.inputs, &self.settings, &change);
+            for change in self.inputs.take(event) {
+                dirty.mark(&self.inputs, &self.settings, &change);
+                dirty7.mark(&self.inputs, &change);
+            }
             if self.network() != network {
                 dirty.mark_all(&self.inputs, &self.settings);
             }
         }
         let mut delta = Delta::default();
         self.remake_policies(&dirty, &mut delta);
-        self.remake_services(&dirty, &mut delta);
+        let touched = self.remake_services(&dirty, &mut delta);
         self.remake_workloads(&dirty, &mut delta);
+        self.layer7.remake(&self.inputs, &self.settings, &self.services, &touched, dirty7, &mut delta);
+        self.standings_of_reports(&delta);
         delta
     }
 
@@ -108,7 +116,10 @@ impl Index {
             let object = self.inputs.authorization_policies.named(name);
             let made = object.map(|o| policies::authorization(o, &self.settings));
             let (policy, standing) = made.unzip();
-            set_standing(&mut self.standings, &key, standing);
+            // One for waypoints stands as its report says, which may be as before.
+            if self.inputs.http_policies.named(name).is_none() {
+                set_standing(&mut self.standings, &key, standing);
+            }
             self.replace_policies(key, policy.flatten(), delta);
         }
         for name in &dirty.peer_authentications {
@@ -143,7 +154,9 @@ impl Index {
         }
     }
 
-    fn remake_services(&mut self, dirty: &Dirty, delta: &mut Delta) {
+    /// Returns the keys of every record that was made anew, or was to be.
+    fn remake_services(&mut self, dirty: &Dirty, delta: &mut Delta) -> BTreeSet<ServiceKey> {
+        let mut touched = BTreeSet::new();
         let network = self.network();
         for host in &dirty.hosts {
             let mine = self.keys.remove(host).unwrap_or_default();
@@ -151,6 +164,7 @@ impl Index {
             let made = made.into_iter().map(|s| (s.key(), s)).collect();
             let changed = (&mut delta.services, &mut delta.removed_services);
             let now = replace(&mut self.services, &mine, made, changed.0, changed.1);
+            touched.extend(mine.into_iter().chain(now.iter().cloned()));
             if !now.is_empty() {
                 self.keys.insert(host.clone(), now);
             }
@@ -160,6 +174,19 @@ impl Index {
             let object = self.inputs.service_entries.named(name);
             let standing = object.map(|o| services::standing(&self.inputs, &self.settings, o));
             set_standing(&mut self.standings, &key, standing);
+        }
+        touched
+    }
+
+    /// What became of objects with a report, in short. A service stands whether its waypoint does or not.
+    fn standings_of_reports(&mut self, delta: &Delta) {
+        let changed = delta.reports.iter().map(|(key, report)| (key, Some(report.standing())));
+        for (key, standing) in changed.chain(delta.removed_reports.iter().map(|key| (key, None))) {
+            let is_of_nodes = key.kind == Kind::AuthorizationPolicy
+                && self.inputs.authorization_policies.named(&key.name).is_some();
+            if key.kind != Kind::Service && !is_of_nodes {
+                set_standing(&mut self.standings, key, standing);
+            }
         }
     }
 
@@ -198,7 +225,17 @@ impl Index {
         &self.policies
     }
 
-    /// What became of every policy and service entry, by kind and name.
+    /// What every waypoint needs, by namespace and name of its Gateway.
+    pub fn waypoints(&self) -> &BTreeMap<Name, Arc<Resources>> {
+        &self.layer7.waypoints
+    }
+
+    /// What to write into the status of routes, gateways, policies, and services that ask for a waypoint.
+    pub fn reports(&self) -> &BTreeMap<Key, Arc<Report>> {
+        &self.layer7.reports
+    }
+
+    /// What became of every policy, service entry, route and waypoint, by kind and name.
     pub fn statuses(&self) -> impl Iterator<Item = Status> {
         self.standings
             .iter()

@@ -9,12 +9,17 @@ use std::net::IpAddr;
 use ambit_types::Str;
 
 mod cluster;
+mod gateway;
 mod mesh;
 pub(crate) mod selector;
 
 pub use cluster::{
     ContainerPort, Controller, EndpointSlice, Namespace, NetworkPolicy, Node, Phase, Pod, Service,
     ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef, Transport,
+};
+pub use gateway::{
+    Gateway, GatewayClass, HttpPolicy, ReferenceGrant, RequestAuthentication, Route, RouteSpec, Target,
+    TrafficPolicy,
 };
 pub use mesh::{
     AuthorizationPolicy, Condition, Endpoint, EntryPort, Mode, Operation, PeerAuthentication, PolicyAction,
@@ -73,6 +78,24 @@ pub enum Kind {
     ServiceEntry,
     /// `networking.istio.io WorkloadEntry`.
     WorkloadEntry,
+    /// `gateway.networking.k8s.io GatewayClass`.
+    GatewayClass,
+    /// `gateway.networking.k8s.io Gateway`.
+    Gateway,
+    /// `gateway.networking.k8s.io HTTPRoute`.
+    HttpRoute,
+    /// `gateway.networking.k8s.io GRPCRoute`.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io TLSRoute`.
+    TlsRoute,
+    /// `gateway.networking.k8s.io TCPRoute`.
+    TcpRoute,
+    /// `gateway.networking.k8s.io ReferenceGrant`.
+    ReferenceGrant,
+    /// `ambit.internal TrafficPolicy`.
+    TrafficPolicy,
+    /// `security.istio.io RequestAuthentication`.
+    RequestAuthentication,
 }
 
 impl Kind {
@@ -89,6 +112,15 @@ impl Kind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::GatewayClass => "GatewayClass",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::TrafficPolicy => "TrafficPolicy",
+            Self::RequestAuthentication => "RequestAuthentication",
         }
     }
 }
@@ -100,6 +132,20 @@ pub struct Key {
     pub kind: Kind,
     /// Its namespace and name.
     pub name: Name,
+}
+
+impl Key {
+    /// Makes a key of its parts.
+    pub fn new(kind: Kind, name: Name) -> Self {
+        Self { kind, name }
+    }
+}
+
+impl std::fmt::Display for Key {
+    /// `HTTPRoute shop/cart`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
 }
 
 /// One object of any kind the mesh reads.
@@ -125,6 +171,20 @@ pub enum Object {
     ServiceEntry(Box<ServiceEntry>),
     /// A workload beyond the cluster.
     WorkloadEntry(Box<WorkloadEntry>),
+    /// A class of gateways.
+    GatewayClass(GatewayClass),
+    /// A gateway.
+    Gateway(Box<Gateway>),
+    /// A route of any kind.
+    Route(Box<Route>),
+    /// What may be referred to from elsewhere.
+    ReferenceGrant(ReferenceGrant),
+    /// What the Gateway API has no words for.
+    TrafficPolicy(Box<TrafficPolicy>),
+    /// An authorization policy for waypoints.
+    HttpPolicy(Box<HttpPolicy>),
+    /// Tokens that are checked.
+    RequestAuthentication(Box<RequestAuthentication>),
 }
 
 impl Object {
@@ -141,6 +201,13 @@ impl Object {
             Self::PeerAuthentication(o) => (Kind::PeerAuthentication, o.name.clone()),
             Self::ServiceEntry(o) => (Kind::ServiceEntry, o.name.clone()),
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, o.name.clone()),
+            Self::GatewayClass(o) => (Kind::GatewayClass, Name::new("", o.name.clone())),
+            Self::Gateway(o) => (Kind::Gateway, o.name.clone()),
+            Self::Route(o) => (o.kind(), o.name.clone()),
+            Self::ReferenceGrant(o) => (Kind::ReferenceGrant, o.name.clone()),
+            Self::TrafficPolicy(o) => (Kind::TrafficPolicy, o.name.clone()),
+            Self::HttpPolicy(o) => (Kind::AuthorizationPolicy, o.name.clone()),
+            Self::RequestAuthentication(o) => (Kind::RequestAuthentication, o.name.clone()),
         };
         Key { kind, name }
     }

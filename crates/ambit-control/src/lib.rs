@@ -11,9 +11,10 @@ pub mod diff;
 pub mod index;
 pub mod input;
 mod policies;
+mod routes;
 mod services;
 pub mod status;
-mod waypoints;
+pub mod waypoints;
 mod workloads;
 
 pub use diff::Delta;

@@ -12,7 +12,7 @@ use ambit_types::{Identity, Network, NetworkAddress, NetworkCidr, Service, Str};
 use crate::index::{Inputs, Settings};
 use crate::input::{self, Labels, Name, Resolution, ServiceEntry, TargetPort, Transport};
 use crate::status::{Note, Standing};
-use crate::waypoints;
+use crate::waypoints::{self, Tags};
 
 pub(crate) mod protocol;
 
@@ -133,7 +133,8 @@ fn from_service(
         .collect();
     let managed = from.labels.get(MANAGED).map(|m| &**m);
     if !matches!(managed, Some("istio.io-mesh-controller" | "istio.io-eastwest-controller")) {
-        service.waypoint = waypoints::inherited(inputs, settings, namespace, &from.labels);
+        let tags = Tags { namespace, labels: &from.labels, annotations: &from.annotations };
+        waypoints::bind(inputs, settings, tags, &mut service);
     }
     service.ingress_use_waypoint =
         service.waypoint.is_some() && ingress_use_waypoint(inputs, namespace, &from.labels);
@@ -178,7 +179,8 @@ fn from_entry(
     service.ports = from.ports.iter().map(protocol::entry_port).collect();
     service.subject_alt_names =
         from.subject_alt_names.iter().filter_map(|n| Identity::parse(n).ok()).collect();
-    service.waypoint = waypoints::inherited(inputs, settings, namespace, &from.labels);
+    let tags = Tags { namespace, labels: &from.labels, annotations: &from.annotations };
+    waypoints::bind(inputs, settings, tags, &mut service);
     service.ingress_use_waypoint =
         service.waypoint.is_some() && ingress_use_waypoint(inputs, namespace, &from.labels);
     service.load_balancing = match from.resolution {

@@ -6,6 +6,13 @@ use ambit_types::Reason;
 
 use crate::input::Key;
 
+mod report;
+
+pub use report::{
+    ACCEPTED, Condition, PARTIALLY_INVALID, PROGRAMMED, ParentReport, RESOLVED_REFS, Report,
+    WAYPOINT_ACCEPTED, WAYPOINT_BOUND,
+};
+
 /// How an object stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {

@@ -69,7 +69,7 @@ impl From<'_> {
         labels::set_canonical(&mut workload, &pod.labels);
         // A waypoint is not reached through a waypoint.
         if !pod.labels.contains_key(GATEWAY_NAME) {
-            workload.waypoint = waypoints::own(self.settings, namespace, &pod.labels);
+            workload.waypoint = waypoints::of_workload(self.inputs, self.settings, namespace, &pod.labels);
         }
         workload.services = self.services_of_pod(pod);
         let node = self.inputs.nodes.named(&Name::new("", pod.node.clone()));

@@ -7,6 +7,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod de;
+pub mod gateway;
 pub mod istio;
 mod kind;
 mod nearest;
@@ -24,7 +25,7 @@ mod tests;
 
 pub use kind::{DEFAULT_NAMESPACE, Kind, ObjectKey};
 pub use nearest::nearest;
-pub use object::{Located, Object, Untyped};
+pub use object::{Located, Object};
 pub use parse::{Parsed, parse, read_value};
 pub use problem::{Location, Problem};
 pub use set::{BUILT_IN_NAMESPACES, check_set};

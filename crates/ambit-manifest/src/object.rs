@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Servic
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gateway::GatewayObject;
 use crate::istio::{
-    AuthorizationPolicy, PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry, or_default,
+    AuthorizationPolicy, PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
 };
 use crate::kind::{Kind, ObjectKey};
 use crate::problem::{Location, Problem};
@@ -36,26 +36,8 @@ pub enum Object {
     WorkloadEntry(Box<WorkloadEntry>),
     Deployment(Box<Deployment>),
     Pod(Box<Pod>),
-    /// Kinds of the Gateway API: metadata is read, the rest is kept as JSON.
-    GatewayApi(Box<Untyped>),
-}
-
-/// An object whose schema is not checked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Untyped {
-    /// API group and version.
-    pub api_version: String,
-    /// Its kind, one of the Gateway API's.
-    pub kind: String,
-    /// Name, namespace, labels.
-    pub metadata: ObjectMeta,
-    /// The body as written.
-    #[serde(deserialize_with = "or_default")]
-    pub spec: Value,
-    /// The status as written.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<Value>,
+    /// A kind of the Gateway API, or the policy kind of ours that attaches to them.
+    GatewayApi(Box<GatewayObject>),
 }
 
 impl Object {
@@ -77,7 +59,7 @@ impl Object {
             Self::WorkloadEntry(o) => &o.metadata,
             Self::Deployment(o) => &o.metadata,
             Self::Pod(o) => &o.metadata,
-            Self::GatewayApi(o) => &o.metadata,
+            Self::GatewayApi(o) => o.metadata(),
         }
     }
 
@@ -98,7 +80,7 @@ impl Object {
             Self::WorkloadEntry(o) => &mut o.metadata,
             Self::Deployment(o) => &mut o.metadata,
             Self::Pod(o) => &mut o.metadata,
-            Self::GatewayApi(o) => &mut o.metadata,
+            Self::GatewayApi(o) => o.metadata_mut(),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::de::{self, Quote};
+use crate::gateway::{GatewayObject, Resource};
 use crate::kind::{DEFAULT_NAMESPACE, Kind, ObjectKey};
 use crate::nearest::{listed, nearest};
 use crate::object::{Located, Object, Source};
@@ -153,6 +154,15 @@ fn listed_all<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
+fn resource<S: Default + DeserializeOwned>(
+    tree: &Tree,
+    root: NodeId,
+    wrap: fn(Resource<S>) -> GatewayObject,
+) -> (Option<Object>, Vec<Finding>) {
+    let (value, findings) = de::read::<Resource<S>>(tree, root, Quote::Values);
+    (value.map(|v| Object::GatewayApi(Box::new(wrap(v)))), findings)
+}
+
 fn typed(tree: &Tree, root: NodeId, kind: Kind) -> (Option<Object>, Vec<Finding>) {
     fn read<T: DeserializeOwned>(
         tree: &Tree,
@@ -181,12 +191,13 @@ fn typed(tree: &Tree, root: NodeId, kind: Kind) -> (Option<Object>, Vec<Finding>
         Kind::WorkloadEntry => read(tree, root, Object::WorkloadEntry),
         Kind::Deployment => read(tree, root, Object::Deployment),
         Kind::Pod => read(tree, root, Object::Pod),
-        Kind::GatewayClass
-        | Kind::Gateway
-        | Kind::HTTPRoute
-        | Kind::GRPCRoute
-        | Kind::TCPRoute
-        | Kind::TLSRoute
-        | Kind::ReferenceGrant => read(tree, root, Object::GatewayApi),
+        Kind::GatewayClass => resource(tree, root, GatewayObject::GatewayClass),
+        Kind::Gateway => resource(tree, root, GatewayObject::Gateway),
+        Kind::HTTPRoute => resource(tree, root, GatewayObject::HttpRoute),
+        Kind::GRPCRoute => resource(tree, root, GatewayObject::GrpcRoute),
+        Kind::TCPRoute => resource(tree, root, GatewayObject::TcpRoute),
+        Kind::TLSRoute => resource(tree, root, GatewayObject::TlsRoute),
+        Kind::ReferenceGrant => resource(tree, root, GatewayObject::ReferenceGrant),
+        Kind::TrafficPolicy => resource(tree, root, GatewayObject::TrafficPolicy),
     }
 }

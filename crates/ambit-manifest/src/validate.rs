@@ -3,11 +3,15 @@
 //! Looks at one object alone; references between objects are `set`'s affair.
 
 mod core;
+mod filters;
+mod gateway;
 mod metadata;
 mod networking;
 mod pod;
+mod routes;
 mod security;
 mod text;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +19,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::gateway::GatewayObject;
 use crate::kind::Kind;
 use crate::nearest::{listed, nearest};
 use crate::object::Object;
@@ -27,7 +32,8 @@ pub(crate) fn object(tree: &Tree, root: NodeId, kind: Kind, object: &Object) -> 
     let c = &mut checks;
     metadata::check(c, kind, object.metadata());
     match object {
-        Object::Namespace(_) | Object::ServiceAccount(_) | Object::GatewayApi(_) => {}
+        Object::Namespace(_) | Object::ServiceAccount(_) => {}
+        Object::GatewayApi(o) => gateway_object(c, o),
         Object::Node(o) => core::node(c, o),
         Object::ConfigMap(o) => core::config_map(c, o),
         Object::Secret(o) => core::secret(c, o),
@@ -43,6 +49,19 @@ pub(crate) fn object(tree: &Tree, root: NodeId, kind: Kind, object: &Object) -> 
         Object::WorkloadEntry(o) => networking::workload_entry(c, o),
     }
     checks.findings
+}
+
+fn gateway_object(c: &mut Checks<'_>, object: &GatewayObject) {
+    match object {
+        GatewayObject::GatewayClass(o) => gateway::gateway_class(c, &o.spec),
+        GatewayObject::Gateway(o) => gateway::gateway(c, &o.spec),
+        GatewayObject::ReferenceGrant(o) => gateway::grant(c, &o.spec),
+        GatewayObject::HttpRoute(o) => routes::http(c, &o.spec),
+        GatewayObject::GrpcRoute(o) => routes::grpc(c, &o.spec),
+        GatewayObject::TcpRoute(o) => routes::tcp(c, &o.spec),
+        GatewayObject::TlsRoute(o) => routes::tls(c, &o.spec),
+        GatewayObject::TrafficPolicy(o) => traffic::policy(c, &o.spec),
+    }
 }
 
 /// Collects findings and places them by their path.
@@ -79,6 +98,41 @@ impl Checks<'_> {
         if let Some(value) = value {
             self.one_of(path, value, valid);
         }
+    }
+
+    /// One of the values known, unless it resembles none: then a newer API has it, and what uses it will refuse.
+    fn known_or_newer(&mut self, path: impl AsRef<str>, value: &str, known: &[&str]) {
+        if nearest(value, known.iter().copied()).is_some() || value.is_empty() {
+            self.one_of(path, value, known);
+        }
+    }
+
+    fn optional_known_or_newer(&mut self, path: impl AsRef<str>, value: Option<&str>, known: &[&str]) {
+        if let Some(value) = value {
+            self.known_or_newer(path, value, known);
+        }
+    }
+
+    fn range(&mut self, path: impl AsRef<str>, value: i64, min: i64, max: i64) {
+        if !(min..=max).contains(&value) {
+            self.bad(path, format!("{value} is not between {min} and {max}"));
+        }
+    }
+
+    /// A duration of the Gateway API (GEP-2257).
+    fn duration(&mut self, path: impl AsRef<str>, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(path, value, text::duration);
+        }
+    }
+
+    /// A duration that is not zero.
+    fn positive_duration(&mut self, path: impl AsRef<str>, value: Option<&str>) {
+        let Some(value) = value else { return };
+        if text::duration(value).is_ok() && !value.bytes().any(|b| (b'1'..=b'9').contains(&b)) {
+            return self.bad(path, format!("\"{value}\" is no time at all"));
+        }
+        self.text(path, value, text::duration);
     }
 
     /// A text with a syntax of its own.

@@ -14,6 +14,7 @@ pub mod protocol;
 pub mod reason;
 pub mod service;
 pub mod workload;
+pub mod written;
 
 pub use addr::{NetworkAddress, NetworkCidr, canonical};
 pub use fault::Fault;

@@ -15,6 +15,7 @@ use crate::input::{
     ServiceEntry,
 };
 use crate::services::service_host;
+use crate::waypoints::mentions;
 
 /// Records to make anew.
 #[derive(Debug, Default)]
@@ -50,6 +51,19 @@ impl Dirty {
                 }
             }
             Change::WorkloadEntry(name) => _ = self.makers.insert(Maker::WorkloadEntry(name.clone())),
+            Change::Gateway(name) => self.gateway(inputs, settings, name),
+            Change::GatewayClass(class) => {
+                let gateways = inputs.gateways.entries();
+                for (name, _) in gateways.filter(|(_, g)| g.spec.gateway_class_name == *class.name) {
+                    self.gateway(inputs, settings, name);
+                }
+            }
+            // What only waypoints are told of.
+            Change::Route(..)
+            | Change::ReferenceGrant(..)
+            | Change::TrafficPolicy(..)
+            | Change::HttpPolicy(..)
+            | Change::RequestAuthentication(..) => {}
         }
     }
 
@@ -73,7 +87,29 @@ impl Dirty {
                 .extend(inputs.services.entries_in(&namespace.name).map(|(n, _)| service_host(settings, n)));
             let entries = inputs.service_entries.in_namespace(&namespace.name);
             self.hosts.extend(entries.flat_map(|entry| entry.hosts.iter().cloned()));
+            // And a waypoint for workloads to its pods.
+            self.pods_of(inputs, &namespace.name);
         }
+    }
+
+    fn pods_of(&mut self, inputs: &Inputs, namespace: &str) {
+        self.makers.extend(inputs.pods.entries_in(namespace).map(|(name, _)| Maker::Pod(name.clone())));
+    }
+
+    /// What a gateway is for decides which objects of namespaces that name it are bound to it, and whether a canary
+    /// takes a share.
+    fn gateway(&mut self, inputs: &Inputs, settings: &Settings, gateway: &Name) {
+        for (_, namespace) in inputs.namespaces.entries() {
+            if mentions(&namespace.name, &namespace.labels, gateway) {
+                self.namespace(inputs, settings, &Replaced { old: None, new: Some(namespace.clone()) });
+            }
+        }
+        let services = inputs.services.entries();
+        let services = services.filter(|(name, s)| mentions(&name.namespace, &s.labels, gateway));
+        self.hosts.extend(services.map(|(name, _)| service_host(settings, name)));
+        let entries = inputs.service_entries.entries();
+        let entries = entries.filter(|(name, e)| mentions(&name.namespace, &e.labels, gateway));
+        self.hosts.extend(entries.flat_map(|(_, entry)| entry.hosts.iter().cloned()));
     }
 
     fn service(&mut self, inputs: &Inputs, settings: &Settings, name: &Name, changed: &Replaced<Service>) {

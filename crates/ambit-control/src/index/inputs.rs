@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ambit_types::Str;
 
 use crate::input::{
-    AuthorizationPolicy, EndpointSlice, Event, Key, Kind, Name, Namespace, NetworkPolicy, Node, Object,
-    PeerAuthentication, Pod, Service, ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind, Name, Namespace,
+    NetworkPolicy, Node, Object, PeerAuthentication, Pod, ReferenceGrant, RequestAuthentication, Route,
+    Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
 };
+use crate::routes::references;
 
 /// Objects of one kind.
 #[derive(Debug, Clone)]
@@ -60,6 +62,17 @@ pub(crate) struct Inputs {
     pub(crate) peer_authentications: Table<PeerAuthentication>,
     pub(crate) service_entries: Table<ServiceEntry>,
     pub(crate) workload_entries: Table<WorkloadEntry>,
+    pub(crate) gateway_classes: Table<GatewayClass>,
+    pub(crate) gateways: Table<Gateway>,
+    routes: BTreeMap<Kind, Table<Route>>,
+    pub(crate) grants: Table<ReferenceGrant>,
+    pub(crate) traffic_policies: Table<TrafficPolicy>,
+    pub(crate) http_policies: Table<HttpPolicy>,
+    pub(crate) request_authentications: Table<RequestAuthentication>,
+    /// Routes and policies by what they attach to.
+    attached: BTreeMap<Key, BTreeSet<Key>>,
+    /// Routes by the services they send to.
+    senders: BTreeMap<Name, BTreeSet<Key>>,
     entries_by_host: BTreeMap<Str, BTreeSet<Name>>,
     pods_by_node: BTreeMap<Str, BTreeSet<Name>>,
 }
@@ -91,15 +104,40 @@ pub(crate) enum Change {
     PeerAuthentication(Name, Replaced<PeerAuthentication>),
     ServiceEntry(Name, Replaced<ServiceEntry>),
     WorkloadEntry(Name),
+    GatewayClass(Name),
+    Gateway(Name),
+    Route(Key, Replaced<Route>),
+    ReferenceGrant(Name),
+    TrafficPolicy(Name, Box<Replaced<TrafficPolicy>>),
+    HttpPolicy(Name, Replaced<HttpPolicy>),
+    RequestAuthentication(Name, Replaced<RequestAuthentication>),
 }
 
 impl Inputs {
     /// Stores or drops an object; nothing if it was already as the event says.
-    pub(crate) fn take(&mut self, event: Event) -> Option<Change> {
-        match event {
-            Event::Put(object) => self.put(object),
-            Event::Remove(key) => self.remove(key),
+    ///
+    /// Two changes at most: an authorization policy may go from those of workloads to those of waypoints, or back.
+    pub(crate) fn take(&mut self, event: Event) -> Vec<Change> {
+        let (twin, change) = match event {
+            Event::Put(object) => {
+                let key = object.key();
+                let is_of_waypoints = matches!(object, Object::HttpPolicy(_));
+                (self.remove_twin(key, is_of_waypoints), self.put(object))
+            }
+            Event::Remove(key) => (self.remove_twin(key.clone(), false), self.remove(key)),
+        };
+        twin.into_iter().chain(change).collect()
+    }
+
+    /// Drops an authorization policy of the other sort.
+    fn remove_twin(&mut self, key: Key, is_of_waypoints: bool) -> Option<Change> {
+        if key.kind != Kind::AuthorizationPolicy {
+            return None;
         }
+        if is_of_waypoints {
+            return remove(&mut self.authorization_policies, key.name, Change::AuthorizationPolicy);
+        }
+        remove(&mut self.http_policies, key.name, Change::HttpPolicy).inspect(|change| self.note(change))
     }
 
     fn put(&mut self, object: Object) -> Option<Change> {
@@ -120,6 +158,19 @@ impl Inputs {
             Object::ServiceEntry(o) => put(&mut self.service_entries, name, *o, Change::ServiceEntry),
             Object::WorkloadEntry(o) => {
                 put(&mut self.workload_entries, name, *o, |name, _| Change::WorkloadEntry(name))
+            }
+            Object::GatewayClass(o) => {
+                put(&mut self.gateway_classes, name, o, |name, _| Change::GatewayClass(name))
+            }
+            Object::Gateway(o) => put(&mut self.gateways, name, *o, |name, _| Change::Gateway(name)),
+            Object::Route(o) => put(self.routes.entry(o.kind()).or_default(), name, *o, route_change),
+            Object::ReferenceGrant(o) => {
+                put(&mut self.grants, name, o, |name, _| Change::ReferenceGrant(name))
+            }
+            Object::TrafficPolicy(o) => put(&mut self.traffic_policies, name, *o, traffic_change),
+            Object::HttpPolicy(o) => put(&mut self.http_policies, name, *o, Change::HttpPolicy),
+            Object::RequestAuthentication(o) => {
+                put(&mut self.request_authentications, name, *o, Change::RequestAuthentication)
             }
         }
         .inspect(|change| self.note(change))
@@ -144,6 +195,18 @@ impl Inputs {
             Kind::WorkloadEntry => {
                 remove(&mut self.workload_entries, name, |name, _| Change::WorkloadEntry(name))
             }
+            Kind::GatewayClass => {
+                remove(&mut self.gateway_classes, name, |name, _| Change::GatewayClass(name))
+            }
+            Kind::Gateway => remove(&mut self.gateways, name, |name, _| Change::Gateway(name)),
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+                remove(self.routes.entry(key.kind).or_default(), name, route_change)
+            }
+            Kind::ReferenceGrant => remove(&mut self.grants, name, |name, _| Change::ReferenceGrant(name)),
+            Kind::TrafficPolicy => remove(&mut self.traffic_policies, name, traffic_change),
+            Kind::RequestAuthentication => {
+                remove(&mut self.request_authentications, name, Change::RequestAuthentication)
+            }
         }
         .inspect(|change| self.note(change))
     }
@@ -165,7 +228,29 @@ impl Inputs {
             | Change::NetworkPolicy(..)
             | Change::AuthorizationPolicy(..)
             | Change::PeerAuthentication(..)
-            | Change::WorkloadEntry(..) => {}
+            | Change::WorkloadEntry(..)
+            | Change::GatewayClass(..)
+            | Change::Gateway(..)
+            | Change::ReferenceGrant(..) => {}
+            Change::Route(key, routes) => {
+                reindex(&mut self.attached, key, routes, references::parents);
+                reindex(&mut self.senders, key, routes, references::backends);
+            }
+            Change::TrafficPolicy(name, policies) => {
+                let key = Key::new(Kind::TrafficPolicy, name.clone());
+                reindex(&mut self.attached, &key, policies, references::of_traffic_policy);
+            }
+            Change::HttpPolicy(name, policies) => {
+                let key = Key::new(Kind::AuthorizationPolicy, name.clone());
+                let targets = |policy: &HttpPolicy| references::of_policy(&policy.name, &policy.targets);
+                reindex(&mut self.attached, &key, policies, targets);
+            }
+            Change::RequestAuthentication(name, policies) => {
+                let key = Key::new(Kind::RequestAuthentication, name.clone());
+                let targets =
+                    |policy: &RequestAuthentication| references::of_policy(&policy.name, &policy.targets);
+                reindex(&mut self.attached, &key, policies, targets);
+            }
         }
     }
 
@@ -176,6 +261,36 @@ impl Inputs {
             .into_iter()
             .flatten()
             .filter_map(|name| self.service_entries.named(name))
+    }
+
+    /// A route.
+    pub(crate) fn route(&self, key: &Key) -> Option<&Route> {
+        self.routes.get(&key.kind)?.named(&key.name)
+    }
+
+    /// Routes and policies that attach to an object.
+    pub(crate) fn attached_to(&self, key: &Key) -> impl Iterator<Item = &Key> {
+        self.attached.get(key).into_iter().flatten()
+    }
+
+    /// Those of one kind; what they are in number does not matter to the others.
+    pub(crate) fn attached_of_kind(&self, key: &Key, kind: Kind) -> impl Iterator<Item = &Key> {
+        let first = Key::new(kind, Name::new("", ""));
+        let attached = self.attached.get(key).into_iter().flat_map(move |all| all.range(first.clone()..));
+        attached.take_while(move |one| one.kind == kind)
+    }
+
+    /// Routes that send to a service.
+    pub(crate) fn senders_to(&self, service: &Name) -> impl Iterator<Item = &Key> {
+        self.senders.get(service).into_iter().flatten()
+    }
+
+    /// Routes that send to any service of a namespace.
+    pub(crate) fn senders_into(&self, namespace: &str) -> impl Iterator<Item = &Key> {
+        let first = Name::new(namespace, "");
+        let in_namespace = self.senders.range(first.clone()..);
+        let in_namespace = in_namespace.take_while(move |(name, _)| name.namespace == first.namespace);
+        in_namespace.flat_map(|(_, routes)| routes)
     }
 
     /// Pods scheduled on a node.
@@ -202,11 +317,21 @@ fn remove<T>(table: &mut Table<T>, name: Name, change: fn(Name, Replaced<T>) -> 
     Some(change(name, Replaced { old: Some(old), new: None }))
 }
 
-fn reindex<T>(
-    index: &mut BTreeMap<Str, BTreeSet<Name>>,
-    name: &Name,
+fn traffic_change(name: Name, policies: Replaced<TrafficPolicy>) -> Change {
+    Change::TrafficPolicy(name, Box::new(policies))
+}
+
+fn route_change(name: Name, routes: Replaced<Route>) -> Change {
+    // An event has an object before it or after it, and both are of one kind.
+    let kind = routes.both().next().map_or(Kind::HttpRoute, Route::kind);
+    Change::Route(Key::new(kind, name), routes)
+}
+
+fn reindex<T, K: Ord, N: Ord + Clone>(
+    index: &mut BTreeMap<K, BTreeSet<N>>,
+    name: &N,
     replaced: &Replaced<T>,
-    keys: impl Fn(&T) -> Vec<Str>,
+    keys: impl Fn(&T) -> Vec<K>,
 ) {
     for key in replaced.old.iter().flat_map(&keys) {
         if let Some(names) = index.get_mut(&key) {

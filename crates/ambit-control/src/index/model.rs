@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ambit_policy::{http, jwt};
 use ambit_types::Str;
+use ambit_types::written::{
+    self, AllowedRoutes, BackendRef, GrpcRule, HttpMatch, HttpRule, Listener, ParentRef, PathMatch,
+    RouteNamespaces, StreamRule,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,6 +16,8 @@ use proptest::sample::select;
 use super::{Index, Settings};
 use crate::diff::Delta;
 use crate::input::*;
+use crate::status::Report;
+use crate::waypoints::resources::{Difference, Resources};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
@@ -33,16 +40,22 @@ proptest! {
             prop_assert_eq!(index.workloads(), scratch.workloads());
             prop_assert_eq!(index.services(), scratch.services());
             prop_assert_eq!(index.policies(), scratch.policies());
-            prop_assert!(index.statuses().eq(scratch.statuses()), "statuses differ");
+            let statuses = |index: &Index| index.statuses().collect::<Vec<_>>();
+            prop_assert_eq!(statuses(&index), statuses(&scratch));
+            prop_assert_eq!(index.waypoints(), scratch.waypoints());
+            prop_assert_eq!(index.reports(), scratch.reports());
             prop_assert_eq!(&sum.workloads, index.workloads());
             prop_assert_eq!(&sum.services, index.services());
             prop_assert_eq!(&sum.policies, index.policies());
+            prop_assert_eq!(&sum.reports, index.reports());
+            prop_assert_eq!(&sum.waypoints(&index), index.waypoints());
         }
         let all: Vec<Event> = objects.into_keys().map(Event::Remove).collect();
         index.apply(all);
         prop_assert!(index.workloads.is_empty() && index.services.is_empty() && index.policies.is_empty());
         prop_assert!(index.uids.is_empty() && index.keys.is_empty() && index.policy_keys.is_empty());
         prop_assert!(index.standings.is_empty());
+        prop_assert!(index.layer7.is_empty(), "{:?}", index.layer7);
     }
 }
 
@@ -52,6 +65,8 @@ struct Sum {
     workloads: BTreeMap<ambit_types::Uid, std::sync::Arc<ambit_types::Workload>>,
     services: BTreeMap<ambit_types::ServiceKey, std::sync::Arc<ambit_types::Service>>,
     policies: BTreeMap<ambit_types::PolicyKey, std::sync::Arc<ambit_policy::model::Policy>>,
+    waypoints: BTreeMap<Name, Resources>,
+    reports: BTreeMap<Key, std::sync::Arc<Report>>,
 }
 
 impl Sum {
@@ -59,6 +74,26 @@ impl Sum {
         add(&mut self.workloads, delta.workloads, &delta.removed_workloads);
         add(&mut self.services, delta.services, &delta.removed_services);
         add(&mut self.policies, delta.policies, &delta.removed_policies);
+        add(&mut self.reports, delta.reports, &delta.removed_reports);
+        for gone in &delta.removed_waypoints {
+            assert!(!delta.waypoints.contains_key(gone), "{gone} is both changed and removed");
+            self.waypoints.remove(gone);
+        }
+        for (name, difference) in delta.waypoints {
+            assert!(!difference.is_empty(), "{name} is sent although it did not change");
+            let held = self.waypoints.entry(name).or_default();
+            let Difference { changed, .. } = difference;
+            add(&mut held.frontends, changed.frontends, &difference.removed_frontends);
+            add(&mut held.destinations, changed.destinations, &difference.removed_destinations);
+            add(&mut held.policies, changed.policies, &difference.removed_policies);
+            add(&mut held.authentications, changed.authentications, &difference.removed_authentications);
+        }
+    }
+
+    /// What every waypoint holds; one that needs nothing was never told anything.
+    fn waypoints(&self, index: &Index) -> BTreeMap<Name, std::sync::Arc<Resources>> {
+        let held = |name: &Name| self.waypoints.get(name).cloned().unwrap_or_default();
+        index.waypoints().keys().map(|name| (name.clone(), held(name).into())).collect()
     }
 }
 
@@ -98,6 +133,15 @@ fn object() -> impl Strategy<Value = Object> {
         2 => authorization().prop_map(|p| Object::AuthorizationPolicy(Box::new(p))),
         3 => peer_authentication().prop_map(Object::PeerAuthentication),
         3 => service_entry().prop_map(|e| Object::ServiceEntry(Box::new(e))),
+        2 => gateway().prop_map(|g| Object::Gateway(Box::new(g))),
+        4 => route().prop_map(|r| Object::Route(Box::new(r))),
+        1 => grant().prop_map(Object::ReferenceGrant),
+        2 => traffic_policy().prop_map(|p| Object::TrafficPolicy(Box::new(p))),
+        2 => http_policy().prop_map(|p| Object::HttpPolicy(Box::new(p))),
+        1 => authentication().prop_map(|p| Object::RequestAuthentication(Box::new(p))),
+        1 => (word(&["istio-waypoint"]), word(&["istio.io/mesh-controller", "other"])).prop_map(
+            |(name, controller)| Object::GatewayClass(GatewayClass { name, labels: Labels::new(), controller }),
+        ),
         2 => (name(), endpoint()).prop_map(|(name, endpoint)| {
             Object::WorkloadEntry(Box::new(WorkloadEntry { name, annotations: Labels::new(), endpoint }))
         }),
@@ -123,7 +167,7 @@ fn address() -> impl Strategy<Value = IpAddr> {
 fn namespace() -> impl Strategy<Value = Namespace> {
     let labels = btree_map(
         word(&["topology.istio.io/network", "istio.io/use-waypoint"]),
-        word(&["one", "none"]),
+        word(&["one", "none", "x"]),
         0..3,
     );
     (word(&["istio-system", "a", "b"]), labels).prop_map(|(name, labels)| Namespace {
@@ -171,9 +215,153 @@ fn pod() -> impl Strategy<Value = Pod> {
     )
 }
 
+fn waypoint_labels() -> impl Strategy<Value = Labels> {
+    btree_map(
+        word(&["app", "istio.io/use-waypoint", "istio.io/use-waypoint-canary"]),
+        word(&["1", "x", "y"]),
+        0..3,
+    )
+}
+
+fn gateway() -> impl Strategy<Value = Gateway> {
+    let labels = btree_map(word(&["istio.io/waypoint-for"]), word(&["service", "workload", "all"]), 0..2);
+    let from = select(vec![None, Some("All"), Some("Same")]);
+    (name(), labels, from, any::<bool>(), any::<bool>()).prop_map(
+        |(name, labels, from, has_address, is_waypoint)| {
+            let namespaces = RouteNamespaces { from: from.map(str::to_owned), selector: None };
+            let allowed = AllowedRoutes { namespaces: Some(namespaces), kinds: Vec::new() };
+            let listener = Listener {
+                name: "mesh".into(),
+                port: 15008,
+                protocol: "HBONE".into(),
+                allowed_routes: Some(allowed),
+                ..Listener::default()
+            };
+            let class = if is_waypoint { "istio-waypoint" } else { "other" };
+            let spec = written::Gateway {
+                gateway_class_name: class.into(),
+                listeners: vec![listener],
+                ..written::Gateway::default()
+            };
+            Gateway { name, generation: 0, labels, spec, has_address }
+        },
+    )
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let parent =
+        (word(&["x", "y"]), select(vec![None, Some("a"), Some("b")]), select(vec![None, Some(80), Some(81)]))
+            .prop_map(|(name, namespace, port)| ParentRef {
+                group: Some(String::new()),
+                kind: Some("Service".into()),
+                namespace: namespace.map(str::to_owned),
+                name: name.to_string(),
+                section_name: None,
+                port,
+            });
+    let backend =
+        (word(&["x", "y"]), select(vec![None, Some("a"), Some("b")])).prop_map(|(name, namespace)| {
+            BackendRef {
+                name: name.to_string(),
+                namespace: namespace.map(str::to_owned),
+                port: Some(80),
+                ..BackendRef::default()
+            }
+        });
+    (name(), 0u64..2, vec(parent, 0..3), vec(backend, 0..3), 0u8..4, any::<bool>()).prop_map(
+        |(name, created, parent_refs, backend_refs, kind, is_broken)| {
+            let path = if is_broken { "no/slash" } else { "/" };
+            let path = PathMatch { r#type: None, value: Some(path.into()) };
+            let matches = vec![HttpMatch { path: Some(path), ..HttpMatch::default() }];
+            let spec = match kind {
+                0 => RouteSpec::Grpc(written::GrpcRoute {
+                    parent_refs,
+                    rules: vec![GrpcRule { backend_refs, ..GrpcRule::default() }],
+                    ..written::GrpcRoute::default()
+                }),
+                1 => RouteSpec::Tcp(written::TcpRoute {
+                    parent_refs,
+                    rules: vec![StreamRule { backend_refs, ..StreamRule::default() }],
+                }),
+                _ => RouteSpec::Http(written::HttpRoute {
+                    parent_refs,
+                    rules: vec![HttpRule { matches, backend_refs, ..HttpRule::default() }],
+                    ..written::HttpRoute::default()
+                }),
+            };
+            Route { name, created, generation: 1, spec }
+        },
+    )
+}
+
+fn grant() -> impl Strategy<Value = ReferenceGrant> {
+    (name(), word(&["a", "b"])).prop_map(|(name, namespace)| {
+        let from = written::GrantFrom {
+            group: "gateway.networking.k8s.io".into(),
+            kind: "HTTPRoute".into(),
+            namespace: namespace.to_string(),
+        };
+        let to = written::GrantTo { group: String::new(), kind: "Service".into(), name: None };
+        ReferenceGrant { name, spec: written::Grant { from: vec![from], to: vec![to] } }
+    })
+}
+
+fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
+    let target =
+        (select(vec![("", "Service"), ("gateway.networking.k8s.io", "HTTPRoute")]), word(&["x", "y"]));
+    (name(), 0u64..2, vec(target, 1..3), any::<bool>(), any::<bool>()).prop_map(
+        |(name, created, targets, has_idle, has_limits)| {
+            let targets = targets.into_iter().map(|((group, kind), name)| written::PolicyTarget {
+                group: group.into(),
+                kind: kind.into(),
+                name: name.to_string(),
+                section_name: None,
+            });
+            let connections =
+                written::Connections { requests_max: Some(9), ..written::Connections::default() };
+            let spec = written::TrafficPolicy {
+                target_refs: targets.collect(),
+                idle_timeout: has_idle.then(|| "5m".to_owned()),
+                connections: has_limits.then_some(connections),
+                ..written::TrafficPolicy::default()
+            };
+            TrafficPolicy { name, created, generation: 0, spec }
+        },
+    )
+}
+
+fn targets() -> impl Strategy<Value = Vec<Target>> {
+    let kinds = vec![
+        ("", "Service"),
+        ("networking.istio.io", "ServiceEntry"),
+        ("gateway.networking.k8s.io", "Gateway"),
+        ("gateway.networking.k8s.io", "GatewayClass"),
+    ];
+    let target = (select(kinds), word(&["x", "y", "istio-waypoint"]));
+    let target =
+        target.prop_map(|((group, kind), name)| Target { group: group.into(), kind: kind.into(), name });
+    vec(target, 0..3)
+}
+
+fn http_policy() -> impl Strategy<Value = HttpPolicy> {
+    (name(), targets(), any::<bool>()).prop_map(|(name, targets, is_broken)| {
+        // DENY without rules is a mistake.
+        let action = if is_broken { http::written::Action::Deny } else { http::written::Action::Allow };
+        let spec = http::written::Policy { action, ..http::written::Policy::default() };
+        HttpPolicy { name, generation: 0, targets, dry_run: false, spec }
+    })
+}
+
+fn authentication() -> impl Strategy<Value = RequestAuthentication> {
+    (name(), targets(), word(&["", "https://id.example"])).prop_map(|(name, targets, issuer)| {
+        let rule = jwt::written::Rule { issuer: issuer.to_string(), ..jwt::written::Rule::default() };
+        RequestAuthentication { name, generation: 0, targets, rules: vec![rule] }
+    })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let target = prop_oneof![Just(TargetPort::Number(8080)), Just(TargetPort::Name(Str::from("http"))),];
-    (name(), labels(), labels(), target, any::<bool>(), vec(address(), 0..2)).prop_map(
+    (name(), waypoint_labels(), labels(), target, any::<bool>(), vec(address(), 0..2)).prop_map(
         |(name, labels, selector, target, external_name, cluster_ips)| Service {
             name,
             created: 0,

@@ -558,3 +558,36 @@ fn service_entries_bring_their_endpoints() {
     let index = self::index([put_entry(none)]);
     assert_eq!(index.services()[&key(host)].load_balancing.mode, LoadBalancingMode::Passthrough);
 }
+
+#[test]
+fn a_namespace_hands_a_waypoint_for_workloads_down_to_its_pods() {
+    let rows: &[(&str, Option<&str>, Option<&str>)] = &[
+        ("for workloads", Some("workload"), Some("shop")),
+        ("for all", Some("all"), Some("shop")),
+        ("for services, as by default", Some("service"), None),
+        ("not there", None, None),
+    ];
+    for (what, traffic, want) in rows {
+        let namespace = Namespace {
+            name: Str::from("shop"),
+            labels: labels(&[("istio.io/use-waypoint", "wp")]),
+            annotations: Labels::new(),
+        };
+        let mut index = index([Event::Put(Object::Namespace(namespace)), put_pod(pod("p"))]);
+        index.apply(traffic.map(|traffic| {
+            let gateway = Gateway {
+                name: Name::new("shop", "wp"),
+                generation: 0,
+                labels: labels(&[("istio.io/waypoint-for", traffic)]),
+                spec: ambit_types::written::Gateway::default(),
+                has_address: false,
+            };
+            Event::Put(Object::Gateway(Box::new(gateway)))
+        }));
+        let bound = only(&index).waypoint.map(|gateway| match gateway.destination {
+            Destination::Hostname(key) => key.namespace,
+            Destination::Address(_) => panic!("by name"),
+        });
+        assert_eq!(bound.as_deref(), *want, "{what}");
+    }
+}

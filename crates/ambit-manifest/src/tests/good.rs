@@ -179,3 +179,11 @@ fn good(text: &str) -> Vec<Located> {
 fn object<'o>(objects: &'o [Located], kind: Kind, name: &str) -> &'o Object {
     &objects.iter().find(|o| o.kind() == kind && o.key.name == name).unwrap().object
 }
+
+#[test]
+fn the_example_of_the_traffic_policy_page_is_right() {
+    let page = include_str!("../../../../docs/traffic-policy.md");
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    assert_eq!(good(example)[0].key, ObjectKey::new(Kind::TrafficPolicy, Some("shop"), "calm"));
+}

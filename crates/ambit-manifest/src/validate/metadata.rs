@@ -50,6 +50,7 @@ pub(super) fn check(c: &mut Checks<'_>, kind: Kind, metadata: &ObjectMeta) {
             | Kind::TCPRoute
             | Kind::TLSRoute
             | Kind::ReferenceGrant
+            | Kind::TrafficPolicy
             | Kind::Deployment
             | Kind::Pod => c.text("metadata.name", name, text::dns_subdomain),
         }

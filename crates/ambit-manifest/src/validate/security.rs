@@ -17,6 +17,11 @@ const SERVICE_ACCOUNTS_MAX: usize = 16;
 const SELECTOR_LABELS_MAX: usize = 4096;
 const JWT_RULES_MAX: usize = 4096;
 const URI_BYTES_MAX: usize = 2048;
+const WORD_CLAIMS_MAX: usize = 64;
+/// Makes a policy speak without acting.
+const DRY_RUN: &str = "istio.io/dry-run";
+/// Members of a JWK that are secret (RFC 7518 section 6).
+const SECRET_MEMBERS: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// Attributes that `when` can ask for.
 const CONDITION_KEYS: &[&str] = &[
@@ -35,7 +40,7 @@ const CONDITION_KEYS: &[&str] = &[
 ];
 /// Attributes of which `when` asks for one part, in brackets.
 const CONDITION_MAPS: &[&str] = &["request.auth.claims", "request.headers"];
-/// Attributes of HTTP filters, passed on as they are.
+/// Attributes of Envoy's filters.
 const CONDITION_FILTERS: &str = "experimental.envoy.filters.";
 
 /// Group and kind of what a policy can be attached to.
@@ -50,10 +55,15 @@ pub(super) fn authorization_policy(c: &mut Checks<'_>, policy: &AuthorizationPol
     let spec = &policy.spec;
     scope(c, spec.selector.as_ref(), spec.target_ref.as_ref(), spec.target_refs.as_deref());
     action(c, spec);
+    let dry_run = policy.metadata.annotations.as_ref().and_then(|a| a.get(DRY_RUN));
+    let acts = matches!(spec.action, Some(PolicyAction::Audit | PolicyAction::Custom));
+    if acts && dry_run.is_some_and(|word| word == "true") {
+        c.bad(format!("metadata.annotations[{DRY_RUN}]"), "only ALLOW and DENY can be dry-run");
+    }
     let rules = spec.rules.as_deref().unwrap_or_default();
     c.at_most("spec.rules", rules, RULES_MAX);
     for (i, one) in rules.iter().enumerate() {
-        rule(c, &format!("spec.rules[{i}]"), one, spec.action.unwrap_or_default());
+        rule(c, &format!("spec.rules[{i}]"), one);
     }
 }
 
@@ -144,7 +154,7 @@ fn target_reference(c: &mut Checks<'_>, at: &str, target: &TargetReference) {
     }
 }
 
-fn rule(c: &mut Checks<'_>, at: &str, rule: &AuthorizationRule, action: PolicyAction) {
+fn rule(c: &mut Checks<'_>, at: &str, rule: &AuthorizationRule) {
     for (field, count) in [("from", rule.from.as_ref().map(Vec::len)), ("to", rule.to.as_ref().map(Vec::len))]
     {
         match count {
@@ -159,7 +169,7 @@ fn rule(c: &mut Checks<'_>, at: &str, rule: &AuthorizationRule, action: PolicyAc
         let at = format!("{at}.from[{i}]");
         match &from.source {
             None => c.missing(format!("{at}.source")),
-            Some(one) => source(c, &format!("{at}.source"), one, action),
+            Some(one) => source(c, &format!("{at}.source"), one),
         }
     }
     for (i, to) in rule.to.iter().flatten().enumerate() {
@@ -174,7 +184,7 @@ fn rule(c: &mut Checks<'_>, at: &str, rule: &AuthorizationRule, action: PolicyAc
     }
 }
 
-fn source(c: &mut Checks<'_>, at: &str, source: &RuleSource, action: PolicyAction) {
+fn source(c: &mut Checks<'_>, at: &str, source: &RuleSource) {
     let lists = source.lists();
     if lists.iter().all(|(_, list)| list.is_empty()) {
         let known = listed(lists.iter().map(|(name, _)| *name));
@@ -196,12 +206,6 @@ fn source(c: &mut Checks<'_>, at: &str, source: &RuleSource, action: PolicyActio
         [("serviceAccounts", &source.service_accounts), ("notServiceAccounts", &source.not_service_accounts)]
     {
         c.at_most(format!("{at}.{field}"), list.as_deref().unwrap_or_default(), SERVICE_ACCOUNTS_MAX);
-    }
-    if action == PolicyAction::Custom {
-        let identity = |name: &str| !name.to_lowercase().contains("ipblocks");
-        for (field, _) in lists.iter().filter(|(name, list)| identity(name) && !list.is_empty()) {
-            c.bad(format!("{at}.{field}"), "the action CUSTOM cannot ask for identities");
-        }
     }
 }
 
@@ -304,9 +308,11 @@ fn condition(c: &mut Checks<'_>, at: &str, condition: &Condition) {
 
 fn condition_key(c: &mut Checks<'_>, at: &str, key: &str) {
     let part = key.strip_suffix(']').and_then(|k| k.split_once('['));
+    if key.starts_with(CONDITION_FILTERS) {
+        return c.bad(at, format!("\"{key}\" asks for what an Envoy filter left behind, which is not there"));
+    }
     let known = CONDITION_KEYS.contains(&key)
-        || part.is_some_and(|(map, name)| CONDITION_MAPS.contains(&map) && !name.is_empty())
-        || key.strip_prefix(CONDITION_FILTERS).is_some_and(|rest| !rest.is_empty());
+        || part.is_some_and(|(map, name)| CONDITION_MAPS.contains(&map) && !name.is_empty());
     if known {
         return;
     }
@@ -351,8 +357,19 @@ pub(super) fn request_authentication(c: &mut Checks<'_>, policy: &RequestAuthent
     }
 }
 
+/// A JWKS as text; it is public, so that nothing secret belongs in it.
+fn key_set(c: &mut Checks<'_>, at: &str, text: &str) {
+    let Ok(parsed) = serde_json::from_str::<Value>(text) else { return c.bad(at, "not JSON") };
+    let Some(keys) = parsed.get("keys").and_then(Value::as_array) else {
+        return c.bad(at, "no JSON object with a list of keys");
+    };
+    if keys.iter().any(|key| SECRET_MEMBERS.iter().any(|member| key.get(member).is_some())) {
+        c.bad(at, "holds a private or shared key; publish public keys only, and replace this one");
+    }
+}
+
 fn jwt_rule(c: &mut Checks<'_>, at: &str, rule: &JwtRule) {
-    if rule.issuer.is_empty() {
+    if rule.issuer.is_empty() && rule.jwks_uri.is_none() {
         c.missing(format!("{at}.issuer"));
     }
     if let Some(uri) = &rule.jwks_uri {
@@ -366,9 +383,24 @@ fn jwt_rule(c: &mut Checks<'_>, at: &str, rule: &JwtRule) {
         }
     }
     if let Some(keys) = &rule.jwks
-        && serde_json::from_str::<Value>(keys).is_err()
+        && rule.jwks_uri.is_none()
     {
-        c.bad(format!("{at}.jwks"), "not JSON");
+        key_set(c, &format!("{at}.jwks"), keys);
+    }
+    for (field, list) in [
+        ("audiences", &rule.audiences),
+        ("fromParams", &rule.from_params),
+        ("fromCookies", &rule.from_cookies),
+        ("spaceDelimitedClaims", &rule.space_delimited_claims),
+    ] {
+        for (i, _) in list.iter().flatten().enumerate().filter(|(_, text)| text.is_empty()) {
+            c.bad(format!("{at}.{field}[{i}]"), "must not be empty");
+        }
+    }
+    let claims = rule.space_delimited_claims.as_deref().unwrap_or_default();
+    c.at_most(format!("{at}.spaceDelimitedClaims"), claims, WORD_CLAIMS_MAX);
+    if let Some(timeout) = &rule.timeout {
+        c.text(format!("{at}.timeout"), timeout, text::fetch_time);
     }
     for (i, header) in rule.from_headers.iter().flatten().enumerate() {
         if header.name.is_empty() {

@@ -96,6 +96,42 @@ pub(super) fn label_value(text: &str) -> Result<(), Wrong> {
     )))
 }
 
+/// Duration of the Gateway API (GEP-2257): one to four numbers of one to five digits, each with its unit.
+pub(super) fn duration(text: &str) -> Result<(), Wrong> {
+    let part = |rest: &str| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_lowercase).count();
+        let is_unit = matches!(&rest[digits..digits + letters], "h" | "m" | "s" | "ms");
+        ((1..=5).contains(&digits) && is_unit).then_some(digits + letters)
+    };
+    let (mut rest, mut parts) = (text, 0);
+    while let Some(length) = part(rest).filter(|_| parts < 4) {
+        rest = &rest[length..];
+        parts += 1;
+    }
+    if rest.is_empty() && parts > 0 {
+        return Ok(());
+    }
+    Err(wrong(format!("\"{text}\" is not a duration such as 500ms, 10s or 1h30m")))
+}
+
+/// Duration as `security.istio.io` has it: numbers with fractions, each with its unit.
+pub(super) fn fetch_time(text: &str) -> Result<(), Wrong> {
+    let is_part = |part: &str| {
+        let digits = part.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        part[..digits].parse::<f64>().is_ok() && matches!(&part[digits..], "h" | "m" | "s" | "ms")
+    };
+    let is_end = |pair: &[u8]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_digit();
+    let cuts: Vec<usize> =
+        text.as_bytes().windows(2).enumerate().filter(|(_, p)| is_end(p)).map(|(i, _)| i + 1).collect();
+    let ends = cuts.iter().copied().chain([text.len()]);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    if text.is_ascii() && starts.zip(ends).all(|(from, to)| is_part(&text[from..to])) {
+        return Ok(());
+    }
+    Err(wrong(format!("\"{text}\" is not a duration such as 5s or 500ms")))
+}
+
 /// Key of a ConfigMap or Secret.
 pub(super) fn data_key(text: &str) -> Result<(), Wrong> {
     let well = !text.is_empty()

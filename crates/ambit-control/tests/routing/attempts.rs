@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use ambit_route::backend::Failure;
 use ambit_route::model::{Retry, RetryBudget, Timeouts};
 use ambit_route::retry::{Attempt, Budget, Next, Outcome, next};
-use ambit_route::timeout::{Deadline, Limit, parse_grpc_timeout};
+use ambit_route::timeout::{Deadline, Limit, parse_duration, parse_grpc_timeout};
 use ambit_route::{Headers, Request};
 use serde_json::Value;
 
-use crate::manifest::duration;
 use crate::schema::Row;
 
 /// Longest time a gRPC caller may ask for.
@@ -66,6 +65,10 @@ impl Deed {
         let after = text("after").unwrap_or_default();
         Self { after, outcome: response(status, grpc, text("retryAfter")) }
     }
+}
+
+fn duration(text: &str) -> Duration {
+    parse_duration(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a place to count from; nothing waits")]

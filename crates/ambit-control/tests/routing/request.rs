@@ -3,7 +3,6 @@
 use ambit_route::filter;
 use ambit_route::model::Scheme;
 use ambit_route::{Request, split_target};
-use ambit_types::ServiceKey;
 use serde_json::Value;
 
 use crate::schema::Sent;
@@ -28,7 +27,7 @@ pub(crate) struct Head {
 
 impl Held {
     /// Fills in what the row leaves out.
-    pub(crate) fn new(sent: &Sent, service: &ServiceKey, port: u16) -> Self {
+    pub(crate) fn new(sent: &Sent, service: &str, port: u16) -> Self {
         let mut lines = Vec::new();
         for (name, value) in &sent.headers {
             let one = |value: &Value| value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
@@ -44,7 +43,7 @@ impl Held {
         Self {
             method: sent.method.as_deref().unwrap_or(default_method).to_owned(),
             target: call.or_else(|| sent.path.clone()).unwrap_or_else(|| "/".to_owned()),
-            host: sent.host.clone().unwrap_or_else(|| service.hostname.to_string()),
+            host: sent.host.clone().unwrap_or_else(|| service.to_owned()),
             port,
             lines,
         }

@@ -1,10 +1,12 @@
-//! Every row of `tests/tables/routing/`, as pure decisions: manifests, table, selection, plan, filters, retries.
+//! Every row of `tests/tables/routing/`, without a socket: manifests read, attached and compiled by the control plane,
+//! then selection, plan, filters and retries as a waypoint decides them.
 
 mod attempts;
 mod config;
-mod manifest;
 mod request;
 mod schema;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -102,7 +104,8 @@ impl Case<'_> {
             let selected = self.config.table.select_stream(&service, port, Some(client), sent.sni.as_deref());
             return self.stream(&selected, &service, port);
         }
-        let held = Held::new(sent, &service, port);
+        let name = self.row.to.rsplit_once(':').map_or(&*self.row.to, |(name, _)| name);
+        let held = Held::new(sent, name, port);
         let request = held.request();
         let selected = self.config.table.select(&service, Some(client), &request);
         let mut outcome = match selected.plan(&request, self.draw) {
@@ -118,6 +121,7 @@ impl Case<'_> {
         match selected.plan_stream(self.draw) {
             Ok(backend) => {
                 let target = backend.map_or_else(|| format!("{service}:{port}"), |b| b.target.to_string());
+                let target = config::short(&target);
                 Outcome { status: 200, backend: Some(target), rule, ..Outcome::default() }
             }
             Err(failure) => Outcome { status: failure.status(), rule, ..Outcome::default() },
@@ -149,7 +153,7 @@ impl Case<'_> {
         forward.apply(&mut head, |mirror: &Mirror, _| {
             // Over evenly spread draws the share of every mirror is exact.
             if filter::is_mirrored(mirror, self.draw) {
-                mirrored.push(mirror.target.to_string());
+                mirrored.push(config::short(&mirror.target.to_string()));
             }
         });
         let of_the_mesh = Retry::of_the_mesh();
@@ -167,7 +171,7 @@ impl Case<'_> {
         Outcome {
             status: ended.status(request.is_grpc()),
             grpc: failed.or(ended.grpc),
-            backend: Some(target),
+            backend: Some(config::short(&target)),
             seen: Some(head),
             response: Some(response),
             mirrored,

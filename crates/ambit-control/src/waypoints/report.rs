@@ -1,0 +1,64 @@
+//! How gateways and services stand: made, bound.
+
+use ambit_types::Reason;
+
+use super::gateway::{CLASS, NOT_A_WAYPOINT, NOT_READY, fault_for_service, is_waypoint};
+use super::{Tags, binding};
+use crate::index::Inputs;
+use crate::input::{Gateway, Service};
+use crate::status::{ACCEPTED, Condition, PROGRAMMED, Report, WAYPOINT_BOUND};
+
+/// How a waypoint stands; nothing about gateways of other classes, which are others' affair.
+pub(crate) fn of_gateway(inputs: &Inputs, gateway: &Gateway) -> Option<Report> {
+    if !is_waypoint(inputs, gateway) {
+        return None;
+    }
+    let listens = gateway.spec.listeners.iter().any(|one| one.protocol == "HBONE");
+    let accepted = if listens {
+        Condition::holds(ACCEPTED, "Accepted", "a waypoint")
+    } else {
+        let words = format!("a Gateway of class {CLASS} needs a listener of protocol HBONE on port 15008");
+        Condition::fails(ACCEPTED, "UnsupportedProtocol", words)
+    };
+    let programmed = if gateway.has_address {
+        Condition::holds(PROGRAMMED, "Programmed", "it can be reached")
+    } else {
+        Condition::fails(PROGRAMMED, "AddressNotAssigned", "it has no address yet")
+    };
+    Some(Report {
+        generation: gateway.generation,
+        conditions: vec![accepted, programmed],
+        parents: Vec::new(),
+    })
+}
+
+/// How a service stands with the waypoint it asks for; nothing if it asks for none.
+pub(crate) fn of_service(inputs: &Inputs, service: &Service) -> Option<Report> {
+    if service.external_name {
+        // An alias has no address that traffic could have.
+        return None;
+    }
+    let tags = Tags {
+        namespace: &service.name.namespace,
+        labels: &service.labels,
+        annotations: &service.annotations,
+    };
+    let binding = binding(inputs, tags)?;
+    let condition = match fault_for_service(inputs, &binding.primary, &service.name.namespace) {
+        Some((reason, words)) => {
+            // What is no waypoint has no port where one is looked for.
+            let is_absent = matches!(reason, NOT_READY | NOT_A_WAYPOINT);
+            let code = if is_absent { Reason::WaypointUnbound } else { Reason::WaypointNotServing };
+            let message = format!("{words}; connections to the service are refused ({})", code.code());
+            Condition::fails(WAYPOINT_BOUND, reason, message)
+        }
+        None => {
+            let mut message = format!("Successfully attached to waypoint {}", binding.primary);
+            if let Some((_, words)) = &binding.canary_fault {
+                message.push_str(&format!(". Canary waypoint not attached: {words}"));
+            }
+            Condition::holds(WAYPOINT_BOUND, "WaypointAccepted", message)
+        }
+    };
+    Some(Report { generation: 0, conditions: vec![condition], parents: Vec::new() })
+}
