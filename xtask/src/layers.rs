@@ -321,7 +321,8 @@ pub(crate) const TABLE: &[Place] = &[
 pub(crate) const TRAFFIC_MODULES: &[&str] = &["pool_driver", "relay", "tunnel"];
 
 /// Folders whose code may name [`TRAFFIC_MODULES`].
-pub(crate) const TRAFFIC_USERS: &[&str] = &["crates/ambit-net/", "ztunnel/", "waypoint/", "tests/", "benches/"];
+pub(crate) const TRAFFIC_USERS: &[&str] =
+    &["crates/ambit-net/", "ztunnel/", "waypoint/", "tests/", "benches/"];
 
 /// The place of a package.
 pub(crate) fn place(package: &str) -> Option<&'static Place> {
