@@ -140,10 +140,15 @@ pub(crate) fn pattern(bytes: usize) -> Vec<u8> {
 
 /// Connects from an address of ours.
 pub(crate) async fn dial(from: IpAddr, to: SocketAddr) -> TcpStream {
+    try_dial(from, to).await.expect("somebody listens")
+}
+
+/// Connects from an address of ours to who may refuse at once: then the reset can come before the call returns.
+pub(crate) async fn try_dial(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("an option");
     socket.bind((from, 0).into()).expect("loopback");
-    within(socket.connect(to)).await.expect("somebody listens")
+    within(socket.connect(to)).await
 }
 
 /// Sends and expects the same back.
@@ -165,6 +170,14 @@ pub(crate) async fn rest(tcp: &mut TcpStream) -> Vec<u8> {
 pub(crate) async fn is_reset(tcp: &mut TcpStream) -> bool {
     let mut all = Vec::new();
     within(tcp.read_to_end(&mut all)).await.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+/// Whether a connection is refused: by a reset, however soon.
+pub(crate) async fn is_refused(dialled: std::io::Result<TcpStream>) -> bool {
+    match dialled {
+        Ok(mut tcp) => is_reset(&mut tcp).await,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
 }
 
 /// Everything that must work between an application and one behind any tunnel.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::apps::{App, dial, identity, is_reset, rest, say, traffic, until, within};
+use crate::apps::{App, dial, identity, is_refused, rest, say, traffic, try_dial, until, within};
 
 const MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -69,6 +69,11 @@ impl Stage {
     /// To the service, as the application in our pod does.
     async fn dial(&self) -> TcpStream {
         dial(self.client, self.vip).await
+    }
+
+    /// The same, where a refusal is expected.
+    async fn try_dial(&self) -> std::io::Result<TcpStream> {
+        try_dial(self.client, self.vip).await
     }
 }
 
@@ -160,12 +165,12 @@ async fn a_service_bound_to_a_waypoint_is_reached_through_it_or_not_at_all() {
         assert_eq!(record["dst"]["identity"], "spiffe://cluster.local/ns/bank/sa/web", "{record}");
         assert_eq!(
             (&record["verdict"], &record["service"]),
-            (&json!("allowed"), &json!("bank/web")),
+            (&json!("allowed"), &json!("web.bank.svc.cluster.local")),
             "{record}"
         );
     }
     stage.node.learn(bound(&stage, fresh_ip()));
-    assert!(is_reset(&mut stage.dial().await).await);
+    assert!(is_refused(stage.try_dial().await).await);
     let record = stage.node.records().into_iter().find(|r| r["verdict"] == "denied").expect("a record");
     assert_eq!(record["reason"], "waypoint-unbound", "{record}");
 }
@@ -196,7 +201,7 @@ async fn what_envoy_cannot_reach_is_refused_with_a_reason() {
     let stage = Stage::up(&identity("bank", "web"), 100).await;
     for target in [NOBODY_PORT, 7999] {
         stage.node.learn(remapped(&stage, target));
-        assert!(is_reset(&mut stage.dial().await).await, "port {target}");
+        assert!(is_refused(stage.try_dial().await).await, "port {target}");
     }
     let records = stage.node.records();
     assert!(records.iter().all(|r| r["verdict"] == "denied" && !r["code"].is_null()), "{records:#?}");
@@ -210,7 +215,7 @@ async fn an_envoy_with_another_identity_gets_nothing() {
         return;
     }
     let stage = Stage::up(&identity("bank", "thief"), 100).await;
-    assert!(is_reset(&mut stage.dial().await).await);
+    assert!(is_refused(stage.try_dial().await).await);
     let record = &stage.node.records()[0];
     assert_eq!(record["reason"], "identity-mismatch", "{record}");
     assert!(stage.echo.seen().is_empty());

@@ -11,7 +11,7 @@ use ambit_types::{AppProtocol, NetworkAddress, Service};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::apps::{dial, identity, is_reset, pattern, rest, say, until};
+use crate::apps::{dial, identity, is_refused, is_reset, pattern, rest, say, try_dial, until};
 
 struct Stage {
     node: Node,
@@ -69,7 +69,8 @@ impl Stage {
 
     /// The connection is refused, and the record says why.
     async fn is_refused(&self, reason: &str) {
-        assert!(is_reset(&mut self.dial().await).await, "a refusal is a reset");
+        let dialled = try_dial(self.client, self.vip).await;
+        assert!(is_refused(dialled).await, "a refusal is a reset");
         until("the refusal is recorded", || !self.node.records().is_empty()).await;
         let record = &self.node.records()[0];
         assert_eq!(record["reason"], reason, "{record} {}{}", self.script.stdout(), self.script.stderr());
