@@ -223,3 +223,28 @@ fn any_workload_can_be_explained() {
         "AMB2103 deny-rule-matched by shop/p rule 0"
     );
 }
+
+#[test]
+fn a_service_that_gets_a_waypoint_takes_nobody_past_it_nor_keeps_who_is_there() {
+    let mut world = world(MESH);
+    let backs = "pod shop/web 10.244.1.5 probes=8080 backs=shop/web\npod shop/gate 10.244.2.9 node=n2 sa=gate backs=shop/gate";
+    let services = "svc shop/gate 10.96.0.9 ports=15008\nsvc shop/web 10.96.0.1 ports=80->8080";
+    let before = world.apply(changes(&format!("{backs}\n{services}"))).snapshot;
+    let live = [
+        open(1, "shop/web", Some("shop/cart"), Admission::Policy),
+        open(2, "shop/web", Some("shop/gate"), Admission::Policy),
+        open(3, "shop/web", None, Admission::Probe),
+    ];
+    assert_eq!(verdict(&before, "shop/web", Some("shop/cart")), "allow");
+    assert_eq!(cut(&before, &live), [""; 0]);
+
+    let applied = world.apply(changes("svc shop/web 10.96.0.1 ports=80->8080 waypoint=shop/gate"));
+    assert!(applied.affected.contains(&uid("shop/web")), "its live connections are looked at again");
+    let bound = applied.snapshot;
+    assert_eq!(verdict(&bound, "shop/web", Some("shop/cart")), "AMB3102 waypoint-bypassed");
+    assert_eq!(verdict(&bound, "shop/web", Some("shop/gate")), "allow");
+    assert_eq!(cut(&bound, &live), ["1 AMB3102 waypoint-bypassed"]);
+    let (peer, own) = (identity("shop/cart"), bound.workload(&uid("shop/web")).unwrap());
+    let facts = Facts::new(Some(&peer), [10, 244, 2, 9].into(), [10, 244, 1, 5].into(), 8080);
+    assert_eq!(explain(&bound, own, &facts).decision, authorize(&bound, &uid("shop/web"), &facts));
+}
