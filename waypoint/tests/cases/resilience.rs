@@ -207,7 +207,7 @@ async fn a_destination_has_no_more_under_way_than_it_may() {
     let rig = setup.treated(Destination { service: service_key("web"), policy }).start().await;
     let slow = rig.get("GET /", &[]);
     let refused = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        app.until_got(1).await;
         rig.get("GET /", &[]).await
     };
     let (slow, refused) = tokio::join!(slow, refused);

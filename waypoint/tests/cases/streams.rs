@@ -171,7 +171,7 @@ async fn requests_under_way_survive_a_drain() {
     let mut sender = rig.http1().await;
     let asked = sender.send_request(request("GET /", &[], text("")));
     let drained = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        app.until_got(1).await;
         rig.waypoint.drain.finish(Duration::from_secs(5)).await
     };
     let (answered, cut) = within(async { tokio::join!(asked, drained) }).await;

@@ -114,6 +114,16 @@ impl App {
         got.len() - 1
     }
 
+    /// Waits for so many requests to have arrived.
+    pub(crate) async fn until_got(&self, n: usize) {
+        super::within(async {
+            while self.got().len() < n {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     /// Requests so far.
     pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
