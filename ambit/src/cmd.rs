@@ -14,6 +14,7 @@ mod jsonpath;
 pub mod lab;
 mod nodes;
 pub mod status;
+pub mod waypoint;
 pub mod why;
 
 /// Ambient service mesh: every connection authenticated, encrypted, authorised and recorded.
@@ -32,6 +33,8 @@ enum Command {
     Demo(demo::Args),
     /// Every node: version, synchronisation, captured pods, certificates
     Status(status::Args),
+    /// Waypoints: proxies that route and authorise HTTP for a namespace or a service
+    Waypoint(waypoint::Args),
     /// What the ztunnels know and hold
     Get(get::Args),
     /// What happened: one record a connection and end
@@ -61,6 +64,7 @@ pub fn run() -> i32 {
         Command::Lab(args) => lab::run(args),
         Command::Demo(args) => told(demo::run(&args)),
         Command::Status(args) => told(status::run(&args)),
+        Command::Waypoint(args) => told(waypoint::run(&args)),
         Command::Get(args) => told(get::run(&args)),
         Command::Flows(args) => told(flows::run(&args)),
         Command::Why(args) => told(why::run(&args)),
@@ -73,6 +77,10 @@ fn enter(command: &Command) -> anyhow::Result<()> {
     let (lab, make) = match command {
         Command::Demo(args) => (&args.name, true),
         Command::Status(args) => (&args.at.name, false),
+        Command::Waypoint(args) => match args.lab() {
+            Some(lab) => (lab, false),
+            None => return Ok(()),
+        },
         Command::Get(args) => (&args.at.name, false),
         Command::Flows(args) => (&args.at.name, false),
         Command::Why(args) => (&args.at.name, false),

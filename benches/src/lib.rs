@@ -1,4 +1,4 @@
-//! Benchmarks of the whole mesh: Ambit against no mesh and against HAProxy, in the lab's topology.
+//! Benchmarks of the whole mesh: Ambit against no mesh, HAProxy, and Envoy in a waypoint's place, in the lab's topology.
 //!
 //! Drives the lab and the load generators through their command lines, so it links none of what it measures. It
 //! prints medians and ratios and never asserts a time: it fails only when a contender did not run.
@@ -7,14 +7,17 @@ mod child;
 mod congestion;
 mod contenders;
 mod cpu;
+mod lab;
 mod machine;
 mod measures;
+mod objects;
 mod options;
 mod out;
 mod report;
 mod run;
 mod table;
 mod topology;
+mod waypoint;
 
 use std::process::ExitCode;
 
@@ -43,4 +46,20 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the command line and prints what `measure` makes of it, if decisions were asked for: for the program that
+/// links what decides, as this library does not. `measure` is told whether to be quick.
+#[must_use]
+pub fn decisions(measure: fn(bool) -> String) -> ExitCode {
+    let options = options::Options::parse();
+    match options::parts(&options.filters) {
+        Ok(parts) if options.bench && parts.decisions => out::data(&measure(options.is_quick())),
+        Ok(_) => {}
+        Err(error) => {
+            out::say(&format!("bench: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }

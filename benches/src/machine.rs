@@ -21,21 +21,24 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Reads it.
+    /// Reads it; `envoy` is Envoy's program where it takes part.
     ///
     /// # Errors
     /// Names the first tool that is missing.
-    pub(crate) fn read(stop: &Stop, binaries: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(stop: &Stop, binaries: &Path, envoy: Option<&Path>) -> anyhow::Result<Self> {
         let ambit = binaries.join("ambit").display().to_string();
-        let asked: [(&'static str, Vec<&str>); 5] = [
+        let asked: [(&'static str, Vec<&str>); 6] = [
             ("ambit", vec![&ambit, "--version"]),
             ("HAProxy", vec!["haproxy", "-v"]),
             ("iperf3", vec!["iperf3", "--version"]),
             ("wrk", vec!["wrk", "-v"]),
+            ("h2load", vec!["h2load", "--version"]),
             ("nginx", vec!["nginx", "-v"]),
         ];
+        let envoy = envoy.map(|path| path.display().to_string());
+        let of_envoy = envoy.iter().map(|path| ("Envoy", vec![path.as_str(), "--version"]));
         let mut versions = Vec::new();
-        for (name, argv) in asked {
+        for (name, argv) in asked.into_iter().chain(of_envoy) {
             let missing = || anyhow::anyhow!("{name} is not installed; install it with: xtask/need.sh bench");
             let output = child::run(stop, None, &argv, PATIENCE)
                 .map_err(|e| if e.is::<child::Interrupted>() || name == "ambit" { e } else { missing() })?;
@@ -79,7 +82,8 @@ impl Machine {
 fn version(text: &str) -> String {
     let digit = |w: &&str| w.contains('.') && w.chars().any(|c| c.is_ascii_digit());
     let word = text.split_whitespace().find(digit).unwrap_or("of unknown version");
-    word.trim_start_matches(|c: char| !c.is_ascii_digit()).to_owned()
+    let part = word.split('/').find(digit).unwrap_or(word);
+    part.trim_start_matches(|c: char| !c.is_ascii_digit()).to_owned()
 }
 
 #[cfg(test)]
@@ -93,6 +97,8 @@ mod tests {
             ("iperf 3.12 (cJSON 1.7.15)", "3.12"),
             ("nginx version: nginx/1.22.1", "1.22.1"),
             ("wrk debian/4.1.0-3+b2 [epoll] Copyright (C) 2012 Will Glozer", "4.1.0-3+b2"),
+            ("h2load nghttp2/1.52.0", "1.52.0"),
+            ("/x/envoy  version: 9e558/1.40.0/Clean/RELEASE/BoringSSL", "1.40.0"),
             ("ambit 0.1.0", "0.1.0"),
         ];
         for (text, wanted) in cases {

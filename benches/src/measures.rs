@@ -10,7 +10,7 @@ use anyhow::bail;
 use crate::child::Stop;
 use crate::contenders::Way;
 use crate::cpu::Usage;
-use crate::topology::Lab;
+use crate::lab::Lab;
 
 mod iperf;
 mod memory;

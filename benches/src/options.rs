@@ -6,18 +6,26 @@ use anyhow::bail;
 
 use crate::contenders::{Contender, Place};
 use crate::measures::Measure;
+use crate::waypoint;
 
 /// Pairs of a full run: even, so that both directions of the order weigh the same.
 const PAIRS: usize = 6;
 /// Pairs of a quick run.
 const PAIRS_QUICK: usize = 2;
 
-/// Measures Ambit against no mesh and against HAProxy as two plain TCP hops, in the lab's topology.
+/// Requests a second of the measures at a fixed rate.
+const RATE: u32 = 2000;
+/// The word that asks for the decisions alone; they are a program of their own.
+const DECISIONS: &str = "decisions";
+
+/// Measures Ambit against no mesh, HAProxy as two plain TCP hops and Envoy in a waypoint's place, in the lab's topology.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "cargo bench -p ambit-benches --")]
 pub(crate) struct Options {
-    /// What to measure, all if empty: bulk, bulk-1, bulk-4, connections, requests, requests-1, requests-128,
-    /// memory; cross-node, same-node; no-mesh, haproxy, ambit, ambit-hbone. Words of one kind add up
+    /// What to measure, all if empty. The mesh: bulk, bulk-1, bulk-4, connections, requests, requests-1,
+    /// requests-128, memory; cross-node, same-node; no-mesh, haproxy, ambit, ambit-hbone. A waypoint, all of it:
+    /// waypoint; or fixed-rate, saturation; http1, http2; routes-1, routes-100, routes-10000; direct, envoy,
+    /// envoy-tls, ambit-waypoint. Without a network: decisions. Words of one kind add up
     pub filters: Vec<String>,
     /// How often each contender runs each measure (default 6; 2 with --quick)
     #[arg(long)]
@@ -31,6 +39,9 @@ pub(crate) struct Options {
     /// Idle connections of the memory measure (default 5000; 1000 with --quick)
     #[arg(long)]
     connections: Option<usize>,
+    /// Requests a second where the rate is fixed (default 2000)
+    #[arg(long)]
+    rate: Option<u32>,
     /// How long memory settles before it is read (default 30; 5 with --quick)
     #[arg(long)]
     settle: Option<u64>,
@@ -59,10 +70,23 @@ pub(crate) struct Selection {
     pub contenders: Vec<Contender>,
 }
 
+/// What was asked for, by part; none where a part was not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub mesh: Option<Selection>,
+    pub waypoint: Option<waypoint::Selection>,
+    pub decisions: bool,
+}
+
 impl Options {
     /// Runs of each contender, at least 1.
     pub(crate) fn pairs(&self) -> usize {
         self.pairs.unwrap_or(if self.quick { PAIRS_QUICK } else { PAIRS }).max(1)
+    }
+
+    /// Whether a first impression is enough.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
     }
 
     /// Seconds of a run, at least 1.
@@ -73,6 +97,11 @@ impl Options {
     /// Idle connections of the memory measure.
     pub(crate) fn connections(&self) -> usize {
         self.connections.unwrap_or(if self.quick { 1000 } else { 5000 }).max(1)
+    }
+
+    /// Requests a second where the rate is fixed, at least 1.
+    pub(crate) fn rate(&self) -> u32 {
+        self.rate.unwrap_or(RATE).max(1)
     }
 
     /// Seconds for memory to settle.
@@ -94,6 +123,12 @@ impl Options {
         Ok(profile.parent().unwrap_or(&profile).join("bench"))
     }
 
+    /// Envoy's program, where `xtask/need.sh bench` puts it.
+    pub(crate) fn envoy() -> anyhow::Result<PathBuf> {
+        let profile = own_profile()?;
+        Ok(profile.parent().unwrap_or(&profile).join("peers").join("bin").join("envoy"))
+    }
+
     /// Where results go for machines.
     pub(crate) fn json(&self) -> anyhow::Result<PathBuf> {
         self.json.clone().map_or_else(|| Ok(Self::folder()?.join("mesh.json")), Ok)
@@ -108,32 +143,60 @@ fn own_profile() -> anyhow::Result<PathBuf> {
     Ok(profile.to_path_buf())
 }
 
-/// Reads the filter words; words of one kind add up, a kind without a word is not filtered.
+/// Sorts the filter words by part; without any, everything is asked for.
 ///
 /// # Errors
 /// Names the words there are, if one is none of them.
-pub(crate) fn select(words: &[String]) -> anyhow::Result<Selection> {
-    let (mut measures, mut places, mut contenders) = (Vec::new(), Vec::new(), Vec::new());
-    for word in words {
-        let begins = |m: &&Measure| m.name() == word || m.name().split_once('-').is_some_and(|n| n.0 == word);
-        let found = Measure::ALL.iter().filter(begins).copied();
-        let before = measures.len() + places.len() + contenders.len();
-        measures.extend(found);
-        places.extend(Place::ALL.iter().filter(|p| p.name() == word));
-        contenders.extend(Contender::ALL.iter().filter(|c| c.name() == word));
-        if measures.len() + places.len() + contenders.len() == before {
+pub(crate) fn parts(words: &[String]) -> anyhow::Result<Parts> {
+    let (mut mesh, mut of_waypoint, mut decisions) = (Vec::new(), Vec::new(), words.is_empty());
+    for word in words.iter().map(String::as_str) {
+        if waypoint::words().contains(&word) {
+            of_waypoint.push(word);
+        } else if word == DECISIONS {
+            decisions = true;
+        } else if is_of_mesh(word) {
+            mesh.push(word);
+        } else {
             let mut known: Vec<&str> = vec!["bulk", "requests"];
             known.extend(Measure::ALL.iter().map(|m| m.name()));
             known.extend(Place::ALL.iter().map(|p| p.name()));
             known.extend(Contender::ALL.iter().map(|c| c.name()));
+            known.extend(waypoint::words());
+            known.push(DECISIONS);
             bail!("{word:?} is nothing to measure; there are: {}", known.join(", "));
         }
     }
-    Ok(Selection {
+    let all = words.is_empty();
+    Ok(Parts {
+        mesh: (all || !mesh.is_empty()).then(|| select(&mesh)),
+        waypoint: (all || !of_waypoint.is_empty()).then(|| waypoint::select(&of_waypoint)),
+        decisions,
+    })
+}
+
+fn begins(measure: Measure, word: &str) -> bool {
+    measure.name() == word || measure.name().split_once('-').is_some_and(|n| n.0 == word)
+}
+
+fn is_of_mesh(word: &str) -> bool {
+    Measure::ALL.iter().any(|m| begins(*m, word))
+        || Place::ALL.iter().any(|p| p.name() == word)
+        || Contender::ALL.iter().any(|c| c.name() == word)
+}
+
+/// Reads words of the mesh; words of one kind add up, a kind without a word is not filtered.
+fn select(words: &[&str]) -> Selection {
+    let (mut measures, mut places, mut contenders) = (Vec::new(), Vec::new(), Vec::new());
+    for word in words {
+        measures.extend(Measure::ALL.iter().filter(|m| begins(**m, word)).copied());
+        places.extend(Place::ALL.iter().filter(|p| p.name() == *word).copied());
+        contenders.extend(Contender::ALL.iter().filter(|c| c.name() == *word).copied());
+    }
+    Selection {
         measures: in_order(&Measure::ALL, &measures),
         places: in_order(&Place::ALL, &places),
         contenders: in_order(&Contender::ALL, &contenders),
-    })
+    }
 }
 
 /// Those of `all` that are wanted, in the order of `all`; all if none is.
@@ -157,7 +220,7 @@ mod tests {
         ];
         for (line, measures, places, contenders) in cases {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            let got = select(&words).expect(line);
+            let got = parts(&words).expect(line).mesh.expect(line);
             let counts = (got.measures.len(), got.places.len(), got.contenders.len());
             assert_eq!(counts, (measures, places, contenders), "{line}");
         }
@@ -165,10 +228,24 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_refused_with_those_there_are() {
-        let error = select(&["bluk".to_owned()]).expect_err("no such word").to_string();
+        let error = parts(&["bluk".to_owned()]).expect_err("no such word").to_string();
         assert!(
             error.contains("\"bluk\"") && error.contains("bulk-4") && error.contains("same-node"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn words_of_one_part_leave_the_others_out() {
+        for (line, wanted) in [
+            ("", (true, true, true)),
+            ("bulk", (true, false, false)),
+            ("http1 routes-1", (false, true, false)),
+            ("waypoint decisions", (false, true, true)),
+        ] {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let got = parts(&words).expect(line);
+            assert_eq!((got.mesh.is_some(), got.waypoint.is_some(), got.decisions), wanted, "{line:?}");
+        }
     }
 }

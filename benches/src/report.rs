@@ -7,12 +7,18 @@ use crate::machine::Machine;
 use crate::options::Options;
 use crate::run::Cell;
 use crate::table::{Row, rows};
+use crate::waypoint::{self, Results};
 
 /// Raised when a reader of older files would misunderstand newer ones.
 const VERSION: u32 = 1;
 
 /// Everything of a run.
-pub(crate) fn json(machine: &Machine, options: &Options, cells: &[Cell]) -> Value {
+pub(crate) fn json(
+    machine: &Machine,
+    options: &Options,
+    cells: &[Cell],
+    at_waypoint: Option<&Results>,
+) -> Value {
     let results: Vec<Value> =
         cells.iter().flat_map(|cell| rows(cell).into_iter().map(|r| result(cell, &r))).collect();
     let missing: Vec<Value> =
@@ -26,6 +32,8 @@ pub(crate) fn json(machine: &Machine, options: &Options, cells: &[Cell]) -> Valu
         },
         "results": results,
         "didNotRun": missing,
+        // Null if it was not asked for.
+        "waypoint": at_waypoint.map(waypoint::json),
     })
 }
 

@@ -13,10 +13,11 @@ use crate::child::{Interrupted, Stop};
 use crate::congestion::{self, Allowed};
 use crate::contenders::{Contender, Place, Way, order};
 use crate::cpu::Usage;
+use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::measures::{self, Measure, Size, Values};
-use crate::options::{Options, Selection, select};
-use crate::topology::Lab;
+use crate::options::{Options, Selection, parts};
+use crate::waypoint::{self, Results};
 use crate::{out, report, table};
 
 /// Only one benchmark at a time: two would measure each other.
@@ -51,7 +52,10 @@ impl Cell {
 /// # Errors
 /// If nothing can be measured here, or we were interrupted.
 pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
-    let selection = select(&options.filters)?;
+    let parts = parts(&options.filters)?;
+    if parts.mesh.is_none() && parts.waypoint.is_none() {
+        return Ok(true);
+    }
     if !geteuid().is_root() {
         anyhow::bail!("root is needed, for network namespaces and the kernel's list of congestion controls");
     }
@@ -61,27 +65,52 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
     lock.try_lock().with_context(|| format!("locking {LOCK}: does another benchmark run?"))?;
     let binaries = options.binaries()?;
     let stop = Stop::on_signals()?;
-    let machine = Machine::read(&stop, &binaries)?;
+    let envoy = Options::envoy()?;
+    let machine = Machine::read(&stop, &binaries, parts.waypoint.is_some().then_some(&*envoy))?;
     out::data(&machine.text());
-    // In this order: the lab goes first when this ends.
+    // In this order: the labs go first when this ends.
     let _allowed = Allowed::cubic()?;
-    let lab = Lab::up(&options.name, &binaries, &folder, &options.set, &stop)?;
-    congestion::check(&stop, &options.name)?;
-    let cells = cells(&lab, &stop, options, &selection)?;
-    drop(lab);
-    tell(&machine, options, &cells)?;
-    Ok(told_missing(&cells))
+    let of_mesh = match &parts.mesh {
+        Some(selection) => {
+            let lab = Lab::of_mesh(&options.name, &binaries, &folder, &options.set, &stop)?;
+            congestion::check(&stop, &options.name)?;
+            cells(&lab, &stop, options, selection)?
+        }
+        None => Vec::new(),
+    };
+    let at_waypoint =
+        parts.waypoint.as_ref().map(|asked| waypoint::run(options, asked, &binaries, &folder, &stop));
+    // What the mesh came to is told even where the waypoint could not be measured.
+    let (at_waypoint, failed) = match at_waypoint.transpose() {
+        Ok(results) => (results, None),
+        Err(error) => (None, Some(error)),
+    };
+    tell(&machine, options, &of_mesh, at_waypoint.as_ref())?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    Ok(told_missing(&of_mesh, at_waypoint.as_ref()))
 }
 
-/// Writes the file and prints the table.
-fn tell(machine: &Machine, options: &Options, cells: &[Cell]) -> anyhow::Result<()> {
+/// Writes the file and prints the tables.
+fn tell(
+    machine: &Machine,
+    options: &Options,
+    cells: &[Cell],
+    at_waypoint: Option<&Results>,
+) -> anyhow::Result<()> {
     let json = options.json()?;
-    let value = report::json(machine, options, cells);
+    let value = report::json(machine, options, cells, at_waypoint);
     fs::write(&json, format!("{value:#}\n")).with_context(|| format!("writing {}", json.display()))?;
-    out::data(&table::text(cells));
+    let tables = [table::text(cells), at_waypoint.map_or_else(String::new, waypoint::text)];
+    for table in tables.iter().filter(|text| !text.is_empty()) {
+        out::data(table);
+        out::data("");
+    }
     let (pairs, seconds, file) = (options.pairs(), options.seconds(), json.display());
-    out::data(&format!("\nmedian (min-max) of {pairs} runs of {seconds} s; all of it: {file}"));
-    let other_load = cells.iter().map(|c| c.other_load).fold(0.0, f64::max);
+    out::data(&format!("median (min-max) of {pairs} runs of {seconds} s; all of it: {file}"));
+    let before_waypoint = at_waypoint.iter().flat_map(|r| &r.cells).map(|c| c.other_load);
+    let other_load = cells.iter().map(|c| c.other_load).chain(before_waypoint).fold(0.0, f64::max);
     if other_load > OTHER_LOAD_MAX {
         let percent = other_load * 100.0;
         out::data(&format!(
@@ -92,8 +121,12 @@ fn tell(machine: &Machine, options: &Options, cells: &[Cell]) -> anyhow::Result<
 }
 
 /// Names what did not run; whether everything did.
-fn told_missing(cells: &[Cell]) -> bool {
+fn told_missing(cells: &[Cell], at_waypoint: Option<&Results>) -> bool {
     let mut all = true;
+    for missing in at_waypoint.iter().flat_map(|results| results.missing()) {
+        all = false;
+        out::say(&format!("bench: {missing}"));
+    }
     for cell in cells {
         for contender in cell.missing() {
             all = false;
@@ -130,7 +163,7 @@ fn cells(lab: &Lab, stop: &Stop, options: &Options, selection: &Selection) -> an
 }
 
 /// How busy the machine is while nothing of ours runs but idle programs.
-fn other_load(stop: &Stop) -> anyhow::Result<f64> {
+pub(crate) fn other_load(stop: &Stop) -> anyhow::Result<f64> {
     let before = Usage::now(&[])?;
     stop.pause(LOOK_AT_IDLE)?;
     let used = Usage::now(&[])?.since(before);

@@ -108,12 +108,13 @@ fn place_table(place: Place, cells: &[&Cell]) -> String {
     aligned(&lines)
 }
 
-fn dash() -> String {
+/// What stands for a number that is not there.
+pub(crate) fn dash() -> String {
     "-".to_owned()
 }
 
 /// Median, and spread if there is one.
-fn shown(series: &Series) -> String {
+pub(crate) fn shown(series: &Series) -> String {
     if series.samples.len() == 1 {
         return number(series.median);
     }
@@ -121,7 +122,7 @@ fn shown(series: &Series) -> String {
 }
 
 /// Three digits or all before the point.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -135,7 +136,8 @@ pub(crate) fn line(values: &Values) -> String {
     parts.join(", ")
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+/// Lines of cells as columns.
+pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |at: usize| lines.iter().filter_map(|l| l.get(at)).map(|c| c.chars().count()).max().unwrap_or(0);

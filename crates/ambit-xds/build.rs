@@ -1,8 +1,15 @@
 //! Compiles `proto/` into Rust messages without protoc.
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 15] = [
     "google/rpc/status.proto",
     "envoy/service/discovery/v3/discovery.proto",
+    "envoy/config/core/v3/base.proto",
+    "envoy/extensions/common/ratelimit/v3/ratelimit.proto",
+    "envoy/service/ratelimit/v3/rls.proto",
+    "envoy/config/core/v3/address.proto",
+    "envoy/service/auth/v3/attribute_context.proto",
+    "envoy/service/auth/v3/external_auth.proto",
+    "envoy/type/v3/http_status.proto",
     "istio/workload.proto",
     "istio/authorization.proto",
     "istio/zds.proto",

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_control::Name;
 use ambit_net::grpc::services::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use ambit_net::grpc::services::istio_certificate_service_server::IstioCertificateServiceServer;
 use ambit_runtime::admin::{Routes, server};
@@ -14,6 +15,7 @@ use ambit_runtime::drain::Drain;
 use ambit_runtime::metrics::{IDLE, Registry};
 use ambit_runtime::readiness::Readiness;
 use ambit_runtime::{clock, logging, tasks};
+use ambit_xds::node::WaypointKey;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -235,10 +237,18 @@ impl Follower {
         let Update { events, revision, problems } = update;
         let changed = events.len();
         let delta = self.world.apply(events);
+        self.sources.tell(&delta);
         self.publisher.publish(revision, delta);
         {
             let index = self.world.index();
-            self.publisher.forget(|node| index.node(node).is_some());
+            let is_replica = |gateway: &WaypointKey, pod: &str, node: &str| {
+                let name = Name::new(gateway.namespace.clone(), gateway.name.clone());
+                index.waypoints().contains_key(&name)
+                    && index
+                        .pods_on(node)
+                        .any(|p| p.name.namespace == gateway.namespace && *p.name.name == *pod)
+            };
+            self.publisher.forget(|node| index.node(node).is_some(), is_replica);
         }
         self.sources.take(revision, problems);
         debug!(revision, changed, "took in a change");

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod authn;
+pub mod callers;
 mod csr;
 pub mod service;
 pub mod sign;

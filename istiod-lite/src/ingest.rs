@@ -1,7 +1,7 @@
 //! Manifest objects reduced to what the index reads.
 //!
 //! An object with a value that cannot be read is refused whole, with the place of that value; the version before
-//! it stays in force. Kinds the mesh does not read yet are passed over here, not refused.
+//! it stays in force. Kinds the mesh does not read are passed over here, not refused.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 mod cluster;
 mod entries;
+mod gateway;
+mod mesh;
 mod security;
 #[cfg(test)]
 mod tests;
@@ -45,21 +47,19 @@ fn kind(kind: Kind) -> Option<input::Kind> {
         Kind::PeerAuthentication => Some(input::Kind::PeerAuthentication),
         Kind::ServiceEntry => Some(input::Kind::ServiceEntry),
         Kind::WorkloadEntry => Some(input::Kind::WorkloadEntry),
-        // Deployments become pods elsewhere; accounts, config and secrets change nothing in the mesh; the rest is
-        // for waypoints.
-        Kind::ServiceAccount
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::Deployment
-        | Kind::RequestAuthentication
-        | Kind::GatewayClass
-        | Kind::Gateway
-        | Kind::HTTPRoute
-        | Kind::GRPCRoute
-        | Kind::TCPRoute
-        | Kind::TLSRoute
-        | Kind::ReferenceGrant
-        | Kind::TrafficPolicy => None,
+        Kind::RequestAuthentication => Some(input::Kind::RequestAuthentication),
+        Kind::GatewayClass => Some(input::Kind::GatewayClass),
+        Kind::Gateway => Some(input::Kind::Gateway),
+        Kind::HTTPRoute => Some(input::Kind::HttpRoute),
+        Kind::GRPCRoute => Some(input::Kind::GrpcRoute),
+        Kind::TCPRoute => Some(input::Kind::TcpRoute),
+        Kind::TLSRoute => Some(input::Kind::TlsRoute),
+        Kind::ReferenceGrant => Some(input::Kind::ReferenceGrant),
+        Kind::TrafficPolicy => Some(input::Kind::TrafficPolicy),
+        // One of them is the mesh configuration; of the others nothing is held, and removing nothing changes nothing.
+        Kind::ConfigMap => Some(input::Kind::MeshConfig),
+        // Deployments become pods elsewhere; accounts and secrets change nothing in the mesh.
+        Kind::ServiceAccount | Kind::Secret | Kind::Deployment => None,
     }
 }
 
@@ -78,18 +78,16 @@ impl Reader<'_> {
             Written::Service(o) => Some(Object::Service(Box::new(self.service(o)))),
             Written::EndpointSlice(o) => self.slice(o).map(Object::EndpointSlice),
             Written::NetworkPolicy(o) => Some(Object::NetworkPolicy(self.network_policy(o))),
-            Written::AuthorizationPolicy(o) => {
-                Some(Object::AuthorizationPolicy(Box::new(self.authorization_policy(o))))
-            }
+            Written::AuthorizationPolicy(o) => self.policy(o),
             Written::PeerAuthentication(o) => Some(Object::PeerAuthentication(self.peer_authentication(o))),
             Written::ServiceEntry(o) => Some(Object::ServiceEntry(Box::new(self.service_entry(o)))),
             Written::WorkloadEntry(o) => Some(Object::WorkloadEntry(Box::new(self.workload_entry(o)))),
-            Written::ServiceAccount(_)
-            | Written::ConfigMap(_)
-            | Written::Secret(_)
-            | Written::Deployment(_)
-            | Written::RequestAuthentication(_)
-            | Written::GatewayApi(_) => None,
+            Written::RequestAuthentication(o) => {
+                self.request_authentication(o).map(|made| Object::RequestAuthentication(Box::new(made)))
+            }
+            Written::GatewayApi(o) => Some(self.gateway_object(o)),
+            Written::ConfigMap(_) => self.mesh_config(),
+            Written::ServiceAccount(_) | Written::Secret(_) | Written::Deployment(_) => None,
         }
     }
 
@@ -126,6 +124,10 @@ impl Reader<'_> {
 fn created(metadata: &ObjectMeta) -> u64 {
     let stamp = metadata.creation_timestamp.as_ref().map(|t| t.0.as_second());
     stamp.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default()
+}
+
+fn generation(metadata: &ObjectMeta) -> i64 {
+    metadata.generation.unwrap_or_default()
 }
 
 fn words(map: Option<&BTreeMap<String, String>>) -> Labels {

@@ -1,32 +1,60 @@
-//! Serving configuration to the nodes: what is published, who has it, and one task for each stream.
+//! Serving configuration to nodes and waypoints: what is published, who has it, and one task for each stream.
 //!
 //! What a stream gets and in which order is decided by the state machine in ambit-xds.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_control::Delta;
 use ambit_xds::codec::Address;
+use ambit_xds::node::WaypointKey;
 use ambit_xds::server::{Delta as Changes, Rejection, Resources};
 use serde::Serialize;
 use tokio::sync::watch;
+use tonic::Status;
 use tracing::{info, warn};
 
 pub mod service;
 mod stream;
+#[cfg(test)]
+mod tests;
+pub mod waypoint;
 
-/// Streams one node may have at once: its proxy, the one that replaces it, and room for those not yet noticed dead.
-const STREAMS_PER_NODE_MAX: usize = 8;
+/// Streams one subject may have at once: its proxy, the one that replaces it, and room for those not yet noticed dead.
+const STREAMS_PER_SUBJECT_MAX: usize = 8;
 
-/// What is published, and what the nodes have of it.
+/// What is published, and what the clients have of it.
 #[derive(Debug)]
 pub struct Publisher {
     latest: watch::Sender<Arc<Resources>>,
-    nodes: Mutex<BTreeMap<String, Node>>,
+    clients: Mutex<BTreeMap<Subject, Client>>,
+}
+
+/// Whose a stream is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    /// The proxy of a node.
+    Node(String),
+    /// A replica of a waypoint, and the node it is on.
+    Waypoint { gateway: WaypointKey, pod: String, node: String },
+    /// Someone at this address who has not said yet which waypoint it is of.
+    Unnamed(IpAddr),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Waypoint { gateway, pod, node } => write!(f, "waypoint {gateway} in pod {pod} on {node}"),
+            Self::Unnamed(source) => write!(f, "a waypoint at {source}"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct Client {
     streams: BTreeMap<u64, Progress>,
     /// Of the stream that was open last.
     last: Progress,
@@ -53,29 +81,53 @@ pub struct NodeSync {
     pub rejected: Vec<Rejected>,
 }
 
-/// A record a node refused.
+/// How far a replica of a waypoint is, for `/sync`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WaypointSync {
+    /// Its Gateway, as `NAMESPACE/NAME`.
+    pub gateway: String,
+    /// Its pod.
+    pub pod: String,
+    /// Whether it has a stream open.
+    pub connected: bool,
+    /// It has answered every change that concerns it up to this revision; 0 if none.
+    pub acked_revision: u64,
+    /// What it refused and has not accepted since.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A record that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rejected {
     /// Its kind.
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The node's words.
+    /// The words of who refused it.
     pub reason: String,
 }
 
 impl Default for Publisher {
     fn default() -> Self {
-        Self { latest: watch::Sender::new(Arc::default()), nodes: Mutex::default() }
+        Self { latest: watch::Sender::new(Arc::default()), clients: Mutex::default() }
     }
 }
 
 impl Publisher {
-    /// Publishes what differs as of a revision.
-    pub fn publish(&self, revision: u64, delta: Delta) {
-        let changes = changes(delta);
+    /// Publishes what differs as of a revision, for nodes and waypoints at once.
+    pub fn publish(&self, revision: u64, mut delta: Delta) {
+        let waypoints = std::mem::take(&mut delta.waypoints);
+        let gone = std::mem::take(&mut delta.removed_waypoints);
         let mut next = Resources::clone(&self.latest.borrow());
-        if next.apply(revision, changes) {
+        let mut is_new = next.apply(revision, changes(delta));
+        for (name, difference) in &waypoints {
+            let key = waypoint::key(name);
+            is_new |= next.apply_waypoint(revision, &key, waypoint::changes(difference));
+        }
+        for name in &gone {
+            is_new |= next.forget_waypoint(revision, &waypoint::key(name));
+        }
+        if is_new {
             metrics::counter!("ambit_config_changes_total").increment(1);
         }
         metrics::gauge!("ambit_config_revision").set(gauge(next.revision()));
@@ -87,50 +139,101 @@ impl Publisher {
         self.latest.subscribe()
     }
 
-    /// Notes a stream of a node; nothing if it has too many.
-    fn open(self: &Arc<Self>, node: &str) -> Option<Open> {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = nodes.entry(node.to_owned()).or_default();
-        if entry.streams.len() >= STREAMS_PER_NODE_MAX {
-            return None;
+    /// Notes a stream; a status if its subject has too many.
+    fn open(self: &Arc<Self>, subject: Subject) -> Result<Open, Status> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = clients.entry(subject.clone()).or_default();
+        if entry.streams.len() >= STREAMS_PER_SUBJECT_MAX {
+            return Err(Status::resource_exhausted(format!("{subject} has too many streams open")));
         }
         entry.opened += 1;
         let number = entry.opened;
         entry.streams.insert(number, Progress::default());
         metrics::gauge!("ambit_xds_streams").increment(1.0);
-        info!(node, number, "a node connected");
-        Some(Open { publisher: self.clone(), node: node.to_owned(), number })
+        info!(client = %subject, number, "connected");
+        Ok(Open { publisher: self.clone(), subject, number })
     }
 
     /// How far the nodes are: those named, and those that ever connected.
     pub fn sync<'a>(&self, named: impl Iterator<Item = &'a str>) -> Vec<NodeSync> {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report: BTreeMap<String, NodeSync> =
-            named.map(|node| (node.to_owned(), sync(node, &Node::default()))).collect();
-        report.extend(nodes.iter().map(|(name, node)| (name.clone(), sync(name, node))));
+            named.map(|node| (node.to_owned(), sync(node, &Client::default()))).collect();
+        let nodes = clients.iter().filter_map(|(subject, client)| match subject {
+            Subject::Node(name) => Some((name.clone(), sync(name, client))),
+            Subject::Waypoint { .. } | Subject::Unnamed(_) => None,
+        });
+        report.extend(nodes);
         report.into_values().collect()
     }
 
-    /// Forgets nodes that have no stream and do not exist any more.
-    pub fn forget(&self, exists: impl Fn(&str) -> bool) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|name, node| !node.streams.is_empty() || exists(name));
+    /// How far the replicas of waypoints that exist are: those that are connected, and those that were and whose pod
+    /// is still there.
+    pub fn sync_waypoints(&self, exists: impl Fn(&WaypointKey) -> bool) -> Vec<WaypointSync> {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = clients.iter().filter_map(|(subject, client)| match subject {
+            Subject::Waypoint { gateway, pod, .. } if exists(gateway) => {
+                let newest = client.newest();
+                Some(WaypointSync {
+                    gateway: gateway.to_string(),
+                    pod: pod.clone(),
+                    connected: client.is_connected(),
+                    acked_revision: newest.acked_revision,
+                    rejected: newest.rejected(),
+                })
+            }
+            Subject::Node(_) | Subject::Waypoint { .. } | Subject::Unnamed(_) => None,
+        });
+        rows.collect()
+    }
+
+    /// Forgets who has no stream and does not exist any more: nodes by name, replicas by Gateway, pod and node.
+    pub fn forget(
+        &self,
+        is_node: impl Fn(&str) -> bool,
+        is_replica: impl Fn(&WaypointKey, &str, &str) -> bool,
+    ) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|subject, client| {
+            client.is_connected()
+                || match subject {
+                    Subject::Node(name) => is_node(name),
+                    Subject::Waypoint { gateway, pod, node } => is_replica(gateway, pod, node),
+                    Subject::Unnamed(_) => false,
+                }
+        });
     }
 }
 
-fn sync(name: &str, node: &Node) -> NodeSync {
-    // The newest stream counts: an older one belongs to a proxy that is leaving, or is dead and not yet noticed.
-    let newest = node.streams.last_key_value().map_or(&node.last, |(_, progress)| progress);
-    let rejected = newest.rejected.iter().map(|r| Rejected {
-        kind: r.kind.to_string(),
-        name: r.name.clone(),
-        reason: r.reason.clone(),
-    });
+impl Client {
+    fn is_connected(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    /// The newest stream counts: an older one belongs to a proxy that is leaving, or is dead and not yet noticed.
+    fn newest(&self) -> &Progress {
+        self.streams.last_key_value().map_or(&self.last, |(_, progress)| progress)
+    }
+}
+
+impl Progress {
+    fn rejected(&self) -> Vec<Rejected> {
+        let rejected = self.rejected.iter().map(|r| Rejected {
+            kind: r.kind.to_string(),
+            name: r.name.clone(),
+            reason: r.reason.clone(),
+        });
+        rejected.collect()
+    }
+}
+
+fn sync(name: &str, client: &Client) -> NodeSync {
+    let newest = client.newest();
     NodeSync {
         node: name.to_owned(),
-        connected: !node.streams.is_empty(),
+        connected: client.is_connected(),
         acked_revision: newest.acked_revision,
-        rejected: rejected.collect(),
+        rejected: newest.rejected(),
     }
 }
 
@@ -138,21 +241,22 @@ fn sync(name: &str, node: &Node) -> NodeSync {
 #[derive(Debug)]
 struct Open {
     publisher: Arc<Publisher>,
-    node: String,
+    subject: Subject,
     number: u64,
 }
 
 impl Open {
     /// Notes how far the stream is.
     fn report(&self, acked_revision: u64, rejected: Vec<Rejection>) {
-        let mut nodes = self.publisher.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(progress) = nodes.get_mut(&self.node).and_then(|n| n.streams.get_mut(&self.number)) else {
+        let mut clients = self.publisher.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(progress) = clients.get_mut(&self.subject).and_then(|c| c.streams.get_mut(&self.number))
+        else {
             return;
         };
         for new in rejected.iter().filter(|r| !progress.rejected.contains(r)) {
             metrics::counter!("ambit_config_rejected_total", "kind" => new.kind.to_string()).increment(1);
             let (kind, name, reason) = (new.kind, &new.name, &new.reason);
-            warn!(node = self.node, %kind, name, reason, "a node refused a record; it keeps what it had");
+            warn!(client = %self.subject, %kind, name, reason, "a record was refused; what was held before stays");
         }
         *progress = Progress { acked_revision, rejected };
     }
@@ -160,18 +264,23 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut nodes = self.publisher.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(node) = nodes.get_mut(&self.node)
-            && let Some(progress) = node.streams.remove(&self.number)
+        let mut clients = self.publisher.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unnamed = matches!(self.subject, Subject::Unnamed(_));
+        if let Some(client) = clients.get_mut(&self.subject)
+            && let Some(progress) = client.streams.remove(&self.number)
         {
-            node.last = progress;
+            client.last = progress;
+            if is_unnamed && !client.is_connected() {
+                // An address is nothing to be remembered.
+                clients.remove(&self.subject);
+            }
         }
         metrics::gauge!("ambit_xds_streams").decrement(1.0);
-        info!(node = self.node, number = self.number, "a node's stream ended");
+        info!(client = %self.subject, number = self.number, "a stream ended");
     }
 }
 
-/// What the control plane publishes of records that differ.
+/// What is published to nodes and waypoints alike of records that differ.
 pub fn changes(delta: Delta) -> Changes {
     let workloads = delta.workloads.into_values().map(Address::Workload);
     let services = delta.services.into_values().map(Address::Service);

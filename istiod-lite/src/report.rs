@@ -1,20 +1,24 @@
-//! What the admin surface shows: how far the nodes are, what is wrong, and everything that is served.
+//! What the admin surface shows: how far nodes and waypoints are, what is wrong, and everything that is served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ambit_control::Index;
+use ambit_control::input::Key;
+use ambit_control::{Delta, Index, Name};
 use ambit_manifest::Problem;
 use ambit_policy::model::{Action, Policy, Scope};
 use ambit_runtime::admin::{Reply, Routes};
 use ambit_types::workload::Health;
 use ambit_types::{Destination, GatewayAddress, Service, TunnelProtocol, Workload};
+use ambit_xds::node::WaypointKey;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use crate::push::{NodeSync, Publisher};
+use crate::push::{NodeSync, Publisher, WaypointSync};
 use crate::world::World;
+
+mod layer7;
 
 /// What has been read so far, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ pub struct Sources {
 struct State {
     revision: u64,
     problems: Vec<Problem>,
+    /// What is wrong with objects that are well-formed, in words.
+    faults: BTreeMap<Key, BTreeSet<String>>,
 }
 
 /// A problem, for programs and for people.
@@ -41,7 +47,9 @@ struct Shown<'a> {
 struct Sync<'a> {
     revision: u64,
     nodes: Vec<NodeSync>,
+    waypoints: Vec<WaypointSync>,
     problems: Vec<Shown<'a>>,
+    reports: Vec<Value>,
 }
 
 impl Sources {
@@ -61,6 +69,24 @@ impl Sources {
         state.revision = revision;
         state.problems = problems;
     }
+
+    /// Logs each fault that conditions of objects tell of once, when it comes and when it goes.
+    pub fn tell(&self, delta: &Delta) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = delta.reports.iter().map(|(key, report)| (key, layer7::faults(report)));
+        for (key, after) in changed.chain(delta.removed_reports.iter().map(|key| (key, BTreeSet::new()))) {
+            let before = state.faults.remove(key).unwrap_or_default();
+            for new in after.difference(&before) {
+                warn!(object = %key, condition = new, "an object is not in force as written");
+            }
+            for old in before.difference(&after) {
+                info!(object = %key, condition = old, "a fault of an object is gone");
+            }
+            if !after.is_empty() {
+                state.faults.insert(key.clone(), after);
+            }
+        }
+    }
 }
 
 /// `/sync` and `/config_dump`.
@@ -73,12 +99,17 @@ pub fn routes(sources: &Arc<Sources>, world: &Arc<World>, publisher: &Arc<Publis
 }
 
 fn sync(sources: &Sources, world: &World, publisher: &Publisher) -> Reply {
-    let nodes = {
+    let (nodes, waypoints, reports) = {
         let index = world.index();
-        publisher.sync(index.nodes().map(|node| &*node.name))
+        let is_there = |gateway: &WaypointKey| {
+            index.waypoints().contains_key(&Name::new(gateway.namespace.clone(), gateway.name.clone()))
+        };
+        let nodes = publisher.sync(index.nodes().map(|node| &*node.name));
+        (nodes, publisher.sync_waypoints(is_there), layer7::faulty(&index))
     };
     let state = sources.state.lock().unwrap_or_else(PoisonError::into_inner);
-    Reply::json(&Sync { revision: state.revision, nodes, problems: shown(&state.problems) })
+    let problems = shown(&state.problems);
+    Reply::json(&Sync { revision: state.revision, nodes, waypoints, problems, reports })
 }
 
 fn shown(problems: &[Problem]) -> Vec<Shown<'_>> {
@@ -97,6 +128,8 @@ fn dump(sources: &Sources, index: &Index) -> Reply {
         "workloads": index.workloads().values().map(|w| workload(w)).collect::<Vec<_>>(),
         "services": index.services().values().map(|s| service(s)).collect::<Vec<_>>(),
         "policies": index.policies().values().map(|p| policy(p)).collect::<Vec<_>>(),
+        "waypoints": layer7::waypoints(index),
+        "reports": layer7::reports(index),
     }))
 }
 

@@ -9,3 +9,6 @@ mod discovery;
 #[cfg(test)]
 #[path = "loopback/plane.rs"]
 mod plane;
+#[cfg(test)]
+#[path = "loopback/waypoints.rs"]
+mod waypoints;

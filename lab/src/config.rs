@@ -17,13 +17,14 @@ use crate::topology::Node;
 pub const NODES_DEFAULT: usize = 2;
 
 /// Settings that `--set` knows, with what they mean.
-pub const SETTINGS: [(&str, &str); 8] = [
+pub const SETTINGS: [(&str, &str); 9] = [
     ("ip_families", "ipv4, ipv6 or dual; default dual"),
     ("tcp_congestion", "congestion control of every namespace, such as cubic; default the kernel's"),
     ("leaf_ttl", "life of a workload certificate, such as 20s; default 24h"),
     ("trust_domain", "default cluster.local"),
     ("log_level", "filter of the mesh's programs, such as debug; default info"),
     ("ztunnel.NAME", "environment variable NAME of every ztunnel"),
+    ("waypoint.NAME", "environment variable NAME of every waypoint"),
     ("istiod.NAME", "flag --NAME of istiod-lite"),
     ("cni.NAME", "flag --NAME of every ambit-cni"),
 ];
@@ -46,6 +47,9 @@ pub struct LabConfig {
     pub trust_domain: String,
     /// Extra environment of ztunnel.
     pub ztunnel: BTreeMap<String, String>,
+    /// Extra environment of waypoints.
+    #[serde(default)]
+    pub waypoint: BTreeMap<String, String>,
     /// Extra flags of istiod-lite.
     pub istiod: BTreeMap<String, String>,
     /// Extra flags of ambit-cni.
@@ -62,6 +66,7 @@ impl Default for LabConfig {
             log_level: "info".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             ztunnel: BTreeMap::new(),
+            waypoint: BTreeMap::new(),
             istiod: BTreeMap::new(),
             cni: BTreeMap::new(),
         }
@@ -90,6 +95,9 @@ impl LabConfig {
             ("leaf_ttl", _) => _ = self.istiod.insert("leaf-ttl".to_owned(), value),
             (_, Some(("ztunnel", name))) if !name.is_empty() => {
                 _ = self.ztunnel.insert(name.to_owned(), value)
+            }
+            (_, Some(("waypoint", name))) if !name.is_empty() => {
+                _ = self.waypoint.insert(name.to_owned(), value)
             }
             (_, Some(("istiod", name))) if !name.is_empty() => _ = self.istiod.insert(name.to_owned(), value),
             (_, Some(("cni", name))) if !name.is_empty() => _ = self.cni.insert(name.to_owned(), value),

@@ -21,6 +21,7 @@ use crate::paths::RunDir;
 use crate::pod::sandbox::Site;
 use crate::programs::{Home, Programs};
 use crate::store::Store;
+use crate::token::Issuer;
 use crate::topology::{self, Node};
 
 mod act;
@@ -35,6 +36,7 @@ mod report;
 mod report_status;
 mod tokens;
 mod wait;
+mod waypoints;
 
 /// Worker threads: the daemon waits, its processes work.
 const WORKERS: usize = 2;
@@ -105,9 +107,10 @@ impl Built {
         let store = Arc::new(Store::open(&run.objects())?);
         let fabric = Arc::new(topology::create_fabric(&lab, config.families)?);
         fabric.set(&config.kernel_parameters())?;
+        let issuer = Arc::new(Issuer::load_or_create(&run.istiod())?);
         let mut sites = Vec::new();
         for node in &nodes {
-            sites.push(Arc::new(build_node(&lab, &run, &config, &fabric, node)?));
+            sites.push(Arc::new(build_node(&lab, &run, &config, &issuer, &fabric, node)?));
         }
         for (site, other) in sites.iter().flat_map(|s| nodes.iter().map(move |n| (s, n))) {
             if site.node != *other {
@@ -128,6 +131,7 @@ fn build_node(
     lab: &LabName,
     run: &RunDir,
     config: &LabConfig,
+    issuer: &Arc<Issuer>,
     fabric: &Place,
     node: &Node,
 ) -> Result<Site, LabError> {
@@ -140,5 +144,6 @@ fn build_node(
     let made = fs::DirBuilder::new().mode(0o700).create(&directory);
     made.map_err(LabError::file("making directory", directory))?;
     let (lab, run, families) = (lab.clone(), run.clone(), config.families);
-    Ok(Site { lab, run, families, node: node.clone(), place: Arc::new(place), kernel })
+    let (place, issuer, node_uid) = (Arc::new(place), Arc::clone(issuer), Arc::default());
+    Ok(Site { lab, run, families, node: node.clone(), place, kernel, issuer, node_uid })
 }

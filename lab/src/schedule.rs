@@ -20,9 +20,10 @@ mod pool;
 mod replicas;
 pub mod selector;
 pub mod services;
+pub mod waypoints;
 
 pub use place::NodeFacts;
-pub use replicas::TEMPLATE_ANNOTATION;
+pub use replicas::{TEMPLATE_ANNOTATION, is_replaced};
 
 use place::Placement;
 use pool::Pool;

@@ -1,8 +1,8 @@
-//! Node tokens: what a node's proxy shows to the control plane and the CA.
+//! Service account tokens: what a node's proxy and a pod show to the control plane and the CA.
 //!
 //! Plays the part of the cluster's service account issuer: one key a lab, short-lived tokens bound to audience,
-//! pod and node, replaced in their files before half of their life is over. Who is given a token is decided by
-//! the caller; who accepts one, by the CA.
+//! pod and node, replaced in their files before they run out. Who is given a token is decided by the caller; who
+//! accepts one, by the CA.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,15 +18,17 @@ use serde::Serialize;
 
 /// Who issues the tokens of a lab.
 pub const ISSUER: &str = "ambit-lab";
-/// For whom they are meant.
+/// For whom the tokens of the node proxies are meant.
 pub const AUDIENCE: &str = "istio-ca";
 /// File of the private key, below the control plane's directory, mode 0600.
 pub const KEY_FILE: &str = "token-issuer.key.pem";
 /// File of the public key, below the control plane's directory.
 pub const PUBLIC_FILE: &str = "token-issuer.pub.pem";
-/// Life of a token. The control plane accepts up to 10 minutes.
+/// For whom a pod's token is meant whose volume names nobody: the API server, as in a cluster.
+pub const API_AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
+/// Life of a token, and the longest a pod can ask for. The control plane accepts up to 10 minutes.
 pub const LIFE: Duration = Duration::from_secs(9 * 60);
-/// From one writing of a token to the next: under half of its life.
+/// From one writing of a node proxy's token to the next: under half of its life.
 pub const REFRESH: Duration = Duration::from_secs(4 * 60);
 /// Pause before a token that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -63,15 +65,46 @@ pub enum TokenError {
     Sign(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Whom a token is for: one node's proxy.
+/// Whom a token is for: a pod of a service account on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bearer {
+    /// Namespace of service account and pod.
+    pub namespace: String,
+    /// The service account.
+    pub service_account: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod.
+    pub pod_uid: String,
     /// Name of the node.
     pub node: String,
     /// Uid of the Node object.
     pub node_uid: String,
-    /// Uid of the proxy's pod; the same for the life of the lab.
-    pub pod_uid: String,
+    /// For whom the token is meant.
+    pub audience: String,
+    /// How long the token lives; [`LIFE`] at most.
+    pub life: Duration,
+}
+
+impl Bearer {
+    /// The proxy of a node. The uid of its pod is the same for the life of the lab.
+    pub fn node_proxy(node: &str, node_uid: &str, pod_uid: String) -> Self {
+        Self {
+            namespace: NAMESPACE.to_owned(),
+            service_account: SERVICE_ACCOUNT.to_owned(),
+            pod: format!("{SERVICE_ACCOUNT}-{node}"),
+            pod_uid,
+            node: node.to_owned(),
+            node_uid: node_uid.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            life: LIFE,
+        }
+    }
+
+    /// When a pod's token is replaced, counted from its issue: at four fifths of its life, as kubelets do it.
+    pub fn refresh_after(&self) -> Duration {
+        self.life.min(LIFE) * 4 / 5
+    }
 }
 
 /// What a token says, in the layout of Kubernetes' projected service account tokens.
@@ -118,22 +151,23 @@ pub struct Named {
 }
 
 impl Claims {
-    /// What the token of a node's proxy says.
+    /// What somebody's token says that is issued at `now`.
     pub fn of(bearer: &Bearer, now: SystemTime) -> Self {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let named = |name: String, uid: &str| Named { name, uid: Some(uid.to_owned()) };
+        let known = |uid: &str| Some(uid.to_owned()).filter(|uid| !uid.is_empty());
+        let named = |name: &str, uid: &str| Named { name: name.to_owned(), uid: known(uid) };
         Self {
             iss: ISSUER.to_owned(),
-            aud: vec![AUDIENCE.to_owned()],
-            sub: format!("system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"),
+            aud: vec![bearer.audience.clone()],
+            sub: format!("system:serviceaccount:{}:{}", bearer.namespace, bearer.service_account),
             iat: now,
             nbf: now,
-            exp: now + LIFE.as_secs(),
+            exp: now + bearer.life.min(LIFE).as_secs(),
             kubernetes: Bound {
-                namespace: NAMESPACE.to_owned(),
-                serviceaccount: Named { name: SERVICE_ACCOUNT.to_owned(), uid: None },
-                pod: named(format!("{SERVICE_ACCOUNT}-{}", bearer.node), &bearer.pod_uid),
-                node: named(bearer.node.clone(), &bearer.node_uid),
+                namespace: bearer.namespace.clone(),
+                serviceaccount: named(&bearer.service_account, ""),
+                pod: named(&bearer.pod, &bearer.pod_uid),
+                node: named(&bearer.node, &bearer.node_uid),
             },
         }
     }
@@ -180,7 +214,7 @@ impl Issuer {
         Ok(jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.key)?)
     }
 
-    /// Writes a fresh token for a node's proxy into a file, in one step.
+    /// Writes a fresh token for somebody into a file, in one step.
     ///
     /// # Errors
     /// If it cannot be signed or written; the old file is as it was then.
@@ -190,17 +224,19 @@ impl Issuer {
     }
 }
 
-/// Keeps the tokens in these files fresh until dropped. The first writing is the caller's: [`Issuer::refresh`].
-pub async fn keep_fresh(issuer: Arc<Issuer>, tokens: Vec<(Bearer, PathBuf)>) {
-    let mut pause = REFRESH;
+/// Writes the tokens in these files anew, again and again, until dropped. The first writing is the caller's:
+/// [`Issuer::refresh`].
+pub async fn keep_fresh(issuer: Arc<Issuer>, tokens: Vec<(Bearer, PathBuf)>, every: Duration) {
+    let mut pause = every;
     loop {
         tokio::time::sleep(pause).await;
-        pause = REFRESH;
+        pause = every;
         for (bearer, path) in &tokens {
             if let Err(error) = issuer.refresh(bearer, path, clock::wall()) {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(node = bearer.node, error, "writing a fresh node token");
-                pause = AGAIN;
+                let Bearer { namespace, pod, .. } = bearer;
+                tracing::warn!(namespace, pod, error, "writing a fresh token");
+                pause = AGAIN.min(every);
             }
         }
     }

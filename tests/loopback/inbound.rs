@@ -9,7 +9,7 @@ use ambit_net::tunnel::client::{self, Tunnel, TunnelError};
 use ambit_state::Change;
 use ambit_tests::certs::TestCa;
 use ambit_tests::fakes;
-use ambit_types::{Identity, Reason};
+use ambit_types::{Identity, Reason, Workload};
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -19,21 +19,30 @@ use crate::ends::{client_identity, quick, request, within};
 use crate::node::{Addresses, NODE, Node, connect_from, until, workload};
 
 /// A pod whose tunnel port the node's proxy serves.
-struct Front {
-    node: Node,
+pub(crate) struct Front {
+    pub(crate) node: Node,
     pod: Arc<Pod>,
-    addresses: Addresses,
+    pub(crate) addresses: Addresses,
     identity: Identity,
     credential: Credential,
+    ca: Arc<TestCa>,
 }
 
 impl Front {
     async fn start(set: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_in(|web, _| vec![Change::from(web)], set).await
+    }
+
+    /// The pod in a world that is made around its workload.
+    pub(crate) async fn start_in(
+        world: impl FnOnce(Workload, &Addresses) -> Vec<Change>,
+        set: impl FnOnce(&mut Settings),
+    ) -> Self {
         let ca = Arc::new(TestCa::new());
         let addresses = Addresses::new();
         let web = workload("bank/web", NODE, addresses.ip(2));
         let identity = web.identity();
-        let node = Node::new(&ca, [Change::from(web)], set);
+        let node = Node::new(&ca, world(web, &addresses), set);
         let pod = node.pod("bank/web");
         let listener = TcpListener::bind(addresses.at(2, 15008)).await.expect("loopback");
         let (proxy, serving) = (node.proxy.clone(), pod.clone());
@@ -42,7 +51,8 @@ impl Front {
                 fakes::start(ztunnel::inbound::tunnel(proxy.clone(), serving.clone(), tcp, peer));
             }
         });
-        Self { node, pod, addresses, identity, credential: ca.credential(&client_identity()) }
+        let credential = ca.credential(&client_identity());
+        Self { node, pod, addresses, identity, credential, ca }
     }
 
     fn address(&self) -> SocketAddr {
@@ -51,13 +61,21 @@ impl Front {
 
     /// A tunnel, which the proxy may refuse at once or when it is used.
     async fn tunnel(&self, source: IpAddr) -> Result<Tunnel, TunnelError> {
+        self.tunnel_with(&self.credential, source).await
+    }
+
+    /// A tunnel of somebody.
+    pub(crate) async fn tunnel_of(&self, who: &Identity, source: IpAddr) -> Result<Tunnel, TunnelError> {
+        self.tunnel_with(&self.ca.credential(who), source).await
+    }
+
+    async fn tunnel_with(&self, credential: &Credential, source: IpAddr) -> Result<Tunnel, TunnelError> {
         let to = self.address();
         let tcp = connect_from(source, to).await;
         let expected = [self.identity.clone()];
-        let connected =
-            tls::client::connect(&self.credential, &expected, tcp, to, Duration::from_secs(3)).await;
+        let connected = tls::client::connect(credential, &expected, tcp, to, Duration::from_secs(3)).await;
         let connected = connected.map_err(|cause| TunnelError::Tls(Arc::new(cause)))?;
-        client::open(connected, to, self.credential.not_after(), Arc::new(quick())).await
+        client::open(connected, to, credential.not_after(), Arc::new(quick())).await
     }
 
     /// A tunnel that has answered a request for a port where nobody listens.

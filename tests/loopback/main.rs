@@ -6,6 +6,7 @@ mod accept;
 mod announced;
 mod answers;
 mod bundles;
+mod carried;
 mod discovery;
 mod ends;
 mod floods;

@@ -30,3 +30,4 @@ mod stranger;
 mod strict;
 mod vanish;
 mod views;
+mod waypoint;

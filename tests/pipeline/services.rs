@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ambit_policy::Facts;
 use ambit_state::{
-    MeshedPlaintext, OutboundFacts, OutboundPlan, PlainFacts, PlainPlan, SameNode, Snapshot,
-    plan_inbound_plain, plan_outbound,
+    MeshedPlaintext, OutboundFacts, OutboundPlan, PlainFacts, PlainPlan, SameNode, Snapshot, authorize,
+    plan_inbound_plain, plan_outbound, speaks_for_others,
 };
-use ambit_types::{Network, Uid};
+use ambit_types::{Identity, Network, Reason, Uid};
 
 use crate::mesh;
 
@@ -97,6 +98,88 @@ kind: NetworkPolicy
 metadata: {name: only-near, namespace: shop}
 spec: {podSelector: {matchLabels: {place: near}}, policyTypes: [Ingress]}
 ";
+
+/// A waypoint, and services behind it in front of pods that others are in front of too.
+const WAYPOINT: &str = r#"
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: gate, namespace: shop}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gate, namespace: shop}
+spec: {clusterIP: 10.96.0.20, clusterIPs: [10.96.0.20], selector: {app: gate}, ports: [{name: mesh, port: 15008}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gate, namespace: shop, labels: {app: gate, networking.istio.io/tunnel: http}}
+spec: {nodeName: n2, serviceAccountName: gate, containers: [{name: app, image: app}]}
+status: {phase: Running, podIP: 10.9.2.20, podIPs: [{ip: 10.9.2.20}], conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bound, namespace: shop, labels: {istio.io/use-waypoint: gate}}
+spec: {clusterIP: 10.96.0.14, clusterIPs: [10.96.0.14], selector: {place: far}, ports: [{name: http, port: 84, targetPort: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: set, namespace: shop, labels: {istio.io/use-waypoint: gate}}
+spec: {clusterIP: None, clusterIPs: [None], selector: {place: near}, ports: [{name: http, port: 9000}]}
+"#;
+
+#[test]
+fn pods_behind_a_waypoint_are_reached_through_it_by_their_own_address_too() {
+    let both = [SHOP, WAYPOINT].concat();
+    check(
+        &both,
+        &[
+            ("the service", "10.96.0.14:84", "waypoint 10.9.2.20:15008 for 10.96.0.14:84"),
+            ("its pod", "10.9.2.11:8181", "waypoint 10.9.2.20:15008 for 10.9.2.11:8181"),
+            (
+                "a pod of a service without address",
+                "10.9.1.11:9000",
+                "waypoint 10.9.2.20:15008 for 10.9.1.11:9000",
+            ),
+            ("a port that no such service leads to", "10.9.2.11:1", "hbone 10.9.2.11:1"),
+            ("the waypoint itself", "10.9.2.20:9100", "hbone 10.9.2.20:9100"),
+        ],
+    );
+    let down = both.replace("labels: {app: gate, networking", "labels: {app: gone, networking");
+    let both_refused =
+        [("the service", "10.96.0.14:84", "AMB3101"), ("its pod", "10.9.2.11:8181", "AMB3101")];
+    check(&down, &both_refused);
+}
+
+#[test]
+fn a_pod_behind_a_waypoint_takes_it_and_asks_policy_about_whom_it_calls_for() {
+    let deny = r"
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: lock, namespace: shop}
+spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/jobs/sa/cron]}}]}]}
+";
+    let (_, delta) = mesh::compile(&[SHOP, WAYPOINT, deny].concat());
+    let snapshot = mesh::discover("n2", &mesh::publish(delta));
+    let own = Uid::from("Kubernetes//Pod/shop/far");
+    let identity =
+        |account: &str| Identity::parse(&format!("spiffe://cluster.local/ns/{account}")).expect("one");
+    let (gate, client, cron) =
+        (identity("shop/sa/gate"), identity("shop/sa/default"), identity("jobs/sa/cron"));
+    for (what, peer, on_behalf, port, want) in [
+        ("the waypoint for somebody", &gate, Some(&client), 8181, None),
+        ("the waypoint for nobody", &gate, None, 8181, None),
+        ("the waypoint for whom is denied", &gate, Some(&cron), 8181, Some(Reason::DenyRuleMatched)),
+        ("past it", &client, None, 8181, Some(Reason::WaypointBypassed)),
+        ("a port without a waypoint", &client, None, 1, None),
+        ("who is denied there", &cron, None, 1, Some(Reason::DenyRuleMatched)),
+    ] {
+        let facts = Facts::new(Some(peer), [10, 9, 2, 20].into(), [10, 9, 2, 11].into(), port);
+        let decision = authorize(&snapshot, &own, &facts.on_behalf_of(on_behalf));
+        assert_eq!(decision.reason, want, "row {what}");
+        let speaks = speaks_for_others(&snapshot, &own, peer, port);
+        assert_eq!(speaks, Some(*peer == gate && port == 8181), "row {what}");
+    }
+}
 
 #[test]
 fn destinations_lead_to_the_right_endpoints_and_ports() {
@@ -201,7 +284,8 @@ fn plan(snapshot: &Snapshot, destination: SocketAddr, draw: u64) -> String {
         OutboundPlan::Hbone(hop) => format!("hbone {}", hop.address),
         OutboundPlan::Local(hop) => format!("local {}", hop.address),
         OutboundPlan::Refuse(refusal) => refusal.reason.code().to_owned(),
-        OutboundPlan::Waypoint(_) | OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => {
+        OutboundPlan::Waypoint(via) => format!("waypoint {} for {}", via.tunnel, via.authority),
+        OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => {
             panic!("no such thing here")
         }
     }

@@ -50,7 +50,7 @@ fn lacking() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("root is needed".to_owned());
     }
-    for program in ["ambit", "ztunnel", "istiod-lite", "ambit-cni"] {
+    for program in ["ambit", "ztunnel", "istiod-lite", "ambit-cni", "http-peer"] {
         let path = binaries().join(program);
         if !path.is_file() {
             return Some(format!(
@@ -94,6 +94,12 @@ pub(crate) fn binaries() -> PathBuf {
 #[must_use]
 pub fn ambit() -> String {
     binaries().join("ambit").display().to_string()
+}
+
+/// The tests' own HTTP and gRPC peer.
+#[must_use]
+pub fn http_peer() -> String {
+    binaries().join("http-peer").display().to_string()
 }
 
 /// A file of `tests/peers`.

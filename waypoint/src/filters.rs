@@ -9,44 +9,48 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ambit_route::Forward;
-use ambit_route::filter::is_mirrored;
+use ambit_route::filter::{RequestHead, is_mirrored};
 use ambit_route::model::Target;
 use ambit_runtime::{clock, tasks};
 use ambit_types::AppProtocol;
 use hyper::body::Body as _;
 
+use crate::random;
 use crate::request::Head;
 use crate::request::body::{Replay, Upload};
 use crate::terminate::Call;
 use crate::upstream::{Caller, Sending};
-use crate::{State, random};
 
 /// Longest time a copy may take, the wait for its body included.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Changes the head of a request, and sends copies as the steps ask for them.
-pub(crate) fn apply(
-    forward: &Forward<'_>,
-    head: &mut Head,
-    call: &Arc<Call>,
-    state: &Arc<State>,
-    body: Option<&Arc<Replay>>,
-) {
-    let mut copies: Vec<(Target, Head)> = Vec::new();
+/// Changes the head of a request; answers with the copies that the steps ask for, each as the head was then.
+pub(crate) fn apply<R: RequestHead + Clone>(forward: &Forward<'_>, head: &mut R) -> Vec<(Target, R)> {
+    let mut copies = Vec::new();
     forward.apply(head, |mirror, head| {
         if is_mirrored(mirror, random::number()) {
             copies.push((mirror.target.clone(), head.clone()));
         }
     });
+    copies
+}
+
+/// Counts a copy that is not sent because policies refuse it.
+pub(crate) fn refused() {
+    metrics::counter!("ambit_waypoint_mirrors_total", "outcome" => "refused").increment(1);
+}
+
+/// Sends copies.
+pub(crate) fn send(copies: Vec<(Target, Head)>, call: &Arc<Call>, body: Option<&Arc<Replay>>) {
     for (target, head) in copies {
         let Ok(place) = call.waypoint.mirrors.clone().try_acquire_owned() else {
             metrics::counter!("ambit_waypoint_mirrors_total", "outcome" => "overflow").increment(1);
             continue;
         };
-        let (call, state, body) = (call.clone(), state.clone(), body.cloned());
+        let (call, body) = (call.clone(), body.cloned());
         tasks::spawn("waypoint-mirror", async move {
             let _place = place;
-            let sent = tokio::time::timeout(MIRROR_TIMEOUT, mirror(&call, &state, &target, head, body)).await;
+            let sent = tokio::time::timeout(MIRROR_TIMEOUT, mirror(&call, &target, head, body)).await;
             let outcome = if sent == Ok(Some(())) { "sent" } else { "lost" };
             metrics::counter!("ambit_waypoint_mirrors_total", "outcome" => outcome).increment(1);
         });
@@ -54,26 +58,22 @@ pub(crate) fn apply(
 }
 
 /// Sends one copy; none if it could not be sent, or its body was too long to be held.
-async fn mirror(
-    call: &Call,
-    state: &State,
-    target: &Target,
-    head: Head,
-    body: Option<Arc<Replay>>,
-) -> Option<()> {
+async fn mirror(call: &Call, target: &Target, head: Head, body: Option<Arc<Replay>>) -> Option<()> {
     let upload = match body {
         Some(body) => Upload::Copy(body.whole().await?),
         None => Upload::Empty,
     };
-    let destination = call.waypoint.upstream.destination(state, &call.target, Some(target))?;
-    let view = destination.view(state);
+    // As it is now: the body may have taken long to arrive.
+    let state = call.waypoint.state();
+    let destination = call.waypoint.upstream.destination(&state, &call.target, Some(target))?;
+    let view = destination.view(&state);
     let endpoint = view.endpoint(view.pick_any(&[], random::number(), clock::monotonic())?);
     let caller = Caller { peer: Some(&call.peer.identity), address: call.peer.address, id: call.id };
     let is_http2 = matches!(endpoint.protocol, AppProtocol::Http2 | AppProtocol::Grpc);
     let request = head.request(is_http2, upload)?;
     let sending = Sending {
         waypoint: &call.waypoint,
-        state,
+        state: &state,
         destination: &destination,
         policy: &view.policy,
         endpoint,

@@ -4,19 +4,28 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use ambit_policy::http::{Answer, Ask};
 use ambit_policy::jwt::{Rule, SignatureError, SignedToken, Verifier};
 use ambit_types::Identity;
-use http::HeaderMap;
+use ambit_xds::ext_authz::Way;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+use crate::Waypoint;
+use crate::keys::Keys;
 
 /// A request as an external authorizer is told of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// The caller's proven identity.
     pub peer: &'a Identity,
+    /// The caller's address.
+    pub source: SocketAddr,
+    /// The address and port that the caller asked for.
+    pub destination: SocketAddr,
     /// The method.
     pub method: &'a str,
     /// Host and port.
@@ -25,6 +34,10 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// Headers as they would go upstream.
     pub headers: &'a HeaderMap,
+    /// The version that the caller speaks.
+    pub version: Version,
+    /// The waypoint that asks, through which an authorizer in the mesh is called.
+    pub(crate) waypoint: &'a Arc<Waypoint>,
 }
 
 /// What an authorizer says, and what it changes.
@@ -32,8 +45,12 @@ pub struct Asked<'a> {
 pub struct Checked {
     /// Yes, no, or no answer.
     pub answer: Answer,
-    /// Headers set on the request before it goes on.
-    pub set_headers: HeaderMap,
+    /// Changes of the request before it goes on, in order.
+    pub request: Vec<FieldChange>,
+    /// Names taken off the request after these changes.
+    pub remove: Vec<HeaderName>,
+    /// Changes of the response, whoever makes it.
+    pub response: Vec<FieldChange>,
     /// Status of the refusal; 403 if it says nothing.
     pub status: Option<u16>,
     /// Headers of the refusal.
@@ -42,16 +59,49 @@ pub struct Checked {
     pub body: bytes::Bytes,
 }
 
+/// A header field that an authorizer wants, and what becomes of those of its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldChange {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value.
+    pub value: HeaderValue,
+    /// What becomes of those that are there.
+    pub way: Way,
+}
+
+impl FieldChange {
+    /// Makes the change.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        let (name, value) = (self.name.clone(), self.value.clone());
+        let is_there = headers.contains_key(&name);
+        match self.way {
+            Way::Append => _ = headers.append(name, value),
+            Way::Set => _ = headers.insert(name, value),
+            Way::AddIfAbsent if !is_there => _ = headers.insert(name, value),
+            Way::SetIfPresent if is_there => _ = headers.insert(name, value),
+            Way::AddIfAbsent | Way::SetIfPresent => {}
+        }
+    }
+}
+
 impl Checked {
-    /// No answer was to be had.
-    pub fn unavailable() -> Self {
+    /// An answer that changes nothing.
+    pub fn plain(answer: Answer) -> Self {
         Self {
-            answer: Answer::Unavailable,
-            set_headers: HeaderMap::new(),
+            answer,
+            request: Vec::new(),
+            remove: Vec::new(),
+            response: Vec::new(),
             status: None,
             answer_headers: HeaderMap::new(),
             body: bytes::Bytes::new(),
         }
+    }
+
+    /// No answer was to be had.
+    pub fn unavailable() -> Self {
+        Self::plain(Answer::Unavailable)
     }
 }
 
@@ -69,6 +119,8 @@ pub trait External: Send + Sync {
 pub struct Hooks {
     /// Checks signatures of tokens.
     pub verifier: Arc<dyn Verifier + Send + Sync>,
+    /// The keys that `verifier` checks with, if they have to be fetched: told of rules, and waited for.
+    pub keys: Option<Arc<Keys>>,
     /// Asks external authorizers.
     pub external: Arc<dyn External>,
 }
@@ -79,10 +131,17 @@ impl fmt::Debug for Hooks {
     }
 }
 
+impl Hooks {
+    /// The same with tokens checked by these keys.
+    pub fn with_keys(self, keys: Arc<Keys>) -> Self {
+        Self { verifier: keys.clone(), keys: Some(keys), ..self }
+    }
+}
+
 impl Default for Hooks {
     /// Nobody: tokens are rejected, CUSTOM policies refuse.
     fn default() -> Self {
-        Self { verifier: Arc::new(Nobody), external: Arc::new(Nobody) }
+        Self { verifier: Arc::new(Nobody), keys: None, external: Arc::new(Nobody) }
     }
 }
 

@@ -1,29 +1,30 @@
-//! Limits on the rate of requests that rules ask for: token buckets, kept over changes of the routes.
-//!
-//! There is no client of a rate limit service yet: a global limit stands as if the service did not answer, which
-//! refuses unless the limit says otherwise.
+//! Limits on the rate of requests that rules ask for: token buckets, kept over changes of the routes, and
+//! ([`global`]) limits that a rate limit service counts.
+
+pub(crate) mod global;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ambit_route::limit::{Admission, Caller, Limiter, Rate, key};
-use ambit_route::model::LimitScope;
 use ambit_route::{Headers, Request, Rule, RuleId};
 use ambit_types::Str;
 
-/// Keys that one limit tells apart.
+/// Keys that one limit tells apart; those beyond share one bucket.
 const KEYS_MAX: usize = 10_000;
 
 /// Limits that are kept; beyond it all begin anew, with full buckets.
 const LIMITS_MAX: usize = 4096;
 
 /// Why a request is one too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Excess {
     /// A bucket is empty for so long.
     Limited(Duration),
-    /// Who counts cannot be asked.
+    /// A rate limit service says so.
+    Over(Box<global::Over>),
+    /// Who counts did not answer.
     Unavailable,
 }
 
@@ -32,7 +33,10 @@ pub(crate) enum Excess {
 pub(crate) struct Limiters(Mutex<HashMap<(RuleId, Str), (Rate, Limiter)>>);
 
 impl Limiters {
-    /// Counts a request under every limit of its rule.
+    /// Counts a request under every limit of its rule that is counted here.
+    ///
+    /// # Errors
+    /// [`Excess::Limited`] for the first that is reached.
     pub(crate) fn admit<H: Headers + ?Sized>(
         &self,
         rule: &Rule,
@@ -42,12 +46,7 @@ impl Limiters {
     ) -> Result<(), Excess> {
         let mut text = Vec::new();
         for limit in &rule.rate_limits {
-            let rate = match &limit.scope {
-                LimitScope::Local { .. } => Rate::of(&limit.scope),
-                LimitScope::Global { fail_open: true, .. } => None,
-                LimitScope::Global { fail_open: false, .. } => return Err(Excess::Unavailable),
-            };
-            let Some(rate) = rate else { continue };
+            let Some(rate) = Rate::of(&limit.scope) else { continue };
             key(&limit.keys, request, caller, &mut text);
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if all.len() >= LIMITS_MAX {
@@ -65,3 +64,6 @@ impl Limiters {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

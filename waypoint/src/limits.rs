@@ -17,10 +17,23 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// TLS handshakes under way; 512.
     pub handshakes_max: usize,
+    /// Of these, those of one source address; 64.
+    pub source_handshakes_max: usize,
+    /// Tunnels of one identity, over all its pods; 2048.
+    pub peer_tunnels_max: usize,
+    /// Frames of a client in a second that carry nothing of a user, on a tunnel or on an HTTP/2 connection in one;
+    /// 100. What is sent and received of users pays for more.
+    pub control_frames_max: u32,
     /// Requests under way over all clients; beyond it the answer is 503 at once. 10 000.
     pub requests_max: usize,
-    /// Longest wait for a request's head; 10 s.
+    /// Of these, those of one caller's identity, over all its pods; half of them if it is not said.
+    pub requests_per_caller_max: Option<usize>,
+    /// Longest wait for a request's head, from its first byte on; 10 s.
     pub head_timeout: Duration,
+    /// How long a client's HTTP/1.1 connection without requests is kept; 5 min.
+    pub keep_alive_timeout: Duration,
+    /// Longest time a client that is sent a response may take nothing, or next to nothing, of it; 60 s.
+    pub stall_timeout: Duration,
     /// Bytes of a request's head, in HTTP/2 decoded; 64 KiB.
     pub head_bytes_max: usize,
     /// Fields of a request's head; 100.
@@ -39,8 +52,16 @@ pub struct Limits {
     pub resets_max: u32,
     /// Bytes of a request's body that are held so that it can be sent again; 64 KiB.
     pub replay_bytes_max: usize,
-    /// Longest time without a byte in either direction of a request under way; 5 min.
+    /// Longest time without a byte in either direction of a request under way, the wait for its answer included, unless
+    /// its rule allows more; 5 min.
     pub idle_timeout: Duration,
+    /// The same of a connection that was upgraded to another protocol; 1 h.
+    pub upgraded_idle_timeout: Duration,
+    /// Bytes a second that a request's body has to come with as long as its endpoint waits for it and has not answered;
+    /// 100. 0 for none; gRPC needs none.
+    pub upload_rate_min: u64,
+    /// Over how long they are counted, and how long a body may take to begin; 20 s.
+    pub upload_rate_window: Duration,
     /// Idle HTTP/1.1 connections kept to one endpoint; 64.
     pub idle_max: usize,
     /// How long one is kept; 60 s.
@@ -49,6 +70,10 @@ pub struct Limits {
     pub mirrors_max: usize,
     /// Largest `grpc-timeout` that counts; 1 h.
     pub grpc_timeout_max: Duration,
+    /// How long clients are still served as ever once the waypoint says that it leaves; 2 s.
+    ///
+    /// They have heard by then that it is not ready, and new ones go elsewhere.
+    pub drain_announce: Duration,
 }
 
 impl Default for Limits {
@@ -58,8 +83,14 @@ impl Default for Limits {
             pool: pool::Limits::default(),
             connect_timeout: Duration::from_secs(10),
             handshakes_max: 512,
+            source_handshakes_max: 64,
+            peer_tunnels_max: 2048,
+            control_frames_max: 100,
             requests_max: 10_000,
+            requests_per_caller_max: None,
             head_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(300),
+            stall_timeout: Duration::from_secs(60),
             head_bytes_max: 64 << 10,
             head_fields_max: 100,
             detect_wait: Duration::from_millis(50),
@@ -70,10 +101,14 @@ impl Default for Limits {
             resets_max: 100,
             replay_bytes_max: 64 << 10,
             idle_timeout: Duration::from_secs(300),
+            upgraded_idle_timeout: Duration::from_secs(3600),
+            upload_rate_min: 100,
+            upload_rate_window: Duration::from_secs(20),
             idle_max: 64,
             idle_keep: Duration::from_secs(60),
             mirrors_max: 64,
             grpc_timeout_max: Duration::from_secs(3600),
+            drain_announce: Duration::from_secs(2),
         }
     }
 }

@@ -7,45 +7,55 @@
 mod answer;
 mod authorize;
 pub(crate) mod body;
+mod change;
 mod forward;
 pub(crate) mod framing;
 mod head;
+pub(crate) mod places;
 mod sanitize;
 mod upgrade;
 
+use std::cell::LazyCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ambit_policy::normalize::{Received, normalize};
+use ambit_policy::normalize::{self, Received};
 use ambit_route::limit::Caller;
 use ambit_route::{Failure, Plan, Rule, Selected};
 use ambit_runtime::clock;
-use ambit_types::Reason;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE};
+use ambit_types::{Identity, Reason};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use crate::hooks::FieldChange;
 use crate::limiters::Excess;
-use crate::observe::{Exchange, trace};
+use crate::limiters::global::{self, Granted};
+use crate::observe::Exchange;
 use crate::random;
 use crate::terminate::Call;
 use crate::upstream::{Endpoint, Ticket};
 pub(crate) use answer::Refusal as Refused;
 use answer::{Refusal, Told};
+use authorize::Judge;
 use body::Outgoing;
+use change::{Change, Changed};
 use head::Fields;
 pub(crate) use head::Head;
+use places::{Full, Holder, Place};
+use sanitize::Wishes;
 
 /// One connection of a client that carries requests.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) call: Arc<Call>,
     version: Version,
+    /// The requests that its caller has under way.
+    holder: Arc<Holder>,
     resets: Resets,
     /// Of a request for another protocol that came to nothing: hyper gives the stream to who holds this.
     declined: Mutex<Option<OnUpgrade>>,
@@ -63,7 +73,8 @@ struct Resets {
 impl Client {
     /// A connection in a version of HTTP.
     pub(crate) fn new(call: Arc<Call>, version: Version) -> Self {
-        Self { call, version, resets: Resets::default(), declined: Mutex::default() }
+        let holder = call.waypoint.places.of(&call.peer.identity);
+        Self { call, version, holder, resets: Resets::default(), declined: Mutex::default() }
     }
 
     /// Resolves when the client has cancelled more than it may.
@@ -110,7 +121,7 @@ impl Client {
 pub(crate) struct Finish {
     client: Arc<Client>,
     record: Box<Exchange>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     ticket: Option<Ticket>,
     is_complete: bool,
 }
@@ -122,8 +133,8 @@ impl Finish {
     }
 
     /// Bytes of the response have gone.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.record.bytes_sent += u64::try_from(bytes).unwrap_or(u64::MAX);
+    pub(crate) fn sent(&mut self, data: &[u8]) {
+        self.record.sent(data);
     }
 
     /// Its trailers have gone.
@@ -138,8 +149,8 @@ impl Finish {
     }
 
     /// The time was over before the end.
-    pub(crate) fn timed_out(&mut self) {
-        self.record.flag = "UT";
+    pub(crate) fn timed_out(&mut self, flag: &'static str) {
+        self.record.flag = flag;
         self.record.reason = Some(Reason::UpstreamTimeout);
         self.is_complete = true;
     }
@@ -160,25 +171,32 @@ impl Drop for Finish {
 /// Answers a request.
 pub(crate) async fn serve(client: Arc<Client>, mut asked: Request<Incoming>) -> Response<Outgoing> {
     let record = Box::new(Exchange::new(&asked));
-    let place = client.call.waypoint.places.clone().try_acquire_owned().ok();
-    let is_full = place.is_none();
+    let (place, full) = match client.holder.take() {
+        Ok(place) => (Some(place), None),
+        Err(full) => (None, Some(full)),
+    };
     let mut finish = Finish { client: client.clone(), record, place, ticket: None, is_complete: false };
     let is_grpc = is_grpc(asked.headers());
     finish.record.is_grpc = is_grpc;
+    let is_head = asked.method() == Method::HEAD;
     let on_upgrade = hyper::upgrade::on(&mut asked);
     let wants_other = asked.headers().contains_key(UPGRADE) || asked.method() == Method::CONNECT;
     let upgrade = (wants_other && client.version == Version::HTTP_11).then(|| on_upgrade.clone());
-    let passed = if is_full {
-        Err(Refusal { flag: "OM", ..Refusal::new(503, Some(Reason::MemoryBudget), "overload") })
-    } else {
-        pass(&client, asked, on_upgrade, &mut finish).await
+    let passed = match full {
+        None => pass(&client, asked, on_upgrade, &mut finish).await,
+        Some(Full::All) => {
+            Err(Refusal { flag: "OM", ..Refusal::new(503, Some(Reason::MemoryBudget), "overload") })
+        }
+        Some(Full::Own) => {
+            Err(Refusal { flag: "OM", ..Refusal::new(503, Some(Reason::PodQuota), "caller_overload") })
+        }
     };
     let response = match passed {
         Ok(response) => response,
         Err(refusal) => {
-            let mut response = refusal.response(is_grpc);
+            let mut response = answer::without_body(refusal.response(is_grpc), is_head);
             // What was read wrongly once is not to be read on.
-            if client.version == Version::HTTP_11 && matches!(refusal.status, 400 | 413 | 431) {
+            if client.version == Version::HTTP_11 && matches!(refusal.status, 400 | 408 | 413 | 431) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             finish.record.refused(&refusal);
@@ -209,37 +227,32 @@ async fn pass(
 ) -> Result<Response<Outgoing>, Refusal> {
     let (call, waypoint) = (&client.call, &client.call.waypoint);
     let state = waypoint.state();
+    let governing = state.governing(&call.target);
+    let governing = governing.ok_or_else(Refusal::not_served)?;
     let (mut parts, body) = asked.into_parts();
     let wishes = sanitize::check(&parts, !body.is_end_stream(), waypoint.limits.head_fields_max)?;
-    let applied = state.policies.of(call.target.service());
     // Two are enough to know that there is more than one.
     let hosts: Vec<HeaderValue> = parts.headers.get_all(HOST).iter().take(2).cloned().collect();
     let hosts: Vec<&[u8]> = hosts.iter().map(HeaderValue::as_bytes).collect();
     let mut fields = Fields(std::mem::take(&mut parts.headers));
-    sanitize::clean(&mut fields.0);
-    let protocol = parts.extensions.get::<hyper::ext::Protocol>();
-    let received = Received {
-        method: parts.method.as_str().as_bytes(),
-        scheme: parts.uri.scheme_str().map(str::as_bytes),
-        authority: parts.uri.authority().map(|authority| authority.as_str().as_bytes()),
-        hosts: &hosts,
-        path: parts.uri.path_and_query().map(|path| path.as_str().as_bytes()),
-        protocol: protocol.map(|protocol| protocol.as_str().as_bytes()),
-    };
-    let target = normalize(&received, &applied.normalize).map_err(|refusal| {
-        Refusal::new(refusal.status(), Some(refusal.reason()), refusal.name()).because(refusal.to_string())
-    })?;
-    let path = authorize::authorize(call, applied, &target, &mut fields, finish).await?;
+    sanitize::clean(&mut fields.0, &wishes);
+    let trail = waypoint.observe.join(&mut fields.0, &mut finish.record);
+    let target = read(&parts, &hosts, &governing.first().normalize)?;
+    let judge = Judge { client, at: call.target.address(), is_grpc: finish.record.is_grpc };
+    let passed = judge.all(governing.iter(), &target, &fields, Some(&mut finish.record)).await?;
+    let path = String::from_utf8(target.path_and_query())
+        .map_err(|_| Refusal::new(400, Some(Reason::RequestAmbiguous), "not-ascii"))?;
     let mut head = Head {
         method: parts.method.clone(),
         scheme: ambit_route::model::Scheme::Http,
         authority: target.authority().as_str().to_owned(),
         target: path,
         fields,
+        trail,
         port: call.target.address().port(),
     };
-    let parent = trace::join(&mut head.fields.0, random::wide, random::number);
-    finish.record.trace = Some(parent);
+    let asked = change::Asked::of(&head, &passed);
+    passed.apply(&mut head)?;
     let namespace = Some(&**call.peer.identity.namespace());
     let view = head.view();
     let selected = match call.target.service() {
@@ -247,36 +260,108 @@ async fn pass(
         None => Selected::Service,
     };
     finish.record.routed(&selected);
-    if let Selected::Rule(rule, _) = &selected {
-        limited(call, rule, &view)?;
-    }
+    let granted = match &selected {
+        Selected::Rule(rule, _) => limited(call, rule, &view).await?,
+        Selected::Service | Selected::NoMatch(_) => Granted::default(),
+    };
     let forward = match selected.plan(&view, random::number()) {
-        Plan::Answer(answer) => return answer::own(answer),
+        Plan::Answer(answer) => {
+            let own = answer::own(answer)?;
+            return Ok(with(answer::without_body(own, head.method == Method::HEAD), &passed.response));
+        }
         Plan::Forward(forward) => forward,
     };
-    let own = state.own.identity();
-    let from = call.peer.address.ip();
-    sanitize::add(&mut head.fields.0, &wishes, (&call.peer.identity, &own, from), new_id);
-    let asked = forward::Asked { client, state: &state, forward, wishes: &wishes, on_upgrade };
-    asked.send(head, body, finish).await
+    // Two origins are none.
+    let mut origins = head.fields.0.get_all(ORIGIN).iter();
+    let origin = origins.next().filter(|_| origins.next().is_none()).cloned();
+    let change = Change { judge, state: &state, governing: &governing, selected, forward, asked, passed };
+    let Changed { mut head, mut copies, told } = change.make(head, &mut finish.record).await?;
+    announce(call, &state.own.identity(), &wishes, granted.request, &mut head, &mut copies);
+    let asked =
+        forward::Asked { client, state: &state, forward, wishes: &wishes, on_upgrade, origin, copies };
+    let mut response = with(asked.send(head, body, finish).await?, &told);
+    response.headers_mut().extend(granted.response);
+    Ok(response)
 }
 
-/// Counts the request under the limits of its rule.
-fn limited(call: &Call, rule: &Rule, view: &ambit_route::Request<'_, Fields>) -> Result<(), Refusal> {
+/// Reads the target of a request, once for all who look at it.
+fn read<'a>(
+    parts: &'a http::request::Parts,
+    hosts: &'a [&'a [u8]],
+    options: &normalize::Options,
+) -> Result<normalize::Target<'a>, Refusal> {
+    let protocol = parts.extensions.get::<hyper::ext::Protocol>();
+    let received = Received {
+        method: parts.method.as_str().as_bytes(),
+        scheme: parts.uri.scheme_str().map(str::as_bytes),
+        authority: parts.uri.authority().map(|authority| authority.as_str().as_bytes()),
+        hosts,
+        path: parts.uri.path_and_query().map(|path| path.as_str().as_bytes()),
+        protocol: protocol.map(|protocol| protocol.as_str().as_bytes()),
+    };
+    normalize::normalize(&received, options).map_err(|refusal| Refusal::unreadable(&refusal))
+}
+
+/// Adds to a request and its copies what endpoints are told. Nothing that a route has done to the request comes after
+/// this. A copy asks for no other protocol.
+fn announce(
+    call: &Call,
+    own: &Identity,
+    wishes: &Wishes,
+    granted: HeaderMap,
+    head: &mut Head,
+    copies: &mut [(ambit_route::model::Target, Head)],
+) {
+    let id = LazyCell::new(new_id);
+    let parties = (&call.peer.identity, own, call.peer.address.ip());
+    let plain = Wishes { upgrade: None, trailers: wishes.trailers };
+    for (_, copy) in copies {
+        copy.fields.0.extend(granted.clone());
+        sanitize::add(&mut copy.fields.0, &plain, parties, || id.clone());
+    }
+    head.fields.0.extend(granted);
+    sanitize::add(&mut head.fields.0, wishes, parties, || id.clone());
+}
+
+/// A response with what authorizers add to it.
+fn with(mut response: Response<Outgoing>, told: &[FieldChange]) -> Response<Outgoing> {
+    told.iter().for_each(|change| change.apply(response.headers_mut()));
+    response
+}
+
+/// Counts the request under the limits of its rule: first those that are counted here.
+async fn limited(
+    call: &Call,
+    rule: &Rule,
+    view: &ambit_route::Request<'_, Fields>,
+) -> Result<Granted, Refusal> {
     if rule.rate_limits.is_empty() {
-        return Ok(());
+        return Ok(Granted::default());
     }
     let caller = Caller { identity: Some(&call.peer.identity), address: Some(call.peer.address.ip()) };
-    let admitted = call.waypoint.limiters.admit(rule, view, &caller, clock::monotonic());
-    admitted.map_err(|excess| match excess {
-        Excess::Unavailable => Refusal { flag: "RLSE", ..Refusal::failure(Failure::RateLimited) },
+    call.waypoint.limiters.admit(rule, view, &caller, clock::monotonic()).map_err(excessive)?;
+    global::ask(&call.waypoint, global::questions(rule, view, &caller)).await.map_err(excessive)
+}
+
+/// What the client gets of a limit that refuses.
+fn excessive(excess: Excess) -> Refusal {
+    let refusal = Refusal { reason: Some(Reason::RateLimited), ..Refusal::failure(Failure::RateLimited) };
+    match excess {
+        Excess::Unavailable => {
+            let reason = Some(Reason::RateLimitUnavailable);
+            Refusal { flag: "RLSE", ..Refusal::new(503, reason, "rate_limiter_error") }
+        }
         Excess::Limited(wait) => {
             let mut told = Told::default();
             // Whole seconds, rounded up: who comes too early comes in vain.
             told.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-            Refusal { told: Some(Box::new(told)), ..Refusal::failure(Failure::RateLimited) }
+            Refusal { told: Some(Box::new(told)), ..refusal }
         }
-    })
+        Excess::Over(over) => {
+            let told = Told { headers: over.headers, body: over.body };
+            Refusal { told: Some(Box::new(told)), ..refusal }
+        }
+    }
 }
 
 /// A random UUID (RFC 9562 version 4).
@@ -292,5 +377,6 @@ impl Finish {
     fn reached(&mut self, endpoint: &Arc<Endpoint>, ticket: Ticket) {
         self.ticket = Some(ticket);
         self.record.endpoint = Some(endpoint.clone());
+        self.record.attempted(endpoint);
     }
 }

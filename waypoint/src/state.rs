@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ambit_policy::http::PolicySet;
+use ambit_policy::http::model::Action;
 use ambit_policy::jwt::{self, RuleSet};
 use ambit_policy::normalize;
 use ambit_route::Table;
 use ambit_route::balance::Place;
 use ambit_state::{ServiceEntry, Snapshot};
-use ambit_types::{Destination, GatewayAddress, Identity, ServiceKey, Workload};
+use ambit_types::service::Port;
+use ambit_types::{AppProtocol, Destination, GatewayAddress, Identity, ServiceKey, Workload};
+
+use crate::terminate::Target;
 
 /// Everything a request is decided by. Immutable; a change is another one.
 #[derive(Debug)]
@@ -49,6 +53,123 @@ pub struct Applied {
     pub normalize: normalize::Options,
     /// Proxies before the mesh whose `X-Forwarded-For` is believed.
     pub trusted_hops: u8,
+}
+
+impl Applied {
+    /// Whether only requests can be judged by it: a token is looked for, or an enforced policy compares what only
+    /// HTTP has.
+    pub fn needs_http(&self) -> bool {
+        let enforced = self.policies.policies().filter(|policy| match policy.action {
+            Action::Allow | Action::Deny | Action::Custom(_) => !policy.dry_run,
+            Action::Audit => false,
+        });
+        let mut conditions = enforced.flat_map(|policy| policy.conditions());
+        !self.tokens.rules().is_empty() || conditions.any(|condition| condition.attribute().needs_http())
+    }
+
+    /// Whether it decides as another one does.
+    pub(crate) fn decides_as(&self, other: &Self) -> bool {
+        self.policies == other.policies
+            && self.tokens == other.tokens
+            && self.normalize == other.normalize
+            && self.trusted_hops == other.trusted_hops
+    }
+}
+
+/// What applies to a connection or request: mostly one, more for a workload behind several services. All have to
+/// allow.
+#[derive(Debug, Clone)]
+pub struct Governing<'s> {
+    first: &'s Arc<Applied>,
+    others: Vec<&'s Arc<Applied>>,
+}
+
+impl<'s> Governing<'s> {
+    /// The one by which targets are read.
+    pub fn first(&self) -> &'s Arc<Applied> {
+        self.first
+    }
+
+    /// All but the first.
+    pub fn others(&self) -> &[&'s Arc<Applied>] {
+        &self.others
+    }
+
+    /// Each once, the first one first.
+    pub fn iter(&self) -> impl Iterator<Item = &'s Arc<Applied>> + '_ {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+}
+
+impl State {
+    /// What applies to whoever is called; none if this waypoint does not serve them, or not any more.
+    pub fn governing(&self, target: &Target) -> Option<Governing<'_>> {
+        match target {
+            Target::Service { key, address, .. } => {
+                let entry = self.mesh.service(key).filter(|entry| self.own.serves(entry))?;
+                entry.service().port(address.port())?;
+                Some(Governing { first: self.policies.of(Some(key)), others: Vec::new() })
+            }
+            Target::Workload { workload, address } => {
+                let now = self.mesh.workload_at(&self.own.workload.network, address.ip())?;
+                if now.uid != workload.uid {
+                    return None;
+                }
+                let mut others: Vec<&Arc<Applied>> = Vec::new();
+                for (key, _) in self.leading(now, address.port()) {
+                    let applied = self.policies.of(Some(key));
+                    if !others.iter().any(|known| Arc::ptr_eq(known, applied)) {
+                        others.push(applied);
+                    }
+                }
+                if others.is_empty() {
+                    return self
+                        .own
+                        .serves_workload(now)
+                        .then_some(Governing { first: &self.policies.all, others });
+                }
+                Some(Governing { first: others.remove(0), others })
+            }
+        }
+    }
+
+    /// What the port that is called carries, as far as it is declared: for a workload as its services say, if they
+    /// agree.
+    pub fn protocol(&self, target: &Target) -> AppProtocol {
+        match target {
+            Target::Service { protocol, .. } => *protocol,
+            Target::Workload { workload, address } => {
+                let now = self.mesh.workload(&workload.uid).unwrap_or(workload);
+                let mut declared = self.leading(now, address.port()).map(|(_, port)| port.app_protocol);
+                let first = declared.next().unwrap_or(AppProtocol::Unknown);
+                if declared.all(|other| other == first) { first } else { AppProtocol::Unknown }
+            }
+        }
+    }
+
+    /// Services bound to this waypoint that lead to a port of a workload, with their ports.
+    ///
+    /// Only Ambit's own control plane has connections to a workload's own address go through the waypoints of its
+    /// services.
+    fn leading<'s>(
+        &'s self,
+        workload: &'s Workload,
+        port: u16,
+    ) -> impl Iterator<Item = (&'s ServiceKey, &'s Port)> {
+        let services = workload.services.iter().filter(|_| workload.settings.is_some());
+        services.filter_map(move |(key, own)| {
+            let entry = self.mesh.service(key).filter(|entry| self.own.serves(entry))?;
+            let ports = &entry.service().ports;
+            Some((key, ports.iter().find(|declared| leads_to(declared, own, port))?))
+        })
+    }
+}
+
+/// Whether a service's port leads to a port of an endpoint, whose own mapping wins.
+fn leads_to(declared: &Port, own: &[Port], port: u16) -> bool {
+    let own = own.iter().find(|own| own.service_port == declared.service_port);
+    let targets = [own.map(|own| own.target_port), Some(declared.target_port)];
+    targets.into_iter().flatten().find(|target| *target != 0) == Some(port)
 }
 
 /// What applies to whom.

@@ -5,13 +5,19 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use ambit_runtime::clock;
 use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 /// Most bytes that are asked to be sent at a time.
 const UNIT_BYTES: usize = 64 << 10;
+
+/// Bytes a second below which a peer that has something to take counts as taking nothing.
+const TAKEN_MIN: u64 = 100;
 
 /// One stream, both directions.
 #[derive(Debug)]
@@ -20,19 +26,70 @@ pub struct Stream {
     recv: RecvStream,
     /// Arrived and not taken.
     held: Bytes,
+    /// The same, gathered of several pieces because somebody looks at it; never both.
+    gathered: BytesMut,
     read_end: bool,
     write_end: bool,
+    stall: Option<Stall>,
+}
+
+/// How long a peer may keep us from sending what there is.
+#[derive(Debug)]
+struct Stall {
+    within: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+    /// Bytes it took since the timer began.
+    taken: u64,
+}
+
+impl Stall {
+    /// The peer took so many bytes of those there were.
+    fn took(&mut self, bytes: usize, wanted: usize) {
+        self.taken = self.taken.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        // Who takes all at once does not keep us waiting; who takes less is asked for more at once.
+        self.is_waiting &= bytes < wanted;
+    }
+
+    /// Ready when the peer has taken next to nothing for as long as it may.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = Instant::from_std(clock::monotonic()) + self.within;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            self.taken = 0;
+            timer.as_mut().reset(due);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if self.taken < TAKEN_MIN.saturating_mul(self.within.as_secs()).max(1) {
+                return Poll::Ready(());
+            }
+            self.taken = 0;
+            timer.as_mut().reset(due);
+        }
+    }
 }
 
 impl Stream {
     /// Both directions of one stream.
     pub fn new(send: SendStream<Bytes>, recv: RecvStream) -> Self {
-        Self { send, recv, held: Bytes::new(), read_end: false, write_end: false }
+        let (held, gathered) = (Bytes::new(), BytesMut::new());
+        Self { send, recv, held, gathered, read_end: false, write_end: false, stall: None }
+    }
+
+    /// Fails to write once the peer has taken next to nothing of what there is to send for so long.
+    pub fn unless_stalled(mut self, within: Duration) -> Self {
+        self.stall = Some(Stall { within, timer: None, is_waiting: false, taken: 0 });
+        self
     }
 
     /// What has arrived and not been taken.
     pub fn held(&self) -> &[u8] {
-        &self.held
+        if self.gathered.is_empty() { &self.held } else { &self.gathered }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.gathered.is_empty()
     }
 
     /// Waits for more than what is held; false at the end. May be dropped.
@@ -48,15 +105,15 @@ impl Stream {
             match ready!(self.recv.poll_data(cx)) {
                 None => self.read_end = true,
                 Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) if self.held.is_empty() => {
+                Some(Ok(data)) if self.is_empty() => {
                     self.held = data;
                     return Poll::Ready(Ok(true));
                 }
                 Some(Ok(data)) => {
-                    let mut both = BytesMut::with_capacity(self.held.len() + data.len());
-                    both.extend_from_slice(&self.held);
-                    both.extend_from_slice(&data);
-                    self.held = both.freeze();
+                    // Grows by doubling, so that many small pieces cost no more than they are.
+                    let held = std::mem::take(&mut self.held);
+                    self.gathered.extend_from_slice(&held);
+                    self.gathered.extend_from_slice(&data);
                     return Poll::Ready(Ok(true));
                 }
                 Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => self.read_end = true,
@@ -75,12 +132,22 @@ impl Stream {
         loop {
             let room = self.send.capacity().min(wanted);
             if room > 0 {
+                if let Some(stall) = &mut self.stall {
+                    stall.took(room, wanted);
+                }
                 return Poll::Ready(Ok(room));
             }
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            match self.send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(error))),
+                Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Poll::Pending => {
+                    let Some(stall) = &mut self.stall else { return Poll::Pending };
+                    ready!(stall.poll(cx));
+                    metrics::counter!("ambit_waypoint_clients_dismissed_total", "cause" => "stalled")
+                        .increment(1);
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
             }
         }
     }
@@ -101,12 +168,20 @@ impl AsyncRead for Stream {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.held.is_empty() && !ready!(this.poll_more(cx))? {
+        if this.is_empty() && !ready!(this.poll_more(cx))? {
             return Poll::Ready(Ok(()));
         }
-        let taken = this.held.len().min(into.remaining());
-        into.put_slice(&this.held[..taken]);
-        this.held.advance(taken);
+        let taken = this.held().len().min(into.remaining());
+        into.put_slice(&this.held()[..taken]);
+        if this.gathered.is_empty() {
+            this.held.advance(taken);
+        } else {
+            this.gathered.advance(taken);
+            if this.gathered.is_empty() {
+                // What was looked at is done with, and so is its memory.
+                this.gathered = BytesMut::new();
+            }
+        }
         this.recv.flow_control().release_capacity(taken).map_err(broken)?;
         Poll::Ready(Ok(()))
     }

@@ -7,8 +7,11 @@
 mod admit;
 mod detect;
 mod http;
+mod meter;
 mod pass;
+pub(crate) mod relays;
 mod server_name;
+pub(crate) mod shares;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +27,8 @@ use tracing::{debug, warn};
 
 pub use admit::{Refused, Target, admit};
 use detect::Reading;
-pub(crate) use http::Tasks;
+pub(crate) use http::{Course, Tasks};
+use meter::Metered;
 
 use crate::stream::Stream;
 use crate::{Waypoint, random};
@@ -39,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) identity: Identity,
     /// Where it calls from.
     pub(crate) address: SocketAddr,
+    /// Requests that it gave up on this tunnel.
+    tally: Arc<http::Tally>,
 }
 
 /// One CONNECT: who calls whom. Shared by the requests on it.
@@ -79,14 +85,19 @@ pub async fn serve(waypoint: Arc<Waypoint>, tcp: TcpStream, peer: SocketAddr) {
     let address = canonical(peer);
     // Nagle would hold back the small frames of which tunnels are made.
     let _ = tcp.set_nodelay(true);
+    let Some(share) = waypoint.sources.take(&address.ip()) else { return refused(Reason::PodQuota) };
     let Ok(turn) = waypoint.handshakes.clone().try_acquire_owned() else {
         return refused(Reason::PodQuota);
     };
-    let credential = match waypoint.certificates.get(&waypoint.state().own.identity()).await {
-        Ok(credential) => credential,
-        Err(error) => return refused(error.reason()),
-    };
     let settings = waypoint.limits.tunnel.clone();
+    let own = waypoint.state().own.identity();
+    // The place among the handshakes is not to be held for longer than a handshake may take.
+    let credential =
+        match tokio::time::timeout(settings.handshake_timeout, waypoint.certificates.get(&own)).await {
+            Ok(Ok(credential)) => credential,
+            Ok(Err(error)) => return refused(error.reason()),
+            Err(_) => return refused(Reason::NoCertificate),
+        };
     let accepted = match server::accept(&credential, tcp, address, settings.handshake_timeout).await {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -94,11 +105,16 @@ pub async fn serve(waypoint: Arc<Waypoint>, tcp: TcpStream, peer: SocketAddr) {
             return refused(error.reason());
         }
     };
-    drop(turn);
+    let Some(_tunnel) = waypoint.peers.take(&accepted.peer) else {
+        debug!(%address, peer = %accepted.peer, "an identity has all the tunnels that it may have");
+        return refused(Reason::PodQuota);
+    };
+    drop((turn, share));
     let usable_until = accepted.peer_not_after.min(credential.not_after());
-    let peer = Arc::new(Peer { identity: accepted.peer, address });
+    let peer = Arc::new(Peer { identity: accepted.peer, address, tally: Arc::default() });
+    let metered = Metered::new(accepted.stream, waypoint.limits.control_frames_max);
     let drain = &waypoint.drain;
-    let served = serve_tunnel(accepted.stream, address, usable_until, settings, drain, |asking| {
+    let served = serve_tunnel(metered, address, usable_until, settings, drain, |asking| {
         spawn_stream(drain, stream(waypoint.clone(), peer.clone(), asking));
     });
     if let Err(error) = served.await {
@@ -127,16 +143,14 @@ async fn stream(waypoint: Arc<Waypoint>, peer: Arc<Peer>, asking: Asking) {
             let baggage = ambit_hbone::baggage::encode(&waypoint.state().own.workload);
             let Ok((send, recv)) = asking.accept(response::accepted(Some(&baggage))) else { return };
             let mut stream = Stream::new(send, recv);
-            let wait = &waypoint.limits;
-            let Some(found) = detect::settle(&mut stream, reading, wait.detect_wait, wait.head_timeout).await
-            else {
-                return;
-            };
+            let settled = detect::settle(&mut stream, reading, &waypoint.limits, &waypoint.drain);
+            let Some(found) = settled.await else { return };
+            let is_undeclared = reading == Reading::Unknown;
             match found {
                 detect::Found::Http1 => http::serve_http1(call, stream).await,
                 detect::Found::Http2 => http::serve_http2(call, stream).await,
-                detect::Found::Tls => pass::serve_tls(call, stream).await,
-                detect::Found::Other => pass::serve(call, stream).await,
+                detect::Found::Tls => pass::serve_tls(call, stream, is_undeclared).await,
+                detect::Found::Other => pass::serve(call, stream, is_undeclared).await,
             }
         }
     }

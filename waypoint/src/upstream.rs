@@ -3,32 +3,38 @@
 //! A destination is a port of a service, or a workload addressed by itself. What is known of it (loads, ejections,
 //! budgets, open connections) outlives changes of the mesh; what follows from the mesh is made anew with it.
 
+mod book;
 mod client;
 mod destination;
 mod download;
 mod endpoint;
+mod error;
+mod http1;
 mod io;
+mod line;
+mod preface;
 mod tunnel;
+mod valid;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ambit_hbone::ConnId;
 use ambit_net::pool_driver::Pool;
 use ambit_net::socket::{SocketFactory, SocketOptions};
 use ambit_route::model::Target as Backend;
 use ambit_types::{Identity, ServiceKey, Uid};
-use arc_swap::ArcSwap;
 
-pub(crate) use client::{SendError, Sending};
-pub(crate) use destination::{Destination, Ticket};
+pub(crate) use client::Sending;
+pub(crate) use destination::{Destination, Ticket, View};
 pub(crate) use download::Download;
 pub(crate) use endpoint::Endpoint;
+pub(crate) use error::SendError;
 pub(crate) use io::Io;
 
 use crate::terminate::Target;
 use crate::{Limits, State};
+use book::Book;
 use tunnel::TunnelKey;
 
 /// What tells destinations apart.
@@ -59,34 +65,32 @@ pub(crate) struct Reached<T> {
     pub(crate) destination: Arc<Destination>,
 }
 
-type Destinations = HashMap<DestinationKey, Arc<Destination>>;
-
 /// All destinations, and the tunnels to their proxies.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    destinations: ArcSwap<Destinations>,
+    book: Arc<Book>,
     tunnels: Pool<TunnelKey>,
     sockets: SocketFactory,
 }
 
 impl Upstream {
-    /// No destination yet.
+    /// No destination yet, and none before the first [`Upstream::publish`].
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            destinations: ArcSwap::default(),
+            book: Book::new(limits.idle_keep),
             tunnels: Pool::new(limits.pool),
             sockets: SocketFactory::new(None, Arc::new(SocketOptions::default())),
         }
     }
 
-    /// The destination of a backend, or of what was called itself; none if it does not exist.
+    /// The destination of a backend, or of what was called itself; none if it does not exist any more, or is invalid.
     pub(crate) fn destination(
         &self,
-        state: &State,
+        _: &State,
         called: &Target,
         backend: Option<&Backend>,
     ) -> Option<Arc<Destination>> {
-        let key = match (backend, called) {
+        self.book.find(match (backend, called) {
             (Some(Backend::Service { service, port }), _) => DestinationKey::Service(service.clone(), *port),
             (Some(Backend::Invalid { .. }), _) => return None,
             (None, Target::Service { key, address, .. }) => {
@@ -95,42 +99,21 @@ impl Upstream {
             (None, Target::Workload { workload, address }) => {
                 DestinationKey::Workload(workload.uid.clone(), *address)
             }
-        };
-        if let Some(known) = self.destinations.load().get(&key) {
-            return Some(known.clone());
-        }
-        if !key.exists(state) {
-            return None;
-        }
-        // Others may add theirs at the same time, and then this is done again.
-        let made = Arc::new(Destination::new(key.clone(), state));
-        let mut kept = made.clone();
-        self.destinations.rcu(|now| {
-            let mut next = Destinations::clone(now);
-            kept = next.entry(key.clone()).or_insert_with(|| made.clone()).clone();
-            next
-        });
-        Some(kept)
+        })
     }
 
-    /// Forgets destinations that do not exist any more, and drains endpoints that are gone.
-    pub(crate) fn reconcile(&self, state: &State) {
-        let before = self.destinations.load_full();
-        for (key, destination) in before.as_ref() {
-            if key.exists(state) {
-                drop(destination.view(state));
-            } else {
-                destination.retire();
-            }
-        }
-        if before.keys().any(|key| !key.exists(state)) {
-            self.destinations.rcu(|now| {
-                let mut next = Destinations::clone(now);
-                next.retain(|key, _| key.exists(state));
-                next
-            });
-        }
+    /// Goes by a state from now on: forgets destinations that do not exist any more, and drains endpoints that are
+    /// gone. `store` makes the state everybody's; states that are published at the same time come one after the
+    /// other, in both places in the same order.
+    pub(crate) fn publish(&self, state: &Arc<State>, store: impl FnOnce()) {
+        let mut newest = self.book.turn();
+        store();
+        self.book.reconcile(&mut newest, state);
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DestinationKey {

@@ -4,10 +4,24 @@
 
 mod rig;
 
+#[path = "cases/authorizers.rs"]
+mod authorizers;
+#[path = "cases/bodies.rs"]
+mod bodies;
 #[path = "cases/bypass.rs"]
 mod bypass;
+#[path = "cases/connections.rs"]
+mod connections;
+#[path = "cases/consumer.rs"]
+mod consumer;
+#[path = "cases/front.rs"]
+mod front;
 #[path = "cases/hostile.rs"]
 mod hostile;
+#[path = "cases/keys.rs"]
+mod keys;
+#[path = "cases/limits.rs"]
+mod limits;
 #[path = "cases/passing.rs"]
 mod passing;
 #[path = "cases/policy.rs"]
@@ -18,3 +32,5 @@ mod resilience;
 mod routing;
 #[path = "cases/streams.rs"]
 mod streams;
+#[path = "cases/tracing.rs"]
+mod tracing;

@@ -12,8 +12,11 @@ use ambit_hbone::{Authority, ConnId};
 use ambit_net::socket::SocketError;
 use ambit_policy::Decision;
 use ambit_runtime::access_log::Direction;
-use ambit_state::{Admission, HboneFacts, Open, Snapshot, authorize, explain, plan_inbound_hbone};
-use ambit_types::{Identity, Reason, Service, Str, Workload, canonical};
+use ambit_state::{
+    Admission, HboneFacts, HboneTarget, Open, Snapshot, authorize, explain, plan_inbound_hbone,
+    speaks_for_others,
+};
+use ambit_types::{Identity, IdentityError, Reason, Service, Str, Workload, canonical};
 use http::StatusCode;
 use tokio::net::TcpStream;
 
@@ -47,6 +50,8 @@ pub struct Authenticated<'a> {
     pub service: Option<String>,
     /// What it says of itself.
     pub baggage: Option<String>,
+    /// On whose behalf it says to call, which only counts from the pod's own waypoint.
+    pub client: Result<Option<Identity>, IdentityError>,
     /// Its id.
     pub id: ConnId,
     /// How it came.
@@ -95,24 +100,29 @@ pub async fn admit(
         peer: asking.peer_addr,
         forwarded_host: asking.service.as_deref(),
     };
-    let target = match plan_inbound_hbone(&snapshot, &facts) {
-        Ok(target) => target,
-        Err(refused) => {
-            let outcome = Outcome::failed(refused.refusal.reason, refused.refusal.to_string());
+    let planned = plan_inbound_hbone(&snapshot, &facts);
+    let planned = planned.map_err(|refused| (refused.status, refused.refusal.reason, refused.refusal.detail));
+    let planned = planned.and_then(|target| Ok((client_of(&snapshot, &asking, &target)?, target)));
+    let ((client, believed), target) = match planned {
+        Ok(planned) => planned,
+        Err((status, reason, error)) => {
+            let outcome = Outcome::failed(reason, format!("{reason}: {error}"));
             let flow = Arc::new(flow_of(&asking, Route::default(), None));
             proxy.telemetry.refused(&flow, outcome);
-            let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-            let (reason, error) = (refused.refusal.reason, refused.refusal.detail);
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             return Err(NotAdmitted { status, reason, error });
         }
     };
     let route = route_of(&asking, target.address, target.service.as_deref());
-    let flow = Arc::new(flow_of(&asking, route, target.source));
+    let told = client.clone().filter(|_| believed);
+    let flow = Arc::new(flow_of(&asking, route, target.source).on_behalf_of(told));
     let open = Open {
         id: proxy.connections.number(),
         workload: asking.own.uid.clone(),
         own: asking.own.identity(),
         peer: Some(asking.peer.clone()),
+        client,
+        believed,
         source: asking.peer_addr.ip(),
         destination: target.address,
         admission: Admission::Policy,
@@ -124,6 +134,35 @@ pub async fn admit(
     }
     let source = (target.spoof && asking.pod.transparent).then(|| asking.peer_addr.ip());
     authorized_connect(proxy, asking.pod, entered, &open, source, gone).await
+}
+
+/// Whom the peer calls for, and whether its word counts here. From anybody but the waypoint that the port is reached
+/// through it is a forgery, or comes from a waypoint of something else: it is as if nothing had been said.
+///
+/// # Errors
+/// Status, reason and words, if the waypoint names its client in a way that cannot be read.
+fn client_of(
+    snapshot: &Snapshot,
+    asking: &Authenticated<'_>,
+    target: &HboneTarget,
+) -> Result<(Option<Identity>, bool), (u16, Reason, String)> {
+    if matches!(asking.client, Ok(None)) {
+        return Ok((None, false));
+    }
+    let counts = speaks_for_others(snapshot, &asking.own.uid, &asking.peer, target.address.port());
+    match (asking.client.clone(), counts) {
+        (client, Some(false)) => {
+            metrics::counter!("ambit_forwarded_identities_ignored_total").increment(1);
+            tracing::debug!(conn = %asking.id, peer = %asking.peer, "a client is named by what is no waypoint here");
+            Ok((client.unwrap_or(None), false))
+        }
+        // As long as that is not known, nobody is let in.
+        (Ok(client), counts) => Ok((client, counts.is_some())),
+        (Err(error), _) => {
+            let text = format!("{} names a client that cannot be read: {error}", asking.peer);
+            Err((401, Reason::ForwardedIdentityRefused, text))
+        }
+    }
 }
 
 /// The pod has as many connections as it may.
@@ -175,7 +214,9 @@ pub async fn authorized_connect(
         if !decision.is_allow() {
             let reason = decision.reason.unwrap_or(Reason::PolicyDenied);
             let own = snapshot.workload(&open.workload);
-            entered.end(own.map_or(outcome, |own| Outcome::refused(&explain(&snapshot, own, &open.facts()))));
+            entered.end(
+                own.map_or(outcome, |own| Outcome::refused(&explain(&snapshot, own, &open.facts(&snapshot)))),
+            );
             let status = ambit_hbone::response::status_of(reason);
             return Err(NotAdmitted { status, reason, error: decision.to_string() });
         }
@@ -211,7 +252,7 @@ async fn decide(mesh: &Mesh, open: &Open) -> (Arc<Snapshot>, Decision) {
     let mut changes = mesh.changes();
     let now = || {
         let snapshot = mesh.snapshot();
-        let decision = authorize(&snapshot, &open.workload, &open.facts());
+        let decision = authorize(&snapshot, &open.workload, &open.facts(&snapshot));
         (snapshot, decision)
     };
     let settled = async {

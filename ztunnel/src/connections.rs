@@ -142,7 +142,7 @@ impl Connections {
             }
             let own = snapshot.workload(&connection.open.workload);
             let told = |own: &Arc<ambit_types::Workload>| {
-                Outcome::refused(&explain(&snapshot, own, &connection.open.facts()))
+                Outcome::refused(&explain(&snapshot, own, &connection.open.facts(&snapshot)))
             };
             let mut outcome = own.map_or_else(|| Outcome::decided(&decision), told);
             // A workload that became somebody else keeps its own reason.

@@ -154,8 +154,10 @@ pub struct Flow {
     pub direction: Direction,
     /// How it was carried.
     pub path: Path,
-    /// The client's end.
+    /// The end that connected.
     pub src: End,
+    /// On whose behalf it connected, by the word of a waypoint that may say so.
+    pub client: Option<Identity>,
     /// The rest of the way.
     pub route: Route,
     /// When it was accepted, monotonic.
@@ -191,6 +193,7 @@ impl Flow {
             direction,
             path,
             src,
+            client: None,
             route,
             started,
             started_wall: clock::wall() - clock::monotonic().saturating_duration_since(started),
@@ -222,6 +225,12 @@ impl Flow {
     /// Duration and outcome, once ended.
     pub fn ended(&self) -> Option<&(Duration, Outcome)> {
         self.ended.get()
+    }
+
+    /// Names whom the peer connects for.
+    #[must_use]
+    pub fn on_behalf_of(self, client: Option<Identity>) -> Self {
+        Self { client, ..self }
     }
 
     /// Shares the counters of the other record of a same-node connection.

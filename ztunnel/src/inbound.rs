@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ambit_hbone::request;
-use ambit_hbone::response;
+use ambit_hbone::{context, request, response};
 use ambit_net::relay::{self, Far};
 use ambit_net::tls::server::{self, Accepted};
 use ambit_net::tunnel::server::{Asking, serve, spawn_stream};
@@ -162,6 +161,7 @@ async fn open(tunnel: &Tunnel, mut asking: Asking) -> Option<OpenStream> {
             authority: asked.authority,
             service: asked.service,
             baggage: asked.baggage,
+            client: context::client(asking.request.headers()),
             id: asked.conn_id.unwrap_or_else(|| random::draws().id),
             path: Path::Hbone,
             started,

@@ -321,6 +321,7 @@ impl Captured<'_> {
             authority: Authority::Address(hop.address),
             service: hop.service.as_ref().map(|s| s.hostname.to_string()),
             baggage: None,
+            client: Ok(None),
             id: self.draws.id,
             path: Path::Local,
             started: self.started,

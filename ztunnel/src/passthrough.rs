@@ -71,6 +71,8 @@ async fn open(proxy: &Proxy, pod: &Pod, tcp: TcpStream, peer: SocketAddr) -> Opt
         workload: own.uid.clone(),
         own: own.identity(),
         peer: None,
+        client: None,
+        believed: false,
         source: peer.ip(),
         destination: dst,
         admission,

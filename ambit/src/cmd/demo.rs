@@ -16,6 +16,7 @@ use crate::out::{self, Failure};
 mod packets;
 mod stage;
 mod steps;
+mod waypoint;
 
 use stage::Stage;
 
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 }
 
 const INTRODUCTION: &str = "\
-This makes, on this machine only: 1 namespace as fabric, 2 as nodes, 5 as pods, and nft rules inside them.
+This makes, on this machine only: 1 namespace as fabric, 2 as nodes, up to 8 as pods, and nft rules inside them.
 Nothing in your host network or firewall. Everything is removed at the end.
 ";
 
@@ -167,6 +168,7 @@ const STEPS: &[(&str, Step)] = &[
     ("the control plane stops, traffic goes on", steps::without_control_plane),
     ("a ztunnel is killed and comes back", steps::kill_ztunnel),
     ("certificates rotate under load", steps::rotation),
+    ("a waypoint: a canary, a version by header, a policy by method", waypoint::waypoint),
 ];
 
 fn tour(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {

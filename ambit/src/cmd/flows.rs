@@ -58,7 +58,7 @@ enum Verdict {
 /// When no node answers.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     block_on(async {
-        let nodes = args.at.nodes()?;
+        let nodes = args.at.recorders()?;
         if args.follow {
             return follow::follow(args, nodes).await;
         }

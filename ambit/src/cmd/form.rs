@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::jsonpath::Template;
 use crate::out;
@@ -63,9 +63,26 @@ impl List {
         table: impl Fn(&[Value], bool) -> String,
         name: impl Fn(&Value) -> String,
     ) {
+        self.print_beside(Map::new(), form, table, name);
+    }
+
+    /// Prints the list as [`List::print`] does, with further members in the envelope.
+    pub(crate) fn print_beside(
+        self,
+        more: Map<String, Value>,
+        form: &Form,
+        table: impl Fn(&[Value], bool) -> String,
+        name: impl Fn(&Value) -> String,
+    ) {
         let Self { kind, items } = self;
-        let envelope =
-            |items: Vec<Value>| json!({"apiVersion": "cli.ambit.internal/v1", "kind": kind, "items": items});
+        let envelope = |items: Vec<Value>| {
+            let mut all = Map::new();
+            all.insert("apiVersion".to_owned(), json!("cli.ambit.internal/v1"));
+            all.insert("kind".to_owned(), json!(kind));
+            all.insert("items".to_owned(), Value::Array(items));
+            all.extend(more);
+            Value::Object(all)
+        };
         match form {
             Form::Table => out::data(&table(&items, false)),
             Form::Wide => out::data(&table(&items, true)),

@@ -48,7 +48,7 @@ enum Command {
     Stop(parts::TargetArgs),
     /// Start a part that was stopped
     Start(parts::TargetArgs),
-    /// Replace a part; ztunnel gracefully, beside the running one
+    /// Replace a part; ztunnels and waypoints gracefully, beside the running one
     Restart(parts::TargetArgs),
     /// End a part with SIGKILL; it comes back as a kubelet would bring it back
     Kill(parts::TargetArgs),

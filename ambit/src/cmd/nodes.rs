@@ -67,10 +67,34 @@ impl Where {
         Ok(names.into_iter().map(node).collect())
     }
 
+    /// Everything that keeps flow records: the nodes, and the waypoints' pods unless one node is asked for.
+    ///
+    /// # Errors
+    /// When there is no such lab or node, with what to type.
+    pub(crate) fn recorders(&self) -> anyhow::Result<Vec<Node>> {
+        let mut all = self.nodes()?;
+        if self.node.is_none() {
+            all.extend(waypoints(&RunDir::of(&self.name)));
+        }
+        Ok(all)
+    }
+
     /// The control plane's admin socket.
     pub(crate) fn istiod(&self) -> PathBuf {
         RunDir::of(&self.name).istiod().join("admin.sock")
     }
+}
+
+/// The pods of waypoints, by the socket that each has in its own directory.
+fn waypoints(run: &RunDir) -> Vec<Node> {
+    // A lab without pods has no such directory.
+    let entries = std::fs::read_dir(run.pods()).into_iter().flatten().flatten();
+    let node = |entry: std::fs::DirEntry| {
+        let socket = entry.path().join("admin.sock");
+        let name = format!("the waypoint's pod {}", entry.file_name().to_string_lossy());
+        socket.exists().then(|| Node { name, agent: socket.clone(), socket })
+    };
+    entries.filter_map(node).collect()
 }
 
 /// What to say when there is no lab of that name; names those there are.

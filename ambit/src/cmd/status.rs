@@ -2,20 +2,29 @@
 
 use std::time::Duration;
 
+use ambit_lab::store::Kind;
+use ambit_lab::{RunDir, manifests};
 use ambit_runtime::clock;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::form::{FORMS, Form, List};
 use super::nodes::{Node, Where, ask_all, block_on, cell, json, read, text};
+use super::waypoint::facts::pod_rows;
+use super::waypoint::show::{POD_HEADING, pod_row};
 use crate::out;
+
+mod faults;
+
+use faults::Faults;
 
 /// Pause between two looks while waiting.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes in a MiB.
 const MIB: f64 = 1_048_576.0;
 
-/// Shows versions, synchronisation, capture and certificates of every node; exit code 1 while something is amiss.
+/// Shows versions, synchronisation, capture and certificates of every node, the pods of waypoints, and objects that
+/// are not in force as written; exit code 1 while a node or a waypoint is amiss.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -44,37 +53,56 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         list.print(&args.output, |items, _| table(BUDGET, &[], items, false), name);
         return Ok(out::OK);
     }
-    let (items, healthy) = block_on(state(args))?;
-    let list = List { kind: "NodeList", items };
-    list.print(&args.output, |items, wide| table(COLUMNS, WIDE, items, wide), name);
+    let (State { nodes, waypoints, faults }, healthy) = block_on(state(args))?;
+    let list = List { kind: "NodeList", items: nodes };
+    let beside = [
+        ("waypoints", waypoints.clone()),
+        ("reports", faults.reports.clone()),
+        ("problems", faults.problems.clone()),
+    ];
+    let more = beside.into_iter().map(|(member, rows)| (member.to_owned(), Value::from(rows))).collect();
+    list.print_beside(more, &args.output, |items, wide| tables(items, &waypoints, &faults, wide), name);
     Ok(if healthy { out::OK } else { out::FAILED })
 }
 
+/// What one look found, a row each.
+struct State {
+    nodes: Vec<Value>,
+    waypoints: Vec<Value>,
+    faults: Faults,
+}
+
 /// Looks once, or until all is well or time is up; whether all is well.
-async fn state(args: &Args) -> anyhow::Result<(Vec<Value>, bool)> {
+async fn state(args: &Args) -> anyhow::Result<(State, bool)> {
     let begun = clock::monotonic();
     loop {
-        let (rows, healthy) = look(args).await?;
+        let (found, healthy) = look(args).await?;
         let waited = clock::monotonic().saturating_duration_since(begun);
         if healthy || !args.wait || waited >= args.timeout {
-            return Ok((rows, healthy));
+            return Ok((found, healthy));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-async fn look(args: &Args) -> anyhow::Result<(Vec<Value>, bool)> {
+async fn look(args: &Args) -> anyhow::Result<(State, bool)> {
     // A control plane that is away is a finding, not a failure of the question.
     let sync = json(&args.at.istiod(), "/sync").await.unwrap_or(Value::Null);
-    let mut rows = Vec::new();
+    let mut nodes = Vec::new();
     for node in args.at.nodes()? {
-        rows.push(row(&node, &sync).await);
+        nodes.push(row(&node, &sync).await);
     }
+    let pods = manifests::stored(&RunDir::of(&args.at.name), Kind::Pod)?;
+    let mut waypoints = pod_rows(&pods, &sync);
+    waypoints.retain(|pod| args.at.node.as_ref().is_none_or(|node| pod["node"] == **node));
     // What nobody could tell is not well.
     let captured = |row: &Value| !row["expected"].is_null() && row["captured"] == row["expected"];
     let well = |row: &Value| row["ready"] == true && row["synced"] == true && captured(row);
-    let healthy = !sync.is_null() && rows.iter().all(well);
-    Ok((rows, healthy))
+    // A control plane that says nothing of waypoints gives them nothing to lack; an old one that drains needs nothing.
+    let serves = |pod: &Value| pod["ending"] == true || (pod["ready"] == true && pod["synced"] != false);
+    let healthy = !sync.is_null() && nodes.iter().all(well) && waypoints.iter().all(serves);
+    // What somebody wrote is no fault of the mesh: it is shown, and all is well all the same.
+    Ok((State { nodes, waypoints, faults: Faults::of(&sync) }, healthy))
 }
 
 async fn row(node: &Node, sync: &Value) -> Value {
@@ -146,6 +174,17 @@ fn table(columns: &[Column], more: &[Column], rows: &[Value], wide: bool) -> Str
     let heading: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
     let cells = |row: &Value| -> Vec<String> { columns.iter().map(|(_, cell)| cell(row)).collect() };
     out::table(&heading, &rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// The nodes, and below them the pods of waypoints and what is wrong with objects, if there are any.
+fn tables(nodes: &[Value], waypoints: &[Value], faults: &Faults, wide: bool) -> String {
+    let mut all = vec![table(COLUMNS, WIDE, nodes, wide)];
+    if !waypoints.is_empty() {
+        let rows: Vec<Vec<String>> = waypoints.iter().map(pod_row).collect();
+        all.push(out::table(POD_HEADING, &rows));
+    }
+    all.extend(faults.tables());
+    all.join("\n")
 }
 
 /// So many of so many; a dash where nobody could say.

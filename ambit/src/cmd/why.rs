@@ -75,7 +75,7 @@ enum Found<'a> {
 }
 
 async fn known(args: &Args) -> anyhow::Result<Known> {
-    let nodes = args.at.nodes()?;
+    let nodes = args.at.recorders()?;
     let mut flows = FlowArgs::parse_from(["flows"]).flows;
     flows.last = RECORDS;
     let ended = super::flows::records(&flows, &nodes).await?.records;

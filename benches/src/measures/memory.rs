@@ -11,7 +11,7 @@ use super::{Metric, Size, Values};
 use crate::child::{Running, Stop, now};
 use crate::contenders::{ECHO, Way};
 use crate::cpu::resident_bytes;
-use crate::topology::Lab;
+use crate::lab::Lab;
 
 /// How long opening all connections, and moving all bursts, may take.
 const PATIENCE_SECONDS: u64 = 60;

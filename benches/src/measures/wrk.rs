@@ -10,7 +10,7 @@ use super::{Metric, Values, each};
 use crate::child::{self, Stop};
 use crate::contenders::{HTTP, Way};
 use crate::cpu::Usage;
-use crate::topology::Lab;
+use crate::lab::Lab;
 
 /// How much longer than its own time a run may take.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -181,6 +181,8 @@ pub enum Check {
     Identity,
     /// The identity belongs to another trust domain.
     TrustDomain,
+    /// The caller may have its own identity only.
+    OwnIdentity,
     /// No pod of that identity is known on the node.
     PodUnknown,
     /// All pods of that identity on the node have ended.
@@ -217,6 +219,7 @@ impl Check {
             Self::Rate => "rate",
             Self::Identity => "identity",
             Self::TrustDomain => "trust-domain",
+            Self::OwnIdentity => "own-identity",
             Self::PodUnknown => "pod-unknown",
             Self::PodFinished => "pod-finished",
             Self::PodHostNetwork => "pod-host-network",
@@ -240,9 +243,11 @@ impl Check {
             | Self::NodeUid
             | Self::SourceAddress => Answer::Unauthenticated,
             Self::Rate => Answer::ResourceExhausted,
-            Self::TrustDomain | Self::PodUnknown | Self::PodFinished | Self::PodHostNetwork => {
-                Answer::PermissionDenied
-            }
+            Self::TrustDomain
+            | Self::OwnIdentity
+            | Self::PodUnknown
+            | Self::PodFinished
+            | Self::PodHostNetwork => Answer::PermissionDenied,
             Self::Identity
             | Self::Validity
             | Self::CsrSize

@@ -11,6 +11,7 @@ use ambit_types::Str;
 mod cluster;
 mod gateway;
 mod mesh;
+mod mesh_config;
 pub(crate) mod selector;
 
 pub use cluster::{
@@ -25,6 +26,8 @@ pub use mesh::{
     AuthorizationPolicy, Condition, Endpoint, EntryPort, Mode, Operation, PeerAuthentication, PolicyAction,
     PolicyRule, Resolution, ServiceEntry, Source, Terms, WorkloadEntry,
 };
+pub(crate) use mesh_config::MESH_CONFIG;
+pub use mesh_config::{MeshConfig, WrittenProvider};
 pub use selector::{Expression, LabelSelector, Operator};
 
 /// Labels or annotations.
@@ -96,6 +99,8 @@ pub enum Kind {
     TrafficPolicy,
     /// `security.istio.io RequestAuthentication`.
     RequestAuthentication,
+    /// `v1 ConfigMap` with the configuration of the mesh.
+    MeshConfig,
 }
 
 impl Kind {
@@ -121,6 +126,7 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::TrafficPolicy => "TrafficPolicy",
             Self::RequestAuthentication => "RequestAuthentication",
+            Self::MeshConfig => "ConfigMap",
         }
     }
 }
@@ -185,6 +191,8 @@ pub enum Object {
     HttpPolicy(Box<HttpPolicy>),
     /// Tokens that are checked.
     RequestAuthentication(Box<RequestAuthentication>),
+    /// The configuration of the mesh.
+    MeshConfig(Box<MeshConfig>),
 }
 
 impl Object {
@@ -208,6 +216,7 @@ impl Object {
             Self::TrafficPolicy(o) => (Kind::TrafficPolicy, o.name.clone()),
             Self::HttpPolicy(o) => (Kind::AuthorizationPolicy, o.name.clone()),
             Self::RequestAuthentication(o) => (Kind::RequestAuthentication, o.name.clone()),
+            Self::MeshConfig(o) => (Kind::MeshConfig, o.name.clone()),
         };
         Key { kind, name }
     }

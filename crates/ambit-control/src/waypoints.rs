@@ -12,6 +12,7 @@ use crate::services::service_host;
 
 pub(crate) mod gateway;
 pub(crate) mod policies;
+pub(crate) mod providers;
 pub(crate) mod report;
 pub mod resources;
 

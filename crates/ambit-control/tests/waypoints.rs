@@ -207,6 +207,69 @@ fn a_policy_reaches_the_waypoints_that_its_targets_mean() {
     }
 }
 
+const CUSTOM: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: web}]
+  action: CUSTOM
+  provider: {name: opa}
+  rules: [{to: [{operation: {paths: [/admin]}}]}]
+";
+
+fn mesh(providers: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+         data:\n  mesh: |\n    extensionProviders: [{providers}]\n"
+    )
+}
+
+/// Conditions of an object, in short.
+fn says(index: &Index, kind: Kind, name: Name) -> Vec<String> {
+    let report = &index.reports()[&Key::new(kind, name)];
+    report.conditions.iter().map(|one| format!("{}={} {}", one.kind, one.holds, one.reason)).collect()
+}
+
+#[test]
+fn a_provider_goes_to_the_waypoints_whose_policies_name_it() {
+    let mut index = BOUND.index();
+    let wp = Name::new("shop", "wp");
+    let ask = || Name::new("shop", "ask");
+    let delta = put(&mut index, CUSTOM);
+    let told = &delta.waypoints[&wp].changed;
+    let policy = &told.policies[&PolicyKey::new("shop", "ask")];
+    assert!(policy.of.is_some(), "the policy is sent, provider or not");
+    assert!(told.providers.is_empty());
+    let unknown = ["WaypointAccepted=true Accepted", "ResolvedRefs=false ProviderNotFound"];
+    assert_eq!(says(&index, Kind::AuthorizationPolicy, ask()), unknown);
+
+    let good = "{name: opa, envoyExtAuthzGrpc: {service: opa.iam.svc.cluster.local, port: 9191}}";
+    let other = "{name: other, envoyExtAuthzGrpc: {service: other.iam, port: 1}}";
+    let delta = put(&mut index, &mesh(&format!("{good}, {other}")));
+    let told = &delta.waypoints[&wp];
+    assert_eq!(told.changed.providers.keys().map(|name| &**name).collect::<Vec<_>>(), ["opa"]);
+    assert!(told.changed.policies.is_empty(), "the policy is as before");
+    let known = ["WaypointAccepted=true Accepted", "ResolvedRefs=true ResolvedRefs"];
+    assert_eq!(says(&index, Kind::AuthorizationPolicy, ask()), known);
+    let config = || Name::new("istio-system", "istio");
+    assert_eq!(says(&index, Kind::MeshConfig, config()), ["Accepted=true Accepted"]);
+
+    let broken =
+        "{name: opa, envoyExtAuthzGrpc: {service: opa.iam, port: 9191, includeRequestBodyInCheck: {}}}";
+    let delta = put(&mut index, &mesh(&format!("{broken}, {other}")));
+    assert_eq!(delta.waypoints[&wp].removed_providers, ["opa".into()].into());
+    assert_eq!(says(&index, Kind::AuthorizationPolicy, ask()), unknown);
+    let partly = ["Accepted=true Accepted", "PartiallyInvalid=true Invalid"];
+    assert_eq!(says(&index, Kind::MeshConfig, config()), partly, "the sibling stays");
+
+    let spelt = "{name: opa, envoyExtAuthzGrpc: {servce: opa.iam, port: 9191}}";
+    put(&mut index, &mesh(spelt));
+    assert_eq!(says(&index, Kind::MeshConfig, config()), ["Accepted=false Invalid"]);
+    index.apply([Event::Remove(Key::new(Kind::MeshConfig, config()))]);
+    assert!(!index.reports().contains_key(&Key::new(Kind::MeshConfig, config())));
+}
+
 #[test]
 fn a_policy_with_a_mistake_still_applies() {
     let mut index = BOUND.index();

@@ -10,6 +10,7 @@ mod de;
 pub mod gateway;
 pub mod istio;
 mod kind;
+pub mod mesh;
 mod nearest;
 mod object;
 mod parse;

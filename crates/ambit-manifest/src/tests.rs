@@ -2,4 +2,5 @@
 
 mod broken;
 mod good;
+mod mesh;
 mod robust;

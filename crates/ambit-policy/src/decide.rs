@@ -28,6 +28,7 @@ pub const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts<'a> {
     peer: Option<&'a Identity>,
+    client: Option<&'a Identity>,
     source: IpAddr,
     destination: IpAddr,
     port: u16,
@@ -39,7 +40,21 @@ impl<'a> Facts<'a> {
     /// `peer` comes from a verified certificate or from the namespace in which the connection was captured,
     /// `source` is the peer's address on the wire, `port` the final port of the application.
     pub fn new(peer: Option<&'a Identity>, source: IpAddr, destination: IpAddr, port: u16) -> Self {
-        Self { peer, source: source.to_canonical(), destination: destination.to_canonical(), port }
+        let (source, destination) = (source.to_canonical(), destination.to_canonical());
+        Self { peer, client: None, source, destination, port }
+    }
+
+    /// The same for a peer that calls on behalf of `client`, whose word for that has been found good.
+    ///
+    /// Rules are read for both: DENY matches if it matches either; ALLOW may name either, and must shut out neither.
+    #[must_use]
+    pub fn on_behalf_of(self, client: Option<&'a Identity>) -> Self {
+        Self { client, ..self }
+    }
+
+    /// On whose behalf the peer calls; none if it calls for itself.
+    pub fn client(&self) -> Option<&'a Identity> {
+        self.client
     }
 
     /// Proven identity of the peer; none for plaintext.

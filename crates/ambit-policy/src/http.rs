@@ -13,6 +13,7 @@ mod feature;
 mod matcher;
 pub mod model;
 mod problem;
+pub mod provider;
 mod remote;
 mod set;
 mod template;

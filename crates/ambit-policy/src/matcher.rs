@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::decide::Facts;
 use crate::model::{Action, Clause, Match, Policy, Rule, ServiceAccount, StringMatch, Values};
-use crate::trace::{Condition, Recorder};
+use crate::trace::{Condition, Recorder, Unrecorded};
 
 /// Something a condition compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub(crate) fn matching_rule<R: Recorder<Attribute, Action>>(
     let mut found = None;
     for (index, rule) in policy.rules.iter().enumerate() {
         recorder.rule(&rule.unevaluable);
-        let agrees = rule_agrees(policy.action, rule, facts, recorder);
+        let agrees = agrees_with_anybody(policy.action, rule, facts, recorder);
         recorder.rule_end(agrees);
         if agrees && found.is_none() {
             found = Some(index);
@@ -65,10 +65,58 @@ pub(crate) fn matching_rule<R: Recorder<Attribute, Action>>(
     found
 }
 
-fn rule_agrees<R: Recorder<Attribute, Action>>(
+/// One reading of a rule: whose connection it is taken for.
+#[derive(Clone, Copy)]
+struct Reading<'f> {
+    facts: &'f Facts<'f>,
+    /// Whom conditions on the peer are compared with.
+    subject: Option<&'f Identity>,
+    /// Whom negated conditions must spare as well.
+    beside: Option<&'f Identity>,
+    /// The peer, where the subject is its client and the rule refuses.
+    carrier: Option<&'f Identity>,
+}
+
+impl<'f> Reading<'f> {
+    /// For the peer itself.
+    fn of_peer(action: Action, facts: &'f Facts<'f>) -> Self {
+        let beside = match action {
+            Action::Allow => facts.client(),
+            Action::Deny => None,
+        };
+        Self { facts, subject: facts.peer(), beside, carrier: None }
+    }
+
+    /// For whom the peer calls.
+    fn of_client(action: Action, facts: &'f Facts<'f>, client: &'f Identity) -> Self {
+        let (beside, carrier) = match action {
+            Action::Allow => (facts.peer(), None),
+            Action::Deny => (None, facts.peer()),
+        };
+        Self { facts, subject: Some(client), beside, carrier }
+    }
+}
+
+/// Whether the rule agrees with the peer, or with whom it calls for. What is recorded is the reading that agrees, or
+/// else the client's.
+fn agrees_with_anybody<R: Recorder<Attribute, Action>>(
     action: Action,
     rule: &Rule,
     facts: &Facts<'_>,
+    recorder: &mut R,
+) -> bool {
+    let of_peer = Reading::of_peer(action, facts);
+    let Some(client) = facts.client() else { return rule_agrees(action, rule, of_peer, recorder) };
+    let of_client = Reading::of_client(action, facts, client);
+    let agrees = |reading| rule_agrees(action, rule, reading, &mut Unrecorded);
+    let told = if !agrees(of_client) && agrees(of_peer) { of_peer } else { of_client };
+    rule_agrees(action, rule, told, recorder)
+}
+
+fn rule_agrees<R: Recorder<Attribute, Action>>(
+    action: Action,
+    rule: &Rule,
+    reading: Reading<'_>,
     recorder: &mut R,
 ) -> bool {
     // Conditions that nobody here can evaluate agree where that refuses, and disagree where that permits.
@@ -81,14 +129,14 @@ fn rule_agrees<R: Recorder<Attribute, Action>>(
         if !agrees && !R::THOROUGH {
             return false;
         }
-        agrees &= clause_agrees(clause, facts, recorder);
+        agrees &= clause_agrees(clause, reading, recorder);
     }
     agrees
 }
 
 fn clause_agrees<R: Recorder<Attribute, Action>>(
     clause: &Clause,
-    facts: &Facts<'_>,
+    reading: Reading<'_>,
     recorder: &mut R,
 ) -> bool {
     recorder.clause();
@@ -98,28 +146,42 @@ fn clause_agrees<R: Recorder<Attribute, Action>>(
             return true;
         }
         recorder.alternative();
-        agrees |= match_agrees(one, facts, recorder);
+        agrees |= match_agrees(one, reading, recorder);
     }
     agrees
 }
 
-fn match_agrees<R: Recorder<Attribute, Action>>(one: &Match, facts: &Facts<'_>, recorder: &mut R) -> bool {
+fn match_agrees<R: Recorder<Attribute, Action>>(one: &Match, reading: Reading<'_>, recorder: &mut R) -> bool {
     use Attribute as A;
-    if names_nothing(one) {
+    if names_nothing(one) || reading.carrier.is_some_and(|carrier| spares(one, carrier)) {
         return false;
     }
-    let peer = facts.peer();
-    let namespace = peer.map_or("", |p| p.namespace());
-    let mut all = Conjunction { holds: true, facts, recorder };
-    all.attribute(A::Namespace, &one.namespaces, |m| text_agrees(m, namespace));
-    all.attribute(A::Principal, &one.principals, |m| peer.is_some_and(|p| principal_agrees(m, p)));
-    all.attribute(A::ServiceAccount, &one.service_accounts, |s| {
-        peer.is_some_and(|p| *p.namespace() == s.namespace && *p.service_account() == s.name)
+    let facts = reading.facts;
+    let mut all = Conjunction { holds: true, reading, recorder };
+    all.attribute(A::Namespace, &one.namespaces, |m, who| {
+        text_agrees(m, who.map_or("", |identity| identity.namespace()))
     });
-    all.attribute(A::SourceIp, &one.source_ips, |range| contains(range, facts.source()));
-    all.attribute(A::DestinationIp, &one.destination_ips, |range| contains(range, facts.destination()));
-    all.attribute(A::DestinationPort, &one.destination_ports, |port| *port == facts.port());
+    all.attribute(A::Principal, &one.principals, |m, who| who.is_some_and(|p| principal_agrees(m, p)));
+    all.attribute(A::ServiceAccount, &one.service_accounts, |s, who| who.is_some_and(|p| is_account(s, p)));
+    all.attribute(A::SourceIp, &one.source_ips, |range, _| contains(range, facts.source()));
+    all.attribute(A::DestinationIp, &one.destination_ips, |range, _| contains(range, facts.destination()));
+    all.attribute(A::DestinationPort, &one.destination_ports, |port, _| *port == facts.port());
     all.holds
+}
+
+/// Whether a match of a DENY excepts exactly this identity: who writes "all but the waypoint" means who connects, and
+/// not for whom it does.
+fn spares(one: &Match, carrier: &Identity) -> bool {
+    let exactly = |m: &StringMatch| match m {
+        StringMatch::Exact(_) => principal_agrees(m, carrier),
+        StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => false,
+    };
+    one.principals.none.iter().any(exactly)
+        || one.service_accounts.none.iter().any(|account| is_account(account, carrier))
+}
+
+fn is_account(account: &ServiceAccount, identity: &Identity) -> bool {
+    *identity.namespace() == account.namespace && *identity.service_account() == account.name
 }
 
 fn names_nothing(one: &Match) -> bool {
@@ -134,7 +196,7 @@ fn names_nothing(one: &Match) -> bool {
 /// The attributes of one match, all of which have to agree.
 struct Conjunction<'r, 'f, R> {
     holds: bool,
-    facts: &'r Facts<'f>,
+    reading: Reading<'f>,
     recorder: &'r mut R,
 }
 
@@ -143,41 +205,44 @@ impl<R: Recorder<Attribute, Action>> Conjunction<'_, '_, R> {
         &mut self,
         attribute: Attribute,
         values: &Values<T>,
-        agrees: impl Fn(&T) -> bool,
+        agrees: impl Fn(&T, Option<&Identity>) -> bool,
     ) {
         if !self.holds && !R::THOROUGH {
             return;
         }
+        let Reading { subject, beside, .. } = self.reading;
+        let any = |list: &[T], who| list.iter().any(|value| agrees(value, who));
         if !values.any.is_empty() {
-            let holds = values.any.iter().any(&agrees);
+            let holds = any(&values.any, subject);
             self.note(attribute, false, holds, &values.any);
         }
         if !values.none.is_empty() {
-            let holds = !values.none.iter().any(&agrees);
+            let shuts_out = any(&values.none, subject) || (beside.is_some() && any(&values.none, beside));
+            let holds = !shuts_out;
             self.note(attribute, true, holds, &values.none);
         }
     }
 
     fn note<T: fmt::Display>(&mut self, attribute: Attribute, negated: bool, holds: bool, values: &[T]) {
         self.holds &= holds;
-        let facts = self.facts;
+        let reading = self.reading;
         self.recorder.condition(|| Condition {
             attribute,
             negated,
             values: values.iter().map(T::to_string).collect(),
-            found: found(facts, attribute),
+            found: found(reading, attribute),
             holds,
         });
     }
 }
 
 /// What the connection has to compare.
-fn found(facts: &Facts<'_>, attribute: Attribute) -> Option<String> {
-    let peer = facts.peer();
+fn found(reading: Reading<'_>, attribute: Attribute) -> Option<String> {
+    let Reading { facts, subject, .. } = reading;
     match attribute {
-        Attribute::Namespace => peer.map(|p| p.namespace().to_string()),
-        Attribute::Principal => peer.map(Identity::principal),
-        Attribute::ServiceAccount => peer.map(|p| format!("{}/{}", p.namespace(), p.service_account())),
+        Attribute::Namespace => subject.map(|p| p.namespace().to_string()),
+        Attribute::Principal => subject.map(Identity::principal),
+        Attribute::ServiceAccount => subject.map(|p| format!("{}/{}", p.namespace(), p.service_account())),
         Attribute::SourceIp => Some(facts.source().to_string()),
         Attribute::DestinationIp => Some(facts.destination().to_string()),
         Attribute::DestinationPort => Some(facts.port().to_string()),

@@ -5,7 +5,7 @@
 //! dst=… port=80`. `none` is no rules, `any` a rule without clauses, `_` an empty match, `~methods` a condition
 //! without facts, `missing NAME` a policy that has not arrived.
 //!
-//! Facts: `PEER[@SOURCE] -> [DESTINATION:]PORT`, where PEER is `ns/sa`, `domain:ns/sa` or `plain`.
+//! Facts: `PEER[@SOURCE] [for CLIENT] -> [DESTINATION:]PORT`, where PEER is `ns/sa`, `domain:ns/sa` or `plain`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ fn account(text: &str) -> ServiceAccount {
 /// Facts that own their identity.
 pub(crate) struct Owned {
     peer: Option<Identity>,
+    client: Option<Identity>,
     source: IpAddr,
     destination: IpAddr,
     port: u16,
@@ -108,16 +109,19 @@ pub(crate) struct Owned {
 
 impl Owned {
     pub(crate) fn facts(&self) -> Facts<'_> {
-        Facts::new(self.peer.as_ref(), self.source, self.destination, self.port)
+        let facts = Facts::new(self.peer.as_ref(), self.source, self.destination, self.port);
+        facts.on_behalf_of(self.client.as_ref())
     }
 }
 
 pub(crate) fn facts(text: &str) -> Owned {
     let (from, to) = text.split_once("->").unwrap_or_else(|| panic!("no -> in {text:?}"));
+    let (from, client) = from.trim().split_once(" for ").map_or((from, None), |(f, c)| (f, Some(c)));
     let (peer, source) = from.trim().split_once('@').unwrap_or_else(|| (from.trim(), "10.244.0.7"));
     let (destination, port) = to.trim().rsplit_once(':').unwrap_or_else(|| ("10.244.0.9", to.trim()));
     Owned {
         peer: (peer != "plain").then(|| identity(peer)),
+        client: client.map(identity),
         source: source.parse().unwrap(),
         destination: destination.trim_matches(['[', ']']).parse().unwrap(),
         port: port.parse().unwrap(),

@@ -20,7 +20,7 @@ pub use redirect::RedirectTo;
 pub use rewrite::{NewPath, RewriteTo};
 
 pub use headers::HeaderError;
-pub(crate) use headers::{check_change, is_token};
+pub(crate) use headers::{Of, check_change, is_token};
 
 use crate::model::{HeaderChange, Mirror, Respond};
 

@@ -65,6 +65,14 @@ pub fn split_target(target: &str) -> (&str, Option<&str>) {
 }
 
 impl<H: Headers + ?Sized> Request<'_, H> {
+    /// Values of a header as conditions and keys read it. Host is the authority, whatever the version of HTTP; it
+    /// does not stand among the lines. `name` is in lower case.
+    pub(crate) fn header_lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let is_host = name == "host";
+        let host = Some(self.authority.as_bytes()).filter(|host| is_host && !host.is_empty());
+        host.into_iter().chain(self.headers.lines(name).filter(move |_| !is_host))
+    }
+
     /// Whether this is a gRPC call, which is answered in gRPC's own words; gRPC-Web is not.
     pub fn is_grpc(&self) -> bool {
         self.headers.lines("content-type").next().is_some_and(is_grpc_content)

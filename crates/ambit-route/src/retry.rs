@@ -77,7 +77,7 @@ pub enum Stop {
     Unsafe,
     /// The body is gone.
     BodyGone,
-    /// There is no time for it.
+    /// There is no time for it, or the response asks for more than a repetition may wait.
     NoTime,
     /// The destination's budget of repetitions is used up.
     BudgetSpent,
@@ -107,7 +107,7 @@ pub fn next(
     if attempt.is_sent && !attempt.is_replayable {
         return stop(Stop::BodyGone);
     }
-    let pause = pause(&policy.backoff, attempt, draw);
+    let Some(pause) = pause(&policy.backoff, attempt, draw) else { return stop(Stop::NoTime) };
     if left.is_some_and(|left| pause >= left) {
         return stop(Stop::NoTime);
     }
@@ -161,18 +161,20 @@ pub fn is_idempotent(method: &str) -> bool {
 }
 
 /// Twice as long after each attempt, up to the most, and up to half as much again by chance; never less than a
-/// response asks for.
-fn pause(backoff: &Backoff, attempt: &Attempt<'_>, draw: u64) -> Duration {
+/// response asks for. None if that is longer than the most: a backend must not be able to park requests here, and the
+/// client can wait as well as we can.
+fn pause(backoff: &Backoff, attempt: &Attempt<'_>, draw: u64) -> Option<Duration> {
     let doublings = attempt.made.saturating_sub(1).min(31);
-    let pause = backoff.base.saturating_mul(1 << doublings).min(backoff.max.max(backoff.base));
+    let most = backoff.max.max(backoff.base);
+    let pause = backoff.base.saturating_mul(1 << doublings).min(most);
     let half = u64::try_from(pause.as_nanos() / 2).unwrap_or(u64::MAX);
     let pause = pause.saturating_add(Duration::from_nanos(scale(draw, half)));
     match attempt.outcome {
-        Outcome::Response { retry_after: Some(asked), .. } => pause.max(asked),
+        Outcome::Response { retry_after: Some(asked), .. } => (asked <= most).then(|| pause.max(asked)),
         Outcome::Response { retry_after: None, .. }
         | Outcome::ConnectFailure
         | Outcome::RefusedStream
         | Outcome::Reset
-        | Outcome::TryTimeout => pause,
+        | Outcome::TryTimeout => Some(pause),
     }
 }

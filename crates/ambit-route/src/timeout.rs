@@ -14,6 +14,7 @@ mod tests;
 pub struct Deadline {
     request: Option<Instant>,
     per_try: Option<Duration>,
+    is_callers: bool,
 }
 
 /// Which limit ends an attempt first.
@@ -32,11 +33,18 @@ impl Deadline {
     pub fn new(timeouts: &Timeouts, asked: Option<Duration>, begun: Instant) -> Self {
         let given = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
         // A caller that allows no time has none; a rule that says 0 sets no limit.
-        let request = given(timeouts.request).into_iter().chain(asked).min();
+        let rule = given(timeouts.request);
+        let request = rule.into_iter().chain(asked).min();
         Self {
+            is_callers: asked.is_some_and(|asked| rule.is_none_or(|rule| asked < rule)),
             request: request.and_then(|limit| begun.checked_add(limit)),
             per_try: given(timeouts.backend_request),
         }
+    }
+
+    /// Whether the request's limit is what its caller allows, which says nothing about a backend that does not keep it.
+    pub fn is_callers(&self) -> bool {
+        self.is_callers
     }
 
     /// What is left for the request; none without a limit.

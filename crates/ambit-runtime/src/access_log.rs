@@ -78,6 +78,8 @@ pub struct Record<'a> {
     pub policy: &'a str,
     /// `local`, `hbone`, `waypoint`, `plaintext`, `probe` or `passthrough`.
     pub path: &'a str,
+    /// On whose behalf the client's end connected, by the word of a waypoint that may say so.
+    pub client: Option<&'a Identity>,
     /// Connection id, 32 hex digits, the same in both ends' records.
     pub conn_id: &'a str,
     /// Failure in words.
@@ -114,6 +116,7 @@ macro_rules! write_record {
             reason = r.reason.map(|reason| reason.name()),
             policy = present(r.policy),
             path = r.path,
+            client.identity = r.client.map(ToString::to_string),
             conn.id = present(r.conn_id),
             stale_for = r.stale_for},
             $message

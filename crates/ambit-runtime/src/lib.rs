@@ -10,3 +10,4 @@ pub mod logging;
 pub mod metrics;
 pub mod readiness;
 pub mod tasks;
+pub mod workers;

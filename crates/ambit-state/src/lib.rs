@@ -23,7 +23,7 @@ pub use plan::inbound::{
     plan_inbound_hbone, plan_inbound_plain,
 };
 pub use plan::outbound::{OutboundFacts, OutboundPlan, SameNode, plan_outbound};
-pub use reauthorize::{Admission, Open, applicable, authorize, explain, reauthorize};
+pub use reauthorize::{Admission, Open, applicable, authorize, explain, reauthorize, speaks_for_others};
 pub use services::ServiceEntry;
 pub use snapshot::{PodRef, Snapshot};
 pub use world::{Applied, World};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ambit_policy::{Decision, Explanation, Facts, PolicySet, decide};
 use ambit_types::{Identity, Reason, Uid, Workload};
 
-use crate::plan::bound::is_bypassed;
+use crate::plan::bound::{Passage, passage};
 use crate::plan::inbound::is_probe;
 use crate::snapshot::{Own, Snapshot};
 
@@ -20,7 +20,8 @@ pub fn applicable(snapshot: &Snapshot, workload: &Workload) -> PolicySet {
 /// Decides whether a connection to a workload of this node may proceed.
 ///
 /// The workload is looked up anew, so that the verdict follows its latest policies; one that is not known refuses. What
-/// came past a waypoint that it has to come through is refused (AMB3102), whatever policy says.
+/// came past a waypoint that it has to come through is refused (AMB3102), whatever policy says, and so is everything as
+/// long as a service in front of the workload has not arrived (AMB2105).
 pub fn authorize(snapshot: &Snapshot, workload: &Uid, facts: &Facts<'_>) -> Decision {
     match snapshot.own.by_uid.get(workload) {
         Some(own) => decide_for(snapshot, own, facts),
@@ -28,18 +29,58 @@ pub fn authorize(snapshot: &Snapshot, workload: &Uid, facts: &Facts<'_>) -> Deci
     }
 }
 
-fn decide_for(snapshot: &Snapshot, own: &Own, facts: &Facts<'_>) -> Decision {
-    if is_bypassed(snapshot, &own.workload, facts.peer(), facts.port()) {
-        return Decision::refusal(Reason::WaypointBypassed);
+/// Whether the peer's word on whose behalf it calls counts at a port of a workload of this node: it is a waypoint that
+/// the port is reached through. Anybody else could say so of everybody.
+///
+/// None as long as a service in front of the workload has not arrived, which may have that waypoint.
+pub fn speaks_for_others(snapshot: &Snapshot, workload: &Uid, peer: &Identity, port: u16) -> Option<bool> {
+    let Some(own) = snapshot.own.by_uid.get(workload) else { return Some(false) };
+    match passage(snapshot, &own.workload, Some(peer), port) {
+        Passage::Waypoint => Some(true),
+        Passage::Free | Passage::Bypassed => Some(false),
+        Passage::Untold => None,
     }
-    decide(&own.policies, facts)
+}
+
+fn decide_for(snapshot: &Snapshot, own: &Own, facts: &Facts<'_>) -> Decision {
+    let passage = passage(snapshot, &own.workload, facts.peer(), facts.port());
+    if let Some(reason) = refused_passage(passage) {
+        return Decision::refusal(reason);
+    }
+    let decision = decide(&own.policies, facts);
+    match stands_alone(passage, facts) {
+        Some(alone) if decision.is_allow() => decide(&own.policies, &alone),
+        Some(_) | None => decision,
+    }
+}
+
+fn refused_passage(passage: Passage) -> Option<Reason> {
+    match passage {
+        Passage::Free | Passage::Waypoint => None,
+        Passage::Bypassed => Some(Reason::WaypointBypassed),
+        Passage::Untold => Some(Reason::PolicyUnresolved),
+    }
+}
+
+/// The facts without the client, where the peer was a waypoint when it named one and is none any more: what the client
+/// is allowed is no longer the peer's to use, what it is denied still is.
+fn stands_alone<'f>(passage: Passage, facts: &Facts<'f>) -> Option<Facts<'f>> {
+    let lapsed = facts.client().is_some() && passage != Passage::Waypoint;
+    lapsed.then(|| facts.on_behalf_of(None))
 }
 
 /// Decides for any workload of the mesh and tells everything that was compared.
 pub fn explain(snapshot: &Snapshot, workload: &Workload, facts: &Facts<'_>) -> Explanation {
-    let mut explanation = ambit_policy::explain(&applicable(snapshot, workload), facts);
-    if is_bypassed(snapshot, workload, facts.peer(), facts.port()) {
-        explanation.decision = Decision::refusal(Reason::WaypointBypassed);
+    let policies = applicable(snapshot, workload);
+    let passage = passage(snapshot, workload, facts.peer(), facts.port());
+    let mut explanation = ambit_policy::explain(&policies, facts);
+    if let Some(alone) = stands_alone(passage, facts)
+        && explanation.decision.is_allow()
+    {
+        explanation = ambit_policy::explain(&policies, &alone);
+    }
+    if let Some(reason) = refused_passage(passage) {
+        explanation.decision = Decision::refusal(reason);
         explanation.nearest = None;
         explanation.policies = Vec::new();
     }
@@ -66,6 +107,10 @@ pub struct Open {
     pub own: Identity,
     /// Proven identity of the peer; none for plaintext.
     pub peer: Option<Identity>,
+    /// On whose behalf it says to call.
+    pub client: Option<Identity>,
+    /// Whether that was the word of a peer that [`speaks_for_others`] when the connection was accepted.
+    pub believed: bool,
     /// Address of the peer.
     pub source: IpAddr,
     /// Address and final port of the application.
@@ -75,9 +120,17 @@ pub struct Open {
 }
 
 impl Open {
-    /// The facts that policy is asked about.
-    pub fn facts(&self) -> Facts<'_> {
-        Facts::new(self.peer.as_ref(), self.source, self.destination.ip(), self.destination.port())
+    /// The facts that policy is asked about in a snapshot.
+    ///
+    /// The word of a waypoint that was not known to be one at accept counts from when it is: it may have heard of that
+    /// before this node.
+    pub fn facts(&self, snapshot: &Snapshot) -> Facts<'_> {
+        let to = self.destination;
+        let facts = Facts::new(self.peer.as_ref(), self.source, to.ip(), to.port());
+        let (Some(peer), Some(client)) = (&self.peer, &self.client) else { return facts };
+        let speaks = || speaks_for_others(snapshot, &self.workload, peer, to.port()) == Some(true);
+        let counts = self.believed || speaks();
+        if counts { facts.on_behalf_of(Some(client)) } else { facts }
     }
 }
 
@@ -108,6 +161,6 @@ fn verdict(snapshot: &Snapshot, open: &Open) -> Option<Decision> {
     if probe {
         return None;
     }
-    let decision = decide_for(snapshot, own, &open.facts());
+    let decision = decide_for(snapshot, own, &open.facts(snapshot));
     (!decision.is_allow()).then_some(decision)
 }

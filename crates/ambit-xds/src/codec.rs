@@ -16,6 +16,7 @@ pub mod frontend;
 pub mod http_policy;
 mod network;
 mod problem;
+pub mod provider;
 pub mod request_authentication;
 mod route;
 pub mod service;
@@ -53,6 +54,9 @@ pub const HTTP_POLICY: &str = "ambit.waypoint.v1.HttpPolicy";
 
 /// Full name of the message that describes how tokens are checked.
 pub const REQUEST_AUTHENTICATION: &str = "ambit.waypoint.v1.RequestAuthentication";
+
+/// Full name of the message that describes whom CUSTOM policies ask.
+pub const EXTENSION_PROVIDER: &str = "ambit.waypoint.v1.ExtensionProvider";
 
 /// A number that must be a port.
 fn port(field: &str, number: u32) -> Result<u16, Malformed> {

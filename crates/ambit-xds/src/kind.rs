@@ -17,6 +17,8 @@ pub enum Kind {
     HttpPolicy,
     /// How tokens are checked, `ambit.waypoint.v1.RequestAuthentication`.
     RequestAuthentication,
+    /// Whom CUSTOM policies ask, `ambit.waypoint.v1.ExtensionProvider`.
+    Provider,
 }
 
 impl Kind {
@@ -24,8 +26,14 @@ impl Kind {
     pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
 
     /// Those that a waypoint asks for, in the order in which its stream does.
-    pub const WAYPOINT: [Self; 5] =
-        [Self::Address, Self::RequestAuthentication, Self::HttpPolicy, Self::Destination, Self::Frontend];
+    pub const WAYPOINT: [Self; 6] = [
+        Self::Address,
+        Self::Provider,
+        Self::RequestAuthentication,
+        Self::HttpPolicy,
+        Self::Destination,
+        Self::Frontend,
+    ];
 
     /// Its type URL.
     pub fn url(self) -> &'static str {
@@ -36,6 +44,7 @@ impl Kind {
             Self::Destination => "type.googleapis.com/ambit.waypoint.v1.Destination",
             Self::HttpPolicy => "type.googleapis.com/ambit.waypoint.v1.HttpPolicy",
             Self::RequestAuthentication => "type.googleapis.com/ambit.waypoint.v1.RequestAuthentication",
+            Self::Provider => "type.googleapis.com/ambit.waypoint.v1.ExtensionProvider",
         }
     }
 
@@ -58,6 +67,7 @@ impl Kind {
             Self::Destination => 3,
             Self::HttpPolicy => 4,
             Self::RequestAuthentication => 5,
+            Self::Provider => 6,
         }
     }
 }
@@ -71,13 +81,14 @@ impl fmt::Display for Kind {
             Self::Destination => "Destination",
             Self::HttpPolicy => "HttpPolicy",
             Self::RequestAuthentication => "RequestAuthentication",
+            Self::Provider => "ExtensionProvider",
         })
     }
 }
 
 /// One value for each kind.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PerKind<T>([T; 6]);
+pub(crate) struct PerKind<T>([T; 7]);
 
 impl<T> PerKind<T> {
     pub(crate) fn of(&self, kind: Kind) -> &T {

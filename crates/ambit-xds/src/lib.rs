@@ -5,6 +5,7 @@
 pub mod any;
 pub mod client;
 pub mod codec;
+pub mod ext_authz;
 mod kind;
 pub mod node;
 pub mod proto;

@@ -41,6 +41,8 @@ pub struct Token {
     pub node_uid: Str,
     /// The pod it is bound to; empty if none.
     pub pod: Str,
+    /// Uid of that pod; empty if none.
+    pub pod_uid: Str,
     /// When it runs out, since 1970.
     pub expires: Duration,
 }
@@ -304,6 +306,7 @@ fn check(expected: &Expected, claims: Claims, now: Duration) -> Result<Token, To
                 node: Str::from(bound.node.name),
                 node_uid: Str::from(bound.node.uid),
                 pod: Str::from(bound.pod.name),
+                pod_uid: Str::from(bound.pod.uid),
                 expires,
             })
         }

@@ -8,6 +8,7 @@ use ambit_control::csr::{self, Answer, Caller, Check, Csr, Memory, Refusal, Requ
 use ambit_net::grpc::services::istio_certificate_service_server::IstioCertificateService;
 use ambit_runtime::clock;
 use ambit_types::{Reason, Str};
+use ambit_xds::node;
 use ambit_xds::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use prost_types::value::Kind;
 use tonic::metadata::MetadataMap;
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::audit::Record;
 use super::authn::{Token, TokenFault, Verifier};
+use super::callers::{self, Admitted, Role};
 use super::sign::{self, Issued};
 use super::{Audit, Authority};
 use crate::world::World;
@@ -24,8 +26,20 @@ use crate::world::World;
 const TEXT_BYTES_MAX: usize = 512;
 /// What a record says was asked for.
 const CERTIFICATE: &str = "certificate";
+const DISCOVERY: &str = "discovery";
 /// Where a request names another identity than the caller's own.
 const IMPERSONATED: &str = "ImpersonatedIdentity";
+
+/// A caller of discovery that was admitted.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    /// What its token says.
+    pub token: Token,
+    /// Who it is.
+    pub caller: Caller,
+    /// What it may be.
+    pub admitted: Admitted,
+}
 
 /// Everything that answers certificate requests and turns callers away.
 #[derive(Debug)]
@@ -47,32 +61,46 @@ impl Gate {
         Self { verifier, rules, audit, world, memory: Mutex::default() }
     }
 
-    /// Who calls, if the token is believed and the call comes from its node.
+    /// Who calls, and what it may be, if the token is believed and the call comes from where it has to.
     ///
     /// # Errors
     /// The answer for the caller; the outcome is recorded.
-    pub fn admit(
-        &self,
-        asked: &'static str,
-        headers: &MetadataMap,
-        source: Option<IpAddr>,
-    ) -> Result<(Token, Caller), Status> {
-        let token = self.token(asked, headers, source)?;
+    pub fn admit(&self, headers: &MetadataMap, source: Option<IpAddr>) -> Result<Visitor, Status> {
+        let token = self.token(DISCOVERY, headers, source)?;
         let caller = caller(&token, source)?;
-        let outcome = csr::authenticate(&*self.world.index(), &self.rules, &caller);
+        let outcome = callers::recognise(&self.world.index(), &self.rules, &token, &caller);
         match outcome {
-            Ok(()) => Ok((token, caller)),
-            Err(refusal) => Err(self.refused(asked, &caller, "", &refusal)),
+            Ok(admitted) => Ok(Visitor { token, caller, admitted }),
+            Err(refusal) => Err(self.denied(&caller, &refusal)),
         }
     }
 
-    /// Whether a caller that was admitted still would be, but for its token.
+    /// What a visitor is, if it may be what it states.
     ///
     /// # Errors
     /// The answer for the caller; the outcome is recorded.
-    pub fn still_trusted(&self, caller: &Caller) -> Result<(), Status> {
-        let outcome = csr::authenticate(&*self.world.index(), &self.rules, caller);
-        outcome.map_err(|refusal| self.refused("discovery", caller, "", &refusal))
+    pub fn role(&self, visitor: &Visitor, stated: &node::Caller) -> Result<Role, Status> {
+        let outcome = callers::role(&visitor.admitted, &visitor.token, stated);
+        outcome.map_err(|refusal| self.denied(&visitor.caller, &refusal))
+    }
+
+    /// Whether a visitor still may be what it is, but for its token.
+    ///
+    /// # Errors
+    /// The answer for the caller; the outcome is recorded.
+    pub fn still_trusted(&self, visitor: &Visitor, role: &Role) -> Result<(), Status> {
+        let (token, caller) = (&visitor.token, &visitor.caller);
+        let outcome = callers::still(&self.world.index(), &self.rules, token, caller, role);
+        outcome.map_err(|refusal| self.denied(caller, &refusal))
+    }
+
+    /// Records a refusal of discovery. Of a caller that we believe and do not serve, the account is at fault.
+    fn denied(&self, caller: &Caller, refusal: &Refusal) -> Status {
+        let status = self.refused(DISCOVERY, caller, "", refusal);
+        if refusal.check == Check::CallerAccount {
+            return Status::permission_denied(status.message());
+        }
+        status
     }
 
     fn token(
@@ -191,7 +219,10 @@ impl CertificateService {
         let decided = {
             let mut memory = gate.memory.lock().unwrap_or_else(PoisonError::into_inner);
             let index = gate.world.index();
-            csr::authorize(&*index, &gate.rules, &mut memory, since, &caller, &asked)
+            callers::recognise(&index, &gate.rules, &token, &caller).and_then(|admitted| {
+                let rules = callers::rules_of(&admitted, &gate.rules, &caller, asked.identity.as_deref())?;
+                csr::authorize(&*index, &rules, &mut memory, since, &caller, &asked)
+            })
         };
         let named = asked.identity.as_deref().unwrap_or_default();
         let grant = decided.map_err(|refusal| gate.refused(CERTIFICATE, &caller, named, &refusal))?;

@@ -22,7 +22,8 @@ const NODE_ADDRESSES: &str = "ambit.internal/node-addresses";
 /// Annotations of a pod that the mesh reads.
 const POD_ANNOTATIONS: &[&str] = &["ambient.istio.io/redirection"];
 /// Annotations of services and namespaces that the mesh reads.
-pub(super) const SERVICE_ANNOTATIONS: &[&str] = &["networking.istio.io/traffic-distribution"];
+pub(super) const SERVICE_ANNOTATIONS: &[&str] =
+    &["istio.io/use-waypoint-canary-weight", "networking.istio.io/traffic-distribution"];
 
 impl Reader<'_> {
     pub(super) fn namespace(&mut self, from: &core::Namespace) -> Namespace {

@@ -1,30 +1,40 @@
-//! AuthorizationPolicy and PeerAuthentication as they were written.
+//! AuthorizationPolicy, PeerAuthentication and RequestAuthentication as they were written.
+//!
+//! An AuthorizationPolicy with targets is for waypoints and keeps its whole body; one without is for nodes, reduced to
+//! what they evaluate.
 
 use std::collections::BTreeMap;
 
 use ambit_control::input::{
-    AuthorizationPolicy, Condition, Labels, Mode, Operation, PeerAuthentication, PolicyAction, PolicyRule,
-    Source, Terms,
+    AuthorizationPolicy, Condition, HttpPolicy, Labels, Mode, Object, Operation, PeerAuthentication,
+    PolicyAction, PolicyRule, RequestAuthentication, Source, Target, Terms,
 };
 use ambit_manifest::istio;
 use ambit_types::Str;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::{Reader, created, words};
+use super::{Reader, created, generation, words};
 
 /// Annotation that makes a policy speak without acting.
 const DRY_RUN: &str = "istio.io/dry-run";
 
 impl Reader<'_> {
-    pub(super) fn authorization_policy(&mut self, from: &istio::AuthorizationPolicy) -> AuthorizationPolicy {
+    /// A policy of nodes or of waypoints, as its targets say; nothing and a problem if its body cannot be carried over.
+    pub(super) fn policy(&mut self, from: &istio::AuthorizationPolicy) -> Option<Object> {
+        let targets = targets(from.spec.target_ref.as_ref(), from.spec.target_refs.as_deref());
+        if targets.is_empty() {
+            return Some(Object::AuthorizationPolicy(Box::new(self.authorization_policy(from))));
+        }
+        self.http_policy(from, targets).map(|made| Object::HttpPolicy(Box::new(made)))
+    }
+
+    fn authorization_policy(&mut self, from: &istio::AuthorizationPolicy) -> AuthorizationPolicy {
         let spec = &from.spec;
-        let annotation = from.metadata.annotations.as_ref().and_then(|a| a.get(DRY_RUN));
-        let dry_run = annotation.is_some_and(|text| self.boolean(text));
-        let targets =
-            usize::from(spec.target_ref.is_some()) + spec.target_refs.as_deref().unwrap_or_default().len();
         AuthorizationPolicy {
             name: self.name(),
             selector: selector(spec.selector.as_ref()),
-            targets,
+            targets: 0,
             action: match spec.action.unwrap_or_default() {
                 istio::PolicyAction::Allow => PolicyAction::Allow,
                 istio::PolicyAction::Deny => PolicyAction::Deny,
@@ -32,8 +42,51 @@ impl Reader<'_> {
                 istio::PolicyAction::Custom => PolicyAction::Custom,
             },
             rules: spec.rules.as_deref().unwrap_or_default().iter().map(rule).collect(),
-            dry_run,
+            dry_run: self.dry_run(from),
         }
+    }
+
+    fn http_policy(&mut self, from: &istio::AuthorizationPolicy, targets: Vec<Target>) -> Option<HttpPolicy> {
+        let dry_run = self.dry_run(from);
+        let mut body = from.spec.clone();
+        // Where it applies is said beside the body. A selector stays in it: with targets it has no meaning, and what
+        // has none is refused.
+        (body.target_ref, body.target_refs) = (None, None);
+        let spec = self.carried("spec", &body)?;
+        Some(HttpPolicy { name: self.name(), generation: generation(&from.metadata), targets, dry_run, spec })
+    }
+
+    pub(super) fn request_authentication(
+        &mut self,
+        from: &istio::RequestAuthentication,
+    ) -> Option<RequestAuthentication> {
+        let spec = &from.spec;
+        let mut rules = Vec::new();
+        for (index, rule) in spec.jwt_rules.iter().flatten().enumerate() {
+            rules.push(self.carried(&format!("spec.jwtRules[{index}]"), rule)?);
+        }
+        Some(RequestAuthentication {
+            name: self.name(),
+            generation: generation(&from.metadata),
+            targets: targets(spec.target_ref.as_ref(), spec.target_refs.as_deref()),
+            rules,
+        })
+    }
+
+    /// The same body in the words of the crate that gives it meaning; nothing and a problem if that has no such words.
+    fn carried<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Option<T> {
+        match serde_json::to_value(body).and_then(serde_json::from_value) {
+            Ok(carried) => Some(carried),
+            Err(cause) => {
+                self.bad(path, format!("a waypoint cannot evaluate this: {cause}"));
+                None
+            }
+        }
+    }
+
+    fn dry_run(&mut self, from: &istio::AuthorizationPolicy) -> bool {
+        let annotation = from.metadata.annotations.as_ref().and_then(|a| a.get(DRY_RUN));
+        annotation.is_some_and(|text| self.boolean(text))
     }
 
     /// A word as Go's `strconv.ParseBool` takes it, which is what Istio reads this annotation with.
@@ -63,6 +116,15 @@ impl Reader<'_> {
             ports,
         }
     }
+}
+
+fn targets(one: Option<&istio::TargetReference>, more: Option<&[istio::TargetReference]>) -> Vec<Target> {
+    let target = |of: &istio::TargetReference| Target {
+        group: Str::from(of.group.as_str()),
+        kind: Str::from(of.kind.as_str()),
+        name: Str::from(of.name.as_str()),
+    };
+    one.into_iter().chain(more.unwrap_or_default()).map(target).collect()
 }
 
 fn mode(from: Option<&istio::MutualTls>) -> Mode {

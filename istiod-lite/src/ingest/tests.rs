@@ -3,7 +3,7 @@
 use ambit_control::input::{Event, Object, TargetPort, Transport};
 use ambit_manifest::parse;
 
-use super::put;
+use super::{put, remove};
 
 fn object(text: &str) -> Object {
     let parsed = parse("m.yaml", text);
@@ -106,4 +106,117 @@ status: {addresses: [{value: nowhere, host: db.example}]}
     let shown = problems[0].to_string();
     assert!(shown.starts_with("m.yaml:6:30"), "{shown}");
     assert!(shown.contains("\"nowhere\" is no IP address"), "{shown}");
+}
+
+#[test]
+fn an_authorization_policy_with_targets_is_for_waypoints() {
+    let policy = |spec: &str| {
+        object(&format!(
+            "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: shop, generation: 3, annotations: {{istio.io/dry-run: 'true'}}}}
+spec: {spec}
+"
+        ))
+    };
+    let target = "{group: '', kind: Service, name: cart}";
+    let rules = "rules: [{to: [{operation: {paths: ['/a/{*}']}}]}]";
+    for spec in [format!("{{targetRef: {target}, {rules}}}"), format!("{{targetRefs: [{target}], {rules}}}")]
+    {
+        let Object::HttpPolicy(made) = policy(&spec) else { panic!("{spec}") };
+        assert_eq!((made.generation, made.dry_run, made.targets.len()), (3, true, 1));
+        assert_eq!((&*made.targets[0].kind, &*made.targets[0].name), ("Service", "cart"));
+        assert_eq!(made.spec.rules.unwrap().len(), 1);
+    }
+    for spec in ["{selector: {matchLabels: {app: cart}}, rules: [{}]}", "{targetRefs: [], rules: [{}]}"] {
+        let Object::AuthorizationPolicy(made) = policy(spec) else { panic!("{spec}") };
+        assert!(made.dry_run && made.targets == 0);
+    }
+}
+
+#[test]
+fn a_gateway_has_an_address_once_its_status_says_so() {
+    let gateway = |status: &str| {
+        let made = object(&format!(
+            "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: waypoint, namespace: shop, labels: {{istio.io/waypoint-for: all}}}}
+spec: {{gatewayClassName: istio-waypoint, listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}
+{status}
+"
+        ));
+        let Object::Gateway(gateway) = made else { panic!("no gateway") };
+        assert_eq!(&*gateway.labels["istio.io/waypoint-for"], "all");
+        gateway.has_address
+    };
+    assert!(!gateway(""));
+    assert!(!gateway("status: {addresses: []}"));
+    assert!(gateway("status: {addresses: [{type: IPAddress, value: 10.96.0.9}]}"));
+}
+
+#[test]
+fn every_kind_for_waypoints_is_read_and_removed_under_one_key() {
+    let rows = [
+        ("gateway.networking.k8s.io/v1", "GatewayClass", "{controllerName: istio.io/mesh-controller}"),
+        (
+            "gateway.networking.k8s.io/v1",
+            "Gateway",
+            "{gatewayClassName: c, listeners: [{name: m, port: 15008, protocol: HBONE}]}",
+        ),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", "{parentRefs: [{group: '', kind: Service, name: s}]}"),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute", "{parentRefs: [{group: '', kind: Service, name: s}]}"),
+        (
+            "gateway.networking.k8s.io/v1beta1",
+            "ReferenceGrant",
+            "{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}], to: [{group: '', kind: Service}]}",
+        ),
+        (
+            "security.istio.io/v1",
+            "RequestAuthentication",
+            "{jwtRules: [{issuer: a.example, jwksUri: 'https://a.example/k'}]}",
+        ),
+    ];
+    for (version, kind, spec) in rows {
+        let text = format!("{{apiVersion: {version}, kind: {kind}, metadata: {{name: one}}, spec: {spec}}}");
+        let parsed = parse("m.yaml", &text);
+        assert!(parsed.problems.is_empty(), "{}", parsed.problems[0]);
+        let Ok(Some(Event::Put(made))) = put(&parsed.objects[0]) else { panic!("{kind}") };
+        assert_eq!(made.key().kind.as_str(), kind);
+        assert_eq!(remove(&parsed.objects[0].key), Some(Event::Remove(made.key())));
+    }
+}
+
+#[test]
+fn the_share_of_a_canary_comes_through() {
+    let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: shop, annotations: {istio.io/use-waypoint-canary-weight: '10', other: thing}}
+spec: {ports: [{port: 80}]}
+";
+    let Object::Service(service) = object(text) else { panic!("no service") };
+    assert_eq!(service.annotations.len(), 1);
+    assert_eq!(&*service.annotations["istio.io/use-waypoint-canary-weight"], "10");
+}
+
+#[test]
+fn the_mesh_configuration_is_read_out_of_its_config_map() {
+    let text = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: ask
+      envoyExtAuthzGrpc: {service: ask.shop.svc.cluster.local, port: 9000}
+";
+    let Object::MeshConfig(made) = object(text) else { panic!("no mesh configuration") };
+    assert_eq!((made.name.to_string().as_str(), made.providers.len()), ("istio-system/istio", 1));
+    assert!(&*made.providers[0].name == "ask" && made.providers[0].spec.is_ok(), "{:?}", made.providers[0]);
+    let parsed = parse("m.yaml", &text.replace("extensionProviders:", "extensionProviders: ["));
+    assert!(parsed.problems.is_empty());
+    assert!(put(&parsed.objects[0]).is_err(), "what was in force stays so");
 }

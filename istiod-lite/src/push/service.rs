@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Publisher;
 use super::stream::{self, Shared};
+use super::{Publisher, Subject};
+use crate::ca::callers::Admitted;
 use crate::ca::service::Gate;
 
 /// The discovery service.
@@ -46,17 +47,20 @@ impl AggregatedDiscoveryService for DiscoveryService {
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let source = request.remote_addr().map(|a| a.ip().to_canonical());
         // Nothing of the stream is read before the caller is known.
-        let (token, caller) = self.gate.admit("discovery", request.metadata(), source)?;
-        let open = self.publisher.open(&token.node).ok_or_else(|| {
-            Status::resource_exhausted(format!("node {} has too many streams open", token.node))
-        })?;
+        let visitor = self.gate.admit(request.metadata(), source)?;
+        // Which waypoint one is of is known from its first request; until then it counts for where it calls from.
+        let subject = match visitor.admitted {
+            Admitted::Node => Subject::Node(visitor.token.node.to_string()),
+            Admitted::Waypoint(_) => Subject::Unnamed(visitor.caller.source),
+        };
+        let open = self.publisher.open(subject)?;
         // One response at a time is on its way, and behind it at most the status that ends the stream.
         let (responses, receiver) = mpsc::channel(2);
         let shared = Shared {
             gate: self.gate.clone(),
-            caller,
-            token,
+            visitor,
             open,
+            publisher: self.publisher.clone(),
             latest: self.publisher.subscribe(),
             age_max: self.age_max,
             drain: self.drain.clone(),

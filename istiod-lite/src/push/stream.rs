@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_control::csr;
 use ambit_runtime::clock;
 use ambit_runtime::drain::Drain;
 use ambit_xds::node::Caller;
@@ -15,9 +14,10 @@ use tokio::time;
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 
-use super::Open;
+use super::{Open, Publisher, Subject};
 use crate::ca::authn::Token;
-use crate::ca::service::Gate;
+use crate::ca::callers::Role;
+use crate::ca::service::{Gate, Visitor};
 
 /// Longest wait for a client's first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -25,12 +25,29 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// What a stream works with.
 pub(super) struct Shared {
     pub(super) gate: Arc<Gate>,
-    pub(super) caller: csr::Caller,
-    pub(super) token: Token,
+    pub(super) visitor: Visitor,
     pub(super) open: Open,
+    pub(super) publisher: Arc<Publisher>,
     pub(super) latest: watch::Receiver<Arc<Resources>>,
     pub(super) age_max: Duration,
     pub(super) drain: Drain,
+}
+
+impl Shared {
+    /// The state machine for what the caller is; from here on it is known by its name.
+    fn connect(&mut self, role: &Role, stated: Caller) -> Result<Connection, Status> {
+        let node = self.visitor.token.node.to_string();
+        let latest = self.latest.borrow_and_update().clone();
+        Ok(match role {
+            Role::Node => Connection::new(node, latest, Limits::default()),
+            Role::Waypoint(gateway) => {
+                let (gateway, pod) = (gateway.clone(), stated.pod_name);
+                let subject = Subject::Waypoint { gateway: gateway.clone(), pod, node: node.clone() };
+                self.open = self.publisher.open(subject)?;
+                Connection::for_waypoint(node, gateway, latest, Limits::default())
+            }
+        })
+    }
 }
 
 /// Serves a stream to its end; an error is told to the client.
@@ -39,7 +56,7 @@ pub(super) async fn serve(
     requests: Streaming<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
 ) {
-    let node = shared.token.node.clone();
+    let node = shared.visitor.token.node.clone();
     if let Err(status) = run(shared, requests, &responses).await {
         debug!(%node, code = ?status.code(), message = status.message(), "a stream is ended with a status");
         // A client that reads nothing any more learns it from the connection's end.
@@ -57,10 +74,9 @@ async fn run(
         .await
         .map_err(|_| Status::deadline_exceeded("no first request within 10 s"))??;
     let Some(first) = first else { return Ok(()) };
-    check_node(&shared.token, &first)?;
-
-    let latest = shared.latest.borrow_and_update().clone();
-    let mut connection = Connection::new(&*shared.token.node, latest, Limits::default());
+    let stated = check_node(&shared.visitor.token, &first)?;
+    let role = shared.gate.role(&shared.visitor, &stated)?;
+    let mut connection = shared.connect(&role, stated)?;
     let mut response = connection.handle_request(first, clock::monotonic()).map_err(|e| status(&e))?;
     loop {
         if let Some(response) = response.take() {
@@ -81,8 +97,8 @@ async fn run(
                 if changed.is_err() {
                     return Ok(());
                 }
-                // A node that was removed or replaced meanwhile learns nothing more.
-                shared.gate.still_trusted(&shared.caller)?;
+                // One whose node or pod was removed or replaced meanwhile learns nothing more.
+                shared.gate.still_trusted(&shared.visitor, &role)?;
                 let latest = shared.latest.borrow_and_update().clone();
                 connection.handle_change(latest, clock::monotonic())
             }
@@ -101,14 +117,14 @@ async fn run(
 }
 
 /// What the client says of itself must be what its token proves.
-fn check_node(token: &Token, first: &DeltaDiscoveryRequest) -> Result<(), Status> {
+fn check_node(token: &Token, first: &DeltaDiscoveryRequest) -> Result<Caller, Status> {
     let caller = Caller::decode(first.node.as_ref()).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let differs = if caller.namespace != *token.namespace {
-        Some(("namespace", caller.namespace, &token.namespace))
+        Some(("namespace", &caller.namespace, &token.namespace))
     } else if caller.node_name != *token.node {
-        Some(("node", caller.node_name, &token.node))
+        Some(("node", &caller.node_name, &token.node))
     } else {
-        let account = caller.service_account.filter(|account| *account != *token.service_account);
+        let account = caller.service_account.as_ref().filter(|account| **account != *token.service_account);
         account.map(|account| ("service account", account, &token.service_account))
     };
     match differs {
@@ -118,7 +134,7 @@ fn check_node(token: &Token, first: &DeltaDiscoveryRequest) -> Result<(), Status
                 "the stream's {what} is {stated:?}, its token says {proven:?}"
             )))
         }
-        None => Ok(()),
+        None => Ok(caller),
     }
 }
 

@@ -5,16 +5,22 @@ use super::*;
 #[test]
 fn settings_are_known_or_refused_with_the_list() {
     let mut config = LabConfig::default();
-    for good in
-        ["ip_families=ipv6", "leaf_ttl=20s", "ztunnel.SAME_NODE=hbone", "tcp_congestion=cubic", "cni.x=a=b"]
-    {
+    for good in [
+        "ip_families=ipv6",
+        "leaf_ttl=20s",
+        "ztunnel.SAME_NODE=hbone",
+        "waypoint.RUST_LOG=debug",
+        "tcp_congestion=cubic",
+        "cni.x=a=b",
+    ] {
         config.set(good).expect(good);
     }
     assert_eq!(config.families, Families::Ipv6);
     assert_eq!(config.istiod["leaf-ttl"], "20s");
     assert_eq!(config.ztunnel["SAME_NODE"], "hbone");
+    assert_eq!(config.waypoint["RUST_LOG"], "debug");
     assert_eq!(config.cni["x"], "a=b");
-    for bad in ["ip_families", "ip_families=v5", "colour=red", "ztunnel.=1", "other.x=1"] {
+    for bad in ["ip_families", "ip_families=v5", "colour=red", "ztunnel.=1", "waypoint.=1", "other.x=1"] {
         assert_eq!(config.set(bad).expect_err(bad).exit_code(), 64, "row {bad}");
     }
 }

@@ -15,6 +15,7 @@ use crate::programs::{Command, Target};
 use crate::schedule::ObjectName;
 
 mod on_pod;
+mod on_waypoint;
 
 /// Work that goes on beside the daemon's loop.
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<(), LabError>> + Send>>;
@@ -41,7 +42,7 @@ pub(super) async fn start_mesh(watch: &Watch, lines: &mpsc::Sender<Line>) -> Res
 
 /// Begins an action on one part.
 pub(super) fn begin(
-    owner: &Owner,
+    owner: &mut Owner,
     action: Action,
     target: &str,
     lines: &mpsc::Sender<Line>,
@@ -50,9 +51,9 @@ pub(super) fn begin(
         Target::Pod { namespace, name } => {
             on_pod::begin(owner, action, &ObjectName { namespace, name }, lines.clone())
         }
-        Target::Waypoint { namespace, name } => Err(LabError::Usage(format!(
-            "waypoint/{namespace}/{name}: this version runs no waypoints; its pods, if you run any, are pod/{namespace}/POD"
-        ))),
+        Target::Waypoint { namespace, name } => {
+            on_waypoint::begin(owner, action, &ObjectName { namespace, name }, lines.clone())
+        }
         program @ (Target::Istiod | Target::Cni(_) | Target::Ztunnel(_)) => {
             let command = match action {
                 Action::Stop => Command::Stop,

@@ -15,11 +15,14 @@ use super::{act, pods, report_status};
 use crate::control::{Call, Line, Request, WaitMillis};
 use crate::error::LabError;
 use crate::manifests;
-use crate::schedule::ObjectName;
+use crate::schedule::{ObjectName, waypoints};
 use crate::store::{Kind, ObjectKey};
 
 /// Annotations that belong to the mesh and the lab, not to who applies an object.
 const OWN_ANNOTATIONS: [&str; 2] = ["ambient.istio.io/redirection", "ambit.internal/"];
+
+/// One of them that is asked of the lab all the same: a new value counts.
+const ASKED_ANNOTATION: &str = waypoints::REPLICAS;
 
 /// Carries a request out; its end is told to the caller, now or by a task.
 pub(super) fn take(owner: &mut Owner, call: Call) {
@@ -131,7 +134,11 @@ fn applied(old: Option<&Value>, mut new: Value) -> Value {
         keep(&mut new, "/spec", key);
     }
     let annotations = old.pointer("/metadata/annotations").and_then(Value::as_object);
+    let asked = new.pointer("/metadata/annotations").is_some_and(|all| all.get(ASKED_ANNOTATION).is_some());
     for (name, value) in annotations.into_iter().flatten() {
+        if asked && name == ASKED_ANNOTATION {
+            continue;
+        }
         if OWN_ANNOTATIONS.iter().any(|own| name.starts_with(own)) {
             super::nodes::merge(&mut new, "/metadata", json!({"annotations": {name: value}}));
         }

@@ -10,6 +10,7 @@ use crate::name::LabName;
 use crate::store::{Kind, ObjectKey, Snapshot};
 
 mod demand;
+mod waypoints;
 
 pub use demand::{Demand, Outlook, Touched};
 
@@ -88,6 +89,7 @@ pub fn missing(look: Look<'_>, wanted: u64) -> Missing {
             missing.what.extend(capture(pod, namespace, labels).map(|why| format!("{who} {why}")));
         }
     }
+    waypoints::addresses(look, &mut missing);
     control_plane(look, wanted, &mut missing);
     missing
 }
@@ -184,7 +186,10 @@ fn control_plane(look: Look<'_>, wanted: u64, missing: &mut Missing) {
             missing.what.push(format!("istiod is stopped; start it with: {start}"));
         }
         Mesh::Silent(why) => missing.what.push(format!("istiod does not answer: {why}")),
-        Mesh::Sync(sync) => acknowledged(sync, wanted, look.nodes, missing),
+        Mesh::Sync(sync) => {
+            acknowledged(sync, wanted, look.nodes, missing);
+            waypoints::acknowledged(look.snapshot, sync, wanted, missing);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Objects that a cluster has without being asked: its nodes, its first namespaces, default service accounts.
+//! Objects that a cluster has without being asked: its nodes, its first namespaces, default service accounts, and
+//! the class of waypoints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::owner::Owner;
 use crate::error::LabError;
 use crate::pod::sandbox::Site;
+use crate::schedule::waypoints;
 use crate::store::{Kind, ObjectKey};
 
 /// Where a node says which addresses its pods know it by.
@@ -17,7 +19,7 @@ const NODE_ADDRESSES: &str = "ambit.internal/node-addresses";
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 3] = ["default", "istio-system", "kube-system"];
 
-/// Writes the nodes and the first namespaces.
+/// Writes the nodes, the first namespaces and the class of waypoints.
 pub(super) fn declare(owner: &Owner) -> Result<(), LabError> {
     let namespaces = NAMESPACES.into_iter().map(|name| (Kind::Namespace, name));
     let nodes = owner.sites.keys().map(|name| (Kind::Node, name.as_str()));
@@ -28,6 +30,14 @@ pub(super) fn declare(owner: &Owner) -> Result<(), LabError> {
     let born = missing
         .map(|(kind, name)| json!({"apiVersion": "v1", "kind": kind.as_str(), "metadata": {"name": name}}));
     owner.store.put(&born.collect::<Vec<_>>())?;
+    let class = ObjectKey::new(Kind::GatewayClass, None, waypoints::CLASS);
+    if snapshot.find(&class).is_none() {
+        let object = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": class.kind.as_str(),
+            "metadata": {"name": class.name}, "spec": {"controllerName": waypoints::CONTROLLER},
+        });
+        owner.store.put(&[object])?;
+    }
     complete(owner)
 }
 

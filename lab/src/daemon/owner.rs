@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::force::Outlook;
-use super::{Built, DOWN_GRACE, commands, health, network, nodes, pods};
+use super::{Built, DOWN_GRACE, commands, health, network, nodes, pods, waypoints};
 use crate::control::Call;
 use crate::error::LabError;
 use crate::fault::LinkFault;
@@ -110,9 +110,12 @@ impl Owner {
     fn reconcile_once(&mut self) -> Result<(), LabError> {
         nodes::complete(self)?;
         pods::report(self)?;
+        let problems = waypoints::derive(self)?;
         let mut outlook = pods::schedule(self)?;
         pods::converge(self)?;
+        outlook.problems.extend(problems);
         outlook.problems.extend(network::describe(self)?);
+        waypoints::report(self)?;
         outlook.rules = network::carry_out(self);
         self.outlook.send_if_modified(|now| {
             let changed = *now != outlook;

@@ -1,4 +1,4 @@
-//! What `ambit lab status` shows: nodes, programs, pods.
+//! What `ambit lab status` shows: nodes, programs, waypoints, pods.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,8 @@ use super::force;
 use super::owner::Owner;
 use super::pods::key_of;
 use crate::fault::LinkFault;
-use crate::programs::{PartState, Target};
+use crate::programs::{PartState, Target, spec};
+use crate::schedule::{self, ObjectName};
 use crate::store::Kind;
 
 /// Where a ztunnel serves its metrics, inside its node's namespace.
@@ -26,7 +27,7 @@ pub(super) fn status(owner: &Owner) -> Value {
         "name": owner.home.lab.as_str(), "directory": owner.home.run.root(), "daemonPid": std::process::id(),
         "ipFamilies": config.families, "mesh": config.mesh, "revision": owner.store.snapshot().revision,
         "fabric": {"netns": owner.home.lab.fabric(), "bridge": crate::topology::BRIDGE},
-        "nodes": nodes, "programs": programs, "pods": pods(owner),
+        "nodes": nodes, "programs": programs, "waypoints": waypoints(owner), "pods": pods(owner),
     })
 }
 
@@ -81,6 +82,43 @@ fn program_status(owner: &Owner, target: &Target, state: &PartState) -> Value {
     })
 }
 
+/// One entry a pod of a waypoint; a waypoint without pods has one without pod.
+fn waypoints(owner: &Owner) -> Vec<Value> {
+    let snapshot = owner.store.snapshot();
+    let mut all = Vec::new();
+    for (name, _) in schedule::waypoints::all(&snapshot) {
+        let before = all.len();
+        for (key, pod) in schedule::waypoints::pods_of(&snapshot, &name) {
+            let pod_name = ObjectName { namespace: name.namespace.clone(), name: key.name.clone() };
+            all.push(waypoint_status(owner, &name, &pod_name, pod));
+        }
+        if all.len() == before {
+            all.push(json!({"gateway": name.to_string(), "state": "no pods", "ready": false}));
+        }
+    }
+    all
+}
+
+fn waypoint_status(owner: &Owner, gateway: &ObjectName, name: &ObjectName, pod: &Value) -> Value {
+    let live = owner.lives.get(name);
+    let state = live.map(|l| l.life.state.borrow().clone());
+    let netns = owner.home.lab.pod(&name.namespace, &name.name);
+    let ready = super::waypoints::is_ready(pod);
+    let word = match pod.pointer("/metadata/deletionTimestamp") {
+        Some(_) => "draining",
+        None if ready => "ready",
+        None => "starting",
+    };
+    json!({
+        "gateway": gateway.to_string(), "target": format!("waypoint/{gateway}"), "pod": name.name,
+        "node": pod.pointer("/spec/nodeName"), "state": word, "ready": ready,
+        "pid": state.and_then(|s| s.process(None)),
+        "admin": live.map(|l| spec::waypoint_admin(&owner.home.run, &l.uid)),
+        "metrics": format!("http://127.0.0.1:{}/metrics in {netns}", schedule::waypoints::METRICS_PORT),
+        "log": owner.home.run.pod_log(&name.namespace, &name.name),
+    })
+}
+
 fn pods(owner: &Owner) -> Vec<Value> {
     let snapshot = owner.store.snapshot();
     let text = |pod: &Value, pointer: &str| pod.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -90,7 +128,7 @@ fn pods(owner: &Owner) -> Vec<Value> {
             let ips = pod.pointer("/status/podIPs").and_then(Value::as_array);
             let addresses: Vec<&Value> = ips.into_iter().flatten().filter_map(|ip| ip.get("ip")).collect();
             let namespace = key.namespace.clone().unwrap_or_default();
-            let name = crate::schedule::ObjectName { namespace: namespace.clone(), name: key.name.clone() };
+            let name = ObjectName { namespace: namespace.clone(), name: key.name.clone() };
             let live = owner.lives.get(&name).map(|l| l.life.state.borrow().clone());
             let restarts: u32 = live.iter().flat_map(|s| s.containers.values()).map(|c| c.restarts).sum();
             let ready = force::condition(pod, "Ready").and_then(|c| c.get("status").cloned());

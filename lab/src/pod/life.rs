@@ -20,6 +20,7 @@ use crate::pod::plan::{ContainerPlan, PodPlan, Restart};
 use crate::pod::sandbox::{self, Sandbox, Site};
 use crate::pod::state::{ContainerReport, ContainerState, PodState, STOPPED};
 use crate::process::{self, Exit, Launch, MEMBER_ENV, Running};
+use crate::token;
 
 /// Orders that wait for a container before the sender waits.
 const ORDERS_WAITING: usize = 16;
@@ -157,6 +158,7 @@ async fn live(
     let Some(sandbox) = make_sandbox(context, &mut end).await else { return };
     let sandbox = Arc::new(sandbox);
     context.state.send_modify(|s| s.sandbox = true);
+    keep_tokens(context);
     let open = async { gate.wait_for(|open| *open).await.is_ok() };
     let mut told = end.clone();
     let may_start = tokio::select! { open = open => open, () = ending(&mut told) => false };
@@ -223,6 +225,20 @@ async fn make_sandbox(context: &Arc<Context>, end: &mut EndSignal) -> Option<San
             () = ending(end) => return None,
         }
     }
+}
+
+/// Keeps the tokens in the pod's volumes fresh until its containers have ended.
+fn keep_tokens(context: &Context) {
+    let tokens = sandbox::tokens(&context.site, &context.plan);
+    let Some(every) = tokens.iter().map(|(bearer, _)| bearer.refresh_after()).min() else { return };
+    let (issuer, mut state) = (Arc::clone(&context.site.issuer), context.state.subscribe());
+    tasks::spawn("pod tokens", async move {
+        tokio::select! {
+            () = token::keep_fresh(issuer, tokens, every) => {}
+            // A lost sender is a pod that is gone.
+            _ = state.wait_for(|s| s.ending) => {}
+        }
+    });
 }
 
 async fn remove_sandbox(context: &Arc<Context>) {

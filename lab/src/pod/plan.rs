@@ -67,6 +67,8 @@ pub struct PodPlan {
     pub name: String,
     /// Its uid, new for each pod of the same name.
     pub uid: String,
+    /// Its service account. Default `default`.
+    pub service_account: String,
     /// The node it was placed on.
     pub node: String,
     /// Its addresses, IPv4 first.
@@ -108,7 +110,8 @@ impl PodPlan {
             node: want(&spec.node_name, "spec.nodeName")?,
             addresses: addresses_of(pod),
             host_network: spec.host_network.unwrap_or(false),
-            volumes: volumes(spec, pod.metadata.namespace.as_deref().unwrap_or_default(), values)?,
+            service_account: service_account(spec),
+            volumes: volumes(spec, &facts)?,
             init: spec.init_containers.iter().flatten().map(plan).collect::<Result<_, _>>()?,
             containers: spec.containers.iter().map(plan).collect::<Result<_, _>>()?,
             restart: match spec.restart_policy.as_deref() {
@@ -135,8 +138,15 @@ pub fn addresses_of(pod: &core::Pod) -> Vec<IpAddr> {
     all
 }
 
-/// What a container's environment can refer to.
-struct Facts<'a> {
+/// The service account that a pod runs as.
+fn service_account(spec: &core::PodSpec) -> String {
+    let named = [&spec.service_account_name, &spec.service_account];
+    let mut named = named.into_iter().flatten().filter(|name| !name.is_empty());
+    named.next().cloned().unwrap_or_else(|| "default".to_owned())
+}
+
+/// What environments and volumes of a pod can refer to.
+pub(super) struct Facts<'a> {
     pod: &'a core::Pod,
     values: &'a Values,
 }
@@ -190,7 +200,8 @@ impl Facts<'_> {
         }
     }
 
-    fn keys(&self, kind: &'static str, name: &str) -> Option<&BTreeMap<String, String>> {
+    /// The keys of a ConfigMap or Secret of the pod's namespace.
+    pub(super) fn keys(&self, kind: &'static str, name: &str) -> Option<&BTreeMap<String, String>> {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         self.values.get(&(kind, namespace, name.to_owned()))
     }
@@ -225,6 +236,20 @@ impl Facts<'_> {
         }
     }
 
+    /// A field of the pod as a file of a volume shows it: also all labels, or all annotations, a line each.
+    pub(super) fn field_of_file(&self, path: &str) -> Option<String> {
+        let lines = |map: &Option<BTreeMap<String, String>>| {
+            let line = |(key, value): (&String, &String)| format!("{key}={value:?}");
+            map.iter().flatten().map(line).collect::<Vec<_>>().join("\n")
+        };
+        match path {
+            "metadata.labels" => Some(lines(&self.pod.metadata.labels)),
+            "metadata.annotations" => Some(lines(&self.pod.metadata.annotations)),
+            _ => self.field(path),
+        }
+    }
+
+    /// A field of the pod; none if it is not one that pods can ask for.
     fn field(&self, path: &str) -> Option<String> {
         let (meta, spec, status) = (&self.pod.metadata, self.pod.spec.as_ref(), self.pod.status.as_ref());
         let keyed = |prefix: &str, map: &Option<BTreeMap<String, String>>| {
@@ -236,9 +261,7 @@ impl Facts<'_> {
             "metadata.namespace" => meta.namespace.clone(),
             "metadata.uid" => meta.uid.clone(),
             "spec.nodeName" => spec?.node_name.clone(),
-            "spec.serviceAccountName" => {
-                Some(spec?.service_account_name.clone().unwrap_or_else(|| "default".to_owned()))
-            }
+            "spec.serviceAccountName" => Some(service_account(spec?)),
             "status.podIP" => addresses_of(self.pod).first().map(ToString::to_string),
             "status.podIPs" => {
                 Some(addresses_of(self.pod).iter().map(ToString::to_string).collect::<Vec<_>>().join(","))

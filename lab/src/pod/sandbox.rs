@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::{fs, io};
 
 use ambit_net::linux::netns::{NETNS_DIR, NetNs, NetNsError};
+use ambit_runtime::clock;
 
 use crate::address::{self, Families};
 use crate::error::LabError;
@@ -18,12 +19,13 @@ use crate::link::Place;
 use crate::name::LabName;
 use crate::paths::RunDir;
 use crate::pod::plan::{ContainerPlan, PodPlan};
-use crate::pod::volume::Content;
+use crate::pod::volume::{Content, TokenFile, Volume};
 use crate::process::{Bind, Container};
+use crate::token::{Bearer, Issuer};
 use crate::topology::{self, Node};
 
 /// Below a pod's directory: its volumes, one directory each.
-const VOLUMES: &str = "volumes";
+pub const VOLUMES: &str = "volumes";
 
 /// The DNS suffix of the cluster.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -43,6 +45,10 @@ pub struct Site {
     pub place: Arc<Place>,
     /// Kernel parameters of every pod.
     pub kernel: Vec<(&'static str, String)>,
+    /// Issues the tokens of pods.
+    pub issuer: Arc<Issuer>,
+    /// Uid of the Node object, once it is known; before the first pod.
+    pub node_uid: Arc<OnceLock<String>>,
 }
 
 /// A pod's namespace and files, in existence.
@@ -135,6 +141,9 @@ fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
     }
     link_sandbox(site, plan)?;
     fill_volumes(&directory, plan)?;
+    for (bearer, file) in tokens(site, plan) {
+        site.issuer.refresh(&bearer, &file, clock::wall())?;
+    }
     Ok(Sandbox { netns, hostname: plan.name.clone(), binds, directory })
 }
 
@@ -154,8 +163,35 @@ fn fill_volumes(directory: &Path, plan: &PodPlan) -> Result<(), LabError> {
             fs::create_dir_all(parent).map_err(LabError::file("making directory", parent))?;
             fs::write(&file, text).map_err(LabError::file("writing", file.clone()))?;
         }
+        for token in &volume.tokens {
+            // The token itself is written by who issues it.
+            let file = place.join(&token.path);
+            let parent = file.parent().unwrap_or(&place);
+            fs::create_dir_all(parent).map_err(LabError::file("making directory", parent))?;
+        }
     }
     Ok(())
+}
+
+/// The tokens in a pod's volumes: whose they are and in which file.
+pub fn tokens(site: &Site, plan: &PodPlan) -> Vec<(Bearer, PathBuf)> {
+    let bearer = |file: &TokenFile| Bearer {
+        namespace: plan.namespace.clone(),
+        service_account: plan.service_account.clone(),
+        pod: plan.name.clone(),
+        pod_uid: plan.uid.clone(),
+        node: plan.node.clone(),
+        node_uid: site.node_uid.get().cloned().unwrap_or_default(),
+        audience: file.audience.clone(),
+        life: file.life,
+    };
+    let volumes = site.run.pods().join(&plan.uid).join(VOLUMES);
+    let of_volume = |volume: &Volume| {
+        let place = volumes.join(&volume.name);
+        let named = |file: &TokenFile| (bearer(file), place.join(&file.path));
+        volume.tokens.iter().map(named).collect::<Vec<_>>()
+    };
+    plan.volumes.iter().flat_map(of_volume).collect()
 }
 
 /// Removes namespace, link and files of a pod; missing parts are no error.

@@ -3,17 +3,26 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::address::{self, ISTIOD_PORT};
 use crate::config::LabConfig;
 use crate::error::LabError;
 use crate::paths::RunDir;
+use crate::pod::sandbox::VOLUMES;
+use crate::schedule::waypoints::{Program, TOKEN};
 use crate::topology::Node;
 
 /// How long a replaced ztunnel may keep the connections it has, in seconds; the lab sets no deadline of its own.
 const DRAIN_SECONDS: &str = "3600";
+
+/// File name of the program of a waypoint's pods.
+pub const WAYPOINT: &str = "waypoint";
+/// Grace period of a waypoint's pod, in seconds, unless `--set` says otherwise; the program drains for a little less.
+const WAYPOINT_GRACE_SECONDS: u64 = 30;
+/// Where `--set` says it.
+const GRACE_SETTING: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 
 /// A part of the lab that commands can name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +173,41 @@ pub fn ztunnel(config: &LabConfig, run: &RunDir, node: &Node, instance: u64) -> 
     env.retain(|(name, _)| !config.ztunnel.contains_key(name));
     env.extend(config.ztunnel.iter().map(|(k, v)| (k.clone(), v.clone())));
     Spec { program: "ztunnel", args: vec!["proxy".to_owned(), "ztunnel".to_owned()], env, admin }
+}
+
+/// The program of waypoints: in pods, which have their own names, addresses and tokens.
+///
+/// A pod sees the machine's files, so it reaches its token and the trust bundle where the lab keeps them. Nothing
+/// is mounted over `/var/run`: that would hide the lab's own directory, and with it the admin socket.
+pub fn waypoint(config: &LabConfig, run: &RunDir, binaries: &Path) -> Program {
+    let root = run.istiod().join("root-cert.pem").to_string_lossy().into_owned();
+    let server = format!("https://{}", control_plane(config));
+    let pod = run.pods().join("$(POD_UID)");
+    let token = pod.join(VOLUMES).join(TOKEN).join(TOKEN);
+    let set = config.waypoint.get(GRACE_SETTING).and_then(|text| text.parse().ok());
+    let grace_seconds: u64 = set.unwrap_or(WAYPOINT_GRACE_SECONDS);
+    let mut env = vec![("RUST_LOG".to_owned(), config.log_level.clone())];
+    let fixed = [
+        ("XDS_ADDRESS", server.clone()),
+        ("CA_ADDRESS", server),
+        ("XDS_ROOT_CA", root.clone()),
+        ("CA_ROOT_CA", root),
+        ("AUTH_TOKEN", token.to_string_lossy().into_owned()),
+        ("AMBIT_ADMIN_SOCKET", waypoint_admin(run, "$(POD_UID)").to_string_lossy().into_owned()),
+        ("CLUSTER_ID", "Kubernetes".to_owned()),
+        ("TRUST_DOMAIN", config.trust_domain.clone()),
+        (GRACE_SETTING, grace_seconds.to_string()),
+    ];
+    env.extend(fixed.into_iter().map(|(k, v)| (k.to_owned(), v)));
+    env.retain(|(name, _)| !config.waypoint.contains_key(name));
+    env.extend(config.waypoint.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let path = binaries.join(WAYPOINT).to_string_lossy().into_owned();
+    Program { path, env, grace_seconds }
+}
+
+/// The admin socket of a waypoint's pod, by the pod's uid.
+pub fn waypoint_admin(run: &RunDir, pod_uid: &str) -> PathBuf {
+    run.pods().join(pod_uid).join("admin.sock")
 }
 
 /// Where the control plane listens: the fabric's first address in use.

@@ -1,7 +1,8 @@
 //! The pods of Deployments: which are missing, which are too many, which are of an older template.
 //!
 //! A replica has its number in its name and keeps it. A changed template replaces one replica at a time, the
-//! next one only when every replica of the new template is ready.
+//! next one only when every replica of the new template is ready. A Deployment whose strategy allows a surge and
+//! nothing unavailable has its new pods made first, under other numbers (`surge`).
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,10 @@ use serde::Serialize;
 use xxhash_rust::xxh64::xxh64;
 
 use super::{Binding, Cluster, ObjectName, Plan, Problem, selector};
+
+mod surge;
+
+pub use surge::is_replaced;
 
 /// On a Deployment's pod: the template it was made from.
 pub const TEMPLATE_ANNOTATION: &str = "ambit.internal/template";
@@ -75,7 +80,10 @@ fn of_one(
 ) -> Vec<Replica> {
     let spec = deployment.spec.as_ref().expect("check refuses a Deployment without spec");
     let count = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    let hash = format!("{:016x}", hash_of(&spec.template));
+    let hash = template_hash(&spec.template);
+    if surge::is_asked(deployment) {
+        return surge::of_one(name, deployment, &hash, pods, plan);
+    }
     let mut missing = Vec::new();
     let mut stale = Vec::new();
     let mut fresh_are_ready = true;
@@ -121,6 +129,11 @@ fn surplus(name: &ObjectName, count: usize, pods: &BTreeMap<ObjectName, &Pod>) -
 pub(super) fn owner_of(pod: &Pod) -> Option<String> {
     let owners = pod.metadata.owner_references.iter().flatten();
     owners.filter(|o| o.controller == Some(true) && o.kind == "Deployment").map(|o| o.name.clone()).next()
+}
+
+/// What a template's pods are marked with.
+fn template_hash(template: &PodTemplateSpec) -> String {
+    format!("{:016x}", hash_of(template))
 }
 
 fn template_of(pod: &Pod) -> Option<&str> {

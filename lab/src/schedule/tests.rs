@@ -6,7 +6,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::json;
 
-use super::{Cluster, NodeFacts, ObjectName, Plan, Running, converge, endpoints, plan, services, spec_hash};
+use super::{
+    Cluster, NodeFacts, ObjectName, Plan, Running, converge, endpoints, is_replaced, plan, services,
+    spec_hash,
+};
 use crate::address::{Families, NodeIndex};
 
 #[test]
@@ -130,6 +133,41 @@ fn a_new_template_replaces_one_ready_replica_after_the_other() {
     check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["unfinished shop/web"]);
     make_ready(&mut pods[1]);
     check(std::slice::from_ref(&next), &pods, Families::Ipv4, &["delete shop/web-1", "unfinished shop/web"]);
+}
+
+#[test]
+fn a_surge_makes_the_new_pod_before_an_old_one_ends() {
+    let surging = |replicas: i32, arg: &str| {
+        let mut web = deployment("web", replicas, arg);
+        let strategy = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        web.spec.as_mut().unwrap().strategy = serde_json::from_value(strategy).unwrap();
+        web
+    };
+    let now = "2026-01-01T00:00:00Z";
+    let (old, next) = (surging(1, "a"), [surging(1, "b")]);
+    let mut pods = created(&old);
+    make_ready(&mut pods[0]);
+    assert!(is_replaced(&old, &pods) && !is_replaced(&next[0], &pods));
+    let made = ["create shop/web-1 node2 10.244.2.2", "unfinished shop/web"];
+    check(&next, &pods, Families::Ipv4, &made);
+    let mut fresh = created(&next[0]).remove(0);
+    fresh.metadata.name = Some("web-1".to_owned());
+    pods.push(fresh);
+    // While it is not ready the old one serves on, and there is no third.
+    check(&next, &pods, Families::Ipv4, &["unfinished shop/web"]);
+    make_ready(&mut pods[1]);
+    check(&next, &pods, Families::Ipv4, &["delete shop/web-0", "unfinished shop/web"]);
+    assert!(!is_replaced(&next[0], &pods));
+    pods[0].metadata.deletion_timestamp = serde_json::from_value(json!(now)).unwrap();
+    assert!(is_replaced(&next[0], &pods));
+    check(&next, &pods, Families::Ipv4, &["unfinished shop/web"]);
+    pods.remove(0);
+    check(&next, &pods, Families::Ipv4, &[]);
+    // The next one has the number that is free again; fewer and more go the same way.
+    let again = ["create shop/web-0 node1 10.244.1.3", "unfinished shop/web"];
+    check(&[surging(1, "c")], &pods, Families::Ipv4, &again);
+    check(&[surging(2, "b")], &pods, Families::Ipv4, &again);
+    check(&[surging(0, "b")], &pods, Families::Ipv4, &["delete shop/web-1", "unfinished shop/web"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Node tokens: their claims, their keys, their files.
+//! Tokens: their claims, their keys, their files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 
-use super::{Bearer, Issuer, KEY_FILE, LIFE, PUBLIC_FILE, REFRESH};
+use super::{Bearer, Claims, Issuer, KEY_FILE, LIFE, PUBLIC_FILE, REFRESH};
 
 #[test]
 fn tokens_say_what_the_ca_asks_for() {
@@ -32,6 +32,33 @@ fn tokens_say_what_the_ca_asks_for() {
         })
     );
     assert!(REFRESH < LIFE / 2 && LIFE <= Duration::from_secs(600));
+}
+
+#[test]
+fn a_pods_token_is_bound_to_it_and_never_outlives_what_the_ca_accepts() {
+    let own = Bearer {
+        namespace: "shop".to_owned(),
+        service_account: "waypoint".to_owned(),
+        pod: "waypoint-0".to_owned(),
+        pod_uid: "u1".to_owned(),
+        node: "node2".to_owned(),
+        node_uid: String::new(),
+        audience: "istio-ca".to_owned(),
+        life: Duration::from_secs(43_200),
+    };
+    let said = serde_json::to_value(Claims::of(&own, UNIX_EPOCH + Duration::from_secs(1000))).unwrap();
+    assert_eq!(said["sub"], "system:serviceaccount:shop:waypoint");
+    assert_eq!(said["exp"], 1000 + LIFE.as_secs());
+    assert_eq!(
+        said["kubernetes.io"],
+        json!({
+            "namespace": "shop", "serviceaccount": {"name": "waypoint"},
+            "pod": {"name": "waypoint-0", "uid": "u1"}, "node": {"name": "node2"},
+        })
+    );
+    assert_eq!(own.refresh_after(), LIFE * 4 / 5);
+    let short = Bearer { life: Duration::from_secs(100), ..own };
+    assert_eq!(short.refresh_after(), Duration::from_secs(80));
 }
 
 #[test]
@@ -66,7 +93,7 @@ fn claims(dir: &Scratch, path: &PathBuf) -> Value {
 }
 
 fn bearer() -> Bearer {
-    Bearer { node: "node1".to_owned(), node_uid: "node-uid".to_owned(), pod_uid: "pod-uid".to_owned() }
+    Bearer::node_proxy("node1", "node-uid", "pod-uid".to_owned())
 }
 
 /// A directory of this test's own, removed at its end.

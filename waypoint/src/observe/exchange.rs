@@ -3,44 +3,70 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
-use ambit_hbone::ConnId;
 use ambit_policy::http::Decision;
+use ambit_policy::{DryRun, Verdict};
 use ambit_route::Selected;
 use ambit_route::retry::Stop;
 use ambit_runtime::clock;
-use ambit_types::{Identity, PolicyKey, Reason, ServiceKey, Workload};
-use http::header::{HeaderMap, HeaderValue, USER_AGENT};
+use ambit_types::{PolicyKey, Reason, Workload};
+use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Version};
 
-use super::Sink;
-use super::trace::Span;
-use crate::request::body::Replay;
+use super::Record;
+use super::record::{cut, denying};
+use super::trace::{Span, Trail};
+use crate::random;
+use crate::request::body::{Messages, Replay};
 use crate::terminate::Call;
 use crate::upstream::{Destination, Endpoint};
 
-/// Longest text of a client's that a record holds, in bytes.
-const TEXT_BYTES_MAX: usize = 2048;
+/// Attempts of one request that have spans.
+const TRIES_MAX: usize = 32;
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// One attempt to have a request answered.
+#[derive(Debug)]
+pub(crate) struct Try {
+    /// Its span.
+    pub(crate) span: u64,
+    /// When it began.
+    pub(crate) begun: Instant,
+    /// When another one took its place; none of the last.
+    pub(crate) given_up: Option<Instant>,
+    /// Where it went.
+    pub(crate) address: SocketAddr,
+    /// Whose address that is.
+    pub(crate) workload: Arc<Workload>,
+}
 
 /// What is gathered on a request's way.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) begun: Instant,
+    pub(super) started: SystemTime,
     method: Method,
     path: String,
     authority: String,
     version: Version,
+    forwarded_for: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
     pub(crate) is_grpc: bool,
-    pub(crate) trace: Option<Span>,
+    trace: Option<Span>,
+    trail: Option<Trail>,
+    pub(super) tries: Vec<Try>,
     pub(crate) flag: &'static str,
     pub(crate) reason: Option<Reason>,
     detail: &'static str,
     error: Option<String>,
     policy: Option<PolicyKey>,
+    rule: Option<usize>,
     dry_run: Vec<String>,
+    /// Policies that would have refused it.
+    pub(super) shadow: Vec<PolicyKey>,
     audit: Vec<PolicyKey>,
     route: Option<String>,
     pub(crate) destination: Option<Arc<Destination>>,
@@ -54,6 +80,8 @@ pub(crate) struct Exchange {
     pub(crate) body: Option<Arc<Replay>>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
+    messages_received: u64,
+    messages_sent: Messages,
 }
 
 impl Exchange {
@@ -63,20 +91,26 @@ impl Exchange {
         let authority = asked.uri().authority().map(|authority| authority.as_str()).or_else(host);
         Self {
             begun: clock::monotonic(),
+            started: clock::wall(),
             method: asked.method().clone(),
             path: cut(asked.uri().path()).into_owned(),
             authority: cut(authority.unwrap_or_default()).into_owned(),
             version: asked.version(),
+            forwarded_for: asked.headers().get(&FORWARDED_FOR).cloned(),
             user_agent: asked.headers().get(USER_AGENT).cloned(),
             request_id: asked.headers().get("x-request-id").cloned(),
             is_grpc: false,
             trace: None,
+            trail: None,
+            tries: Vec::new(),
             flag: "-",
             reason: None,
             detail: "via_upstream",
             error: None,
             policy: None,
+            rule: None,
             dry_run: Vec::new(),
+            shadow: Vec::new(),
             audit: Vec::new(),
             route: None,
             destination: None,
@@ -89,21 +123,47 @@ impl Exchange {
             body: None,
             bytes_received: 0,
             bytes_sent: 0,
+            messages_received: 0,
+            messages_sent: Messages::default(),
+        }
+    }
+
+    /// It belongs to a trace; `trail` only if its spans are recorded.
+    pub(crate) fn traced(&mut self, span: Span, trail: Option<Trail>) {
+        self.trace = Some(span);
+        self.trail = trail;
+    }
+
+    /// It is sent to an endpoint, perhaps once more.
+    pub(crate) fn attempted(&mut self, endpoint: &Arc<Endpoint>) {
+        let Some(trail) = &self.trail else { return };
+        let begun = clock::monotonic();
+        if let Some(last) = self.tries.last_mut() {
+            last.given_up = Some(begun);
+        }
+        if self.tries.len() < TRIES_MAX {
+            let span = random::number().max(1);
+            trail.attempt(span);
+            let (address, workload) = (endpoint.address, endpoint.workload.clone());
+            self.tries.push(Try { span, begun, given_up: None, address, workload });
         }
     }
 
     /// Policies have decided.
     pub(crate) fn decided(&mut self, decision: &Decision) {
-        self.policy = decision.policy.clone();
+        self.policy.clone_from(&decision.policy);
+        self.rule = decision.rule;
         self.audit = decision.audit.iter().map(|mark| mark.policy.clone()).collect();
-        let told = |one: &ambit_policy::DryRun| {
+        let told = |one: &DryRun| {
             let verdict = match one.verdict {
-                ambit_policy::Verdict::Allow => "allow",
-                ambit_policy::Verdict::Deny => "deny",
+                Verdict::Allow => "allow",
+                Verdict::Deny => "deny",
             };
             one.policy.as_ref().map_or_else(|| verdict.to_owned(), |key| format!("{verdict} by {key}"))
         };
         self.dry_run = decision.dry_run.iter().map(told).collect();
+        let refusing = decision.dry_run.iter().filter(|one| matches!(one.verdict, Verdict::Deny));
+        self.shadow = refusing.filter_map(|one| one.policy.clone()).collect();
     }
 
     /// A rule was found, or not.
@@ -119,7 +179,8 @@ impl Exchange {
         self.flag = refusal.flag;
         self.reason = refusal.reason;
         self.detail = refusal.detail;
-        self.error.clone_from(&refusal.error);
+        // It may hold words of the client's, or of an endpoint's.
+        self.error = refusal.error.as_deref().map(|error| cut(error).into_owned());
     }
 
     /// The head of the response goes to the client.
@@ -135,32 +196,46 @@ impl Exchange {
         self.grpc_status = told.or(self.grpc_status);
     }
 
-    /// The record as it stands now.
-    pub(super) fn record<'a>(&'a mut self, call: &'a Call) -> Record<'a> {
+    /// Bytes of the response's body go to the client.
+    pub(crate) fn sent(&mut self, data: &[u8]) {
+        self.bytes_sent += u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if self.is_grpc {
+            self.messages_sent.pass(data);
+        }
+    }
+
+    /// Takes what is known at the end only.
+    pub(super) fn settle(&mut self) {
         if let Some(body) = &self.body {
             self.bytes_received = body.bytes();
+            self.messages_received = body.messages();
         }
+    }
+
+    /// The record as it stands now.
+    pub(super) fn record<'a>(&'a self, call: &'a Call) -> Record<'a> {
         let now = clock::monotonic();
-        let text =
-            |value: &'a Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(cut);
         Record {
             method: Some(self.method.as_str()),
             path: &self.path,
             authority: &self.authority,
             protocol: protocol(self.version, self.is_grpc),
+            version: Some(version(self.version)),
             code: self.status,
             grpc_status: self.grpc_status,
             flag: self.flag,
             detail: self.detail,
             reason: self.reason,
-            policy: self.policy.as_ref().filter(|_| self.reason.is_some()),
+            policy: self.policy.as_ref().filter(|_| self.reason.and_then(denying).is_some()),
             decided_by: self.policy.as_ref(),
+            rule: self.rule,
             audit: &self.audit,
             dry_run: &self.dry_run,
             route: self.route.as_deref(),
             source: call.source.as_deref(),
             source_identity: &call.peer.identity,
             source_address: call.peer.address,
+            target: call.target.address(),
             service: call.target.service(),
             backend: self.destination.as_ref().and_then(|destination| destination.service()),
             destination: self.endpoint.as_ref().map(|endpoint| &*endpoint.workload),
@@ -170,10 +245,13 @@ impl Exchange {
             stopped: self.stopped,
             bytes_received: self.bytes_received,
             bytes_sent: self.bytes_sent,
+            messages: self.is_grpc.then(|| (self.messages_received, self.messages_sent.count())),
+            started: self.started,
             duration: now.saturating_duration_since(self.begun),
             until_answer: self.answered.map(|at| at.saturating_duration_since(self.begun)),
-            user_agent: text(&self.user_agent),
-            request_id: text(&self.request_id),
+            forwarded_for: self.forwarded_for.as_ref().map(text),
+            user_agent: self.user_agent.as_ref().map(text),
+            request_id: self.request_id.as_ref().map(text),
             span: self.trace,
             conn_id: call.id,
             error: self.error.as_deref(),
@@ -189,129 +267,18 @@ fn protocol(version: Version, is_grpc: bool) -> &'static str {
     }
 }
 
-/// A text without control characters, not too long.
-fn cut(text: &str) -> Cow<'_, str> {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = &text[..end];
-    match text.chars().any(char::is_control) {
-        true => Cow::Owned(text.escape_debug().to_string()),
-        false => Cow::Borrowed(text),
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
     }
 }
 
-/// One request, or one connection that was passed through.
-#[derive(Debug, Clone)]
-pub struct Record<'a> {
-    /// Method; none of a connection.
-    pub method: Option<&'a str>,
-    /// Path as it came, without its query, cut and escaped.
-    pub path: &'a str,
-    /// Host as it came.
-    pub authority: &'a str,
-    /// `http`, `http2`, `grpc` or `tcp`.
-    pub protocol: &'static str,
-    /// Status; 0 if the client left before.
-    pub code: u16,
-    /// gRPC status, if one was told.
-    pub grpc_status: Option<u32>,
-    /// `response_flags`, as Envoy spells them.
-    pub flag: &'static str,
-    /// `response_code_details`.
-    pub detail: &'static str,
-    /// Why it was refused or failed.
-    pub reason: Option<Reason>,
-    /// The policy that refused it.
-    pub policy: Option<&'a PolicyKey>,
-    /// The policy that decided, also if it allowed.
-    pub decided_by: Option<&'a PolicyKey>,
-    /// AUDIT policies that matched.
-    pub audit: &'a [PolicyKey],
-    /// What dry-run policies would have done.
-    pub dry_run: &'a [String],
-    /// The rule that took it.
-    pub route: Option<&'a str>,
-    /// The caller's record, if its address and its identity agree.
-    pub source: Option<&'a Workload>,
-    /// The caller's proven identity.
-    pub source_identity: &'a Identity,
-    /// The caller's address.
-    pub source_address: SocketAddr,
-    /// The service that was called.
-    pub service: Option<&'a ServiceKey>,
-    /// The service it was sent to.
-    pub backend: Option<&'a ServiceKey>,
-    /// The endpoint it was sent to last.
-    pub destination: Option<&'a Workload>,
-    /// Its address.
-    pub destination_address: Option<SocketAddr>,
-    /// Whether it went there through a tunnel.
-    pub is_encrypted: bool,
-    /// How often it was sent.
-    pub attempts: u32,
-    /// Why it was not sent again.
-    pub stopped: Option<Stop>,
-    /// Bytes of the request's body.
-    pub bytes_received: u64,
-    /// Bytes of the response's body.
-    pub bytes_sent: u64,
-    /// From its head to the last byte of the response.
-    pub duration: Duration,
-    /// From its head to the head of the response.
-    pub until_answer: Option<Duration>,
-    /// What the client says it is.
-    pub user_agent: Option<Cow<'a, str>>,
-    /// Id of the request.
-    pub request_id: Option<Cow<'a, str>>,
-    /// Its span.
-    pub span: Option<Span>,
-    /// Id of the connection, the same in the records of all proxies on the way.
-    pub conn_id: ConnId,
-    /// Failure in words.
-    pub error: Option<&'a str>,
-}
-
-/// Writes records to the log.
-#[derive(Debug)]
-pub(super) struct Log;
-
-impl Sink for Log {
-    fn take(&self, r: &Record<'_>) {
-        let shown = |value: Option<&dyn std::fmt::Display>| value.map(ToString::to_string);
-        tracing::info!(
-            target: "access",
-            {method = r.method,
-            path = r.path,
-            protocol = r.protocol,
-            response_code = r.code,
-            grpc_status = r.grpc_status,
-            response_flags = r.flag,
-            response_code_details = r.detail,
-            bytes_received = r.bytes_received,
-            bytes_sent = r.bytes_sent,
-            duration_ms = u64::try_from(r.duration.as_millis()).unwrap_or(u64::MAX),
-            upstream_service_time_ms = r.until_answer.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
-            user_agent = r.user_agent.as_deref(),
-            request_id = r.request_id.as_deref(),
-            authority = r.authority,
-            upstream_host = shown(r.destination_address.as_ref().map(|a| a as _)),
-            upstream_cluster = shown(r.backend.map(|b| b as _)),
-            downstream_remote_address = %r.source_address,
-            route_name = r.route,
-            src.identity = %r.source_identity,
-            src.workload = r.source.map(|w| &*w.name),
-            dst.service = shown(r.service.map(|s| s as _)),
-            dst.workload = r.destination.map(|w| &*w.name),
-            attempts = r.attempts,
-            code = r.reason.map(|reason| reason.code()),
-            reason = r.reason.map(|reason| reason.name()),
-            policy = shown(r.decided_by.map(|p| p as _)),
-            trace_id = shown(r.span.as_ref().map(|s| &s.trace as _)),
-            conn.id = %r.conn_id,
-            error = r.error},
-            "request"
-        );
+/// A client's words, also if they are no UTF-8.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    match String::from_utf8_lossy(value.as_bytes()) {
+        Cow::Borrowed(text) => cut(text),
+        Cow::Owned(text) => Cow::Owned(cut(&text).into_owned()),
     }
 }

@@ -1,23 +1,27 @@
-//! Bodies: a request's on its way up, held back as far as it may have to be sent again, and a response's on its way
-//! down, with what has to happen when it is over.
+//! Bodies: a request's on its way up ([`replay`]), and a response's on its way down, with what has to happen when it
+//! is over.
 
-use std::collections::VecDeque;
+mod messages;
+mod replay;
+mod watch;
+
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use hyper::body::{Body, Frame, SizeHint};
 
 use super::Finish;
-use super::sanitize::clean_trailers;
+use super::sanitize::clean_response_trailers;
 use crate::upstream::Download;
 
-/// Why a body ends too early.
+pub(crate) use messages::Messages;
+pub(crate) use replay::{Held, Keeping, Replay, Upload};
+pub(crate) use watch::{Due, Rate, Seen, Watch};
+
+/// Why a response's body ends too early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// Its sender failed.
@@ -31,196 +35,14 @@ pub(crate) enum BodyError {
     Idle,
 }
 
-/// A request's body towards an endpoint.
-#[derive(Debug)]
-pub(crate) enum Upload {
-    /// There is none.
-    Empty,
-    /// As it arrives, what has arrived before first.
-    Replayed {
-        /// The body itself, shared by attempts that follow each other.
-        replay: Arc<Replay>,
-        /// Frames that this attempt has sent.
-        sent: usize,
-    },
-    /// A copy that is complete.
-    Copy(VecDeque<Held>),
-}
-
-/// One frame that is held.
-#[derive(Debug, Clone)]
-pub(crate) enum Held {
-    /// Bytes.
-    Data(Bytes),
-    /// Trailers.
-    Trailers(HeaderMap),
-}
-
-/// A request's body, with its beginning held as long as it is short.
-#[derive(Debug)]
-pub(crate) struct Replay {
-    inner: Mutex<Inner>,
-    /// Whether all of it has arrived and is held.
-    whole: watch::Sender<Option<bool>>,
-    hint: SizeHint,
-    keeps_trailers: bool,
-}
-
-#[derive(Debug)]
-struct Inner {
-    body: Incoming,
-    held: Vec<Held>,
-    bytes: usize,
-    bytes_max: usize,
-    is_over: bool,
-    all: u64,
-}
-
-impl Replay {
-    /// Holds up to so many bytes of a body.
-    pub(crate) fn new(body: Incoming, bytes_max: usize, keeps_trailers: bool) -> Arc<Self> {
-        let hint = body.size_hint();
-        let inner = Inner { body, held: Vec::new(), bytes: 0, bytes_max, is_over: false, all: 0 };
-        Arc::new(Self { inner: Mutex::new(inner), whole: watch::Sender::new(None), hint, keeps_trailers })
-    }
-
-    /// Whether an attempt can send the whole body again.
-    pub(crate) fn is_replayable(&self) -> bool {
-        self.lock().bytes_max > 0
-    }
-
-    /// Bytes that have arrived.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.lock().all
-    }
-
-    /// Waits until all has arrived: the frames, if they are held.
-    pub(crate) async fn whole(&self) -> Option<VecDeque<Held>> {
-        let mut whole = self.whole.subscribe();
-        let is_held = whole.wait_for(Option::is_some).await.ok().and_then(|whole| *whole);
-        is_held.unwrap_or(false).then(|| self.lock().held.iter().cloned().collect())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn poll(
-        &self,
-        cx: &mut Context<'_>,
-        sent: &mut usize,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut inner = self.lock();
-        if let Some(held) = inner.held.get(*sent) {
-            *sent += 1;
-            return Poll::Ready(Some(Ok(held.clone().into())));
-        }
-        if inner.is_over {
-            return Poll::Ready(None);
-        }
-        let polled = Pin::new(&mut inner.body).poll_frame(cx);
-        let Poll::Ready(Some(Ok(frame))) = polled else {
-            if let Poll::Ready(None) = polled {
-                self.over(&mut inner);
-            }
-            return polled;
-        };
-        let frame = match frame.into_data() {
-            Ok(data) => {
-                inner.all += u64::try_from(data.len()).unwrap_or(u64::MAX);
-                inner.hold(Held::Data(data.clone()), data.len());
-                Frame::data(data)
-            }
-            Err(other) => {
-                let mut trailers = other.into_trailers().unwrap_or_default();
-                clean_trailers(&mut trailers, self.keeps_trailers);
-                inner.hold(Held::Trailers(trailers.clone()), 0);
-                Frame::trailers(trailers)
-            }
-        };
-        *sent = inner.held.len();
-        if inner.body.is_end_stream() {
-            self.over(&mut inner);
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn over(&self, inner: &mut Inner) {
-        inner.is_over = true;
-        self.whole.send_replace(Some(inner.bytes_max > 0));
-    }
-}
-
-impl Inner {
-    /// Holds a frame, or lets go of all if there are too many bytes by now.
-    fn hold(&mut self, frame: Held, bytes: usize) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes_max == 0 || self.bytes > self.bytes_max {
-            self.bytes_max = 0;
-            self.held = Vec::new();
-        } else {
-            self.held.push(frame);
-        }
-    }
-}
-
-impl From<Held> for Frame<Bytes> {
-    fn from(held: Held) -> Self {
-        match held {
-            Held::Data(data) => Self::data(data),
-            Held::Trailers(trailers) => Self::trailers(trailers),
-        }
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Replayed { replay, sent } => replay.poll(cx, sent),
-            Self::Copy(held) => Poll::Ready(held.pop_front().map(|held| Ok(held.into()))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Replayed { replay, sent } => {
-                let inner = replay.lock();
-                inner.is_over && *sent >= inner.held.len()
-            }
-            Self::Copy(held) => held.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Replayed { replay, .. } => replay.hint,
-            Self::Copy(held) => {
-                let bytes = held.iter().map(|held| match held {
-                    Held::Data(data) => u64::try_from(data.len()).unwrap_or(u64::MAX),
-                    Held::Trailers(_) => 0,
-                });
-                SizeHint::with_exact(bytes.sum())
-            }
-        }
-    }
-}
-
 /// A response's body towards the client.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     from: Source,
+    /// None of a body of our own.
+    under: Option<Under>,
     /// Told how much went, and that it is over.
     finish: Option<Finish>,
-    bounds: Option<Pin<Box<Bounds>>>,
     keeps_trailers: bool,
 }
 
@@ -232,35 +54,34 @@ enum Source {
     Upstream(Download),
 }
 
-/// When a response has to be over, and when its next byte has to be there.
+/// What an endpoint's response goes on under.
 #[derive(Debug)]
-struct Bounds {
-    over: Option<Pin<Box<Sleep>>>,
-    idle: Option<(Pin<Box<Sleep>>, Duration)>,
+struct Under {
+    /// None if there is nothing to wait for.
+    watch: Option<Watch>,
+    /// The request's body, which may still be on its way up.
+    upload: Option<Arc<Replay>>,
+    /// Frames that have gone.
+    moved: u64,
 }
 
 impl Outgoing {
     /// A body of our own.
     pub(crate) fn own(body: Bytes) -> Self {
         let body = Some(body).filter(|body| !body.is_empty());
-        Self { from: Source::Own(body), finish: None, bounds: None, keeps_trailers: false }
+        Self { from: Source::Own(body), under: None, finish: None, keeps_trailers: false }
     }
 
-    /// An endpoint's body; `left` is what is left for the whole response, `idle` the longest silence.
+    /// An endpoint's body, to a request whose own may still be on its way.
     pub(crate) fn upstream(
         body: Download,
-        left: Option<Duration>,
-        idle: Option<Duration>,
+        watch: Watch,
+        upload: Option<Arc<Replay>>,
         keeps_trailers: bool,
     ) -> Self {
-        let has_more = !body.is_end_stream();
-        let bounds = ((left.is_some() || idle.is_some()) && has_more).then(|| {
-            Box::pin(Bounds {
-                over: left.map(|left| Box::pin(tokio::time::sleep(left))),
-                idle: idle.map(|idle| (Box::pin(tokio::time::sleep(idle)), idle)),
-            })
-        });
-        Self { from: Source::Upstream(body), finish: None, bounds, keeps_trailers }
+        let watch = (!body.is_end_stream()).then_some(watch);
+        let under = Some(Under { watch, upload, moved: 0 });
+        Self { from: Source::Upstream(body), under, finish: None, keeps_trailers }
     }
 
     /// Tells `finish` when it is over.
@@ -272,33 +93,76 @@ impl Outgoing {
         self
     }
 
+    /// When the request's time is over, if there is such a limit: for who drives the client's stream, because nobody
+    /// polls a body whose client takes nothing.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.under.as_ref()?.watch.as_ref()?.until()
+    }
+
     fn note(&mut self, frame: &Frame<Bytes>) {
         let Some(finish) = &mut self.finish else { return };
         if let Some(data) = frame.data_ref() {
-            finish.sent(data.len());
+            finish.sent(data);
         } else if let Some(trailers) = frame.trailers_ref() {
             finish.trailers(trailers);
         }
     }
-}
 
-impl Bounds {
-    /// Why the body has to end now, if it has to.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
-        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready()) {
-            return Some(BodyError::Timeout);
+    /// The request has to end.
+    fn cut(&mut self, due: Due) -> BodyError {
+        let (error, flag) = match due {
+            Due::Over(_) => (BodyError::Timeout, "UT"),
+            Due::Idle | Due::Slow => (BodyError::Idle, "SI"),
+        };
+        if let Some(finish) = &mut self.finish {
+            finish.timed_out(flag);
         }
-        let idle = self.idle.as_mut().is_some_and(|(sleep, _)| sleep.as_mut().poll(cx).is_ready());
-        idle.then_some(BodyError::Idle)
+        error
     }
 
-    fn heard(&mut self) {
-        if let Some((sleep, idle)) = &mut self.idle {
-            let now = Instant::from_std(ambit_runtime::clock::monotonic());
-            // Moving a timer costs more than a frame: it is moved when half of it has passed.
-            if sleep.deadline() < now + *idle / 2 {
-                sleep.as_mut().reset(now + *idle);
-            }
+    fn ended(&mut self) {
+        if let Some(finish) = &mut self.finish {
+            finish.complete();
+        }
+    }
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+        match self {
+            Self::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+}
+
+impl Under {
+    /// Also for a body that never has to be waited for.
+    fn over(&self) -> Option<Due> {
+        self.watch.as_ref().and_then(Watch::over)
+    }
+
+    /// Counts a frame, or waits together with who waits for one.
+    fn after(&mut self, polled: &Polled, cx: &mut Context<'_>) -> Poll<Due> {
+        if polled.is_ready() {
+            self.moved += 1;
+            return Poll::Pending;
+        }
+        let Self { watch: Some(watch), upload, moved } = self else { return Poll::Pending };
+        watch.poll(cx, || {
+            let seen = upload.as_ref().map(|upload| upload.seen()).unwrap_or_default();
+            Seen { moved: seen.moved + *moved, ..seen }
+        })
+    }
+}
+
+impl Drop for Under {
+    /// What the client still sends is for nobody.
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.close();
         }
     }
 }
@@ -312,24 +176,19 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = match &mut this.from {
-            Source::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-            Source::Upstream(body) => Pin::new(body).poll_frame(cx),
-        };
+        if let Some(due) = this.under.as_ref().and_then(Under::over) {
+            return Poll::Ready(Some(Err(this.cut(due))));
+        }
+        let polled = this.from.poll_frame(cx);
+        if let Some(under) = &mut this.under
+            && let Poll::Ready(due) = under.after(&polled, cx)
+        {
+            return Poll::Ready(Some(Err(this.cut(due))));
+        }
         match polled {
-            Poll::Pending => match this.bounds.as_mut().and_then(|bounds| bounds.poll(cx)) {
-                Some(error) => {
-                    if let Some(finish) = &mut this.finish {
-                        finish.timed_out();
-                    }
-                    Poll::Ready(Some(Err(error)))
-                }
-                None => Poll::Pending,
-            },
+            Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
-                if let Some(finish) = &mut this.finish {
-                    finish.complete();
-                }
+                this.ended();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -339,21 +198,16 @@ impl Body for Outgoing {
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(bounds) = &mut this.bounds {
-                    bounds.heard();
-                }
                 let frame = match frame.into_trailers() {
                     Ok(mut trailers) => {
-                        clean_trailers(&mut trailers, this.keeps_trailers);
+                        clean_response_trailers(&mut trailers, this.keeps_trailers);
                         Frame::trailers(trailers)
                     }
                     Err(data) => data,
                 };
                 this.note(&frame);
-                if this.is_end_stream()
-                    && let Some(finish) = &mut this.finish
-                {
-                    finish.complete();
+                if this.is_end_stream() {
+                    this.ended();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

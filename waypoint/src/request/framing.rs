@@ -6,11 +6,17 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use ambit_runtime::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::stream::Stream;
+use crate::terminate::Course;
 
 #[cfg(test)]
 mod tests;
@@ -69,12 +75,23 @@ struct Size {
 #[derive(Debug, Clone)]
 pub(crate) struct Framing {
     at: At,
+    /// Heads that have ended.
+    heads: u64,
 }
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { at: At::Head(Head::default()) }
+        Self { at: At::Head(Head::default()), heads: 0 }
     }
+}
+
+/// What a client is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The first byte of a message.
+    Idle,
+    /// The rest of this head, by its number.
+    Head(u64),
 }
 
 impl Framing {
@@ -108,9 +125,27 @@ impl Framing {
         matches!(self.at, At::Head(_))
     }
 
+    /// What is waited for where no request is under way; none if it is for others to say.
+    fn wait(&self) -> Option<Wait> {
+        match &self.at {
+            At::Head(head) if head.is_begun() => Some(Wait::Head(self.heads)),
+            At::Head(_) => Some(Wait::Idle),
+            At::Sized(_)
+            | At::Size(_)
+            | At::Chunk(_)
+            | At::ChunkEnd { .. }
+            | At::Trailers { .. }
+            | At::Other => None,
+        }
+    }
+
+    fn next_message(&mut self) {
+        self.at = At::Head(Head::default());
+    }
+
     fn end_of_part(&mut self) {
         match self.at {
-            At::Sized(0) => *self = Self::default(),
+            At::Sized(0) => self.next_message(),
             At::Chunk(0) => self.at = At::ChunkEnd { after_return: false },
             At::Sized(_)
             | At::Chunk(_)
@@ -128,6 +163,7 @@ impl Framing {
             At::Head(head) => {
                 if let Some(next) = head.byte(byte)? {
                     self.at = next;
+                    self.heads += 1;
                 }
             }
             At::Size(size) => {
@@ -143,7 +179,7 @@ impl Framing {
             At::Trailers { line, all, after_return } => {
                 *all += 1;
                 match (byte, std::mem::replace(after_return, byte == b'\r')) {
-                    (b'\n', true) if *line == 0 => *self = Self::default(),
+                    (b'\n', true) if *line == 0 => self.next_message(),
                     (b'\n', true) => *line = 0,
                     (b'\n', false) | (_, true) => return None,
                     (b'\r', false) => {}
@@ -158,6 +194,11 @@ impl Framing {
 }
 
 impl Head {
+    /// Whether anything of it has come; empty lines before it are nothing.
+    fn is_begun(&self) -> bool {
+        self.lines > 0 || self.bytes > 0
+    }
+
     /// Follows one byte: where the message stands if its head is over, none if the byte cannot stand there.
     fn byte(&mut self, byte: u8) -> Option<Option<At>> {
         match (byte, std::mem::replace(&mut self.after_return, byte == b'\r')) {
@@ -270,18 +311,73 @@ impl Size {
     }
 }
 
-/// A client's stream of which only sound framing is read.
+/// A client's stream of which only sound framing is read, and none of which is waited for longer than it may take.
 #[derive(Debug)]
 pub(crate) struct Framed {
     stream: Stream,
     framing: Framing,
-    is_unsound: bool,
+    course: Arc<Course>,
+    /// Nothing more is read.
+    is_over: bool,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    /// What the timer is for, while it runs.
+    waits: Option<Wait>,
+    timer: Option<Pin<Box<Sleep>>>,
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Framed {
-    /// From the first byte of a connection on.
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, framing: Framing::default(), is_unsound: false }
+    /// From the first byte of a connection on. A head may take `head_timeout` from its first byte on, and a connection
+    /// without requests lasts `idle_timeout`.
+    pub(crate) fn new(
+        stream: Stream,
+        course: Arc<Course>,
+        head_timeout: Duration,
+        idle_timeout: Duration,
+    ) -> Self {
+        let (framing, is_over) = (Framing::default(), false);
+        let (waits, timer, cut) = (None, None, None);
+        Self { stream, framing, course, is_over, head_timeout, idle_timeout, waits, timer, cut }
+    }
+
+    /// Nothing has come: how much longer that may go on.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_busy = self.course.is_under_way(cx) || self.course.cut().is_some();
+        let wait = self.framing.wait().filter(|_| !is_busy);
+        let Some(wait) = wait else {
+            self.waits = None;
+            return Poll::Pending;
+        };
+        let within = match wait {
+            Wait::Idle => self.idle_timeout,
+            Wait::Head(_) => self.head_timeout,
+        };
+        let due = Instant::from_std(clock::monotonic()) + within;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if self.waits != Some(wait) {
+            self.waits = Some(wait);
+            timer.as_mut().reset(due);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.is_over = true;
+        match wait {
+            // An end between messages, as if the client had left.
+            Wait::Idle => Poll::Ready(Ok(())),
+            Wait::Head(_) => {
+                metrics::counter!("ambit_waypoint_protocol_violations_total", "kind" => "slow_head")
+                    .increment(1);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    /// Whether the connection was upgraded and has to end. Reading and writing ask both, because either may be all
+    /// that still goes on.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(token) = self.course.cut() else { return false };
+        let cut = self.cut.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()));
+        cut.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -292,13 +388,19 @@ impl AsyncRead for Framed {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.is_unsound {
+        if this.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if this.is_over {
             return Poll::Ready(Ok(()));
         }
         let before = into.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
+        match Pin::new(&mut this.stream).poll_read(cx, into) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => return this.poll_late(cx),
+        }
         let Err(sound) = this.framing.follow(&into.filled()[before..]) else { return Poll::Ready(Ok(())) };
-        this.is_unsound = true;
+        this.is_over = true;
         metrics::counter!("ambit_waypoint_protocol_violations_total", "kind" => "framing").increment(1);
         into.set_filled(before + sound);
         if this.framing.is_in_head() {
@@ -312,6 +414,9 @@ impl AsyncRead for Framed {
 
 impl AsyncWrite for Framed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_write(cx, from)
     }
 
@@ -320,6 +425,9 @@ impl AsyncWrite for Framed {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, from)
     }
 

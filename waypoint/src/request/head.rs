@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::body::Upload;
+use crate::observe::trace::Trail;
 
 /// Header lines, as policies and routes read them.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +60,8 @@ pub(crate) struct Head {
     /// Path and query as they were judged.
     pub(crate) target: String,
     pub(crate) fields: Fields,
+    /// The trace it belongs to.
+    pub(crate) trail: Trail,
     /// Port of the service that was called.
     pub(crate) port: u16,
 }
@@ -81,6 +84,7 @@ impl Head {
     /// As an endpoint gets it; none if a filter made a target of it that is none.
     pub(crate) fn request(&self, is_http2: bool, body: Upload) -> Option<http::Request<Upload>> {
         let mut headers = self.fields.0.clone();
+        self.trail.write(&mut headers);
         let target =
             PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(self.target.as_bytes())).ok()?;
         let mut request = http::Request::new(body);

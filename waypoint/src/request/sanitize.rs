@@ -7,7 +7,7 @@ use ambit_policy::normalize::header::is_internal;
 use ambit_types::{Identity, Reason};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
@@ -26,15 +26,45 @@ static CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cer
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that trailers must not have, because they frame, route or authorise (RFC 9110 section 6.5.1).
-static NOT_IN_TRAILERS: [&str; 12] = [
+static NOT_IN_TRAILERS: [&str; 26] = [
     "authorization",
+    "cache-control",
     "connection",
     "content-encoding",
     "content-length",
+    "content-range",
     "content-type",
     "cookie",
+    "expect",
+    "forwarded",
     "host",
+    "http2-settings",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
     "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
+
+/// Fields that frame a message or belong to one hop: nobody who is asked about a request may set them in an answer.
+static NOT_TOLD: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
@@ -125,17 +155,33 @@ fn names<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
 }
 
 /// Takes off what must not go on: headers of this hop, those that only the mesh sets, and names that some servers
-/// read as others.
-pub(super) fn clean(headers: &mut HeaderMap) {
+/// read as others. What is wished for and was accepted stays to be seen by policies and routes.
+pub(super) fn clean(headers: &mut HeaderMap, wishes: &Wishes) {
     drop_hop_by_hop(headers);
+    if let Some(protocol) = &wishes.upgrade {
+        headers.insert(UPGRADE, protocol.clone());
+    }
+    if wishes.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     for name in [&HOST, &EXPECT, &HTTP2_SETTINGS, &PROXY_AUTHORIZATION] {
         headers.remove(name);
     }
+    drop_foreign(headers);
+}
+
+/// Takes off headers that only the mesh sets, and names that some servers read as others.
+pub(super) fn drop_foreign(headers: &mut HeaderMap) {
     let is_foreign = |name: &HeaderName| is_internal(name.as_str()) || name.as_str().contains('_');
     let foreign: Vec<HeaderName> = headers.keys().filter(|name| is_foreign(name)).cloned().collect();
     for name in foreign {
         headers.remove(name);
     }
+}
+
+/// Whether an answer of ours may have such a header because somebody who was asked about the request wants it.
+pub(super) fn may_be_told(name: &HeaderName) -> bool {
+    !name.as_str().starts_with("x-ambit-") && !NOT_TOLD.contains(&name.as_str())
 }
 
 /// Takes off the headers of one hop, those that Connection names too.
@@ -167,6 +213,8 @@ pub(super) fn add(
     (client, own, from): (&Identity, &Identity, std::net::IpAddr),
     new_id: impl FnOnce() -> String,
 ) {
+    headers.remove(TE);
+    headers.remove(UPGRADE);
     if let Some(protocol) = &wishes.upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, protocol.clone());
@@ -200,8 +248,16 @@ fn is_id(value: &HeaderValue) -> bool {
     (16..=64).contains(&bytes.len()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
 }
 
-/// Takes off of trailers what must not come so late; all of them if nobody wants them, or they are too long.
+/// Takes off of a request's trailers what must not come so late, and what no request may have; all of them if nobody
+/// wants them, or they are too long.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap, are_wanted: bool) {
+    clean_response_trailers(trailers, are_wanted);
+    drop_foreign(trailers);
+}
+
+/// The same of a response's. Names with an underscore stay: gRPC's may have one, and nobody takes a response's for
+/// another.
+pub(super) fn clean_response_trailers(trailers: &mut HeaderMap, are_wanted: bool) {
     let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if !are_wanted || bytes > TRAILER_BYTES_MAX {
         return trailers.clear();
@@ -209,7 +265,6 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, are_wanted: bool) {
     for name in NOT_IN_TRAILERS {
         trailers.remove(name);
     }
-    trailers.remove(TRAILER);
     let foreign: Vec<HeaderName> =
         trailers.keys().filter(|name| is_internal(name.as_str())).cloned().collect();
     for name in foreign {
@@ -221,7 +276,7 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, are_wanted: bool) {
 mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
-    use super::{check, clean, clean_trailers};
+    use super::{Wishes, check, clean, clean_response_trailers, clean_trailers};
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let line = |(name, value): &(&'static str, &'static str)| {
@@ -249,10 +304,26 @@ mod tests {
             ("accept", "*/*"),
             ("cookie", "a=b"),
         ]);
-        clean(&mut all);
+        clean(&mut all, &Wishes::default());
         let mut left: Vec<&str> = all.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "cookie"]);
+    }
+
+    #[test]
+    fn what_was_accepted_stays_to_be_judged() {
+        let lines =
+            [("connection", "upgrade, x"), ("upgrade", "websocket"), ("te", "trailers, gzip"), ("x", "1")];
+        let mut request = Request::new(());
+        *request.headers_mut() = headers(&lines);
+        let (mut parts, ()) = request.into_parts();
+        let wishes = check(&parts, false, 100).unwrap();
+        clean(&mut parts.headers, &wishes);
+        assert_eq!(parts.headers, headers(&[("upgrade", "websocket"), ("te", "trailers")]));
+        // One that is not taken up goes nowhere, and nobody has to judge it.
+        let mut declined = headers(&[("connection", "upgrade"), ("upgrade", "h2c"), ("te", "gzip")]);
+        clean(&mut declined, &Wishes::default());
+        assert!(declined.is_empty(), "{declined:?}");
     }
 
     #[test]
@@ -286,5 +357,19 @@ mod tests {
         assert_eq!(all.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
         clean_trailers(&mut all, false);
         assert!(all.is_empty());
+        let late = [
+            ("x-checksum", "1"),
+            ("x_user", "root"),
+            ("proxy-authorization", "x"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-ambit-client", "me"),
+            ("trailer", "x"),
+        ];
+        let mut all = headers(&late);
+        clean_trailers(&mut all, true);
+        assert_eq!(all, headers(&[("x-checksum", "1")]));
+        let mut all = headers(&late);
+        clean_response_trailers(&mut all, true);
+        assert_eq!(all, headers(&[("x-checksum", "1"), ("x_user", "root")]));
     }
 }

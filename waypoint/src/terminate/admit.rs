@@ -22,7 +22,7 @@ pub enum Target {
         /// What the port carries, as far as it is declared.
         protocol: AppProtocol,
     },
-    /// A workload bound to this waypoint, addressed by itself.
+    /// A workload addressed by itself: it is bound to this waypoint, or a service in front of that port is.
     Workload {
         /// The workload.
         workload: Arc<Workload>,
@@ -44,14 +44,6 @@ impl Target {
         match self {
             Self::Service { key, .. } => Some(key),
             Self::Workload { .. } => None,
-        }
-    }
-
-    /// What is declared of its port.
-    pub fn protocol(&self) -> AppProtocol {
-        match self {
-            Self::Service { protocol, .. } => *protocol,
-            Self::Workload { .. } => AppProtocol::Unknown,
         }
     }
 }
@@ -138,11 +130,12 @@ fn workload(state: &State, address: SocketAddr) -> Result<Target, Refused> {
     let found = state.mesh.workload_at(&state.own.workload.network, address.ip());
     let workload =
         found.ok_or_else(|| Refused::not_here(Reason::UnknownDestination, "nobody has that address"))?;
-    if !state.own.serves_workload(workload) {
+    let target = Target::Workload { workload: workload.clone(), address };
+    if state.governing(&target).is_none() {
         return Err(Refused::not_here(
             Reason::WaypointNotServing,
-            "the workload is not bound to this waypoint",
+            "neither the workload nor a service in front of this port is bound to this waypoint",
         ));
     }
-    Ok(Target::Workload { workload: workload.clone(), address })
+    Ok(target)
 }

@@ -1,22 +1,29 @@
 //! Which protocol a connection speaks: what is declared, else what its first bytes look like.
 //!
 //! Where nothing is declared the first bytes are waited for a short time only: who says nothing by then waits for
-//! the server to speak first. Reading a request as a mere stream is no way around a policy: conditions on HTTP
-//! refuse what they cannot see.
+//! the server to speak first. Where a token is asked for, or a policy compares what only HTTP has, that would be a way
+//! around it: such a port is read as HTTP.
 
 use std::time::Duration;
 
 use ambit_route::RouteKind;
+use ambit_runtime::drain::Drain;
 use ambit_types::AppProtocol;
 
 use super::Target;
-use crate::State;
 use crate::stream::Stream;
+use crate::{Limits, State};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Longest method that is taken for HTTP/1.1.
 const METHOD_BYTES_MAX: usize = 20;
+
+/// Longest first line that is looked through for a version of HTTP.
+const LINE_BYTES_MAX: usize = 2048;
+
+/// How long a client that has connected and said nothing is waited for once the waypoint leaves.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How a connection is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +53,7 @@ pub(super) enum Found {
 
 /// How a port is to be read: what it declares, else what its routes are for.
 pub(super) fn reading(state: &State, target: &Target, client: &str) -> Reading {
-    match target.protocol() {
+    match state.protocol(target) {
         AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Reading::Http,
         AppProtocol::Tcp => Reading::Stream,
         AppProtocol::Tls => Reading::Tls,
@@ -58,15 +65,24 @@ pub(super) fn reading(state: &State, target: &Target, client: &str) -> Reading {
                 Some(RouteKind::Http | RouteKind::Grpc) => Reading::Http,
                 Some(RouteKind::Tls) => Reading::Tls,
                 Some(RouteKind::Tcp) => Reading::Stream,
+                None if needs_http(state, target) => Reading::Http,
                 None => Reading::Unknown,
             }
         }
     }
 }
 
+fn needs_http(state: &State, target: &Target) -> bool {
+    state.governing(target).is_some_and(|governing| governing.iter().any(|applied| applied.needs_http()))
+}
+
 /// What some first bytes look like; none if more are needed.
-fn guess(bytes: &[u8]) -> Option<Found> {
-    if bytes.is_empty() {
+fn guess(mut bytes: &[u8]) -> Option<Found> {
+    // Empty lines before a request are allowed (RFC 9112 section 2.2).
+    while let Some(rest) = bytes.strip_prefix(b"\r\n") {
+        bytes = rest;
+    }
+    if bytes.is_empty() || bytes == b"\r" {
         return None;
     }
     let begun = bytes.len().min(PREFACE.len());
@@ -80,11 +96,27 @@ fn guess(bytes: &[u8]) -> Option<Found> {
             Some(_) => Some(Found::Other),
         };
     }
-    let method = bytes.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
+    let method = bytes.iter().take_while(|b| b.is_ascii_alphabetic() || **b == b'-').count();
+    let is_upper = !bytes[..method].iter().any(u8::is_ascii_lowercase);
     match bytes.get(method) {
-        Some(b' ') if (1..=METHOD_BYTES_MAX).contains(&method) => Some(Found::Http1),
+        Some(b' ') if (1..=METHOD_BYTES_MAX).contains(&method) && is_upper => Some(Found::Http1),
+        Some(b' ') if (1..=METHOD_BYTES_MAX).contains(&method) => by_line(bytes),
         None if method <= METHOD_BYTES_MAX => None,
         Some(_) | None => Some(Found::Other),
+    }
+}
+
+/// Methods in lower case are sound and rare, while other protocols begin alike: the line's end tells.
+fn by_line(bytes: &[u8]) -> Option<Found> {
+    let line = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+    match line.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let last = line[..end].trim_ascii_end().rsplit(|byte| *byte == b' ').next();
+            let is_http = last.is_some_and(|version| version.starts_with(b"HTTP/1."));
+            Some(if is_http { Found::Http1 } else { Found::Other })
+        }
+        None if bytes.len() < LINE_BYTES_MAX => None,
+        None => Some(Found::Other),
     }
 }
 
@@ -92,13 +124,14 @@ fn guess(bytes: &[u8]) -> Option<Found> {
 pub(super) async fn settle(
     stream: &mut Stream,
     reading: Reading,
-    short: Duration,
-    long: Duration,
+    limits: &Limits,
+    drain: &Drain,
 ) -> Option<Found> {
     let wait = match reading {
         Reading::Stream => return Some(Found::Other),
-        Reading::Unknown => short,
-        Reading::Http | Reading::Tls => long,
+        Reading::Unknown => limits.detect_wait,
+        Reading::Http | Reading::Tls if begins(stream, limits, drain).await => limits.head_timeout,
+        Reading::Http | Reading::Tls => return None,
     };
     let looked = tokio::time::timeout(wait, look(stream)).await;
     match (reading, looked) {
@@ -111,6 +144,24 @@ pub(super) async fn settle(
         (Reading::Tls, Ok(Some(_))) => Some(Found::Other),
         (Reading::Http | Reading::Tls | Reading::Stream, Ok(None) | Err(_))
         | (Reading::Stream, Ok(Some(_))) => None,
+    }
+}
+
+/// Waits for the first byte; false if none comes. Clients open connections long before they use them, so it is waited
+/// for as long as between two requests.
+async fn begins(stream: &mut Stream, limits: &Limits, drain: &Drain) -> bool {
+    if !stream.held().is_empty() {
+        return true;
+    }
+    let leaving = async {
+        drain.draining().await;
+        tokio::time::sleep(LAST_WAIT).await;
+    };
+    tokio::select! {
+        biased;
+        more = tokio::time::timeout(limits.keep_alive_timeout, stream.more()) => matches!(more, Ok(Ok(true))),
+        () = leaving => false,
+        () = drain.forced() => false,
     }
 }
 
@@ -143,7 +194,16 @@ mod tests {
             (b"GET / HTTP/1.1", Some(Found::Http1)),
             (b"GE", None),
             (b"M-SEARCH *", Some(Found::Http1)),
-            (b"get / HTTP/1.1", Some(Found::Other)),
+            (b"get / HTTP/1.1", None),
+            (b"get / HTTP/1.1\r\nHost: a\r\n", Some(Found::Http1)),
+            (b"Get /a HTTP/1.0\n", Some(Found::Http1)),
+            (b"get key\r\n", Some(Found::Other)),
+            (b"get ", None),
+            (b"\r", None),
+            (b"\r\n", None),
+            (b"\r\n\r\nGET / HTTP/1.1", Some(Found::Http1)),
+            (b"\r\n\x00", Some(Found::Other)),
+            (b"\n\nGET / HTTP/1.1", Some(Found::Other)),
             (b"\x16", None),
             (b"\x16\x03\x01", Some(Found::Tls)),
             (b"\x16\x01", Some(Found::Other)),

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use ambit_hbone::response;
 use ambit_net::tunnel::server::Asking;
-use ambit_policy::http as policy;
 use ambit_route::{Failure, Selected};
 use ambit_runtime::clock;
 use ambit_types::Reason;
 use tokio::io::copy_bidirectional_with_sizes;
 
 use super::Call;
-use super::server_name::{HELLO_BYTES_MAX, Name, server_name};
+use super::relays::{self, Denied, Entered, Facts};
+use super::server_name::{Greeting, HELLO_BYTES_MAX, Name};
 use crate::observe::Connection;
 use crate::stream::Stream;
 use crate::upstream::{Caller, Io, Reached};
@@ -27,42 +27,38 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// Endpoints tried for one connection.
 const ATTEMPTS_MAX: usize = 3;
 
-/// Why a connection is not passed on.
-struct Refused {
-    reason: Reason,
-    policy: Option<String>,
-}
-
 /// Reaches the endpoint before the client is told that its connection is there, so that it sees a failure as one.
 pub(super) async fn connect_first(call: Arc<Call>, asking: Asking) {
     let mut record = Connection::new(&call);
-    match reach(&call, None, &mut record).await {
-        Err(refused) => {
-            asking.refuse(response::refused(response::status_of(refused.reason), refused.reason));
-            record.refused(refused.reason, refused.policy);
+    let entered = enter(&call, None, false);
+    match reach(&call, &entered, &mut record).await {
+        Err(denied) => {
+            asking.refuse(response::refused(response::status_of(denied.reason), denied.reason));
+            record.refused(denied.reason, denied.policy);
         }
         Ok(reached) => match asking.accept(response::accepted(None)) {
-            Ok((send, recv)) => copy(&call, Stream::new(send, recv), reached, record).await,
+            Ok((send, recv)) => copy(&call, Stream::new(send, recv), reached, &entered, record).await,
             Err(_) => record.refused(Reason::PeerSilent, None),
         },
     }
 }
 
 /// Passes a connection on whose first bytes are nothing that is read here.
-pub(super) async fn serve(call: Arc<Call>, stream: Stream) {
-    pass(call, stream, None).await;
+pub(super) async fn serve(call: Arc<Call>, stream: Stream, is_undeclared: bool) {
+    pass(call, stream, None, is_undeclared).await;
 }
 
 /// Passes a TLS connection on by the server name of its greeting.
-pub(super) async fn serve_tls(call: Arc<Call>, mut stream: Stream) {
+pub(super) async fn serve_tls(call: Arc<Call>, mut stream: Stream, is_undeclared: bool) {
     let greeting = tokio::time::timeout(HELLO_WAIT, greeted(&mut stream)).await;
     let Ok(name) = greeting else { return };
-    pass(call, stream, name.as_deref()).await;
+    pass(call, stream, name, is_undeclared).await;
 }
 
 async fn greeted(stream: &mut Stream) -> Option<String> {
+    let mut greeting = Greeting::default();
     loop {
-        match server_name(stream.held()) {
+        match greeting.name(stream.held()) {
             Name::Is(name) => return Some(name),
             Name::None => return None,
             Name::More if stream.held().len() > HELLO_BYTES_MAX => return None,
@@ -75,39 +71,33 @@ async fn greeted(stream: &mut Stream) -> Option<String> {
     }
 }
 
-async fn pass(call: Arc<Call>, stream: Stream, name: Option<&str>) {
+async fn pass(call: Arc<Call>, stream: Stream, name: Option<String>, is_undeclared: bool) {
     let mut record = Connection::new(&call);
-    match reach(&call, name, &mut record).await {
-        Ok(reached) => copy(&call, stream, reached, record).await,
+    let entered = enter(&call, name, is_undeclared);
+    match reach(&call, &entered, &mut record).await {
+        Ok(reached) => copy(&call, stream, reached, &entered, record).await,
         // Dropping the stream resets it: the client must not take this for an orderly end.
-        Err(refused) => record.refused(refused.reason, refused.policy),
+        Err(denied) => record.refused(denied.reason, denied.policy),
     }
 }
 
-/// Asks policies.
-fn authorize(call: &Call, state: &State, name: Option<&str>, record: &mut Connection) -> Result<(), Refused> {
-    let (peer, address) = (&call.peer, call.target.address());
-    let facts =
-        ambit_policy::Facts::new(Some(&peer.identity), peer.address.ip(), address.ip(), address.port());
-    let facts = policy::Facts::of_connection(facts, name);
-    let decision = policy::decide(&state.policies.of(call.target.service()).policies, &facts, &[]);
-    record.decided(&decision);
-    if decision.is_allow() {
-        return Ok(());
-    }
-    // Nobody is asked about connections: an authorizer that would have to be counts as unavailable.
-    let reason = decision.reason.unwrap_or(Reason::ExtAuthzUnavailable);
-    Err(Refused { reason, policy: decision.policy.map(|key| key.to_string()) })
+/// Has the connection decided again with every change from now on.
+fn enter(call: &Arc<Call>, name: Option<String>, is_undeclared: bool) -> Entered {
+    call.waypoint.relays.enter(call.clone(), Facts::Connection { name, is_undeclared })
 }
 
 /// Asks policies and routes, and opens a connection to an endpoint.
-async fn reach(call: &Call, name: Option<&str>, record: &mut Connection) -> Result<Reached<Io>, Refused> {
+async fn reach(call: &Call, entered: &Entered, record: &mut Connection) -> Result<Reached<Io>, Denied> {
     let state = call.waypoint.state();
-    authorize(call, &state, name, record)?;
+    relays::decide(call, entered.facts(), &state, |decision| record.decided(decision))?;
+    let name = match entered.facts() {
+        Facts::Connection { name, .. } => name.as_deref(),
+        Facts::Upgraded(_) => None,
+    };
     let peer = &call.peer;
     let failed = |failure: Failure| {
         let reason = failure.reason().unwrap_or(Reason::NoHealthyEndpoint);
-        Refused { reason, policy: None }
+        Denied { reason, policy: None }
     };
     let destination = destination(call, &state, name).map_err(failed)?;
     record.destined(&destination);
@@ -126,7 +116,7 @@ async fn reach(call: &Call, name: Option<&str>, record: &mut Connection) -> Resu
             Err(error) => {
                 tried.push(at);
                 if !error.is_before_any_byte() || tried.len() >= ATTEMPTS_MAX {
-                    return Err(Refused { reason: error.reason(), policy: None });
+                    return Err(Denied { reason: error.reason(), policy: None });
                 }
             }
         }
@@ -149,13 +139,14 @@ fn destination(
     call.waypoint.upstream.destination(state, &call.target, target).ok_or(Failure::NoEndpoint)
 }
 
-/// Copies both ways until both have ended, or the waypoint leaves.
-async fn copy(call: &Call, mut near: Stream, reached: Reached<Io>, record: Connection) {
+/// Copies both ways until both have ended, the connection is not allowed any more, or the waypoint leaves.
+async fn copy(call: &Call, mut near: Stream, reached: Reached<Io>, entered: &Entered, record: Connection) {
     let Reached { io: mut far, endpoint, destination: _destination } = reached;
     let moved = tokio::select! {
         moved = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER_BYTES, BUFFER_BYTES) => moved,
         () = call.waypoint.drain.forced() => Err(std::io::ErrorKind::ConnectionAborted.into()),
         () = endpoint.cut() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+        () = entered.cut().cancelled() => return record.refused(Reason::PolicyChanged, None),
     };
     record.ended(moved.ok());
 }

@@ -14,25 +14,36 @@ pub(super) enum Name {
     None,
 }
 
-/// Reads the server name out of the first records of a connection. Spec: RFC 8446 section 4.1.2, RFC 6066 section 3.
-pub(super) fn server_name(bytes: &[u8]) -> Name {
-    let mut hello = Vec::new();
-    let mut rest = bytes;
-    loop {
-        let Some((header, body)) = rest.split_at_checked(5) else { return Name::More };
-        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        if header[0] != 0x16 || length == 0 || hello.len() + length > HELLO_BYTES_MAX {
-            return Name::None;
-        }
-        let Some((part, after)) = body.split_at_checked(length) else { return Name::More };
-        hello.extend_from_slice(part);
-        rest = after;
-        let Some(length) = hello_length(&hello) else { continue };
-        if length > HELLO_BYTES_MAX {
-            return Name::None;
-        }
-        if let Some(whole) = hello.get(4..4 + length) {
-            return in_hello(whole).map_or(Name::None, Name::Is);
+/// A greeting as far as it has come. Each byte is looked at once, however the greeting arrives.
+#[derive(Debug, Default)]
+pub(super) struct Greeting {
+    /// What the records that are whole have carried.
+    hello: Vec<u8>,
+    /// Bytes of these records.
+    taken: usize,
+}
+
+impl Greeting {
+    /// Reads the server name out of the first records of a connection: `bytes` are all that came so far, those of
+    /// before included. Spec: RFC 8446 section 4.1.2, RFC 6066 section 3.
+    pub(super) fn name(&mut self, bytes: &[u8]) -> Name {
+        loop {
+            let rest = bytes.get(self.taken..).unwrap_or_default();
+            let Some((header, body)) = rest.split_at_checked(5) else { return Name::More };
+            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+            if header[0] != 0x16 || length == 0 || self.hello.len() + length > HELLO_BYTES_MAX {
+                return Name::None;
+            }
+            let Some(part) = body.get(..length) else { return Name::More };
+            self.hello.extend_from_slice(part);
+            self.taken += 5 + length;
+            let Some(length) = hello_length(&self.hello) else { continue };
+            if length > HELLO_BYTES_MAX {
+                return Name::None;
+            }
+            if let Some(whole) = self.hello.get(4..4 + length) {
+                return in_hello(whole).map_or(Name::None, Name::Is);
+            }
         }
     }
 }
@@ -76,7 +87,11 @@ fn prefixed(bytes: &[u8], width: usize) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Name, server_name};
+    use super::{Greeting, Name};
+
+    fn server_name(bytes: &[u8]) -> Name {
+        Greeting::default().name(bytes)
+    }
 
     fn hello(name: &[u8]) -> Vec<u8> {
         let with_length = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
@@ -95,6 +110,21 @@ mod tests {
             assert_eq!(server_name(&whole[..cut]), Name::More, "cut at {cut}");
         }
         assert_eq!(server_name(&whole), Name::Is("web.shop".to_owned()));
+    }
+
+    /// As it arrives: byte by byte, and in many records.
+    #[test]
+    fn a_greeting_goes_on_where_it_stopped() {
+        let whole = hello(b"Web.Shop");
+        let small: Vec<u8> = whole[5..].iter().flat_map(|byte| [0x16, 3, 1, 0, 1, *byte]).collect();
+        for bytes in [&whole, &small] {
+            let mut greeting = Greeting::default();
+            for end in 0..bytes.len() {
+                assert_eq!(greeting.name(&bytes[..end]), Name::More, "{end} of {}", bytes.len());
+            }
+            assert_eq!(greeting.name(bytes), Name::Is("web.shop".to_owned()));
+            assert_eq!(greeting.taken, bytes.len());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A port of a service as requests are sent to it: its endpoints of now, and what is known of them over time.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ambit_route::balance::{self, Ask, Balancer, Standing, View as Standings};
@@ -17,8 +17,10 @@ use ambit_types::workload::Health as Readiness;
 use ambit_types::{AppProtocol, ServiceKey, Workload};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-use super::{DestinationKey, Endpoint};
+use super::endpoint::Spared;
+use super::{DestinationKey, Endpoint, lock};
 use crate::State;
 use crate::state::place;
 
@@ -88,11 +90,17 @@ impl Destination {
         }
     }
 
-    /// The endpoints as of a state: those at hand, unless the state says otherwise.
-    pub(crate) fn view(&self, state: &State) -> Arc<View> {
+    /// The endpoints of now. They follow what is published and nothing else: a request that ends by an older state
+    /// does not bring back what that knew.
+    pub(crate) fn view(&self, _: &State) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Goes by a state from now on. Only for who sees to it that states come in order, one at a time.
+    pub(super) fn refresh(&self, state: &State) {
         let held = self.view.load_full();
         if held.is_of(&self.key, state) {
-            return held;
+            return;
         }
         let now = clock::monotonic();
         let fresh = Arc::new(View::new(&self.key, state, Some(&held), now));
@@ -113,7 +121,6 @@ impl Destination {
             (_, Some(outlier)) => Some(fresh.track(Tracker::new(outlier, now))),
             (_, None) => None,
         };
-        fresh
     }
 
     /// It does not exist any more.
@@ -175,32 +182,53 @@ impl Destination {
         Ok(Ticket { counts: self.counts.clone(), endpoint: endpoint.clone() })
     }
 
-    /// A connection's place; waits for one where the destination has as many as it may.
-    pub(super) async fn hold(&self, policy: &DestinationPolicy) -> Result<Option<Held>, Overflow> {
-        match limit::admit(&policy.connections, &self.counts.under_way(), true) {
-            Ok(Way::Send | Way::Connect) => {
-                self.counts.connections.fetch_add(1, Ordering::Relaxed);
-                Ok(Some(Held(self.counts.clone())))
-            }
-            Ok(Way::Wait) => {
-                self.counts.pending.fetch_add(1, Ordering::Relaxed);
-                let waiting = Waiting(&self.counts);
-                self.counts.freed.notified().await;
-                drop(waiting);
-                Ok(None)
-            }
-            // The request itself is counted already; that it fills the last place is no reason to refuse it.
-            Err(Overflow::Requests) => {
-                self.counts.connections.fetch_add(1, Ordering::Relaxed);
-                Ok(Some(Held(self.counts.clone())))
-            }
-            Err(Overflow::Pending) => Err(Overflow::Pending),
+    /// A connection's place, if the destination may have one more.
+    fn place(&self, policy: &DestinationPolicy) -> Option<Held> {
+        // The request itself is counted already; that it fills the last place is no reason to refuse it.
+        let admitted = |connections| {
+            let under_way = UnderWay { connections, ..UnderWay::default() };
+            let way = limit::admit(&policy.connections, &under_way, true);
+            matches!(way, Ok(Way::Connect | Way::Send)).then(|| connections.saturating_add(1))
+        };
+        let taken = self.counts.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, admitted);
+        taken.is_ok().then(|| Held(self.counts.clone()))
+    }
+
+    /// A connection's place. Where the destination has as many as it may, those that nobody uses give way, whoever's
+    /// they are; not those that could be used instead.
+    pub(super) fn place_or_evict(&self, policy: &DestinationPolicy, spared: &Spared<'_>) -> Option<Held> {
+        if let Some(held) = self.place(policy) {
+            return Some(held);
         }
+        let view = self.view.load();
+        for endpoint in &view.endpoints {
+            while endpoint.evict(spared) {
+                if let Some(held) = self.place(policy) {
+                    return Some(held);
+                }
+            }
+        }
+        None
+    }
+
+    /// A place among those who wait for a connection.
+    pub(super) fn queue(&self, policy: &DestinationPolicy) -> Result<Queued<'_>, Overflow> {
+        let now = self.counts.pending.fetch_add(1, Ordering::Relaxed);
+        let queued = Queued(&self.counts);
+        let under_way = UnderWay { connections: u32::MAX, pending: now, requests: 0 };
+        limit::admit(&policy.connections, &under_way, true).map(|_| queued)
     }
 
     /// A connection has gone back to those that are idle.
     pub(super) fn freed(&self) {
         self.counts.freed.notify_one();
+    }
+
+    /// Closes connections that have been idle for so long, or are too old.
+    pub(super) fn expire(&self, now: Instant, keep: std::time::Duration) {
+        for endpoint in &self.view.load().endpoints {
+            endpoint.expire(now, keep);
+        }
     }
 
     /// How many requests it has had; turns are told by it.
@@ -209,11 +237,29 @@ impl Destination {
     }
 }
 
-struct Waiting<'a>(&'a Counts);
+/// Waits for a connection; dropping it leaves the queue.
+#[derive(Debug)]
+pub(super) struct Queued<'a>(&'a Counts);
 
-impl Drop for Waiting<'_> {
+impl<'a> Queued<'a> {
+    /// Resolves when a connection or its place may have become free.
+    pub(super) fn freed(&self) -> Notified<'a> {
+        self.0.freed.notified()
+    }
+}
+
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.pending.fetch_sub(1, Ordering::Relaxed);
+        // What it was told of last it may not have taken.
+        self.0.freed.notify_one();
+    }
+}
+
+impl Held {
+    /// The connection is idle, so that its place may be had.
+    pub(super) fn tell(&self) {
+        self.0.freed.notify_one();
     }
 }
 
@@ -236,7 +282,7 @@ impl Drop for Ticket {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
         self.0.freed.notify_one();
     }
 }
@@ -353,8 +399,4 @@ impl Standings for Facts<'_> {
             Standing::Ready
         }
     }
-}
-
-fn lock<T>(held: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }

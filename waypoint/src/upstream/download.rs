@@ -6,14 +6,14 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use ambit_runtime::clock;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::client::{Http1, lock};
+use super::http1::Http1;
+use super::line::Active;
 use super::{Destination, Endpoint};
 
 /// A connection whose response is being read, and where it goes then.
@@ -48,31 +48,10 @@ impl Kept {
         let Some(mut connection) = self.connection.take() else { return };
         let Some((endpoint, destination)) = self.home.take() else { return };
         connection.drive(cx);
-        if connection.is_free() && !endpoint.is_gone() {
-            let mut idle = lock(&endpoint.idle);
-            if idle.len() < self.idle_max {
-                idle.push((connection, clock::monotonic()));
-            }
-            drop(idle);
+        if connection.is_free() {
+            endpoint.keep(connection, self.idle_max, clock::monotonic());
             destination.freed();
         }
-    }
-}
-
-/// A request under way on a shared connection.
-#[derive(Debug)]
-pub(crate) struct Active(Arc<AtomicU32>);
-
-impl Active {
-    pub(super) fn new(count: &Arc<AtomicU32>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -83,6 +62,8 @@ pub(crate) enum Download {
     Http1(Incoming, Kept),
     /// Over a shared one.
     Http2(Incoming, #[expect(dead_code, reason = "counts as long as it is held")] Active),
+    /// There is none, over a shared one.
+    Empty,
 }
 
 impl Download {
@@ -90,7 +71,7 @@ impl Download {
     pub(crate) fn into_connection(self) -> Option<Http1> {
         match self {
             Self::Http1(_, mut kept) => kept.connection.take(),
-            Self::Http2(..) => None,
+            Self::Http2(..) | Self::Empty => None,
         }
     }
 
@@ -98,13 +79,7 @@ impl Download {
     pub(crate) fn close_after(&mut self) {
         match self {
             Self::Http1(_, kept) => kept.home = None,
-            Self::Http2(..) => {}
-        }
-    }
-
-    fn body(&self) -> &Incoming {
-        match self {
-            Self::Http1(body, _) | Self::Http2(body, _) => body,
+            Self::Http2(..) | Self::Empty => {}
         }
     }
 }
@@ -118,6 +93,7 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
             Self::Http2(body, _) => Pin::new(body).poll_frame(cx),
             Self::Http1(body, kept) => {
                 let mut polled = Pin::new(&mut *body).poll_frame(cx);
@@ -141,10 +117,14 @@ impl Body for Download {
         match self {
             Self::Http1(body, kept) => kept.connection.is_none() && body.is_end_stream(),
             Self::Http2(body, _) => body.is_end_stream(),
+            Self::Empty => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body().size_hint()
+        match self {
+            Self::Http1(body, _) | Self::Http2(body, _) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+        }
     }
 }

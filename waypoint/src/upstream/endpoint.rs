@@ -2,14 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ambit_runtime::clock;
 use ambit_types::{AppProtocol, Identity, Service, ServiceKey, TunnelProtocol, Workload};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Http1, Http2};
+use super::http1::Http1;
+use super::line::{STREAMS_MAX, Shared};
+use super::lock;
+
+/// How old a connection may become before it takes no further request, so that load finds its way to new proxies.
+const AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// How long connections that carry no requests of their own (streams, WebSockets) may outlive their endpoint.
 const GONE_GRACE: Duration = Duration::from_secs(30);
@@ -34,14 +40,30 @@ pub(crate) struct Endpoint {
     epoch: Instant,
     is_gone: AtomicBool,
     gone: CancellationToken,
-    pub(super) idle: Mutex<Vec<(Http1, Instant)>>,
-    pub(super) shared: Mutex<Vec<Http2>>,
-    /// Whoever opens a connection that others will share.
-    pub(super) opening: Semaphore,
+    /// HTTP/1.1 connections that nobody uses, and since when.
+    idle: Mutex<Vec<(Http1, Instant)>>,
+    /// HTTP/2 connections.
+    pub(super) shared: Mutex<Shared>,
+    /// A shared connection that was full has room.
+    pub(super) roomy: Arc<Notify>,
+    /// Streams that its last connection admitted.
+    pub(super) streams_seen: AtomicU32,
+}
+
+/// Connections that their caller is to use, not to lose: it may not have seen them a moment ago.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spared<'a> {
+    /// To this endpoint.
+    pub(super) endpoint: &'a Endpoint,
+    /// Of this caller.
+    pub(super) caller: &'a Identity,
+    /// HTTP/2 ones; else HTTP/1.1.
+    pub(super) is_http2: bool,
 }
 
 impl Endpoint {
-    /// An endpoint of a service's port; none if it has no address or no such port.
+    /// An endpoint of a service's port; none if it has no address or no such port, or could only be spoken to in a
+    /// way that is not spoken here.
     pub(super) fn of_service(
         service: &Service,
         key: &ServiceKey,
@@ -68,7 +90,9 @@ impl Endpoint {
         let address = SocketAddr::new(*workload.addresses.first()?, port);
         let expected = match workload.tunnel {
             TunnelProtocol::Hbone => Some(workload.identity()),
-            TunnelProtocol::None | TunnelProtocol::LegacyIstioMtls => None,
+            TunnelProtocol::None => None,
+            // It expects mutual TLS of its own kind, and must never get plaintext instead.
+            TunnelProtocol::LegacyIstioMtls => return None,
         };
         Some(Self {
             workload: workload.clone(),
@@ -83,7 +107,8 @@ impl Endpoint {
             gone: CancellationToken::new(),
             idle: Mutex::default(),
             shared: Mutex::default(),
-            opening: Semaphore::new(1),
+            roomy: Arc::default(),
+            streams_seen: AtomicU32::new(STREAMS_MAX),
         })
     }
 
@@ -121,15 +146,59 @@ impl Endpoint {
 
     /// No new requests on connections to it; idle ones are closed.
     pub(super) fn retire(&self) {
-        self.is_gone.store(true, Ordering::Relaxed);
+        // Before the lists are emptied: who adds to them looks at it under their locks.
+        self.is_gone.store(true, Ordering::Release);
         self.gone.cancel();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let idle = std::mem::take(&mut *lock(&self.idle));
+        let shared = lock(&self.shared).clear();
+        // Closing takes other locks, so it is done outside these.
+        drop((idle, shared));
+    }
+
+    /// An idle connection of a caller, the one used last, unless it has been idle too long.
+    pub(super) fn take_idle(&self, caller: &Identity, keep: Duration) -> Option<Http1> {
+        let mut idle = lock(&self.idle);
+        let at = idle.iter().rposition(|(connection, _)| connection.caller == *caller)?;
+        let (connection, since) = idle.remove(at);
+        drop(idle);
+        // Those of the caller that are left are older still, and are looked for by time.
+        (clock::monotonic().saturating_duration_since(since) < keep).then_some(connection)
+    }
+
+    /// Keeps a connection that nobody uses now, if it is worth it.
+    pub(super) fn keep(&self, connection: Http1, idle_max: usize, now: Instant) {
+        if now.saturating_duration_since(connection.opened) >= AGE_MAX {
+            return;
+        }
+        let mut idle = lock(&self.idle);
+        if idle.len() < idle_max && !self.is_gone() {
+            idle.push((connection, now));
+        }
+    }
+
+    /// Closes a connection that nobody uses now; false if there is none.
+    pub(super) fn evict(&self, spared: &Spared<'_>) -> bool {
+        let own = std::ptr::eq(self, spared.endpoint).then_some(spared.caller);
+        let (http1, http2) = if spared.is_http2 { (None, own) } else { (own, None) };
+        let mut idle = lock(&self.idle);
+        // The first one has been idle for the longest time.
+        let at = idle.iter().position(|(connection, _)| http1 != Some(&connection.caller));
+        let evicted = at.map(|at| idle.remove(at));
+        drop(idle);
+        evicted.is_some() || self.evict_shared(http2)
+    }
+
+    /// Closes what has been idle too long, or is too old.
+    pub(super) fn expire(&self, now: Instant, keep: Duration) {
+        let stale = |(_, since): &mut (Http1, Instant)| now.saturating_duration_since(*since) >= keep;
+        let idle: Vec<_> = lock(&self.idle).extract_if(.., stale).collect();
+        let shared = lock(&self.shared).expire(now, keep, AGE_MAX);
+        drop((idle, shared));
     }
 
     /// Whether it is not an endpoint any more.
     pub(crate) fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::Relaxed)
+        self.is_gone.load(Ordering::Acquire)
     }
 
     /// Resolves some time after it has ceased to be an endpoint, when what is still open has to end.

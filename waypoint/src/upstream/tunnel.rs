@@ -30,8 +30,24 @@ pub(crate) struct TunnelKey {
 }
 
 impl Upstream {
-    /// Opens a connection to an endpoint's application.
+    /// Opens a connection to an endpoint's application. Each step has its own bound, and so have all together,
+    /// waiting for what others open included.
     pub(crate) async fn connect(
+        &self,
+        waypoint: &Waypoint,
+        state: &State,
+        endpoint: &Endpoint,
+        caller: &Caller<'_>,
+    ) -> Result<Io, TunnelError> {
+        let limits = &waypoint.limits;
+        // TCP, TLS, the tunnel's HTTP/2, and the answer to the CONNECT.
+        let bound =
+            limits.connect_timeout + limits.tunnel.handshake_timeout * 2 + limits.tunnel.connect_timeout;
+        let opened = tokio::time::timeout(bound, self.open(waypoint, state, endpoint, caller)).await;
+        opened.unwrap_or(Err(TunnelError::Timeout { peer: endpoint.address }))
+    }
+
+    async fn open(
         &self,
         waypoint: &Waypoint,
         state: &State,

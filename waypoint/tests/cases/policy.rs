@@ -71,3 +71,41 @@ async fn an_authorizer_that_cannot_be_asked_refuses() {
     assert_eq!((answered.status, answered.header("x-ambit-reason")), (403, "AMB2206"));
     assert_eq!(rig.get("GET /", &[]).await.status, 200);
 }
+
+#[tokio::test]
+async fn an_upgrade_and_the_wish_for_trailers_are_judged_by_their_headers() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let deny = "{action: DENY, rules: [{when: [{key: 'request.headers[upgrade]', values: [websocket]}]}, \
+                {when: [{key: 'request.headers[te]', values: [trailers]}]}]}";
+    let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(deny).start().await;
+    for (headers, status) in [
+        (&[("connection", "Upgrade"), ("upgrade", "websocket")][..], 403),
+        (&[("connection", "Upgrade"), ("upgrade", "chat")], 200),
+        // Such an upgrade is not asked for, and goes nowhere.
+        (&[("upgrade", "websocket")], 200),
+        (&[("connection", "te"), ("te", "trailers")], 403),
+        (&[], 200),
+    ] {
+        let before = app.got().len();
+        let answered = rig.get("GET /", headers).await;
+        assert_eq!(answered.status, status, "row {headers:?}");
+        assert_eq!(app.got().len() - before, usize::from(status == 200), "row {headers:?}");
+    }
+    let got = app.got();
+    assert_eq!(got[0].headers["upgrade"], "chat");
+    assert!(got[1..].iter().all(|got| !got.headers.contains_key("upgrade")));
+}
+
+#[tokio::test]
+async fn refusals_of_head_have_no_body() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(READS).start().await;
+    let mut sender = rig.http2().await;
+    for (line, body) in [("HEAD /", ""), ("POST /", "AMB2202 http-policy-denied\n")] {
+        let request = crate::rig::client::request2(line, &[], crate::rig::app::text(""));
+        let response = crate::rig::within(sender.send_request(request)).await.unwrap();
+        let answered = crate::rig::client::read(response).await;
+        assert_eq!((answered.status, &*answered.body), (403, body), "row {line}");
+        assert_eq!(answered.header("content-type"), "text/plain; charset=utf-8", "row {line}");
+    }
+}

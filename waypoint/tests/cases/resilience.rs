@@ -112,9 +112,13 @@ async fn time_that_is_over_is_504() {
     let rig = setup.start().await;
     let answered = rig.get("GET /", &[]).await;
     assert_eq!((answered.status, answered.header("x-ambit-reason"), app.got().len()), (504, "AMB3008", 1));
-    let answered = rig.get("GET /", &[("content-type", "application/grpc")]).await;
-    assert_eq!(answered.header("grpc-status"), "4");
     assert_eq!(rig.until_written(1).await[0].flag, "UT");
+
+    let calls = App::start("web-0", true, |_, _| std::future::pending()).await;
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[calls.ip]);
+    let rig = setup.http("web", vec![Rule { timeouts: timeouts(200, 0), ..to("web") }]).start().await;
+    let answered = rig.get("GET /", &[("content-type", "application/grpc")]).await;
+    assert_eq!((answered.header("grpc-status"), calls.got().len()), ("4", 1));
 
     let each = Rule { timeouts: timeouts(5000, 100), ..retrying(2) };
     let app = App::start("web-0", false, |n, _| async move {
@@ -161,12 +165,12 @@ async fn a_response_that_breaks_off_is_not_taken_for_whole() {
 }
 
 #[tokio::test]
-async fn responses_that_are_none_are_503_and_close() {
-    for wrong in [
-        "HTTP/1.1 99999 X\r\n\r\n",
-        "nonsense\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        "",
+async fn responses_that_are_none_are_failures_and_close() {
+    for (wrong, status) in [
+        ("HTTP/1.1 99999 X\r\n\r\n", 502),
+        ("nonsense\r\n\r\n", 502),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 502),
+        ("", 503),
     ] {
         let app = App::raw("web-0", move |mut tcp| async move {
             let mut bytes = [0; 4096];
@@ -176,7 +180,7 @@ async fn responses_that_are_none_are_503_and_close() {
         .await;
         let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).start().await;
         let answered = rig.get("GET /", &[]).await;
-        assert_eq!((answered.status, app.connections.load(Ordering::SeqCst)), (503, 1), "row {wrong:?}");
+        assert_eq!((answered.status, app.connections.load(Ordering::SeqCst)), (status, 1), "row {wrong:?}");
     }
 }
 

@@ -10,13 +10,14 @@ pub(crate) mod client;
 pub(crate) mod proxy;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_net::tls::store::CertificateStore;
 use ambit_net::tunnel::client::Tunnel;
 use ambit_policy::http::{CustomOrder, PolicySet, compile, written};
+use ambit_policy::jwt::RuleSet;
 use ambit_route::Table;
 use ambit_route::model::{Destination as Treated, Frontend, Group, HttpRoute, RouteConfig, RouteKey, Rule};
 use ambit_runtime::drain::Drain;
@@ -53,11 +54,13 @@ pub(crate) fn start<T: Send + 'static>(work: impl Future<Output = T> + Send + 's
 
 /// An address that no other test of this program has, and hardly one of another program.
 pub(crate) fn fresh_ip() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(n < 251, "too many pods for one test program");
+    let (block, n) =
+        (u8::try_from(n / 250).expect("few blocks"), u8::try_from(n % 250 + 1).expect("below 251"));
+    assert!(block < 8, "too many pods for one test program");
     let [.., high, low] = std::process::id().to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(127, high | 1, low, n))
+    IpAddr::V4(Ipv4Addr::new(127, (high | 1).wrapping_add(2 * block), low, n))
 }
 
 pub(crate) fn identity(namespace: &str, account: &str) -> Identity {
@@ -118,14 +121,21 @@ pub(crate) struct Setup {
     pub(crate) workloads: Vec<Workload>,
     pub(crate) routes: RouteConfig,
     pub(crate) policies: Vec<(&'static str, bool)>,
+    /// Of one service each.
+    pub(crate) own_policies: Vec<(&'static str, &'static str)>,
+    pub(crate) tokens: RuleSet,
+    pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
+    pub(crate) observing: Option<waypoint::observe::Setup>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
         let limits = Limits { detect_wait: Duration::from_millis(100), ..Limits::default() };
         let (services, workloads, policies) = (Vec::new(), Vec::new(), Vec::new());
-        Self { services, workloads, routes: RouteConfig::default(), policies, limits }
+        let (routes, tokens, hooks) = (RouteConfig::default(), RuleSet::default(), Hooks::default());
+        let (own_policies, observing) = (Vec::new(), None);
+        Self { services, workloads, routes, policies, own_policies, tokens, hooks, limits, observing }
     }
 
     /// A service of namespace shop with its endpoints, bound to the waypoint.
@@ -170,8 +180,20 @@ impl Setup {
         self
     }
 
+    /// A policy for one service.
+    pub(crate) fn policy_of(mut self, service: &'static str, yaml: &'static str) -> Self {
+        self.own_policies.push((service, yaml));
+        self
+    }
+
     pub(crate) fn dry_run(mut self, yaml: &'static str) -> Self {
         self.policies.push((yaml, true));
+        self
+    }
+
+    /// What becomes of records besides being kept.
+    pub(crate) fn observing(mut self, observing: waypoint::observe::Setup) -> Self {
+        self.observing = Some(observing);
         self
     }
 
@@ -192,7 +214,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    async fn start(setup: Setup) -> Self {
+    async fn start(mut setup: Setup) -> Self {
         let ca = TestCa::shared();
         let ip = fresh_ip();
         let own = workload("shop", "waypoint", ip);
@@ -200,9 +222,9 @@ impl Rig {
         let waypoint = Waypoint::new(
             state(&setup, &own),
             CertificateStore::new(ca.clone(), Arc::new(|| 1000)),
-            Hooks::default(),
+            setup.hooks.clone(),
             setup.limits.clone(),
-            Observe::new(records.clone()),
+            Observe::with(records.clone(), setup.observing.take().unwrap_or_default()),
             Drain::new(),
         );
         let address = SocketAddr::new(ip, 15008);
@@ -240,17 +262,30 @@ fn state(setup: &Setup, own: &Workload) -> State {
     let applied = World::new("here").apply(workloads.chain(services));
     let (table, errors) = Table::compile(&setup.routes);
     assert!(errors.is_empty(), "{errors:?}");
-    let compiled = setup.policies.iter().enumerate().map(|(n, (yaml, dry_run))| {
+    let policy = |name: String, yaml: &str, dry_run: bool| {
         let spec: written::Policy = serde_saphyr::from_str(yaml).expect("a policy");
-        let key = PolicyKey::new("shop", format!("policy-{n}"));
-        Arc::new(compile(&key, &spec, *dry_run, &Default::default()).expect("a sound policy"))
+        let key = PolicyKey::new("shop", name);
+        Arc::new(compile(&key, &spec, dry_run, &Default::default()).expect("a sound policy"))
+    };
+    let numbered = setup.policies.iter().enumerate();
+    let compiled: Vec<_> =
+        numbered.map(|(n, (yaml, dry_run))| policy(format!("policy-{n}"), yaml, *dry_run)).collect();
+    let applied_with = |own: &[(&str, &str)]| {
+        let own =
+            own.iter().enumerate().map(|(n, (service, yaml))| policy(format!("{service}-{n}"), yaml, false));
+        let set = PolicySet::new(compiled.iter().cloned().chain(own), None, CustomOrder::default());
+        Arc::new(Applied { policies: set, tokens: setup.tokens.clone(), ..Applied::default() })
+    };
+    let of_services = setup.services.iter().filter_map(|service| {
+        let own = setup.own_policies.iter().filter(|(name, _)| *name == &*service.name);
+        let own: Vec<(&str, &str)> = own.copied().collect();
+        (!own.is_empty()).then(|| (service.key(), applied_with(&own)))
     });
-    let set = PolicySet::new(compiled, None, CustomOrder::default());
-    let all = Arc::new(Applied { policies: set, ..Applied::default() });
+    let policies = Policies { services: of_services.collect(), all: applied_with(&[]) };
     State {
         mesh: applied.snapshot,
         routes: Arc::new(table),
-        policies: Policies { all, ..Policies::default() },
+        policies,
         own: Own {
             workload: Arc::new(own.clone()),
             service: Some(ServiceKey::new("shop", "waypoint.shop.svc.cluster.local")),

@@ -15,6 +15,10 @@ use syn::{Attribute, Expr, ExprLit, Field, Item, Lit, Meta, Token};
 /// Programs, and the files that hold their settings.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("ztunnel", &["ztunnel/src/config.rs", "ztunnel/src/config/workers.rs"]),
+    (
+        "waypoint",
+        &["waypoint/src/config.rs", "waypoint/src/config/bounds.rs", "waypoint/src/config/tokens.rs"],
+    ),
     ("istiod-lite", &["istiod-lite/src/config.rs"]),
     ("ambit-cni", &["cni/src/config.rs"]),
 ];

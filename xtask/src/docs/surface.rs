@@ -69,6 +69,10 @@ const METRICS: &[(&str, &str)] = &[
         "Flow records that the ring pushed out (`ring`) or that a follower was too slow for (`follower`)",
     ),
     (
+        "ambit_forwarded_identities_ignored_total",
+        "Connections whose peer named a client without being a waypoint of the destination, so that it counts for nothing",
+    ),
+    (
         "ambit_handshake_seconds",
         "Time of TLS handshakes of tunnels, by our role in them and by the key exchange agreed on",
     ),
@@ -172,6 +176,10 @@ const FIELDS: &[(&str, &str)] = &[
     ("reason", "Its name such as `policy-denied`"),
     ("policy", "The policy that decided, as NAMESPACE/NAME"),
     ("path", "`local`, `hbone`, `waypoint`, `plaintext`, `probe` or `passthrough`"),
+    (
+        "client.identity",
+        "On whose behalf `src` connected, where that is the waypoint of the server and says so; the server's side only",
+    ),
     ("conn.id", "Connection id, 32 hex digits, the same in the records of both ends; `ambit why` takes it"),
     ("stale_for", "Seconds since the control plane was last heard; only while it is away"),
 ];
@@ -180,6 +188,8 @@ const FIELDS: &[(&str, &str)] = &[
 const ROUTES: &[(&str, &str)] = &[
     ("crates/ambit-runtime/src/admin.rs", "every program"),
     ("ztunnel/src/admin.rs", "ztunnel"),
+    ("waypoint/src/admin.rs", "waypoint"),
+    ("waypoint/src/observe/flows.rs", "waypoint"),
     ("cni/src/app.rs", "ambit-cni"),
     ("istiod-lite/src/report.rs", "istiod-lite"),
 ];
@@ -194,10 +204,14 @@ const PATHS: &[(&str, &str)] = &[
     ("/logging", "GET: the log filter; POST `?level=FILTER` replaces it until the program ends"),
     (
         "/config_dump",
-        "What is known: workloads, services, policies; a ztunnel adds its certificates, never a key",
+        "What is known: workloads, services, policies, and of a waypoint its routes and what was refused; ztunnels and \
+         waypoints add their certificates, never a key",
     ),
     ("/connections", "Connections that are open"),
-    ("/certificates", "Certificates of the node's identities, their issuers and the roots they trust"),
+    (
+        "/certificates",
+        "Certificates of the program's identities; a ztunnel adds their issuers and the roots they trust",
+    ),
     (
         "/flows",
         "Flow records, one JSON object a line, then a footer with what was lost; `?last=N`, `?follow`",

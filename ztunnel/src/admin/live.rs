@@ -24,6 +24,7 @@ pub(super) fn connections(proxy: &Proxy) -> Value {
             "direction": direction,
             "path": flow.path.as_str(),
             "src": crate::telemetry::json_end(&flow.src),
+            "client": flow.client.as_ref().map(ToString::to_string),
             "dst": crate::telemetry::json_end(&flow.route.dst),
             "service": flow.route.service.as_ref().map(|s| s.hostname.to_string()),
             "hbone_addr": flow.route.hbone_addr.as_deref(),

@@ -91,7 +91,9 @@ impl Stage {
     /// Arguments with the lab's name, before what a pod is to run.
     fn named<'b>(&'b self, args: &[&'b str]) -> Vec<&'b str> {
         let at = args.iter().position(|word| *word == "--").unwrap_or(args.len());
-        [&args[..at], &["--name", self.name.as_str()], &args[at..]].concat()
+        // `--name` of `ambit waypoint` is the waypoint's.
+        let flag = if args.first() == Some(&"waypoint") { "--lab" } else { "--name" };
+        [&args[..at], &[flag, self.name.as_str()], &args[at..]].concat()
     }
 
     /// Starts a process that belongs to the lab, so that whoever removes the lab finds it.
@@ -154,11 +156,27 @@ impl Stage {
     /// Asks cart from a pod with a marker in the request.
     pub(super) fn ask_cart(&self, namespace: &str, pod: &str, marker: &str) -> anyhow::Result<Answer> {
         let header = format!("x-marker: {marker}");
-        let curl = ["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", &header];
+        self.ask(namespace, pod, "http://cart.shop.svc.cluster.local/", &["-H", &header])
+    }
+
+    /// Sends one request from a pod.
+    pub(super) fn ask(
+        &self,
+        namespace: &str,
+        pod: &str,
+        url: &str,
+        options: &[&str],
+    ) -> anyhow::Result<Answer> {
+        let curl = ["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"];
         let exec = ["lab", "exec", "-n", namespace, pod, "--"];
-        let output = self.run(&[&exec[..], &curl, &["http://cart.shop.svc.cluster.local/"]].concat())?;
+        let output = self.run(&[&exec[..], &curl, options, &[url]].concat())?;
         let status = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0);
         Ok(Answer { status, curl: output.status.code().unwrap_or(-1) })
+    }
+
+    /// Runs a command in a pod without showing it, whatever its exit code; its standard output.
+    pub(super) fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> anyhow::Result<String> {
+        self.quiet(&[&["lab", "exec", "-n", namespace, pod, "--"], command].concat())
     }
 
     /// A file of the tour.

@@ -83,16 +83,21 @@ fn tables(status: &Value) -> String {
     let nodes = ["name", "addresses", "link", "pods", "captured"];
     let programs = ["target", "state", "pid", "restarts", "admin", "metrics"];
     let pods = ["namespace", "name", "node", "addresses", "phase", "ready", "captured", "restarts"];
+    let waypoints = ["gateway", "pod", "node", "state", "pid", "admin", "metrics"];
+    let waypoints = rows("waypoints", &waypoints);
+    let heading = ["WAYPOINT", "POD", "NODE", "STATE", "PID", "ADMIN", "METRICS"];
+    let waypoints = (!waypoints.is_empty()).then(|| out::table(&heading, &waypoints));
     let shown = [
-        out::table(&["NODE", "ADDRESSES", "LINK", "PODS", "CAPTURED"], &rows("nodes", &nodes)),
-        out::table(
+        Some(out::table(&["NODE", "ADDRESSES", "LINK", "PODS", "CAPTURED"], &rows("nodes", &nodes))),
+        Some(out::table(
             &["PROGRAM", "STATE", "PID", "RESTARTS", "ADMIN", "METRICS"],
             &rows("programs", &programs),
-        ),
-        out::table(
+        )),
+        waypoints,
+        Some(out::table(
             &["NAMESPACE", "POD", "NODE", "ADDRESSES", "PHASE", "READY", "CAPTURED", "RESTARTS"],
             &rows("pods", &pods),
-        ),
+        )),
     ];
-    shown.join("\n")
+    shown.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }

@@ -63,7 +63,8 @@ impl Dirty {
             | Change::ReferenceGrant(..)
             | Change::TrafficPolicy(..)
             | Change::HttpPolicy(..)
-            | Change::RequestAuthentication(..) => {}
+            | Change::RequestAuthentication(..)
+            | Change::MeshConfig => {}
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ambit_types::Str;
 
 use crate::input::{
-    AuthorizationPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind, Name, Namespace,
-    NetworkPolicy, Node, Object, PeerAuthentication, Pod, ReferenceGrant, RequestAuthentication, Route,
-    Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
+    AuthorizationPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind, MeshConfig,
+    Name, Namespace, NetworkPolicy, Node, Object, PeerAuthentication, Pod, ReferenceGrant,
+    RequestAuthentication, Route, Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
 };
 use crate::routes::references;
 
@@ -69,6 +69,7 @@ pub(crate) struct Inputs {
     pub(crate) traffic_policies: Table<TrafficPolicy>,
     pub(crate) http_policies: Table<HttpPolicy>,
     pub(crate) request_authentications: Table<RequestAuthentication>,
+    pub(crate) mesh_configs: Table<MeshConfig>,
     /// Routes and policies by what they attach to.
     attached: BTreeMap<Key, BTreeSet<Key>>,
     /// Routes by the services they send to.
@@ -111,6 +112,7 @@ pub(crate) enum Change {
     TrafficPolicy(Name, Box<Replaced<TrafficPolicy>>),
     HttpPolicy(Name, Replaced<HttpPolicy>),
     RequestAuthentication(Name, Replaced<RequestAuthentication>),
+    MeshConfig,
 }
 
 impl Inputs {
@@ -172,6 +174,7 @@ impl Inputs {
             Object::RequestAuthentication(o) => {
                 put(&mut self.request_authentications, name, *o, Change::RequestAuthentication)
             }
+            Object::MeshConfig(o) => put(&mut self.mesh_configs, name, *o, |_, _| Change::MeshConfig),
         }
         .inspect(|change| self.note(change))
     }
@@ -207,6 +210,7 @@ impl Inputs {
             Kind::RequestAuthentication => {
                 remove(&mut self.request_authentications, name, Change::RequestAuthentication)
             }
+            Kind::MeshConfig => remove(&mut self.mesh_configs, name, |_, _| Change::MeshConfig),
         }
         .inspect(|change| self.note(change))
     }
@@ -231,7 +235,8 @@ impl Inputs {
             | Change::WorkloadEntry(..)
             | Change::GatewayClass(..)
             | Change::Gateway(..)
-            | Change::ReferenceGrant(..) => {}
+            | Change::ReferenceGrant(..)
+            | Change::MeshConfig => {}
             Change::Route(key, routes) => {
                 reindex(&mut self.attached, key, routes, references::parents);
                 reindex(&mut self.senders, key, routes, references::backends);

@@ -20,6 +20,7 @@ use crate::routes::references::Attachment;
 use crate::services::service_host;
 use crate::status::Report;
 use crate::waypoints::policies::{self, Targeted};
+use crate::waypoints::providers::{self, Providers};
 use crate::waypoints::resources::{Attached, FrontendKey, Reach, Resources};
 use crate::waypoints::{gateway, named_in, report};
 
@@ -37,6 +38,7 @@ pub(super) struct Layer7 {
     destinations: BTreeMap<ServiceKey, Arc<DestinationPolicy>>,
     policies: BTreeMap<Name, Result<Policy, Vec<String>>>,
     authentications: BTreeMap<Name, Result<Vec<jwt::Rule>, Vec<String>>>,
+    providers: Providers,
     rule_errors: BTreeMap<Key, Arc<[RuleError]>>,
     /// Waypoints by service, and services by waypoint.
     bindings: BTreeMap<ServiceKey, BTreeSet<Name>>,
@@ -66,6 +68,9 @@ impl Layer7 {
         }
         for key in std::mem::take(&mut dirty.policies) {
             self.recompile(inputs, settings, &key);
+        }
+        if dirty.providers {
+            self.remake_providers(inputs, settings, &mut dirty);
         }
         self.mark_targets(inputs, settings, &mut dirty);
         for name in std::mem::take(&mut dirty.waypoints) {
@@ -159,6 +164,17 @@ impl Layer7 {
         }
     }
 
+    /// The providers of the mesh. They change seldom, so that every policy that may name one is looked at again.
+    fn remake_providers(&mut self, inputs: &Inputs, settings: &Settings, dirty: &mut Dirty7) {
+        self.providers = Providers::of(inputs, settings);
+        dirty.reports.insert(providers::key(settings));
+        let policies = inputs.http_policies.entries();
+        for (name, _) in policies.filter(|(_, of)| providers::named_by(of).is_some()) {
+            dirty.reports.insert(Key::new(Kind::AuthorizationPolicy, name.clone()));
+        }
+        dirty.waypoints.extend(self.waypoints.keys().cloned());
+    }
+
     /// Marks the waypoints where a policy applies, or did.
     fn mark_targets(&self, inputs: &Inputs, settings: &Settings, dirty: &mut Dirty7) {
         for target in std::mem::take(&mut dirty.targets) {
@@ -198,6 +214,7 @@ impl Layer7 {
         let bound: BTreeSet<ServiceKey> = bound.cloned().collect();
         let (mut next, uses) = self.routing(&bound);
         self.add_policies(inputs, settings, &name, &bound, &mut next);
+        self.providers.add_to(&mut next);
         let before = self.waypoints.get(&name).cloned().unwrap_or_default();
         let difference = before.difference(&next);
         if !difference.is_empty() {
@@ -282,12 +299,15 @@ impl Layer7 {
             }
             Kind::AuthorizationPolicy => inputs.http_policies.named(name).map(|of| {
                 let wrong = mistakes(self.policies.get(name).and_then(|made| made.as_ref().err()));
-                Targeted::policy(of).report(inputs, settings, &wrong, &is_served)
+                let mut report = Targeted::policy(of).report(inputs, settings, &wrong, &is_served);
+                report.conditions.extend(self.providers.condition(settings, of));
+                report
             }),
             Kind::RequestAuthentication => inputs.request_authentications.named(name).map(|of| {
                 let wrong = mistakes(self.authentications.get(name).and_then(|made| made.as_ref().err()));
                 Targeted::authentication(of).report(inputs, settings, &wrong, &is_served)
             }),
+            Kind::MeshConfig => self.providers.report(inputs, settings, name),
             Kind::Gateway => report::of_gateway(inputs, inputs.gateways.named(name)?),
             Kind::Service => report::of_service(inputs, inputs.services.named(name)?),
             Kind::Namespace
@@ -315,6 +335,7 @@ impl Layer7 {
             && self.destinations.is_empty()
             && self.policies.is_empty()
             && self.authentications.is_empty()
+            && self.providers == Providers::default()
             && self.rule_errors.is_empty()
             && self.bindings.is_empty()
             && self.bound.is_empty()

@@ -87,6 +87,7 @@ impl Sum {
             add(&mut held.destinations, changed.destinations, &difference.removed_destinations);
             add(&mut held.policies, changed.policies, &difference.removed_policies);
             add(&mut held.authentications, changed.authentications, &difference.removed_authentications);
+            add(&mut held.providers, changed.providers, &difference.removed_providers);
         }
     }
 
@@ -139,6 +140,7 @@ fn object() -> impl Strategy<Value = Object> {
         2 => traffic_policy().prop_map(|p| Object::TrafficPolicy(Box::new(p))),
         2 => http_policy().prop_map(|p| Object::HttpPolicy(Box::new(p))),
         1 => authentication().prop_map(|p| Object::RequestAuthentication(Box::new(p))),
+        1 => mesh_config().prop_map(|p| Object::MeshConfig(Box::new(p))),
         1 => (word(&["istio-waypoint"]), word(&["istio.io/mesh-controller", "other"])).prop_map(
             |(name, controller)| Object::GatewayClass(GatewayClass { name, labels: Labels::new(), controller }),
         ),
@@ -344,10 +346,16 @@ fn targets() -> impl Strategy<Value = Vec<Target>> {
 }
 
 fn http_policy() -> impl Strategy<Value = HttpPolicy> {
-    (name(), targets(), any::<bool>()).prop_map(|(name, targets, is_broken)| {
+    let provider = proptest::option::of(word(&["x", "y", "z"]));
+    (name(), targets(), any::<bool>(), provider).prop_map(|(name, targets, is_broken, provider)| {
         // DENY without rules is a mistake.
         let action = if is_broken { http::written::Action::Deny } else { http::written::Action::Allow };
-        let spec = http::written::Policy { action, ..http::written::Policy::default() };
+        let mut spec = http::written::Policy { action, ..http::written::Policy::default() };
+        if let Some(provider) = provider {
+            spec.action = http::written::Action::Custom;
+            spec.provider = Some(http::written::Provider { name: provider.to_string() });
+            spec.rules = Some(vec![http::written::Rule::default()]);
+        }
         HttpPolicy { name, generation: 0, targets, dry_run: false, spec }
     })
 }
@@ -357,6 +365,22 @@ fn authentication() -> impl Strategy<Value = RequestAuthentication> {
         let rule = jwt::written::Rule { issuer: issuer.to_string(), ..jwt::written::Rule::default() };
         RequestAuthentication { name, generation: 0, targets, rules: vec![rule] }
     })
+}
+
+fn mesh_config() -> impl Strategy<Value = MeshConfig> {
+    // A provider without a port is a mistake.
+    let provider = (word(&["x", "y"]), 0u32..3, any::<bool>()).prop_map(|(name, port, can_be_read)| {
+        let grpc = http::provider::written::Grpc { service: "opa.a".into(), port, ..Default::default() };
+        let spec = http::provider::written::Provider {
+            name: name.to_string(),
+            envoy_ext_authz_grpc: Some(grpc),
+            ..Default::default()
+        };
+        let spec = if can_be_read { Ok(spec) } else { Err(vec!["cannot be read".to_owned()]) };
+        ("extensionProviders[0]".to_owned(), name.to_string(), spec)
+    });
+    let name = (word(&["istio-system", "a"]), word(&["istio", "x"])).prop_map(|(ns, n)| Name::new(ns, n));
+    (name, vec(provider, 0..3)).prop_map(|(name, providers)| MeshConfig::new(name, providers))
 }
 
 fn service() -> impl Strategy<Value = Service> {

@@ -1,8 +1,9 @@
 //! Where a reference to a backend leads.
 //!
-//! A reference out of the route's namespace needs a ReferenceGrant, unless it stays with the service that the route is
-//! attached to: only then does it affect nothing but traffic which that namespace receives anyhow (GEP-1294). The
-//! grant is looked at before the object, so that nobody learns what exists elsewhere.
+//! A reference out of the route's namespace needs a ReferenceGrant, unless it is the very service that the route is
+//! attached to: only then does it affect nothing but traffic which that service receives anyhow (GEP-1294). Another
+//! service of that namespace may have policies of its own, and whoever wrote the route has no say there. The grant is
+//! looked at before the object, so that nobody learns what exists elsewhere.
 
 use ambit_route::model::{BackendFault, Target};
 use ambit_types::Str;
@@ -66,7 +67,7 @@ fn can_carry(route: Kind, port: &ServicePort) -> bool {
 fn is_permitted(scope: &Scope<'_>, backend: &Name) -> bool {
     let route = &scope.route.name;
     backend.namespace == route.namespace
-        || backend.namespace == scope.parent.namespace
+        || backend == scope.parent
         || is_granted(scope.inputs, scope.route.kind(), route, backend)
 }
 

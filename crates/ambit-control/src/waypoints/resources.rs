@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_policy::http::Policy;
+use ambit_policy::http::provider::Provider;
 use ambit_policy::jwt;
 use ambit_route::model::{DestinationPolicy, Frontend};
-use ambit_types::{PolicyKey, ServiceKey};
+use ambit_types::{PolicyKey, ServiceKey, Str};
 
 /// A port of a service as clients address it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,11 +56,13 @@ pub struct Resources {
     pub policies: BTreeMap<PolicyKey, Arc<AttachedPolicy>>,
     /// Request authentications.
     pub authentications: BTreeMap<PolicyKey, Arc<AttachedRules>>,
+    /// Providers that policies here name. A policy may name one that is not here, and then refuses.
+    pub providers: BTreeMap<Str, Arc<Provider>>,
 }
 
 /// What differs: resources that are new or changed, and names that are gone. Nothing is in both.
 ///
-/// Whoever passes this on sends policies and authentications before frontends, and removes them after.
+/// Whoever passes this on sends providers, policies and authentications before frontends, and removes them after.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Difference {
     /// New or changed resources.
@@ -72,6 +75,8 @@ pub struct Difference {
     pub removed_policies: BTreeSet<PolicyKey>,
     /// Request authentications that are gone.
     pub removed_authentications: BTreeSet<PolicyKey>,
+    /// Providers that are gone, or that no policy here names any more.
+    pub removed_providers: BTreeSet<Str>,
 }
 
 impl Difference {
@@ -82,6 +87,7 @@ impl Difference {
             && self.removed_destinations.is_empty()
             && self.removed_policies.is_empty()
             && self.removed_authentications.is_empty()
+            && self.removed_providers.is_empty()
     }
 }
 
@@ -93,12 +99,14 @@ impl Resources {
         let (policies, removed_policies) = differing(&self.policies, &next.policies);
         let (authentications, removed_authentications) =
             differing(&self.authentications, &next.authentications);
+        let (providers, removed_providers) = differing(&self.providers, &next.providers);
         Difference {
-            changed: Self { frontends, destinations, policies, authentications },
+            changed: Self { frontends, destinations, policies, authentications, providers },
             removed_frontends,
             removed_destinations,
             removed_policies,
             removed_authentications,
+            removed_providers,
         }
     }
 }

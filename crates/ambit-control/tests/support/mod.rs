@@ -4,13 +4,13 @@
 //! read than these tests need.
 
 use ambit_control::input::{
-    Event, Gateway, GatewayClass, HttpPolicy, Labels, Name, Namespace, Object, ReferenceGrant,
+    Event, Gateway, GatewayClass, HttpPolicy, Labels, MeshConfig, Name, Namespace, Object, ReferenceGrant,
     RequestAuthentication, Route, RouteSpec, Service, ServicePort, Target, TargetPort, TrafficPolicy,
     Transport,
 };
 use ambit_control::{Index, Settings};
 use ambit_manifest::gateway::{GatewayObject, Resource};
-use ambit_manifest::{Located, Object as Written, istio};
+use ambit_manifest::{Located, Object as Written, istio, mesh};
 use ambit_types::Str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,11 @@ pub(crate) fn reduce(object: &Located) -> Option<Object> {
             Some(Object::RequestAuthentication(Box::new(made)))
         }
         Written::GatewayApi(o) => Some(gateway_object(name, o)),
+        Written::ConfigMap(_) => {
+            let providers = mesh::extension_providers(object)?.expect("a document that can be read");
+            let providers = providers.into_iter().map(|one| (one.at, one.name, one.spec));
+            Some(Object::MeshConfig(Box::new(MeshConfig::new(name, providers))))
+        }
         _ => None,
     }
 }

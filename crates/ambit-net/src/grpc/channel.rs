@@ -120,8 +120,9 @@ impl Target {
 
 /// Longest wait for TCP, and then for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The operating system's bundle of roots, where distributions keep it.
-fn system_roots() -> &'static str {
+pub fn system_roots() -> &'static str {
     let known =
         ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
     known.into_iter().find(|path| Path::new(path).exists()).unwrap_or(known[0])

@@ -2,5 +2,6 @@
 
 pub mod ca_client;
 pub mod channel;
+pub mod follow;
 pub mod services;
 pub mod xds_stream;

@@ -50,6 +50,60 @@ fn deny_is_stronger_than_allow() {
 }
 
 #[test]
+fn a_deny_meets_the_waypoint_and_whom_it_calls_for() {
+    let lock = "AMB2103 deny-rule-matched by shop/lock rule 0";
+    check(
+        "DENY lock: sa=jobs/cron",
+        &[
+            ("shop/gate for jobs/cron -> 80", lock),
+            ("shop/gate for shop/cart -> 80", "allow"),
+            ("jobs/cron for shop/cart -> 80", lock),
+        ],
+    );
+    // All but one namespace, account or domain: the waypoint being of it does not make the client so.
+    for all_but in ["!ns=shop", "!principal=cluster.local/ns/shop/*", "!sa=shop/cart,shop/other"] {
+        check(
+            &format!("DENY lock: {all_but}"),
+            &[("shop/gate for jobs/cron -> 80", lock), ("jobs/gate for shop/cart -> 80", lock)],
+        );
+    }
+    check("DENY lock: !ns=shop", &[("shop/gate for shop/cart -> 80", "allow")]);
+    // Who excepts the waypoint itself, by its name, means who connects.
+    for all_but in ["!principal=cluster.local/ns/shop/sa/gate", "!sa=shop/gate"] {
+        check(
+            &format!("DENY lock: {all_but}"),
+            &[
+                ("shop/gate for shop/cart -> 80", "allow"),
+                ("shop/cart -> 80", lock),
+                ("shop/gate -> 80", "allow"),
+            ],
+        );
+    }
+    // No condition is met half by the one and half by the other.
+    check("DENY lock: sa=jobs/cron & ns=shop", &[("shop/gate for jobs/cron -> 80", "allow")]);
+    check("DENY lock: sa=jobs/cron & port=22", &[("shop/gate for jobs/cron -> 80", "allow")]);
+    check(
+        "DENY? lock: sa=jobs/cron",
+        &[("shop/gate for jobs/cron -> 80", "allow, dry-run deny by shop/lock rule 0")],
+    );
+}
+
+#[test]
+fn an_allow_may_name_the_waypoint_or_whom_it_calls_for_and_shuts_out_neither() {
+    let allowed = "allow by shop/some rule 0";
+    for named in ["sa=shop/gate", "sa=jobs/cron", "ns=shop", "principal=*"] {
+        check(&format!("ALLOW some: {named}"), &[("shop/gate for jobs/cron -> 80", allowed)]);
+    }
+    check("ALLOW some: sa=shop/cart", &[("shop/gate for jobs/cron -> 80", DENIED)]);
+    check(
+        "ALLOW some: ns=shop !sa=jobs/cron",
+        &[("shop/gate for jobs/cron -> 80", DENIED), ("shop/gate for jobs/other -> 80", allowed)],
+    );
+    check("ALLOW some: ns=jobs !sa=shop/gate", &[("shop/gate for jobs/cron -> 80", DENIED)]);
+    check("ALLOW some: sa=jobs/cron & ns=shop", &[("shop/gate for jobs/cron -> 80", DENIED)]);
+}
+
+#[test]
 fn the_first_matching_policy_by_key_is_named_whatever_the_order_received() {
     for text in ["DENY b: any ; DENY a: any ; DENY c: any", "DENY c: any ; DENY b: any ; DENY a: any"] {
         check(text, &[("shop/cart -> 80", "AMB2103 deny-rule-matched by shop/a rule 0")]);

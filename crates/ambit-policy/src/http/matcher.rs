@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ambit_types::Identity;
 use ipnet::IpNet;
 
-use super::facts::{Facts, Headers, Request};
+use super::facts::{Facts, Request};
 use super::model::{Action, Attribute, Clause, Condition, PathMatch, Policy, Rule, StringMatch, Values};
 use super::text::{agrees, agrees_in_any_case};
 use crate::jwt::{Claim, Verified};
@@ -264,7 +264,7 @@ fn compare(condition: &Condition, facts: &Facts<'_>, leaning: Leaning) -> Compar
             c.request(v, request, |list, reading, r| list.iter().any(|m| path_agrees(m, r, reading)))
         }
         C::Header(name, v) => c.request(v, request, |list, reading, r| {
-            !is_internal(name.as_str()) && header_agrees(list, r.headers, name.as_str(), reading)
+            !is_internal(name.as_str()) && header_agrees(list, r, name.as_str(), reading)
         }),
         C::RequestPrincipal(v) => c.token(v, request, |wanted, reading, token| {
             token.principal().is_some_and(|(issuer, subject)| {
@@ -305,9 +305,9 @@ fn path_agrees(wanted: &PathMatch, request: &Request<'_>, reading: Reading) -> b
 }
 
 /// Each line by itself. Where it refuses, one line is enough, or one element of a comma-separated line.
-fn header_agrees(list: &[StringMatch], headers: &dyn Headers, name: &str, reading: Reading) -> bool {
+fn header_agrees(list: &[StringMatch], request: &Request<'_>, name: &str, reading: Reading) -> bool {
     let (mut lines, mut agreeing) = (0usize, 0usize);
-    headers.each(name, &mut |line| {
+    let mut compare = |line: &[u8]| {
         let line = line.trim_ascii();
         let whole = list.iter().any(|wanted| line_agrees(wanted, line));
         let element = || {
@@ -316,10 +316,20 @@ fn header_agrees(list: &[StringMatch], headers: &dyn Headers, name: &str, readin
         };
         lines += 1;
         agreeing += usize::from(whole || (reading == Reading::Wide && element()));
-    });
+    };
+    each_line(request, name, &mut compare);
     match reading {
         Reading::Wide => agreeing > 0,
         Reading::Narrow => lines > 0 && agreeing == lines,
+    }
+}
+
+/// Calls `line` with every line of a header. An extended CONNECT says in its head what an upgrade says in a header;
+/// policies must not have to say both.
+fn each_line(request: &Request<'_>, name: &str, line: &mut dyn FnMut(&[u8])) {
+    request.headers.each(name, line);
+    if let Some(protocol) = request.target.protocol().filter(|_| name == "upgrade") {
+        line(protocol.as_bytes());
     }
 }
 

@@ -106,7 +106,7 @@ pub enum Problem {
     /// A header's name that is none.
     #[error("is no header name; pseudo-headers are methods, paths and hosts")]
     HeaderName,
-    /// A header that only the mesh sets.
+    /// A header that only the mesh sets, that belongs to one connection, or whose name has an underscore.
     #[error("no request has this header here: the mesh takes it off")]
     InternalHeader,
     /// A claim without a name.

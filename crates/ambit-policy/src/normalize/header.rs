@@ -8,6 +8,18 @@ const INTERNAL_PREFIXES: &[&str] = &["x-envoy-", "x-istio-", "x-ambit-"];
 /// Headers that only the mesh sets, by name.
 const INTERNAL_NAMES: &[&str] = &["x-forwarded-client-cert"];
 
+/// Headers of one connection, or one hop, that do not go on. `te` and `upgrade` are not among them: whether trailers or
+/// another protocol are wanted, policies may know.
+const OF_ONE_HOP: &[&str] = &[
+    "connection",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "transfer-encoding",
+];
+
 /// What is wrong with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -48,6 +60,14 @@ pub fn is_internal(name: &str) -> bool {
         name.as_bytes().get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix.as_bytes()))
     };
     INTERNAL_PREFIXES.iter().any(|p| begins(p)) || INTERNAL_NAMES.iter().any(|n| name.eq_ignore_ascii_case(n))
+}
+
+/// Whether no request has the header by the time policies see it: only the mesh sets it, it belongs to one connection,
+/// or its name has an underscore, which some servers read as a dash.
+///
+/// `name` in any case.
+pub fn is_taken_off(name: &str) -> bool {
+    is_internal(name) || name.contains('_') || OF_ONE_HOP.iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
 /// Whether a byte may stand in a token of RFC 9110 section 5.6.2.

@@ -17,7 +17,7 @@ pub fn hash_of<H: Headers + ?Sized>(
     caller: Option<IpAddr>,
 ) -> Option<u64> {
     keys.iter().find_map(|key| match key {
-        HashKey::Header(name) => lines_hash(request.headers, name),
+        HashKey::Header(name) => lines_hash(request.header_lines(name)),
         HashKey::Cookie(name) => request.cookie(name).map(|value| xxh64(value, 0)),
         HashKey::Query(name) => request.query_value(name).map(|value| xxh64(&value, 0)),
         HashKey::SourceAddress => caller.map(|address| match address.to_canonical() {
@@ -27,8 +27,8 @@ pub fn hash_of<H: Headers + ?Sized>(
     })
 }
 
-fn lines_hash<H: Headers + ?Sized>(headers: &H, name: &str) -> Option<u64> {
-    headers.lines(name).fold(None, |seed, line| Some(xxh64(line, seed.unwrap_or(0))))
+fn lines_hash<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
+    lines.fold(None, |seed, line| Some(xxh64(line, seed.unwrap_or(0))))
 }
 
 /// The name of an endpoint as a number.

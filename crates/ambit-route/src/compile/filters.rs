@@ -3,7 +3,7 @@
 use super::checks;
 use super::error::{Findings, RuleFault};
 use super::rule::{check_fraction, note_mirror};
-use crate::filter::{CorsPolicy, End, Filters, NewPath, RedirectTo, RewriteTo, Step, check_change};
+use crate::filter::{CorsPolicy, End, Filters, NewPath, Of, RedirectTo, RewriteTo, Step, check_change};
 use crate::model::limits::{FILTERS_MAX, RESPOND_BYTES_MAX};
 use crate::model::{Filter, HeaderChange, PathChange, Redirect, Respond, Rewrite};
 
@@ -30,9 +30,11 @@ pub(super) fn compile(
         let field = format!("{field}[{at}]");
         match filter {
             Filter::RequestHeaders(change) => {
-                filters.steps.extend(headers(change, &field, findings).map(Step::Headers));
+                filters.steps.extend(headers(change, Of::Request, &field, findings).map(Step::Headers));
             }
-            Filter::ResponseHeaders(change) => filters.response_headers = headers(change, &field, findings),
+            Filter::ResponseHeaders(change) => {
+                filters.response_headers = headers(change, Of::Response, &field, findings);
+            }
             Filter::Redirect(to) => filters.end = Some(End::Redirect(redirect(to, &field, scope, findings))),
             Filter::Rewrite(to) => filters.steps.push(Step::Rewrite(rewrite(to, &field, scope, findings))),
             Filter::Mirror(mirror) => {
@@ -101,8 +103,8 @@ fn once(filter: &Filter) -> Option<&'static str> {
     }
 }
 
-fn headers(change: &HeaderChange, field: &str, findings: &mut Findings<'_>) -> Option<HeaderChange> {
-    check_change(change).map_err(|error| findings.report(field, error)).ok()
+fn headers(change: &HeaderChange, of: Of, field: &str, findings: &mut Findings<'_>) -> Option<HeaderChange> {
+    check_change(change, of).map_err(|error| findings.report(field, error)).ok()
 }
 
 fn redirect(to: &Redirect, field: &str, scope: Scope<'_>, findings: &mut Findings<'_>) -> RedirectTo {

@@ -84,7 +84,17 @@ pub(super) fn header_conditions(
     findings.length(&field, headers.len(), CONDITIONS_MAX);
     let names = headers.iter().map(|header| Str::from(header.name.to_ascii_lowercase()));
     let valid = |name: &Str| is_token(name);
-    conditions(names.zip(headers), &field, ("header name", valid), Condition::Header, entry, findings)
+    conditions(names.zip(headers), &field, ("header name", valid), header, entry, findings)
+}
+
+/// A condition on a header. A host has no case: requests have theirs in lower case.
+fn header(name: Str, test: Test) -> Condition {
+    match test {
+        Test::Exact(host) if &*name == "host" => {
+            Condition::Header(name, Test::Exact(host.to_ascii_lowercase().into()))
+        }
+        other => Condition::Header(name, other),
+    }
 }
 
 /// Adds conditions on query parameters; returns how many count.

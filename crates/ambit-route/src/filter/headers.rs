@@ -12,7 +12,9 @@ use crate::model::limits::HEADER_CHANGES_MAX;
 const FRAMING: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",
@@ -20,6 +22,24 @@ const FRAMING: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Headers by which the mesh tells who calls and what became of it, by name.
+const IDENTIFYING: &[&str] = &["x-forwarded-client-cert"];
+
+/// The same by how their names begin: on requests, where clients cannot send them either.
+const IDENTIFYING_PREFIXES: &[&str] = &["x-ambit-", "x-envoy-", "x-istio-"];
+
+/// The same on responses. Other proxies' headers may be taken off there, as people do.
+const TELLING_PREFIXES: &[&str] = &["x-ambit-"];
+
+/// Whose headers are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A request's.
+    Request,
+    /// A response's.
+    Response,
+}
 
 /// What is wrong with a header change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +62,12 @@ pub enum HeaderError {
         /// Which.
         name: String,
     },
+    /// The header is the mesh's own.
+    #[error("{name} is set by the mesh itself, and by nobody else")]
+    Reserved {
+        /// Which.
+        name: String,
+    },
     /// The name stands in the change more than once.
     #[error("{name} is named more than once")]
     Repeated {
@@ -57,14 +83,14 @@ pub enum HeaderError {
 ///
 /// # Errors
 /// [`HeaderError`] for the first thing that is wrong.
-pub(crate) fn check_change(change: &HeaderChange) -> Result<HeaderChange, HeaderError> {
+pub(crate) fn check_change(change: &HeaderChange, of: Of) -> Result<HeaderChange, HeaderError> {
     let lists = [change.set.len(), change.add.len(), change.remove.len()];
     if lists.iter().any(|length| *length > HEADER_CHANGES_MAX) {
         return Err(HeaderError::TooMany);
     }
     let mut seen = BTreeSet::new();
     let mut name = |name: &Str| {
-        let lower = check_name(name)?;
+        let lower = check_name(name, of)?;
         if seen.insert(lower.clone()) {
             Ok(lower)
         } else {
@@ -86,7 +112,7 @@ pub(crate) fn check_change(change: &HeaderChange) -> Result<HeaderChange, Header
     Ok(HeaderChange { set, add, remove })
 }
 
-fn check_name(name: &Str) -> Result<Str, HeaderError> {
+fn check_name(name: &Str, of: Of) -> Result<Str, HeaderError> {
     if !is_token(name) {
         return Err(HeaderError::Name { name: name.to_string() });
     }
@@ -94,7 +120,21 @@ fn check_name(name: &Str) -> Result<Str, HeaderError> {
     if FRAMING.contains(&&*lower) {
         return Err(HeaderError::Framing { name: lower });
     }
+    if is_reserved(&lower, of) {
+        return Err(HeaderError::Reserved { name: lower });
+    }
     Ok(lower.into())
+}
+
+/// Whether only the mesh itself sets a header. `name` is in lower case.
+fn is_reserved(name: &str, of: Of) -> bool {
+    // Some servers read an underscore as a dash.
+    let name = name.replace('_', "-");
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    match of {
+        Of::Request => IDENTIFYING.contains(&&*name) || begins(IDENTIFYING_PREFIXES),
+        Of::Response => begins(TELLING_PREFIXES),
+    }
 }
 
 /// Whether a text is a token (RFC 9110 section 5.6.2), as names of headers and methods are.

@@ -293,7 +293,7 @@ fn faults_are_drawn_each_for_itself() {
 fn header_changes_are_checked() {
     let pair = |name: &str, value: &str| vec![(name.into(), value.into())];
     let set = |name, value| HeaderChange { set: pair(name, value), ..HeaderChange::default() };
-    assert_eq!(&*check_change(&set("X-A", "1")).expect("valid").set[0].0, "x-a");
+    assert_eq!(&*check_change(&set("X-A", "1"), Of::Request).expect("valid").set[0].0, "x-a");
     let framing = |name: &str| HeaderError::Framing { name: name.to_owned() };
     for (change, want) in [
         (set("x a", ""), HeaderError::Name { name: "x a".to_owned() }),
@@ -313,6 +313,34 @@ fn header_changes_are_checked() {
         ),
         (HeaderChange { remove: vec!["x".into(); 17], ..HeaderChange::default() }, HeaderError::TooMany),
     ] {
-        assert_eq!(check_change(&change), Err(want));
+        assert_eq!(check_change(&change, Of::Request), Err(want));
+    }
+}
+
+#[test]
+fn nobody_but_the_mesh_says_who_calls() {
+    let remove = |name: &str| HeaderChange { remove: vec![name.into()], ..HeaderChange::default() };
+    for (name, on_request, on_response) in [
+        ("X-Forwarded-Client-Cert", false, true),
+        ("x_forwarded_client_cert", false, true),
+        ("X-Ambit-Client", false, false),
+        ("x-ambit-reason", false, false),
+        ("X_Ambit-Reason", false, false),
+        ("x-envoy-upstream-service-time", false, true),
+        ("x-istio-attributes", false, true),
+        ("x-forwarded-for", true, true),
+        ("x-ambit", true, true),
+        ("my-x-ambit-client", true, true),
+    ] {
+        let refused = Err(HeaderError::Reserved { name: name.to_ascii_lowercase() });
+        for (of, is_free) in [(Of::Request, on_request), (Of::Response, on_response)] {
+            let got = check_change(&remove(name), of).map(|_| ());
+            assert_eq!(got, if is_free { Ok(()) } else { refused.clone() }, "{name} {of:?}");
+        }
+        let set = HeaderChange { set: vec![(name.into(), "1".into())], ..HeaderChange::default() };
+        let add = HeaderChange { add: set.set.clone(), ..HeaderChange::default() };
+        for change in [set, add] {
+            assert_eq!(check_change(&change, Of::Request).is_ok(), on_request, "{name}");
+        }
     }
 }

@@ -76,7 +76,7 @@ fn append<H: Headers + ?Sized>(
         LimitKey::Path => Some(write!(out, "{}", request.path)),
         LimitKey::Fixed { value, .. } => Some(write!(out, "{value}")),
         LimitKey::Header(name) => {
-            let mut lines = request.headers.lines(name).peekable();
+            let mut lines = request.header_lines(name).peekable();
             lines.peek().is_some().then(|| {
                 lines.enumerate().try_for_each(|(position, line)| {
                     let comma: &[u8] = if position > 0 { b"," } else { b"" };

@@ -119,7 +119,7 @@ impl Attribute {
         let value = match self {
             Self::Method => Some(request.method.as_bytes()),
             Self::Header(name) => {
-                let mut lines = request.headers.lines(name);
+                let mut lines = request.header_lines(name);
                 let first = lines.next();
                 if lines.next().is_some() {
                     return Found::Unclear;

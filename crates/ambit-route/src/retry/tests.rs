@@ -184,10 +184,30 @@ fn pauses_double_with_jitter_and_are_never_shorter_than_asked() {
         (1, u64::MAX / 2, None, 124),
         (1, u64::MAX, None, 149),
         (4, u64::MAX, None, 749),
-        (1, 0, Some(2000), 2000),
+        (1, 0, Some(500), 500),
+        (1, 0, Some(0), 100),
         (4, 0, Some(100), 500),
     ] {
         assert_eq!(pause(made, draw, asked), want, "attempt {made} draw {draw} asked {asked:?}");
+    }
+}
+
+#[test]
+fn a_backend_cannot_have_requests_wait_for_longer_than_the_most() {
+    let (base, max) = (Duration::from_millis(100), Duration::from_millis(500));
+    for (backoff, asked, again) in [
+        (Backoff { base, max }, 500, true),
+        (Backoff { base, max }, 501, false),
+        (Backoff { base, max }, 86_400_000, false),
+        (Backoff { base: max, max: base }, 500, true),
+        (Backoff::default(), 1000, false),
+    ] {
+        let policy = Retry { backoff, ..Retry::of_codes(3, vec![503]) };
+        let retry_after = Some(Duration::from_millis(asked));
+        let asking = attempt(Outcome::Response { status: 503, grpc_status: None, retry_after });
+        let got = next(&policy, &asking, None, &mut budget(), start(), 0);
+        assert_eq!(matches!(got, Next::Again(_)), again, "{backoff:?} asked {asked} ms");
+        assert_eq!(got == Next::Stop(Stop::NoTime), !again, "{backoff:?} asked {asked} ms");
     }
 }
 

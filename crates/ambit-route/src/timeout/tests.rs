@@ -107,3 +107,20 @@ fn an_attempt_ends_with_whatever_ends_first() {
         assert_eq!(got, want, "request {request:?} try {per_try:?} asked {asked:?} at {at}");
     }
 }
+
+#[test]
+fn whose_limit_it_is() {
+    for (request, asked, want) in [
+        (None, None, false),
+        (Some(500), None, false),
+        (Some(500), Some(499), true),
+        (Some(500), Some(500), false),
+        (Some(500), Some(900), false),
+        (Some(0), Some(900), true),
+        (None, Some(0), true),
+    ] {
+        let timeouts = Timeouts { request: request.map(ms), backend_request: None, idle: None };
+        let deadline = Deadline::new(&timeouts, asked.map(ms), start());
+        assert_eq!(deadline.is_callers(), want, "request {request:?} asked {asked:?}");
+    }
+}

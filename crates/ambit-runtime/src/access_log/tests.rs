@@ -39,6 +39,7 @@ fn lines_are_those_that_operators_of_ztunnel_know() {
         reason: None,
         policy: "",
         path: "hbone",
+        client: None,
         conn_id: "0af7",
         error: None,
         stale_for: None,
@@ -54,6 +55,10 @@ fn lines_are_those_that_operators_of_ztunnel_know() {
     check(complete, &record, &line);
     let line = format!("debug | access | connection opened | {ends} {own}");
     check(opened, &Record { totals: None, ..record.clone() }, &line);
+    let client = identity("cart");
+    let behind = "path=\"hbone\" client.identity=\"spiffe://cluster.local/ns/shop/sa/cart\" conn.id=\"0af7\"";
+    let line = format!("info | access | connection complete | {ends} {counts} duration_ms=12 {behind}");
+    check(complete, &Record { client: Some(&client), ..record.clone() }, &line);
 
     let told = "code=\"AMB2104\" reason=\"policy-denied\" policy=\"shop/lock\"";
     let denied = Record {
@@ -84,6 +89,7 @@ fn what_is_not_known_is_left_out() {
         reason: None,
         policy: "",
         path: "plaintext",
+        client: None,
         conn_id: "",
         error: Some("it left"),
         stale_for: None,

@@ -5,7 +5,7 @@ use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, ServiceAcc
 use ambit_types::PolicyKey;
 
 use crate::testing::{changes, identity, policy, uid, world};
-use crate::{Admission, Change, Open, Snapshot, World, authorize, explain, reauthorize};
+use crate::{Admission, Change, Open, Snapshot, World, authorize, explain, reauthorize, speaks_for_others};
 
 const MESH: &str = "
     pod shop/web 10.244.1.5 probes=8080
@@ -34,6 +34,8 @@ fn open(id: u64, pod: &str, peer: Option<&str>, admission: Admission) -> Open {
         workload: uid(pod),
         own: identity(&format!("{namespace}/default")),
         peer: peer.map(identity),
+        client: None,
+        believed: false,
         source: [10, 244, 2, 9].into(),
         destination: "10.244.1.5:8080".parse().unwrap(),
         admission,
@@ -247,4 +249,140 @@ fn a_service_that_gets_a_waypoint_takes_nobody_past_it_nor_keeps_who_is_there() 
     let (peer, own) = (identity("shop/cart"), bound.workload(&uid("shop/web")).unwrap());
     let facts = Facts::new(Some(&peer), [10, 244, 2, 9].into(), [10, 244, 1, 5].into(), 8080);
     assert_eq!(explain(&bound, own, &facts).decision, authorize(&bound, &uid("shop/web"), &facts));
+}
+
+/// `shop/web` is behind `shop/gate`.
+const BEHIND: &str = "
+    pod shop/web 10.244.1.5 probes=8080 backs=shop/web
+    pod shop/gate-0 10.244.2.9 node=n2 sa=gate backs=shop/gate
+    svc shop/gate 10.96.0.9 ports=15008
+    svc shop/web 10.96.0.1 ports=80->8080 waypoint=shop/gate";
+
+fn naming(action: Action, name: &str, account: &str) -> Policy {
+    let mut policy = policy(&format!("shop/{name}"), Scope::Namespace, action);
+    let mut one = Match::default();
+    let (namespace, account) = account.split_once('/').unwrap();
+    one.service_accounts.any.push(ServiceAccount { namespace: namespace.into(), name: account.into() });
+    policy.rules[0].clauses.push(Clause { matches: vec![one] });
+    policy
+}
+
+/// A connection of the waypoint on behalf of somebody.
+fn carried(id: u64, client: Option<&str>) -> Open {
+    let open = open(id, "shop/web", Some("shop/gate"), Admission::Policy);
+    Open { client: client.map(identity), believed: true, ..open }
+}
+
+/// The verdict about it, which its explanation has to agree with.
+fn carried_verdict(snapshot: &Snapshot, client: Option<&str>) -> String {
+    let open = carried(1, client);
+    let decision = authorize(snapshot, &open.workload, &open.facts(snapshot));
+    let own = snapshot.workload(&open.workload).unwrap();
+    assert_eq!(explain(snapshot, own, &open.facts(snapshot)).decision, decision, "explain disagrees");
+    decision.to_string()
+}
+
+#[test]
+fn only_the_waypoint_of_the_port_speaks_for_others() {
+    let more = "pod shop/lone 10.244.1.8 waypoint=shop/gate\npod shop/new 10.244.1.9 backs=shop/new";
+    let snapshot = world(&format!("{BEHIND}\n{more}")).snapshot();
+    for (pod, peer, port, want) in [
+        ("shop/web", "shop/gate", 8080, Some(true)),
+        ("shop/web", "shop/cart", 8080, Some(false)),
+        ("shop/web", "data/gate", 8080, Some(false)),
+        // No waypoint is on the way there.
+        ("shop/web", "shop/gate", 9090, Some(false)),
+        ("shop/lone", "shop/gate", 9090, Some(true)),
+        ("shop/new", "shop/gate", 8080, None),
+        ("shop/never", "shop/gate", 8080, Some(false)),
+    ] {
+        let got = speaks_for_others(&snapshot, &uid(pod), &identity(peer), port);
+        assert_eq!(got, want, "{peer} at {pod}:{port}");
+    }
+}
+
+#[test]
+fn a_client_behind_the_waypoint_is_denied_as_if_it_came_itself() {
+    let mut world = world(BEHIND);
+    let live = [carried(1, Some("jobs/cron")), carried(2, Some("shop/cart")), carried(3, None)];
+    assert_eq!(cut(&world.snapshot(), &live), [""; 0]);
+    let applied = world.apply([naming(Action::Deny, "lock", "jobs/cron").into()]);
+    let denied = "AMB2103 deny-rule-matched by shop/lock rule 0";
+    assert_eq!(cut(&applied.snapshot, &live), [format!("1 {denied}")]);
+    assert_eq!(carried_verdict(&applied.snapshot, Some("jobs/cron")), denied);
+    assert_eq!(carried_verdict(&applied.snapshot, Some("shop/cart")), "allow");
+    let applied = world.apply([naming(Action::Deny, "lock", "shop/gate").into()]);
+    assert_eq!(cut(&applied.snapshot, &live).len(), 3, "the waypoint may be denied as well");
+}
+
+#[test]
+fn an_allow_may_name_the_client_or_the_waypoint() {
+    for (named, rows) in [
+        ("shop/gate", [(Some("jobs/cron"), true), (Some("shop/cart"), true), (None, true)]),
+        ("shop/cart", [(Some("jobs/cron"), false), (Some("shop/cart"), true), (None, false)]),
+    ] {
+        let mut world = world(BEHIND);
+        let snapshot = world.apply([naming(Action::Allow, "some", named).into()]).snapshot;
+        for (client, want) in rows {
+            let want = if want { "allow by shop/some rule 0" } else { "AMB2104 policy-denied" };
+            assert_eq!(carried_verdict(&snapshot, client), want, "{client:?} where {named} is allowed");
+        }
+    }
+}
+
+#[test]
+fn who_is_no_waypoint_any_more_keeps_the_denials_of_its_client_and_not_what_that_was_allowed() {
+    let mut world = world(BEHIND);
+    let live = [carried(1, Some("shop/cart")), carried(2, Some("jobs/cron"))];
+    let _ = world.apply([naming(Action::Allow, "some", "shop/cart").into()]);
+    assert_eq!(cut(&world.snapshot(), &live), ["2 AMB2104 policy-denied"]);
+    let unbound = world.apply(changes("svc shop/web 10.96.0.1 ports=80->8080")).snapshot;
+    assert_eq!(cut(&unbound, &live).len(), 2, "shop/gate itself is not allowed");
+    let _ = world.apply([naming(Action::Allow, "some", "shop/gate").into()]);
+    let denied = world.apply([naming(Action::Deny, "lock", "jobs/cron").into()]).snapshot;
+    assert_eq!(cut(&denied, &live), ["2 AMB2103 deny-rule-matched by shop/lock rule 0"]);
+    assert_eq!(carried_verdict(&denied, Some("shop/cart")), "allow by shop/some rule 0");
+    assert_eq!(carried_verdict(&unbound, Some("shop/cart")), "AMB2104 policy-denied");
+}
+
+#[test]
+fn the_word_of_a_waypoint_counts_as_soon_as_it_is_known_to_be_one() {
+    let unbound = BEHIND.replace("8080 waypoint=shop/gate", "8080");
+    let mut world = world(&unbound);
+    let _ = world.apply([naming(Action::Deny, "lock", "jobs/cron").into()]);
+    let early =
+        |id, peer| Open { peer: Some(identity(peer)), believed: false, ..carried(id, Some("jobs/cron")) };
+    let live = [early(1, "shop/gate"), early(2, "shop/cart")];
+    assert_eq!(cut(&world.snapshot(), &live), [""; 0], "it is nobody's business whom they name");
+    let bound = world.apply(changes("svc shop/web 10.96.0.1 ports=80->8080 waypoint=shop/gate")).snapshot;
+    let denied = "AMB2103 deny-rule-matched by shop/lock rule 0";
+    assert_eq!(cut(&bound, &live), [format!("1 {denied}"), "2 AMB3102 waypoint-bypassed".to_owned()]);
+}
+
+#[test]
+fn a_waypoint_without_instances_takes_nothing_new_and_keeps_what_is_open() {
+    let mut world = world(BEHIND);
+    let live = [carried(1, Some("shop/cart"))];
+    let unready = "pod shop/gate-0 10.244.2.9 node=n2 sa=gate unready backs=shop/gate";
+    let snapshot = world.apply(changes(unready)).snapshot;
+    assert_eq!(cut(&snapshot, &live), [""; 0]);
+    assert_eq!(verdict(&snapshot, "shop/web", Some("shop/cart")), "AMB3102 waypoint-bypassed");
+    let gone = world.apply(changes("-address Kubernetes//Pod/shop/gate-0"));
+    assert!(gone.affected.is_empty(), "nobody here is looked at again");
+    assert_eq!(verdict(&gone.snapshot, "shop/web", Some("shop/cart")), "AMB3102 waypoint-bypassed");
+}
+
+#[test]
+fn a_service_that_has_not_arrived_is_waited_for_and_then_refuses() {
+    let mut world = world("pod shop/web 10.244.1.5 probes=8080 backs=shop/web");
+    let live = [
+        open(1, "shop/web", Some("shop/cart"), Admission::Policy),
+        open(2, "shop/web", None, Admission::Probe),
+    ];
+    let snapshot = world.snapshot();
+    assert_eq!(verdict(&snapshot, "shop/web", Some("shop/cart")), "AMB2105 policy-unresolved");
+    assert_eq!(cut(&snapshot, &live), ["1 AMB2105 policy-unresolved"]);
+    let told = world.apply(changes("svc shop/web 10.96.0.1 ports=80->8080"));
+    assert!(told.affected.contains(&uid("shop/web")));
+    assert_eq!(cut(&told.snapshot, &live), [""; 0]);
 }

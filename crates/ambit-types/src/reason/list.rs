@@ -26,7 +26,7 @@ super::reasons! {
     ForwardedIdentityRefused = 2102, "forwarded-identity-refused", Refusal, "DENY", Configuration, "A caller was asserted by something that is no waypoint or gateway for this destination", "check waypoint binding";
     DenyRuleMatched = 2103, "deny-rule-matched", Refusal, "DENY", Configuration, "A DENY rule matched; rule named", "the rule is in `ambit get policies -o yaml`";
     PolicyDenied = 2104, "policy-denied", Refusal, "DENY", Configuration, "ALLOW policies apply and none matched", "allow the caller in one of the policies: `ambit get policies -o yaml`";
-    PolicyUnresolved = 2105, "policy-unresolved", Refusal, "DENY", ControlPlane, "A referenced policy has not arrived", "`ambit status`; AMB6003 on that node?";
+    PolicyUnresolved = 2105, "policy-unresolved", Refusal, "DENY", ControlPlane, "A policy that applies, or a service in front of the workload, has not arrived", "`ambit status`; AMB6003 on that node?";
     PolicyUnevaluable = 2106, "policy-unevaluable", Refusal, "DENY", Configuration, "A DENY uses conditions this layer cannot see; treated as matching", "bind a waypoint and use `targetRefs`";
     PolicyChanged = 2107, "policy-changed", Refusal, "DENY", Configuration, "A live connection was closed by a new policy", "`ambit get policies -o yaml`; connections that the new policy allows can be opened again";
     HttpDenyRuleMatched = 2201, "http-deny-rule-matched", Refusal, "DENY", Configuration, "As AMB2103, at the waypoint (HTTP 403)", "the rule is in `ambit get policies -o yaml`";
@@ -36,6 +36,8 @@ super::reasons! {
     ExtAuthzDenied = 2205, "ext-authz-denied", Refusal, "DENY", Configuration, "The external authorizer said no", "its own log, by request id";
     ExtAuthzUnavailable = 2206, "ext-authz-unavailable", Refusal, "DENY", Configuration, "It timed out, reset or answered garbage; deny", "its health and `timeout`";
     RequestAmbiguous = 2207, "request-ambiguous", Refusal, "DENY", Configuration, "Path, host or header has two readings, or a matcher failed on its bytes", "send the canonical form";
+    RateLimited = 2208, "rate-limited", Refusal, "DENY", Configuration, "More requests than a limit of the rule or its service admits (HTTP 429)", "slow down, or raise the limit in its `TrafficPolicy`";
+    RateLimitUnavailable = 2209, "rate-limit-unavailable", Refusal, "DENY", Configuration, "The rate limit service did not answer and the limit does not fail open (HTTP 503)", "its health and `timeout`, or `failOpen`";
     PlaintextRefused = 2301, "plaintext-refused", Refusal, "DENY", Configuration, "No mesh identity, STRICT in force", "enrol the client (label `istio.io/dataplane-mode=ambient`), or use an ingress";
     PlaintextAccepted = 2302, "plaintext-accepted", Info, "-", Configuration, "PERMISSIVE let it in", "before STRICT, enrol who is listed by `ambit flows --code AMB2302`";
     MeshedSourcePlaintext = 2303, "meshed-source-plaintext", Refusal, "DENY", Configuration, "Plaintext from the address of an HBONE-capable workload (spoofed or escaped)", "is the source captured? `ambit status --node N` for its node";
@@ -50,7 +52,7 @@ super::reasons! {
     LoopDetected = 3007, "loop-detected", Refusal, "CONNECT", Configuration, "A hop id came round again", "look for a waypoint whose route leads back to itself";
     UpstreamTimeout = 3008, "upstream-timeout", Refusal, "CONNECT", Configuration, "Request or per-try time-out (504)", "the backend's latency; the route's `timeouts`";
     WaypointUnbound = 3101, "waypoint-unbound", Refusal, "DENY", Configuration, "A waypoint is required, but absent or not ready", "bring the waypoint up, or take the label `istio.io/use-waypoint` away";
-    WaypointBypassed = 3102, "waypoint-bypassed", Refusal, "DENY", Configuration, "Reached the destination without its required waypoint", "hairpinned where possible; upgrade the client side";
+    WaypointBypassed = 3102, "waypoint-bypassed", Refusal, "DENY", Configuration, "Reached the destination without its required waypoint", "clients in the mesh are sent through the waypoint by themselves: enrol the client; of several waypoints, use the address of a service";
     L7WithoutWaypoint = 3103, "l7-without-waypoint", Refusal, "CONNECT", Configuration, "L7 policy or route on something no waypoint serves (lint, status)", "give the service a waypoint";
     WaypointNotServing = 3104, "waypoint-not-serving", Refusal, "CONNECT", Configuration, "A waypoint was asked for a service not bound to it", "check `use-waypoint` and `waypoint-for`";
     ConnectTimeout = 4001, "connect-timeout", Refusal, "NETWORK_POLICY", Peer, "SYN to the tunnel port unanswered; likely filtered", "look for a NetworkPolicy that does not admit port 15008";

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ambit_types::{Destination, GatewayAddress};
+
 use super::{Limits, Update};
 use crate::client::Content;
 use crate::codec::Address;
@@ -48,6 +50,8 @@ struct Key {
 struct Record {
     aliases: BTreeSet<String>,
     services: BTreeSet<String>,
+    /// Names or aliases of waypoints and gateways.
+    gateways: BTreeSet<String>,
     own_node: bool,
     node: String,
 }
@@ -81,10 +85,22 @@ fn record(address: &Address, listed: &[String]) -> Record {
         Address::Workload(workload) => Record {
             aliases,
             services: workload.services.keys().map(ToString::to_string).collect(),
+            gateways: workload.waypoint.iter().chain(&workload.network_gateway).map(gateway).collect(),
             own_node: false,
             node: workload.node.to_string(),
         },
-        Address::Service(_) => Record { aliases, ..Record::default() },
+        Address::Service(service) => {
+            let weighted = service.weighted_waypoints.iter().map(|one| &one.destination);
+            let gateways = service.waypoint.iter().chain(weighted).map(gateway).collect();
+            Record { aliases, gateways, ..Record::default() }
+        }
+    }
+}
+
+fn gateway(address: &GatewayAddress) -> String {
+    match &address.destination {
+        Destination::Hostname(key) => key.to_string(),
+        Destination::Address(at) => at.to_string(),
     }
 }
 
@@ -194,29 +210,49 @@ impl Lookups {
         for key in &old {
             self.keys.remove(key);
         }
+        let needed = self.needed();
+        let others = self.records.keys().filter(|name| !needed.contains(name.as_str()));
+        let names: Vec<String> = others.cloned().collect();
+        for name in &names {
+            self.records.remove(name);
+        }
+        Some((names, old))
+    }
+
+    /// The records of this node and behind the keys, with what those need: endpoints of a service, waypoints and
+    /// gateways, and the services in front of a workload, as the server sends them along.
+    fn needed(&self) -> BTreeSet<&str> {
         let direct = |name: &str, record: &Record| {
             record.own_node
                 || self.keys.contains_key(name)
                 || record.aliases.iter().any(|alias| self.keys.contains_key(alias))
         };
-        let needed: BTreeSet<&str> = self
-            .records
-            .iter()
-            .filter(|(name, record)| direct(name, record))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        // Endpoints came with their service and go with it.
-        let through =
-            |record: &Record| record.services.iter().any(|service| needed.contains(service.as_str()));
-        let names: Vec<String> = self
-            .records
-            .iter()
-            .filter(|(name, record)| !needed.contains(name.as_str()) && !through(record))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in &names {
-            self.records.remove(name);
+        let records = || self.records.iter().map(|(name, record)| (name.as_str(), record));
+        let mut needed: BTreeSet<&str> =
+            records().filter(|(name, record)| direct(name, record)).map(|(name, _)| name).collect();
+        let of_direct = needed.iter().filter_map(|name| self.records.get(*name));
+        // Without their other endpoints.
+        let in_front: BTreeSet<&str> =
+            of_direct.flat_map(|record| record.services.iter().map(String::as_str)).collect();
+        loop {
+            let known = needed.iter().chain(&in_front).filter_map(|name| self.records.get(*name));
+            let gateways: BTreeSet<&str> =
+                known.flat_map(|record| record.gateways.iter().map(String::as_str)).collect();
+            let is_reached = |name: &str, record: &Record| {
+                gateways.contains(name)
+                    || record.aliases.iter().any(|alias| gateways.contains(alias.as_str()))
+                    || record.services.iter().any(|service| needed.contains(service.as_str()))
+            };
+            let more: Vec<&str> = records()
+                .filter(|(name, record)| !needed.contains(name) && is_reached(name, record))
+                .map(|(name, _)| name)
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            needed.extend(more);
         }
-        Some((names, old))
+        needed.extend(in_front);
+        needed
     }
 }

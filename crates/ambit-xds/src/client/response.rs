@@ -146,6 +146,7 @@ pub(super) fn read(kind: Option<Kind>, response: DeltaDiscoveryResponse) -> Upda
         Some(Kind::Destination) => waypoint::destinations(&mut update, resources, removed),
         Some(Kind::HttpPolicy) => waypoint::policies(&mut update, resources, removed),
         Some(Kind::RequestAuthentication) => waypoint::authentications(&mut update, resources, removed),
+        Some(Kind::Provider) => waypoint::providers(&mut update, resources, removed),
         None => return update,
     };
     update

@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_policy::http::model::Policy;
+use ambit_policy::http::provider::Provider;
 use ambit_policy::jwt::Rule;
 use ambit_route::model::{Destination, Frontend};
-use ambit_types::{PolicyKey, ServiceKey};
+use ambit_types::{PolicyKey, ServiceKey, Str};
 
 use super::{Content, Update, WaypointContent};
 use crate::codec::{
-    Address, HttpPolicy, Malformed, PolicyTarget, RequestAuthentication, destination, frontend,
+    Address, HttpPolicy, Malformed, PolicyTarget, RequestAuthentication, destination, frontend, provider,
 };
 use crate::kind::Kind;
 use attached::{Attached, applicable};
@@ -32,6 +33,7 @@ pub struct Store {
     destinations: Held<Destination>,
     policies: Held<HttpPolicy>,
     authentications: Held<RequestAuthentication>,
+    providers: Held<Provider>,
     refusals: Arc<BTreeMap<(Kind, String), Refusal>>,
 }
 
@@ -98,6 +100,13 @@ impl Store {
         self.authentications.values()
     }
 
+    /// Whom CUSTOM policies may ask, by name; one that they name and that is not here refuses.
+    ///
+    /// Of a provider whose newest version was refused the last good one stays.
+    pub fn providers(&self) -> BTreeMap<Str, Arc<Provider>> {
+        self.providers.values().map(|one| (one.name.clone(), one.clone())).collect()
+    }
+
     /// The policies that apply to a service, for `ambit_policy::http::PolicySet::new`.
     pub fn policies_for(&self, service: &ServiceKey) -> Applicable<Arc<Policy>> {
         let refused = self.refused_of(Kind::HttpPolicy);
@@ -135,6 +144,7 @@ impl Store {
             Kind::Destination => self.destinations.contains_key(name),
             Kind::HttpPolicy => self.policies.contains_key(name),
             Kind::RequestAuthentication => self.authentications.contains_key(name),
+            Kind::Provider => self.providers.contains_key(name),
             Kind::Address | Kind::Authorization => false,
         }
     }
@@ -178,6 +188,11 @@ impl Store {
                 let touched = replaced(&mut self.authentications, upserts, removed);
                 touched.map(Change::TokenRules).into_iter().collect()
             }
+            WaypointContent::Providers { upserts, removed } => {
+                let gone = !removed_from(&mut self.providers, removed).is_empty();
+                let new = !put_into(&mut self.providers, upserts, provider::name).is_empty();
+                (gone || new).then_some(Change::Providers).into_iter().collect()
+            }
         }
     }
 
@@ -193,7 +208,8 @@ impl Store {
                 let (service, port) = (ServiceKey::parse(service).ok()?, port.parse().ok()?);
                 Some(Change::FrontendRemoved { service, port })
             }
-            Kind::Frontend | Kind::Destination | Kind::Address | Kind::Authorization => None,
+            // What is held of a destination or provider is as before.
+            Kind::Frontend | Kind::Destination | Kind::Provider | Kind::Address | Kind::Authorization => None,
         }
     }
 }
@@ -216,6 +232,9 @@ fn accepted(content: &Content) -> Option<(Kind, Vec<String>)> {
                 WaypointContent::Policies { upserts, .. } => upserts.iter().map(|one| one.name()).collect(),
                 WaypointContent::Authentications { upserts, .. } => {
                     upserts.iter().map(|one| one.name()).collect()
+                }
+                WaypointContent::Providers { upserts, .. } => {
+                    upserts.iter().map(|one| provider::name(one)).collect()
                 }
             };
             (content.kind(), names)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ambit_policy::model::Scope;
-use ambit_types::{NetworkAddress, Service, ServiceKey, Workload};
+use ambit_types::{Destination, GatewayAddress, NetworkAddress, Service, ServiceKey, Workload};
 
 use super::*;
 use crate::any::Any;
@@ -313,6 +313,29 @@ fn waiters_and_keys_are_bounded() {
     ask(&mut client, "c", now);
     assert_eq!(client.look_up("d", now), LookedUp::Full, "three keys are subscribed");
     ask(&mut client, "a", now);
+}
+
+#[test]
+fn what_says_who_may_reach_this_node_stays_when_keys_are_let_go() {
+    let mut client = client(Mode::OnDemand);
+    client.on_connect();
+    let now = start();
+    ask(&mut client, "/10.96.0.1", now);
+    let mut own = endpoint("own", "s");
+    own.node = "n1".into();
+    let mut bound = service("s", "10.96.0.1");
+    let gate = Destination::Hostname(ServiceKey::new("ns", "gate.example"));
+    bound.waypoint = Some(GatewayAddress { destination: gate, hbone_mtls_port: 15008 });
+    let all = vec![
+        resource(bound, "1"),
+        resource(service("gate", "10.96.0.9"), "1"),
+        resource(endpoint("gate-1", "gate"), "1"),
+        resource(endpoint("other", "s"), "1"),
+        resource(own, "1"),
+    ];
+    apply(&mut client, response(Kind::Address, all, &[]));
+    let (names, _) = client.forget_idle(now + Duration::from_secs(600)).unwrap();
+    assert_eq!(names, ["other"], "the service in front of `own` and its waypoint are needed here");
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use ambit_policy::http::provider::Provider;
 use ambit_route::model::{Destination, Frontend};
 
 use super::response::{Content, Hint, Update, no_hint, same_name};
 use crate::any::Any;
 use crate::codec::{
-    HttpPolicy, Malformed, Notes, RequestAuthentication, destination, frontend, http_policy,
+    HttpPolicy, Malformed, Notes, RequestAuthentication, destination, frontend, http_policy, provider,
     request_authentication,
 };
 use crate::kind::Kind;
@@ -44,6 +45,13 @@ pub enum WaypointContent {
         /// Gone: `NAMESPACE/NAME`.
         removed: Vec<String>,
     },
+    /// Whom CUSTOM policies ask.
+    Providers {
+        /// New or changed.
+        upserts: Vec<Arc<Provider>>,
+        /// Gone: `NAME`.
+        removed: Vec<String>,
+    },
 }
 
 impl WaypointContent {
@@ -54,6 +62,7 @@ impl WaypointContent {
             Self::Destinations { .. } => Kind::Destination,
             Self::Policies { .. } => Kind::HttpPolicy,
             Self::Authentications { .. } => Kind::RequestAuthentication,
+            Self::Providers { .. } => Kind::Provider,
         }
     }
 
@@ -63,7 +72,8 @@ impl WaypointContent {
             Self::Frontends { removed, .. }
             | Self::Destinations { removed, .. }
             | Self::Policies { removed, .. }
-            | Self::Authentications { removed, .. } => removed,
+            | Self::Authentications { removed, .. }
+            | Self::Providers { removed, .. } => removed,
         }
     }
 
@@ -72,7 +82,8 @@ impl WaypointContent {
             Self::Frontends { removed, .. }
             | Self::Destinations { removed, .. }
             | Self::Policies { removed, .. }
-            | Self::Authentications { removed, .. } => removed,
+            | Self::Authentications { removed, .. }
+            | Self::Providers { removed, .. } => removed,
         }
     }
 }
@@ -131,4 +142,14 @@ pub(super) fn authentications(
     let hint = |any: &Any| Hint { targets: request_authentication::targets_hint(any), ..Hint::default() };
     let upserts = usable(update, resources, decode, RequestAuthentication::name, hint);
     Content::Waypoint(WaypointContent::Authentications { upserts, removed })
+}
+
+pub(super) fn providers(
+    update: &mut Update,
+    resources: impl Iterator<Item = Resource>,
+    removed: Vec<String>,
+) -> Content {
+    let decode = |any: &Any, _: &mut Notes| provider::decode_any(any);
+    let upserts = usable(update, resources, decode, provider::name, no_hint);
+    Content::Waypoint(WaypointContent::Providers { upserts, removed })
 }

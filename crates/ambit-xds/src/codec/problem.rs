@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use ambit_policy::http::provider;
 use ambit_policy::jwt;
 use ambit_types::IdentityError;
 use ambit_types::name::KeyError;
@@ -131,6 +132,9 @@ pub enum Problem {
     /// A rule for tokens that its own compiler refuses.
     #[error("{0}")]
     Token(jwt::Problem),
+    /// A provider that its own compiler refuses.
+    #[error("{0}")]
+    Provider(provider::Problem),
     /// Something that a reader has to know and this version does not.
     #[error("needs what this version does not know: {names}")]
     Needs {

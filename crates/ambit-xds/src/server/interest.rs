@@ -13,7 +13,7 @@ use crate::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 pub(super) enum Interest {
     /// Every one.
     All,
-    /// Those behind the keys, what they need, and those on the client's node.
+    /// Those behind the keys, what they need, and those on the client's node; of workloads also the services in front.
     Named(BTreeSet<String>),
 }
 
@@ -34,16 +34,27 @@ impl Interest {
 
     /// Everything a client with these keys on this node is to hold.
     pub(super) fn closure(keys: &BTreeSet<String>, resources: &Resources, node: &str) -> BTreeSet<Str> {
-        let mut pending: Vec<Str> = keys.iter().flat_map(|key| resources.resolve(key)).collect();
-        pending.extend(resources.on_node(node).cloned());
+        let mut named: Vec<Str> = keys.iter().flat_map(|key| resources.resolve(key)).collect();
+        named.extend(resources.on_node(node).cloned());
         let mut wanted = BTreeSet::new();
-        while let Some(name) = pending.pop() {
-            if wanted.contains(&name) {
-                continue;
-            }
-            pending.extend(resources.beside(&name));
-            wanted.insert(name);
-        }
+        follow(named.clone(), resources, &mut wanted);
+        // Whether a workload is reached past a waypoint is for its services to say. Their other endpoints are not
+        // needed for that.
+        let in_front: BTreeSet<&Str> = named.iter().flat_map(|name| resources.in_front(name)).collect();
+        let waypoints = in_front.iter().flat_map(|service| resources.gateways(service)).collect();
+        follow(waypoints, resources, &mut wanted);
+        wanted.extend(in_front.into_iter().cloned());
         wanted
+    }
+}
+
+/// Adds names and what they need.
+fn follow(mut pending: Vec<Str>, resources: &Resources, wanted: &mut BTreeSet<Str>) {
+    while let Some(name) = pending.pop() {
+        if wanted.contains(&name) {
+            continue;
+        }
+        pending.extend(resources.beside(&name));
+        wanted.insert(name);
     }
 }

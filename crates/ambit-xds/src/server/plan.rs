@@ -50,8 +50,9 @@ const NODE: Plan = &[
 ];
 
 /// A service is protected before it appears and until it is gone; a route comes after the services it sends to, and
-/// leaves before them. Tokens are looked at before a policy asks for one, and for as long as one does.
+/// leaves before them. Tokens are looked at before a policy asks for one, and for as long as one does; so are providers.
 const WAYPOINT: Plan = &[
+    (Kind::Provider, Part::Upserts),
     (Kind::RequestAuthentication, Part::Upserts),
     (Kind::HttpPolicy, Part::Upserts),
     (Kind::Destination, Part::Upserts),
@@ -61,6 +62,7 @@ const WAYPOINT: Plan = &[
     (Kind::Destination, Part::Removals),
     (Kind::HttpPolicy, Part::Removals),
     (Kind::RequestAuthentication, Part::Removals),
+    (Kind::Provider, Part::Removals),
 ];
 
 impl Role {

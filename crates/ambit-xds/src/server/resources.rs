@@ -188,9 +188,11 @@ impl Resources {
         match kind {
             Kind::Address => Some(&self.addresses),
             Kind::Authorization => Some(&self.policies),
-            Kind::Frontend | Kind::Destination | Kind::HttpPolicy | Kind::RequestAuthentication => {
-                self.waypoints.get(waypoint?)?.of(kind)
-            }
+            Kind::Frontend
+            | Kind::Destination
+            | Kind::HttpPolicy
+            | Kind::RequestAuthentication
+            | Kind::Provider => self.waypoints.get(waypoint?)?.of(kind),
         }
     }
 
@@ -218,9 +220,19 @@ impl Resources {
 
     /// What a client that has `name` needs besides: the endpoints of a service, waypoints and gateways.
     pub(super) fn beside(&self, name: &str) -> Vec<Str> {
-        let endpoints = self.endpoints(name).cloned();
-        let gateways = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.gateways);
-        endpoints.chain(gateways.flat_map(|key| self.resolve(key))).collect()
+        self.endpoints(name).cloned().chain(self.gateways(name)).collect()
+    }
+
+    /// Waypoints and gateways that a workload or service names.
+    pub(super) fn gateways(&self, name: &str) -> impl Iterator<Item = Str> {
+        let named = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.gateways);
+        named.flat_map(move |key| self.resolve(key))
+    }
+
+    /// The services in front of a workload, which say whether it is behind a waypoint.
+    pub(super) fn in_front(&self, name: &str) -> impl Iterator<Item = &Str> {
+        let named = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.services);
+        named.filter(move |service| self.addresses.get(service).is_some())
     }
 
     fn put_address(&mut self, address: &Address) -> bool {

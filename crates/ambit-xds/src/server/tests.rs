@@ -356,7 +356,8 @@ fn on_demand() -> Rig {
     let mut rig = Rig::new(mesh());
     rig.send(names(&[WILDCARD], &[WILDCARD]));
     let response = rig.send(first(Kind::Authorization, BTreeMap::new()));
-    assert_eq!(rig.settle(response), ["Authorization", "Address +own"], "nothing yet but one's own node");
+    let nothing_yet = ["Authorization", "Address +ns/other.example +own"];
+    assert_eq!(rig.settle(response), nothing_yet, "but one's own node, and what is in front of it");
     rig
 }
 
@@ -394,10 +395,21 @@ fn a_key_is_answered_even_if_its_resource_is_held() {
 }
 
 #[test]
+fn a_workload_comes_with_what_says_whether_it_is_behind_a_waypoint() {
+    let mut rig = on_demand();
+    let response = rig.send(names(&["net/10.1.0.1"], &[]));
+    let came = ["Address +ns/s.example +ns/wp.example +s-1 +wp-1"];
+    assert_eq!(rig.settle(response), came, "and not with the other endpoints of its service");
+    // Who asks for the service itself needs them all.
+    let response = rig.send(names(&["net/10.96.0.1"], &[]));
+    assert_eq!(rig.settle(response), ["Address +ns/s.example +s-2"]);
+}
+
+#[test]
 fn only_what_is_subscribed_is_kept_up_to_date() {
     let mut rig = on_demand();
     let response = rig.send(names(&["s-1"], &[]));
-    assert_eq!(rig.settle(response), ["Address +s-1"]);
+    assert_eq!(rig.settle(response), ["Address +ns/s.example +ns/wp.example +s-1 +wp-1"]);
     let touch = |name: &str| {
         let mut delta = mesh();
         delta.addresses.retain(|address| address.name() == name);
@@ -408,10 +420,11 @@ fn only_what_is_subscribed_is_kept_up_to_date() {
     assert_eq!(rig.publish(2, touch("s-2")), None);
     let response = rig.publish(3, touch("s-1"));
     assert_eq!(rig.settle(response), ["Address +s-1"]);
-    assert_eq!(rig.send(names(&[], &["s-1"])), None);
+    let response = rig.send(names(&[], &["s-1"]));
+    assert_eq!(rig.settle(response), ["Address -ns/s.example -ns/wp.example -wp-1"]);
     assert_eq!(rig.publish(4, Delta { removed_addresses: vec!["s-1".into()], ..Delta::default() }), None);
     let response = rig.publish(5, Delta { removed_addresses: vec!["own".into()], ..Delta::default() });
-    assert_eq!(rig.settle(response), ["Address -own"]);
+    assert_eq!(rig.settle(response), ["Address -ns/other.example -own"]);
 }
 
 #[test]
@@ -423,7 +436,10 @@ fn an_on_demand_client_that_comes_back_keeps_what_it_held() {
         [("s-1", "old"), ("s-2", &version), ("gone", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
     rig.send(request);
     let response = rig.send(first(Kind::Authorization, BTreeMap::new()));
-    assert_eq!(rig.settle(response), ["Authorization", "Address +own +s-1 -gone"]);
+    assert_eq!(
+        rig.settle(response),
+        ["Authorization", "Address +ns/other.example +ns/s.example +ns/wp.example +own +s-1 +wp-1 -gone"]
+    );
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use ambit_route::model::{Destination, Frontend};
-use ambit_types::Str;
+use ambit_policy::http::provider::Provider;
+use ambit_route::model::{Destination, DestinationPolicy, Frontend};
+use ambit_types::{ServiceKey, Str};
 
 use super::resources::Entry;
 use super::shards::Shards;
 use crate::any::Any;
 use crate::codec::{
-    HttpPolicy, RequestAuthentication, destination, frontend, http_policy, request_authentication,
+    HttpPolicy, RequestAuthentication, destination, frontend, http_policy, provider, request_authentication,
 };
 use crate::kind::{Kind, PerKind};
 
@@ -24,6 +25,8 @@ pub struct WaypointDelta {
     pub policies: Vec<Arc<HttpPolicy>>,
     /// New or changed rules for tokens.
     pub authentications: Vec<Arc<RequestAuthentication>>,
+    /// New or changed providers that policies name.
+    pub providers: Vec<Arc<Provider>>,
     /// Names of resources that are gone, each with its kind.
     pub removed: Vec<(Kind, String)>,
 }
@@ -35,7 +38,13 @@ impl WaypointDelta {
             && self.destinations.is_empty()
             && self.policies.is_empty()
             && self.authentications.is_empty()
+            && self.providers.is_empty()
             && self.removed.is_empty()
+    }
+
+    /// Adds the policy of a destination, as a control plane holds it: apart from the service it is for.
+    pub fn put_destination(&mut self, service: ServiceKey, policy: DestinationPolicy) {
+        self.destinations.push(Arc::new(Destination { service, policy }));
     }
 }
 
@@ -65,6 +74,9 @@ impl WaypointResources {
             let content = request_authentication::encode_any(one);
             changed |= self.put(Kind::RequestAuthentication, one.name(), content);
         }
+        for one in &delta.providers {
+            changed |= self.put(Kind::Provider, provider::name(one), provider::encode_any(one));
+        }
         changed
     }
 
@@ -75,9 +87,11 @@ impl WaypointResources {
     /// Resources of one of its kinds.
     pub(super) fn of(&self, kind: Kind) -> Option<&Shards<Arc<Entry>>> {
         match kind {
-            Kind::Frontend | Kind::Destination | Kind::HttpPolicy | Kind::RequestAuthentication => {
-                Some(self.kinds.of(kind))
-            }
+            Kind::Frontend
+            | Kind::Destination
+            | Kind::HttpPolicy
+            | Kind::RequestAuthentication
+            | Kind::Provider => Some(self.kinds.of(kind)),
             Kind::Address | Kind::Authorization => None,
         }
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_policy::http::model as policy;
+use ambit_policy::http::provider;
 use ambit_policy::jwt::{self, Keys, Location};
 use ambit_policy::model::{StringMatch, Values};
 use ambit_route::model::*;
 use ambit_types::{PolicyKey, ServiceKey};
 use ambit_xds::codec::{
-    HttpPolicy, PolicyTarget, RequestAuthentication, destination, frontend, http_policy,
+    self, HttpPolicy, PolicyTarget, RequestAuthentication, destination, frontend, http_policy,
     request_authentication,
 };
 
@@ -381,6 +382,54 @@ fn rules_for_tokens() {
 }
 
 #[test]
+fn providers() {
+    let all = |check| provider::Provider {
+        name: "o".into(),
+        service: provider::Address { namespace: Some("n".into()), hostname: "h.b".into() },
+        port: 1,
+        timeout: Duration::from_millis(1),
+        fail_open: true,
+        status_on_error: 400,
+        check,
+    };
+    let head = [
+        bytes(1, "o"),
+        bytes(2, "n"),
+        bytes(3, "h.b"),
+        varint(4, 1),
+        varint(5, 1_000_000),
+        varint(6, 1),
+        varint(7, 400),
+    ]
+    .concat();
+    let header = |name: &str| policy::HeaderName::parse(name).expect("a name");
+    let grpc = [head.clone(), message(8, [])].concat();
+    check("gRPC", &codec::provider::encode(&all(provider::Check::Grpc)), grpc);
+    let exact = |name: &str| vec![StringMatch::Exact(name.into())];
+    let http = provider::HttpCheck {
+        path_prefix: "/p".into(),
+        request_headers: vec![StringMatch::Prefix("a-".into()), StringMatch::Suffix("-b".into())],
+        additional_headers: [(header("k"), "v".into())].into(),
+        upstream_on_allow: exact("u"),
+        downstream_on_allow: exact("y"),
+        downstream_on_deny: exact("z"),
+    };
+    let written = message(
+        9,
+        [
+            bytes(1, "/p"),
+            bytes(2, "a-*"),
+            bytes(2, "*-b"),
+            message(3, [bytes(1, "k"), bytes(2, "v")]),
+            bytes(4, "u"),
+            bytes(5, "y"),
+            bytes(6, "z"),
+        ],
+    );
+    check("HTTP", &codec::provider::encode(&all(provider::Check::Http(http))), [head, written].concat());
+}
+
+#[test]
 fn type_urls() {
     let types = [
         (frontend::encode_any(&http(Rule::default())).type_url, "Frontend"),
@@ -390,6 +439,6 @@ fn type_urls() {
         assert_eq!(url, format!("type.googleapis.com/ambit.waypoint.v1.{name}"));
     }
     let urls = ambit_xds::Kind::WAYPOINT.map(ambit_xds::Kind::url);
-    let want = ["RequestAuthentication", "HttpPolicy", "Destination", "Frontend"];
+    let want = ["ExtensionProvider", "RequestAuthentication", "HttpPolicy", "Destination", "Frontend"];
     assert_eq!(urls[1..], want.map(|name| format!("type.googleapis.com/ambit.waypoint.v1.{name}")));
 }

@@ -12,7 +12,7 @@ use super::rig::*;
 const CART: &str = "shop/cart.example/80";
 
 #[test]
-fn a_waypoint_asks_for_everything_of_five_kinds() {
+fn a_waypoint_asks_for_everything_of_six_kinds() {
     let requests = Rig::new().client.on_connect();
     let kinds: Vec<_> = requests.iter().map(|r| Kind::among(&Kind::WAYPOINT, &r.type_url).unwrap()).collect();
     assert_eq!(kinds, Kind::WAYPOINT);
@@ -28,6 +28,7 @@ fn what_protects_comes_first_and_routes_come_last() {
     let (delta, own) = all();
     let (rig, came) = Rig::with(delta, own);
     let want = [
+        "ExtensionProvider +opa",
         "RequestAuthentication +shop/jwt",
         "HttpPolicy +shop/get-only",
         "Destination +shop/cart-v2.example",
@@ -43,7 +44,9 @@ fn what_protects_comes_first_and_routes_come_last() {
 #[test]
 fn a_kind_without_resources_is_answered_all_the_same() {
     let (rig, came) = Rig::with(Delta::default(), WaypointDelta::default());
-    assert_eq!(came, ["RequestAuthentication", "HttpPolicy", "Destination", "Address", "Frontend"]);
+    let want =
+        ["ExtensionProvider", "RequestAuthentication", "HttpPolicy", "Destination", "Address", "Frontend"];
+    assert_eq!(came, want);
     assert!(rig.client.is_confirmed());
 }
 
@@ -54,14 +57,14 @@ fn workloads_wait_until_every_kind_is_asked_for_but_not_for_ever() {
     rig.resources.apply(1, delta);
     rig.resources.apply_waypoint(1, &wp(), own);
     let mut requests = rig.client.on_connect();
-    requests.truncate(4);
+    requests.truncate(5);
     rig.server.handle_change(rig.resources.clone().into(), rig.now);
     for request in requests {
         assert_eq!(rig.server.handle_request(request, rig.now), Ok(None));
     }
     rig.now = rig.server.next_deadline().unwrap();
     let response = rig.server.handle_timeout(rig.now).unwrap();
-    assert_eq!(rig.settle_raw(response).len(), 4);
+    assert_eq!(rig.settle_raw(response).len(), 5);
     assert_eq!(rig.server.acked_revision(), None, "routes are in force nowhere");
 }
 
@@ -98,6 +101,24 @@ fn each_kind_changes_by_itself() {
     let own = WaypointDelta { authentications: vec![tokens("more")], ..WaypointDelta::default() };
     assert_eq!(rig.publish(Delta::default(), own), ["RequestAuthentication +shop/more"]);
     assert_eq!(rig.changes, [Change::TokenRules([PolicyTarget::Waypoint].into())]);
+    let own = WaypointDelta { providers: vec![provider("opa", 9192)], ..WaypointDelta::default() };
+    assert_eq!(rig.publish(Delta::default(), own), ["ExtensionProvider +opa"]);
+    assert_eq!(rig.changes, [Change::Providers]);
+    assert_eq!(rig.store.providers()["opa"].port, 9192);
+}
+
+#[test]
+fn a_provider_that_cannot_be_read_leaves_the_last_good_one() {
+    let (delta, own) = all();
+    let (mut rig, _) = Rig::with(delta, own);
+    // No manifest has port 0, and no reader takes it.
+    let own = WaypointDelta { providers: vec![provider("opa", 0)], ..WaypointDelta::default() };
+    rig.publish(Delta::default(), own);
+    assert!(rig.changes.is_empty());
+    let refused: Vec<String> = rig.store.refusals().map(|(kind, name, _)| format!("{kind} {name}")).collect();
+    assert_eq!(refused, ["ExtensionProvider opa"]);
+    assert!(rig.store.holds(Kind::Provider, "opa"));
+    assert_eq!(rig.store.providers()["opa"].port, 9191);
 }
 
 #[test]
@@ -131,12 +152,14 @@ fn what_is_removed_is_gone() {
         (Kind::Destination, "shop/cart-v2.example"),
         (Kind::HttpPolicy, "shop/get-only"),
         (Kind::RequestAuthentication, "shop/jwt"),
+        (Kind::Provider, "opa"),
     ]);
     let want = [
         "Frontend -shop/cart.example/80",
         "Destination -shop/cart-v2.example",
         "HttpPolicy -shop/get-only",
         "RequestAuthentication -shop/jwt",
+        "ExtensionProvider -opa",
     ];
     assert_eq!(rig.publish(Delta::default(), own), want);
     let changes = [
@@ -144,8 +167,10 @@ fn what_is_removed_is_gone() {
         Change::DestinationRemoved(key("cart-v2")),
         Change::Policies([PolicyTarget::Waypoint].into()),
         Change::TokenRules([PolicyTarget::Waypoint].into()),
+        Change::Providers,
     ];
     assert_eq!(rig.changes, changes);
+    assert!(rig.store.providers().is_empty());
     assert_eq!(rig.store.frontends().count() + rig.store.destinations().count(), 0);
     assert_eq!(rig.store.policies().count() + rig.store.authentications().count(), 0);
     // A copy that somebody works with stays what it was.

@@ -37,7 +37,7 @@ fn each_client_is_served_its_kinds_only() {
         (
             waypoint,
             Kind::Authorization,
-            "Address, RequestAuthentication, HttpPolicy, Destination and Frontend are",
+            "Address, ExtensionProvider, RequestAuthentication, HttpPolicy, Destination and Frontend are",
         ),
     ];
     for (mut connection, kind, served) in rows {

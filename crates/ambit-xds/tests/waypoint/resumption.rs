@@ -8,7 +8,8 @@ use ambit_xds::server::{Delta, WaypointDelta};
 
 use super::rig::*;
 
-const NOTHING: [&str; 5] = ["RequestAuthentication", "HttpPolicy", "Destination", "Address", "Frontend"];
+const NOTHING: [&str; 6] =
+    ["ExtensionProvider", "RequestAuthentication", "HttpPolicy", "Destination", "Address", "Frontend"];
 
 #[test]
 fn nothing_is_sent_twice() {
@@ -31,6 +32,7 @@ fn changes_and_removals_of_the_meantime_are_made_up_for() {
     own.frontends = vec![routes("cart-v2", &["/"], "cart", 1)];
     rig.publish_offline(Delta::default(), own);
     let want = [
+        "ExtensionProvider",
         "RequestAuthentication",
         "HttpPolicy +shop/get-only",
         "Destination",
@@ -62,8 +64,8 @@ fn a_waypoint_that_is_forgotten_holds_nothing_any_more() {
     assert!(rig.resources.forget_waypoint(9, &wp()));
     assert!(!rig.resources.forget_waypoint(9, &wp()));
     let came = rig.connect();
-    assert_eq!(came[4], "Frontend -shop/cart.example/80");
-    assert_eq!(came[5..].len(), 3, "destinations, policies, rules for tokens");
+    assert_eq!(came[5], "Frontend -shop/cart.example/80");
+    assert_eq!(came[6..].len(), 4, "destinations, policies, rules for tokens, providers");
     assert_eq!(rig.store.policies().count(), 0);
     assert_eq!(rig.publish(Delta::default(), WaypointDelta::default()), Vec::<String>::new());
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ambit_policy::http::model::{Action, Policy, Rule};
+use ambit_policy::http::provider::{self, Provider};
 use ambit_route::model::{
     Backend, Destination, DestinationPolicy, Frontend, Group, HttpMatch, PathMatch, Route, RouteKey,
     Rule as HttpRule, Target,
@@ -196,6 +197,19 @@ pub(super) fn tokens(name: &str) -> Arc<RequestAuthentication> {
     Arc::new(RequestAuthentication { key, targets, rules: vec![] })
 }
 
+/// A provider that is asked in gRPC at this port.
+pub(super) fn provider(name: &str, port: u16) -> Arc<Provider> {
+    Arc::new(Provider {
+        name: name.into(),
+        service: provider::Address { namespace: Some("iam".into()), hostname: "opa.iam.example".into() },
+        port,
+        timeout: provider::TIMEOUT_DEFAULT,
+        fail_open: false,
+        status_on_error: provider::STATUS_ON_ERROR_DEFAULT,
+        check: provider::Check::Grpc,
+    })
+}
+
 pub(super) fn addresses(names: &[&str]) -> Delta {
     Delta { addresses: names.iter().map(|name| service(name)).collect(), ..Delta::default() }
 }
@@ -220,6 +234,7 @@ pub(super) fn all() -> (Delta, WaypointDelta) {
         destinations: vec![destination("cart-v2")],
         policies: vec![policy("get-only", Action::Allow, 1, vec![PolicyTarget::Waypoint])],
         authentications: vec![tokens("jwt")],
+        providers: vec![provider("opa", 9191)],
         removed: vec![],
     };
     (addresses(&["cart", "cart-v2"]), own)

@@ -41,6 +41,8 @@ pub struct Touched {
     enrolments: BTreeSet<ObjectKey>,
     /// Deployments that it made or changed; their pods count as touched.
     deployments: BTreeSet<ObjectName>,
+    /// Gateways that it made or changed.
+    gateways: BTreeSet<ObjectName>,
     /// Deployments that lost a pod by it and had nothing else to do.
     bereft: BTreeSet<ObjectName>,
     /// What could not be carried out before it either, and is as it was.
@@ -68,6 +70,12 @@ impl Demand {
         };
         let names = after.of_kind(Kind::Deployment).map(|(key, _)| name_of(key));
         touched.deployments = names.filter(|name| changed(Kind::Deployment, name)).collect();
+        let gateways = after.of_kind(Kind::Gateway).filter(|(key, gateway)| {
+            let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();
+            changed(Kind::Gateway, &name_of(key))
+                || objects.find(key).map(annotations) != Some(annotations(gateway))
+        });
+        touched.gateways = gateways.map(|(key, _)| name_of(key)).collect();
         let owners = touched.pods.iter().filter_map(|key| owner(key, after.find(key)?));
         touched.bereft = owners.filter(|name| !outlook.unfinished.contains(name)).collect();
         let renewed = |problem: &Problem| {
@@ -95,6 +103,14 @@ impl Demand {
                 touched.pods.contains(key)
                     || owner(key, pod).is_some_and(|owner| touched.deployments.contains(&owner))
             }
+        }
+    }
+
+    /// Whether a Gateway has to have its address.
+    pub fn waits_for_gateway(&self, name: &ObjectName) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Change(touched) => touched.gateways.contains(name),
         }
     }
 

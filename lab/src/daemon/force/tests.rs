@@ -191,3 +191,76 @@ fn a_started_pod_is_waited_for_until_its_new_run_is_reported() {
     assert_eq!(missing(with(2)), Vec::<String>::new());
     assert_eq!(missing(with(3)), Vec::<String>::new());
 }
+
+/// A Gateway of the class of waypoints, with that many pods asked for.
+fn gateway(replicas: &str, addresses: &[&str]) -> Value {
+    let addresses: Vec<Value> = addresses.iter().map(|a| json!({"value": a})).collect();
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "waypoint", "namespace": "shop", "annotations": {"ambit.internal/replicas": replicas}},
+        "spec": {"gatewayClassName": "istio-waypoint",
+            "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]},
+        "status": {"addresses": addresses}})
+}
+
+/// The control plane with one node that has everything, and these pods of waypoints.
+fn with_waypoints(waypoints: Value) -> Mesh {
+    let node = json!({"node": "node1", "connected": true, "acked_revision": 7});
+    Mesh::Sync(json!({"revision": 7, "nodes": [node], "waypoints": waypoints}))
+}
+
+#[test]
+fn a_gateway_is_waited_for_until_it_has_its_address() {
+    let mesh = with_waypoints(json!([]));
+    let lacks = ["Gateway shop/waypoint has no address yet: none of its pods has been ready"];
+    check(&[gateway("1", &[])], &mesh, &lacks);
+    check(&[gateway("1", &["10.96.0.16"])], &mesh, &[]);
+    check(&[gateway("0", &[])], &mesh, &[]);
+    check(&[gateway("1", &[])], &Mesh::None, &[]);
+    let (new, other) = (gateway("1", &[]), gateway("2", &[]));
+    check_change(&[], std::slice::from_ref(&new), &mesh, &lacks);
+    check_change(std::slice::from_ref(&new), &[other], &mesh, &lacks);
+    // One that had none before is not the next command's business.
+    check_change(std::slice::from_ref(&new), std::slice::from_ref(&new), &mesh, &[]);
+}
+
+#[test]
+fn every_waypoint_that_serves_has_to_acknowledge() {
+    let labels = json!({"labels": {
+        "gateway.networking.k8s.io/gateway-name": "waypoint", "gateway.istio.io/managed": "istio.io-mesh-controller",
+    }});
+    let own = |is_ready: bool| [named("waypoint-0", "1", "a", labels.clone(), is_ready)];
+    let told = |pod: &str, connected: bool, acked: u64| {
+        json!([{"gateway": "shop/waypoint", "pod": pod, "connected": connected, "acked_revision": acked,
+            "rejected": []}])
+    };
+    check(&own(true), &with_waypoints(told("waypoint-0", true, 7)), &[]);
+    let behind = ["waypoint/shop/waypoint (pod waypoint-0) has acknowledged revision 6 of 7"];
+    check(&own(true), &with_waypoints(told("waypoint-0", true, 6)), &behind);
+    let away = ["waypoint/shop/waypoint (pod waypoint-0) is not connected to the control plane"];
+    check(&own(true), &with_waypoints(told("waypoint-0", false, 7)), &away);
+    check(&own(true), &with_waypoints(told("waypoint-1", true, 7)), &away);
+    check(&own(true), &with_waypoints(json!([])), &away);
+    let of = |connected: bool, acked: u64| told("waypoint-0", connected, acked)[0].clone();
+    check(&own(true), &with_waypoints(json!([of(false, 3), of(true, 7)])), &[]);
+    // A control plane that knows of no waypoints, and a pod that does not serve, hold nobody up.
+    let node = json!({"node": "node1", "connected": true, "acked_revision": 7});
+    check(&own(true), &Mesh::Sync(json!({"revision": 7, "nodes": [node]})), &[]);
+    check_change(&own(false), &own(false), &with_waypoints(json!([])), &[]);
+}
+
+#[test]
+fn what_a_waypoint_refuses_is_a_remark() {
+    let labels = json!({"labels": {
+        "gateway.networking.k8s.io/gateway-name": "waypoint", "gateway.istio.io/managed": "istio.io-mesh-controller",
+    }});
+    let pods = [named("waypoint-0", "1", "a", labels, true)];
+    let refused = json!({"kind": "HttpPolicy", "name": "shop/strict", "reason": "too many rules"});
+    let mesh = with_waypoints(json!([{"gateway": "shop/waypoint", "pod": "waypoint-0", "connected": true,
+        "acked_revision": 7, "rejected": [refused]}]));
+    let left = look(&snapshot(&pods), &mesh, &["node1".to_owned()], &Demand::Everything);
+    assert_eq!(left.what, Vec::<String>::new());
+    assert_eq!(
+        left.remarks,
+        ["waypoint/shop/waypoint (pod waypoint-0) refuses HttpPolicy shop/strict: too many rules"]
+    );
+}

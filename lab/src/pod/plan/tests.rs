@@ -24,6 +24,10 @@ fn a_container_becomes_program_and_environment() {
             {"name": "WHERE", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "PORT", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "port"}}},
             {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": "SOCKET", "value": "/run/$(NODE)/$(UID)/admin.sock"},
             {"name": "MAYBE", "valueFrom": {"secretKeyRef": {"name": "no", "key": "no", "optional": true}}}
         ]
     }));
@@ -31,7 +35,9 @@ fn a_container_becomes_program_and_environment() {
     let web = &plan.containers[0];
     assert_eq!(web.argv, ["serve", "10.244.1.2:8080", "--as", "web"]);
     assert_eq!(web.directory, PathBuf::from("/tmp"));
-    assert!(!web.env.iter().any(|(k, _)| k == "MAYBE"));
+    let env: BTreeMap<_, _> = web.env.iter().cloned().collect();
+    assert_eq!((&*env["WHO"], &*env["SOCKET"]), ("default", "/run/node1/u1/admin.sock"));
+    assert!(!env.contains_key("MAYBE"));
     assert_eq!(plan.grace, Duration::from_secs(2));
     assert_eq!(plan.addresses.len(), 2);
 }

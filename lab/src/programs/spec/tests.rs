@@ -41,3 +41,23 @@ fn settings_win_over_defaults() {
     let args = istiod(&config, &run).args.join(" ");
     assert!(args.contains("--leaf-ttl 20s") && args.contains("--trust-domain x"), "{args}");
 }
+
+#[test]
+fn waypoints_find_control_plane_token_and_socket_by_their_pod() {
+    let mut config = LabConfig::default();
+    for set in ["waypoint.RUST_LOG=debug", "waypoint.TERMINATION_GRACE_PERIOD_SECONDS=7"] {
+        config.set(set).expect(set);
+    }
+    let run = RunDir::of(&"la-1".parse().expect("a good name"));
+    let Program { path, env, grace_seconds } = waypoint(&config, &run, Path::new("/opt/ambit"));
+    let count = env.len();
+    let env: BTreeMap<String, String> = env.into_iter().collect();
+    assert_eq!(env.len(), count, "a variable is there twice");
+    assert_eq!((&*path, grace_seconds), ("/opt/ambit/waypoint", 7));
+    assert_eq!(env["XDS_ADDRESS"], "https://172.30.0.254:15012");
+    assert_eq!(env["CA_ROOT_CA"], "/run/ambit/la-1/istiod/root-cert.pem");
+    let pod = "/run/ambit/la-1/pods/$(POD_UID)";
+    assert_eq!(env["AUTH_TOKEN"], format!("{pod}/volumes/istio-token/istio-token"));
+    assert_eq!(env["AMBIT_ADMIN_SOCKET"], format!("{pod}/admin.sock"));
+    assert_eq!((&*env["RUST_LOG"], &*env["TERMINATION_GRACE_PERIOD_SECONDS"]), ("debug", "7"));
+}

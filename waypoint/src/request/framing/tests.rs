@@ -1,6 +1,6 @@
 //! Which bytes are followed, and where they stop.
 
-use super::Framing;
+use super::{Framing, Wait};
 
 /// Follows a text whole and byte by byte; where it stopped, if it did.
 #[track_caller]
@@ -48,5 +48,26 @@ fn contradictions_stop_where_they_show() {
         ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: 1", "\n\r\n"),
     ] {
         check(&[before, after].concat(), Err(before.len()));
+    }
+}
+
+/// Only what has begun has to end, and each head by itself.
+#[test]
+fn heads_are_waited_for_from_their_first_byte_on() {
+    for (text, want) in [
+        ("", Some(Wait::Idle)),
+        ("\r\n", Some(Wait::Idle)),
+        ("G", Some(Wait::Head(0))),
+        ("GET / HTTP/1.1\r\nHost: a\r\n", Some(Wait::Head(0))),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Wait::Idle)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", Some(Wait::Head(1))),
+        ("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na", None),
+        ("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\na", Some(Wait::Idle)),
+        ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", None),
+        ("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\nG", None),
+    ] {
+        let mut framing = Framing::default();
+        framing.follow(text.as_bytes()).unwrap();
+        assert_eq!(framing.wait(), want, "row {text:?}");
     }
 }

@@ -376,6 +376,8 @@ fn open(id: u64) -> Open {
         workload: own.uid.clone(),
         own: own.identity(),
         peer: None,
+        client: None,
+        believed: false,
         source: [10, 244, 2, 7].into(),
         destination,
         admission: Admission::Policy,

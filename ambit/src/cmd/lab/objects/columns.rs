@@ -51,6 +51,12 @@ fn columns(kind: &str) -> Vec<(&'static str, Cell)> {
             let mode = labels.and_then(|l| l.get("istio.io/dataplane-mode")).and_then(Value::as_str);
             mode.unwrap_or("-").to_owned()
         })],
+        "Gateway" => vec![
+            ("CLASS", |o| text(o, "/spec/gatewayClassName")),
+            ("ADDRESS", |o| list(o, "/status/addresses", "value")),
+            ("PROGRAMMED", |o| condition(o, "Programmed")),
+        ],
+        "GatewayClass" => vec![("CONTROLLER", |o| text(o, "/spec/controllerName"))],
         "AuthorizationPolicy" => vec![("ACTION", |o| text_or(o, "/spec/action", "ALLOW"))],
         "PeerAuthentication" => vec![("MODE", |o| text_or(o, "/spec/mtls/mode", "UNSET"))],
         _ => Vec::new(),

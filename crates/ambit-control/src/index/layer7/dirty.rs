@@ -25,6 +25,8 @@ pub(in crate::index) struct Dirty7 {
     pub(super) targets: BTreeSet<Attachment>,
     /// Waypoints that may need something else.
     pub(super) waypoints: BTreeSet<Name>,
+    /// Whether the providers that policies name may differ.
+    pub(super) providers: bool,
 }
 
 impl Dirty7 {
@@ -60,6 +62,7 @@ impl Dirty7 {
                 let key = Key::new(Kind::ServiceEntry, name.clone());
                 self.reports.extend(inputs.attached_to(&key).cloned());
             }
+            Change::MeshConfig => self.providers = true,
             Change::Namespace(..)
             | Change::Node(..)
             | Change::Pod(..)

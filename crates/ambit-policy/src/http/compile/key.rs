@@ -5,7 +5,7 @@ use crate::http::model::{Condition, HeaderName};
 use crate::http::problem::Problem;
 use crate::http::written;
 use crate::jwt::ClaimPath;
-use crate::normalize::header::is_internal;
+use crate::normalize::header::is_taken_off;
 
 /// Every key, those with a name in brackets included.
 pub(in crate::http) const KEYS: &[&str] = &[
@@ -86,7 +86,7 @@ fn named_attribute(key: &str) -> Result<Named, Problem> {
         return match name.as_str() {
             // The header Host is the authority, whatever the version of HTTP.
             "host" => Ok(Named::Host),
-            internal if is_internal(internal) => Err(Problem::InternalHeader),
+            name if is_taken_off(name) => Err(Problem::InternalHeader),
             _ => Ok(Named::Header(name)),
         };
     }

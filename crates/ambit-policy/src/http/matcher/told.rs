@@ -75,7 +75,7 @@ fn of_request(attribute: &Attribute, request: &Request<'_>) -> Option<String> {
 
 fn header(name: &str, request: &Request<'_>) -> Option<String> {
     let mut lines = Vec::new();
-    request.headers.each(name, &mut |line| {
+    super::each_line(request, name, &mut |line| {
         lines.push(if SECRET.contains(&name) { "(secret)".to_owned() } else { shown(line) });
     });
     (!lines.is_empty()).then(|| lines.join(" | "))

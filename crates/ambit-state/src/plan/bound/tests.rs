@@ -3,7 +3,7 @@
 use crate::testing::{changes, identity, uid, world};
 use crate::{Change, Snapshot};
 
-use super::is_bypassed;
+use super::{Passage, passage};
 
 /// `web` is behind a service with a waypoint, and behind one without; `lone` names a waypoint itself.
 const MESH: &str = "
@@ -19,7 +19,7 @@ const MESH: &str = "
 
 fn bypassed(snapshot: &Snapshot, pod: &str, peer: Option<&str>, port: u16) -> bool {
     let own = snapshot.workload(&uid(pod)).expect("in the mesh");
-    is_bypassed(snapshot, own, peer.map(identity).as_ref(), port)
+    passage(snapshot, own, peer.map(identity).as_ref(), port) == Passage::Bypassed
 }
 
 #[test]
@@ -68,4 +68,48 @@ fn canaries_are_waypoints_too() {
     assert!(!bypassed(&snapshot, "shop/web", Some("shop/next"), 8080));
     assert!(!bypassed(&snapshot, "shop/web", Some("shop/gate"), 8080));
     assert!(bypassed(&snapshot, "shop/web", Some("shop/cart"), 8080));
+}
+
+fn came(snapshot: &Snapshot, pod: &str, peer: Option<&str>, port: u16) -> Passage {
+    let own = snapshot.workload(&uid(pod)).expect("in the mesh");
+    passage(snapshot, own, peer.map(identity).as_ref(), port)
+}
+
+#[test]
+fn a_service_that_is_named_and_not_there_may_have_a_waypoint() {
+    let mut world = world(MESH);
+    let gone = world.apply([Change::RemoveAddress("shop/other.shop.svc.cluster.local".into())]).snapshot;
+    let rows = [
+        // Nobody knows where it leads to.
+        ("shop/web", Some("shop/cart"), 9090, Passage::Untold),
+        ("shop/web", None, 7070, Passage::Untold),
+        // What is known holds all the same.
+        ("shop/web", Some("shop/cart"), 8080, Passage::Bypassed),
+        ("shop/web", Some("shop/gate"), 8080, Passage::Waypoint),
+        ("shop/plain", Some("shop/cart"), 8080, Passage::Free),
+    ];
+    for (pod, peer, port, want) in rows {
+        assert_eq!(came(&gone, pod, peer, port), want, "{peer:?} to {pod}:{port}");
+    }
+    let gone = world.apply([Change::RemoveAddress("shop/web.shop.svc.cluster.local".into())]).snapshot;
+    assert_eq!(came(&gone, "shop/web", Some("shop/cart"), 8080), Passage::Untold);
+    assert_eq!(came(&gone, "shop/foreign", Some("shop/cart"), 8080), Passage::Free);
+    let back = world
+        .apply(changes("svc shop/web 10.96.0.1 ports=80->8080\nsvc shop/other 10.96.0.2 ports=81"))
+        .snapshot;
+    assert_eq!(came(&back, "shop/web", Some("shop/cart"), 8080), Passage::Free);
+}
+
+#[test]
+fn the_port_behind_an_application_tunnel_is_bound() {
+    let tunnelled = MESH.replace("pod shop/web 10.244.1.5", "pod shop/web 10.244.1.5 apptunnel=9000");
+    let snapshot = world(&tunnelled).snapshot();
+    // Whatever is asked for ends at 9000; the service's target can be reached in the clear.
+    for port in [9000, 8080] {
+        assert_eq!(came(&snapshot, "shop/web", Some("shop/cart"), port), Passage::Bypassed, "{port}");
+        assert_eq!(came(&snapshot, "shop/web", Some("shop/gate"), port), Passage::Waypoint, "{port}");
+    }
+    assert_eq!(came(&snapshot, "shop/web", Some("shop/cart"), 9090), Passage::Free);
+    let snapshot = world(&MESH.replace("10.244.1.5", "10.244.1.5 apptunnel=-")).snapshot();
+    assert_eq!(came(&snapshot, "shop/web", Some("shop/cart"), 9000), Passage::Free, "it keeps the port");
 }

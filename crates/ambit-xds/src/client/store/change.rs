@@ -28,4 +28,6 @@ pub enum Change {
     Policies(BTreeSet<PolicyTarget>),
     /// Rules for tokens of these targets: ask [`super::Store::token_rules_for`] again.
     TokenRules(BTreeSet<PolicyTarget>),
+    /// Other providers than before: ask [`super::Store::providers`] again.
+    Providers,
 }

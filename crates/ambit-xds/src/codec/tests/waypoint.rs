@@ -1,6 +1,7 @@
 //! Resources of a waypoint: what is written is read back, what is malformed is refused by field, no bytes panic.
 
 mod policies;
+mod providers;
 mod refused;
 mod routes;
 
@@ -9,11 +10,11 @@ use prost::Message;
 
 use crate::any::Any;
 use crate::codec::{
-    DESTINATION, FRONTEND, HTTP_POLICY, Notes, REQUEST_AUTHENTICATION, destination, frontend, http_policy,
-    request_authentication,
+    DESTINATION, EXTENSION_PROVIDER, FRONTEND, HTTP_POLICY, Notes, REQUEST_AUTHENTICATION, destination,
+    frontend, http_policy, provider, request_authentication,
 };
 
-/// Reads bytes as each of the four resources; what is read is written and read back.
+/// Reads bytes as each of the five resources; what is read is written and read back.
 fn read_as_all(bytes: &[u8]) {
     let any = |name: &str| Any { type_url: name.into(), value: bytes.to_vec().into() };
     let notes = &mut Notes::default();
@@ -29,17 +30,21 @@ fn read_as_all(bytes: &[u8]) {
     if let Ok(read) = request_authentication::decode_any(&any(REQUEST_AUTHENTICATION)) {
         assert_eq!(request_authentication::decode_any(&request_authentication::encode_any(&read)), Ok(read));
     }
+    if let Ok(read) = provider::decode_any(&any(EXTENSION_PROVIDER)) {
+        assert_eq!(provider::decode_any(&provider::encode_any(&read)), Ok(read));
+    }
     let _ = http_policy::targets_hint(&any(HTTP_POLICY));
     let _ = request_authentication::targets_hint(&any(REQUEST_AUTHENTICATION));
 }
 
-/// Valid bytes of one of the four resources.
+/// Valid bytes of one of the five resources.
 fn valid() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         routes::frontends().prop_map(|one| frontend::encode(&one).encode_to_vec()),
         routes::destinations().prop_map(|one| destination::encode(&one).encode_to_vec()),
         policies::policies().prop_map(|one| http_policy::encode(&one).encode_to_vec()),
         policies::authentications().prop_map(|one| request_authentication::encode(&one).encode_to_vec()),
+        providers::providers().prop_map(|one| provider::encode(&one).encode_to_vec()),
     ]
 }
 
@@ -49,6 +54,11 @@ proptest! {
         let mut notes = Notes::default();
         prop_assert_eq!(frontend::decode_any(&frontend::encode_any(&one), &mut notes), Ok(one));
         prop_assert!(notes.is_empty());
+    }
+
+    #[test]
+    fn a_provider_is_read_back(one in providers::providers()) {
+        prop_assert_eq!(provider::decode_any(&provider::encode_any(&one)), Ok(one));
     }
 
     #[test]

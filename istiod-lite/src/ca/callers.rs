@@ -1,0 +1,244 @@
+//! What a caller may be: a node's proxy, or a replica of a waypoint. Pure decisions over the index.
+//!
+//! A waypoint's account is named like its Gateway, or its token is bound to a pod whose label names the Gateway. It is
+//! given that Gateway's resources and a certificate for its own account, and nothing of the pods of its node; an
+//! account of node proxies is given no waypoint's resources.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use ambit_control::Index;
+use ambit_control::csr::{self, Caller, Check, Refusal, Rules};
+use ambit_control::input::{Name, Pod};
+use ambit_types::{Identity, Str};
+use ambit_xds::node::{self, WaypointKey};
+
+use super::authn::Token;
+
+#[cfg(test)]
+mod tests;
+
+/// Label of a pod that belongs to a Gateway: the Gateway's name.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// What a caller's token lets it be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// A proxy of its node.
+    Node,
+    /// A replica of a waypoint.
+    Waypoint(Replica),
+}
+
+/// What a caller is, once it has said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// A proxy of its node.
+    Node,
+    /// A replica of this waypoint.
+    Waypoint(WaypointKey),
+}
+
+/// Gateways that a token may speak for, there or not, and the live pods it can be of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    gateways: BTreeSet<Name>,
+    pods: BTreeSet<Str>,
+}
+
+fn refuse<T>(check: Check, detail: String) -> Result<T, Refusal> {
+    Err(Refusal { check, detail })
+}
+
+/// Decides what a caller may be; a waypoint's is admitted while a Gateway of its is there.
+///
+/// # Errors
+/// [`Refusal`] names the first check that failed.
+pub fn recognise(index: &Index, rules: &Rules, token: &Token, caller: &Caller) -> Result<Admitted, Refusal> {
+    let refusal = match csr::authenticate(index, rules, caller) {
+        Ok(()) => return Ok(Admitted::Node),
+        Err(refusal) if refusal.check == Check::CallerAccount => refusal,
+        Err(refusal) => return Err(refusal),
+    };
+    let replica = Replica::of(index, token);
+    if !replica.gateways.iter().any(|name| index.waypoints().contains_key(name)) {
+        let (detail, account) = (refusal.detail, &token.service_account);
+        let namespace = &token.namespace;
+        return refuse(
+            Check::CallerAccount,
+            format!(
+                "{detail}, and speaks for no waypoint that exists: expected is a Gateway {namespace}/{account} of \
+                 class istio-waypoint, or a token bound to a pod whose label {GATEWAY_NAME} names one; apply the \
+                 Gateway, name the account like it, or label the pod"
+            ),
+        );
+    }
+    replica.check(index, rules, token, caller)?;
+    Ok(Admitted::Waypoint(replica))
+}
+
+/// Decides whether an admitted caller may be what it states.
+///
+/// # Errors
+/// [`Refusal`] says what was expected.
+pub fn role(admitted: &Admitted, token: &Token, stated: &node::Caller) -> Result<Role, Refusal> {
+    let account = format!("{}/{}", token.namespace, token.service_account);
+    let replica = match (admitted, &*stated.kind) {
+        (Admitted::Waypoint(replica), "waypoint") => replica,
+        (Admitted::Node, "waypoint") => {
+            return refuse(
+                Check::CallerAccount,
+                format!(
+                    "service account {account} is of node proxies and is served no waypoint's resources; run the \
+                     waypoint under an account named like its Gateway"
+                ),
+            );
+        }
+        (Admitted::Node, _) => return Ok(Role::Node),
+        (Admitted::Waypoint(_), kind) => {
+            return refuse(
+                Check::CallerAccount,
+                format!(
+                    "service account {account} is a waypoint's and is not served as a {kind}; expected is node kind \
+                     waypoint, or an account of --trusted-node-accounts"
+                ),
+            );
+        }
+    };
+    let key = replica.named(&account, stated)?;
+    Ok(Role::Waypoint(key))
+}
+
+/// Decides whether a caller still may be what it is, but for its token. A Gateway that is gone takes its resources
+/// with it and ends no stream, so that its proxies are told.
+///
+/// # Errors
+/// [`Refusal`] names the first check that failed.
+pub fn still(
+    index: &Index,
+    rules: &Rules,
+    token: &Token,
+    caller: &Caller,
+    role: &Role,
+) -> Result<(), Refusal> {
+    let key = match role {
+        Role::Node => return csr::authenticate(index, rules, caller),
+        Role::Waypoint(key) => key,
+    };
+    let replica = Replica::of(index, token);
+    if !replica.gateways.contains(&Name::new(key.namespace.clone(), key.name.clone())) {
+        let detail = format!("the token's pod does not belong to waypoint {key} any more");
+        return refuse(Check::CallerAccount, detail);
+    }
+    replica.check(index, rules, token, caller)
+}
+
+/// Rules under which an admitted caller gets the certificate it asks for.
+///
+/// # Errors
+/// [`Refusal`] if a waypoint asks for another identity than its own.
+pub fn rules_of<'r>(
+    admitted: &Admitted,
+    rules: &'r Rules,
+    caller: &Caller,
+    asked: Option<&str>,
+) -> Result<Cow<'r, Rules>, Refusal> {
+    match admitted {
+        Admitted::Node => Ok(Cow::Borrowed(rules)),
+        Admitted::Waypoint(_) => {
+            let (namespace, account) = (caller.namespace.clone(), caller.service_account.clone());
+            let own = Identity::new(rules.trust_domain.clone(), namespace, account).to_string();
+            match asked.filter(|text| *text != own) {
+                Some(other) => {
+                    refuse(Check::OwnIdentity, format!("a waypoint may have {own} only, not {other:?}"))
+                }
+                None => Ok(Cow::Owned(trusting(rules, caller))),
+            }
+        }
+    }
+}
+
+/// The same rules for an account that was recognised by other means than a list, wherever it calls from.
+fn trusting(rules: &Rules, caller: &Caller) -> Rules {
+    let account = Str::from(format!("{}/{}", caller.namespace, caller.service_account));
+    Rules { trusted_node_accounts: vec![account], bind_token_to_node_address: false, ..rules.clone() }
+}
+
+impl Replica {
+    fn of(index: &Index, token: &Token) -> Self {
+        let own = Name::new(token.namespace.clone(), token.service_account.clone());
+        // Which of an account's pods calls is known only of a token that is bound to one.
+        let labelled = pods(index, token).filter(|_| !token.pod.is_empty());
+        let labelled = labelled
+            .filter_map(|pod| pod.labels.get(GATEWAY_NAME))
+            .map(|name| Name::new(token.namespace.clone(), name.clone()));
+        Self {
+            gateways: labelled.chain([own]).collect(),
+            pods: pods(index, token).map(|pod| pod.name.name.clone()).collect(),
+        }
+    }
+
+    /// The waypoint that a caller states it is of, if it speaks for that one and is one of these pods.
+    fn named(&self, account: &str, stated: &node::Caller) -> Result<WaypointKey, Refusal> {
+        let Some(key) = stated.waypoint() else {
+            let detail = "a waypoint names its Gateway in the metadata GATEWAY_NAME of its node, and this one does not";
+            return refuse(Check::CallerAccount, detail.to_owned());
+        };
+        if !self.gateways.contains(&Name::new(key.namespace.clone(), key.name.clone())) {
+            let name = &key.name;
+            return refuse(
+                Check::CallerAccount,
+                format!(
+                    "service account {account} does not speak for waypoint {key}: expected is account {key}, or \
+                     a token bound to a pod with label {GATEWAY_NAME}={name}; name the account like the Gateway, \
+                     or label the pod"
+                ),
+            );
+        }
+        if !self.pods.contains(&*stated.pod_name) {
+            let pod = &stated.pod_name;
+            let detail =
+                format!("pod {pod:?} is no live pod of service account {account} that the token is for");
+            return refuse(Check::CallerAccount, detail);
+        }
+        Ok(key)
+    }
+
+    /// Node, pod and source: what every caller has to prove, and that it calls from its pod or its node.
+    fn check(&self, index: &Index, rules: &Rules, token: &Token, caller: &Caller) -> Result<(), Refusal> {
+        csr::authenticate(index, &trusting(rules, caller), caller)?;
+        let account = format!("{}/{}", token.namespace, token.service_account);
+        if self.pods.is_empty() {
+            let of_token = if token.pod.is_empty() { String::new() } else { format!(" named {}", token.pod) };
+            return refuse(
+                Check::PodUnknown,
+                format!("no live pod{of_token} of service account {account} is on node {}", token.node),
+            );
+        }
+        let source = caller.source.to_canonical();
+        let of_node = index.node(&token.node).into_iter().flat_map(|node| &node.addresses);
+        let of_pods = pods(index, token).flat_map(|pod| &pod.addresses);
+        if rules.bind_token_to_node_address
+            && !of_node.chain(of_pods).any(|address| address.to_canonical() == source)
+        {
+            let detail = format!(
+                "{source} is no address of a pod of {account} on node {}, nor the node's",
+                token.node
+            );
+            return refuse(Check::SourceAddress, detail);
+        }
+        Ok(())
+    }
+}
+
+/// Live pods with a network of their own that a token can be of.
+fn pods<'a>(index: &'a Index, token: &'a Token) -> impl Iterator<Item = &'a Pod> {
+    index.pods_on(&token.node).filter(move |pod| {
+        let is_bound = pod.name.name == token.pod && (token.pod_uid.is_empty() || pod.uid == token.pod_uid);
+        pod.name.namespace == token.namespace
+            && pod.service_account == token.service_account
+            && (token.pod.is_empty() || is_bound)
+            && !pod.phase.is_final()
+            && !pod.host_network
+    })
+}

@@ -1,0 +1,141 @@
+//! What is known of streams, and what a waypoint is sent of policies with and without a mistake.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ambit_control::{Index, Settings};
+use ambit_xds::Kind;
+use ambit_xds::codec::PolicyTarget;
+use ambit_xds::node::WaypointKey;
+use ambit_xds::server::WaypointDelta;
+
+use super::{Publisher, STREAMS_PER_SUBJECT_MAX, Subject, waypoint};
+use crate::ingest;
+
+fn replica(pod: &str) -> Subject {
+    Subject::Waypoint {
+        gateway: WaypointKey::new("shop", "waypoint"),
+        pod: pod.to_owned(),
+        node: "n1".to_owned(),
+    }
+}
+
+#[test]
+fn a_replica_is_known_while_it_is_connected_or_its_pod_is_there() {
+    let publisher = Arc::new(Publisher::default());
+    let (first, second) = (publisher.open(replica("w-0")).unwrap(), publisher.open(replica("w-1")).unwrap());
+    first.report(7, Vec::new());
+    drop(first);
+    let rows = || {
+        let rows = publisher.sync_waypoints(|_| true).into_iter();
+        rows.map(|row| (row.pod, row.connected, row.acked_revision)).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(), [("w-0".to_owned(), false, 7), ("w-1".to_owned(), true, 0)]);
+    assert!(publisher.sync_waypoints(|_| false).is_empty(), "a Gateway that is gone has no rows");
+    assert!(publisher.sync([].into_iter()).is_empty(), "a waypoint is no node");
+    publisher.forget(|_| true, |_, pod, node| pod == "w-0" && node == "n1");
+    assert_eq!(rows().len(), 2);
+    publisher.forget(|_| true, |_, _, _| false);
+    assert_eq!(rows(), [("w-1".to_owned(), true, 0)]);
+    drop(second);
+    publisher.forget(|_| true, |_, _, _| false);
+    assert!(publisher.clients.lock().unwrap().is_empty());
+}
+
+#[test]
+fn streams_that_have_not_said_whose_they_are_are_bounded_and_leave_nothing_behind() {
+    let publisher = Arc::new(Publisher::default());
+    let source = || Subject::Unnamed(IpAddr::from([10, 0, 0, 1]));
+    let held: Vec<_> = (0..STREAMS_PER_SUBJECT_MAX).map(|_| publisher.open(source()).unwrap()).collect();
+    assert_eq!(publisher.open(source()).unwrap_err().code(), tonic::Code::ResourceExhausted);
+    drop(held);
+    assert!(publisher.clients.lock().unwrap().is_empty());
+}
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+status: {addresses: [{type: IPAddress, value: 10.96.0.9}]}
+";
+
+const POLICY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: lock, namespace: shop}
+spec: {targetRefs: [{kind: Service, group: '', name: cart}], action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}
+";
+
+const TOKENS: &str = "
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}], jwtRules: [{issuer: a.example, jwksUri: 'https://a.example/keys'}]}
+";
+
+/// What an index publishes to the waypoint of these manifests.
+fn published(
+    index: &mut Index,
+    manifests: &str,
+    damage: impl Fn(&mut ambit_control::Event),
+) -> WaypointDelta {
+    let parsed = ambit_manifest::parse("m.yaml", manifests);
+    assert!(parsed.problems.is_empty(), "{}", parsed.problems[0]);
+    let mut events: Vec<_> =
+        parsed.objects.iter().filter_map(|object| ingest::put(object).unwrap()).collect();
+    events.iter_mut().for_each(damage);
+    let delta = index.apply(events);
+    let own = delta.waypoints.into_values().next();
+    own.map(|difference| waypoint::changes(&difference)).unwrap_or_default()
+}
+
+#[test]
+fn a_policy_goes_to_the_services_it_is_for() {
+    let mut index = Index::new(Settings::default());
+    published(&mut index, SHOP, |_| {});
+    let delta = published(&mut index, POLICY, |_| {});
+    let names: Vec<_> = delta.policies.iter().map(|policy| policy.name()).collect();
+    assert_eq!(names, ["shop/lock"]);
+    let PolicyTarget::Service(key) = &delta.policies[0].targets[0] else { panic!("no service") };
+    assert_eq!(key.to_string(), "shop/cart.shop.svc.cluster.local");
+    assert!(delta.removed.is_empty() && !delta.policies[0].policy.dry_run);
+}
+
+#[test]
+fn what_has_a_mistake_leaves_its_targets_unresolved() {
+    use ambit_control::Object;
+    use ambit_control::input::Event;
+    use ambit_policy::http::{CustomOrder, PolicySet};
+    let mut index = Index::new(Settings::default());
+    published(&mut index, SHOP, |_| {});
+    let delta = published(&mut index, TOKENS, |event| {
+        // The reader of manifests would have refused it; what it misses must not pass either.
+        if let Event::Put(Object::RequestAuthentication(made)) = event {
+            made.rules[0].issuer.clear();
+            made.rules[0].jwks_uri = None;
+        }
+    });
+    assert!(delta.authentications.is_empty());
+    assert_eq!(delta.removed, [(Kind::RequestAuthentication, "shop/jwt".to_owned())]);
+    let stand_in = &delta.policies[0];
+    assert_eq!(stand_in.targets, [PolicyTarget::Waypoint]);
+    let set = PolicySet::new([stand_in.policy.clone()], [], CustomOrder::AfterToken);
+    assert_eq!(set.unresolved(), std::slice::from_ref(&stand_in.policy.key));
+
+    let delta = published(&mut index, TOKENS, |_| {});
+    assert_eq!(delta.authentications[0].name(), "shop/jwt");
+    assert_eq!(delta.removed, [(Kind::HttpPolicy, stand_in.name())], "nothing stays that stood for it");
+    let kinds: BTreeSet<Kind> = delta.removed.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds.len(), 1);
+}

@@ -1,0 +1,110 @@
+//! What is counted, wherever the bytes are cut, and what ends a connection.
+
+use std::time::{Duration, Instant};
+
+use ambit_runtime::clock;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{Count, Frames, Head, Metered, POISON, PREFACE_BYTES, Weight};
+
+fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+    let [.., a, b, c] = u32::try_from(length).unwrap().to_be_bytes();
+    [&[a, b, c, kind, flags, 0, 0, 0, 0][..], &vec![7; length]].concat()
+}
+
+#[test]
+fn frames_weigh_what_they_carry_of_users() {
+    for (kind, flags, length, want) in [
+        (0, 0, 5, Weight::User(5)),
+        (0, 0, 0, Weight::Control),
+        (0, 1, 0, Weight::Neither),
+        (1, 4, 30, Weight::User(30)),
+        (2, 0, 5, Weight::Control),
+        (3, 0, 4, Weight::Neither),
+        (4, 0, 0, Weight::Control),
+        (6, 0, 8, Weight::Control),
+        (8, 0, 4, Weight::Control),
+        (9, 4, 5, Weight::Neither),
+        (0xfa, 0, 0, Weight::Control),
+    ] {
+        assert_eq!(Head { length, kind, flags }.weight(), want, "row {kind} {flags} {length}");
+    }
+}
+
+#[test]
+fn headers_are_found_wherever_the_bytes_are_cut() {
+    let all = [vec![1; 24], frame(6, 0, 8), frame(4, 1, 0), frame(0, 0, 300)].concat();
+    for unit in 1..all.len() {
+        let mut frames = Frames::behind(PREFACE_BYTES);
+        let mut found = Vec::new();
+        for mut part in all.chunks(unit) {
+            while !part.is_empty() {
+                let (taken, head) = frames.step(part);
+                part = &part[taken..];
+                found.extend(head.map(|head| (head.kind, head.length)));
+            }
+        }
+        assert_eq!(found, [(6, 8), (4, 0), (0, 300)], "units of {unit}");
+        assert!(frames.is_between());
+    }
+}
+
+#[test]
+fn what_users_send_pays_for_frames_and_a_second_forgets() {
+    let start = clock::monotonic();
+    let mut count = Count { since: start, unpaid: 0, most: 10 };
+    let mut ask = |weight: Weight, at: Instant| count.is_excess(weight, || at);
+    for _ in 0..10 {
+        assert!(!ask(Weight::Control, start));
+    }
+    assert!(!ask(Weight::User(0), start));
+    for _ in 0..8 {
+        assert!(!ask(Weight::Control, start));
+    }
+    assert!(ask(Weight::Control, start));
+    assert!(!ask(Weight::User(5 << 10), start));
+    assert!(!ask(Weight::Control, start));
+    for _ in 0..10 {
+        assert!(!ask(Weight::Control, start + Duration::from_secs(1)));
+    }
+    assert!(ask(Weight::Control, start + Duration::from_millis(1900)));
+}
+
+/// The frames that came before the one too many arrive, that one too, and then the end.
+#[tokio::test]
+async fn a_flood_ends_behind_a_whole_frame() {
+    for unit in [1, 7, 4096] {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let mut metered = Metered::new(near, 3);
+        let sound = [vec![1; 24], frame(6, 0, 8), frame(6, 0, 8), frame(6, 0, 8), frame(6, 0, 8)].concat();
+        far.write_all(&sound).await.unwrap();
+        far.write_all(&frame(6, 0, 8)).await.unwrap();
+        drop(far);
+        let mut read = Vec::new();
+        let mut part = vec![0; unit];
+        loop {
+            let n = metered.read(&mut part).await.unwrap();
+            read.extend_from_slice(&part[..n]);
+            if n == 0 {
+                break;
+            }
+        }
+        assert_eq!(read, [&sound[..], &POISON].concat(), "units of {unit}");
+    }
+}
+
+#[tokio::test]
+async fn a_sentence_from_outside_waits_for_the_frame_at_hand() {
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let mut metered = Metered::new(near, 100);
+    let sound = [vec![1; 24], frame(0, 0, 100)].concat();
+    far.write_all(&sound[..60]).await.unwrap();
+    let mut read = vec![0; 60];
+    metered.read_exact(&mut read).await.unwrap();
+    metered.sentence().pass();
+    far.write_all(&sound[60..]).await.unwrap();
+    far.write_all(&frame(0, 0, 100)).await.unwrap();
+    let mut rest = Vec::new();
+    metered.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, [&sound[60..], &POISON].concat());
+}

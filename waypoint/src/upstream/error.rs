@@ -1,0 +1,89 @@
+//! Why an endpoint gave no response, and what that says about trying again.
+
+use ambit_net::tunnel::client::TunnelError;
+use ambit_route::limit::Overflow;
+use ambit_route::retry::Outcome;
+use ambit_types::Reason;
+
+/// Why there is no response. Shared by all who waited for the same connection.
+#[derive(Debug, Clone)]
+pub(crate) struct SendError {
+    /// How the attempt ended.
+    pub(crate) outcome: Outcome,
+    /// The destination has as many connections as it may.
+    pub(crate) overflow: Option<Overflow>,
+    /// Whether a byte of the request may have been sent.
+    pub(crate) is_sent: bool,
+    /// There was a response, but none that may be passed on: a bad gateway, not an unavailable service.
+    pub(crate) is_invalid: bool,
+    /// The code for the record.
+    pub(crate) reason: Reason,
+    /// In words, for the record.
+    pub(crate) text: String,
+}
+
+impl SendError {
+    /// The destination has as many connections, or its connections as many streams, as they may.
+    pub(super) fn overflow(overflow: Overflow) -> Self {
+        let text = "the destination has as many connections as it may";
+        Self { overflow: Some(overflow), ..Self::before(Reason::NoHealthyEndpoint, text.to_owned()) }
+    }
+
+    /// The endpoint was silent while a connection was being opened.
+    pub(super) fn silent(phase: &'static str) -> Self {
+        Self::before(Reason::PeerSilent, format!("the endpoint was silent: {phase}"))
+    }
+
+    /// The endpoint closed a connection before it could be used.
+    pub(super) fn closed() -> Self {
+        let text = "the endpoint closed the connection before its settings";
+        Self::before(Reason::PeerSilent, text.to_owned())
+    }
+
+    /// A response that may not be passed on.
+    pub(super) fn invalid(text: &'static str) -> Self {
+        Self {
+            outcome: Outcome::Reset,
+            is_sent: true,
+            is_invalid: true,
+            ..Self::before(Reason::ConnectRefused, text.to_owned())
+        }
+    }
+
+    pub(super) fn of_tunnel(error: &TunnelError) -> Self {
+        Self::before(error.reason(), error.to_string())
+    }
+
+    pub(super) fn of(error: &hyper::Error, is_sent: bool) -> Self {
+        let cause = h2_cause(error);
+        let refused = cause.is_some_and(|cause| {
+            let unseen = cause.is_go_away() && cause.is_remote();
+            unseen || cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+        });
+        let malformed = cause
+            .is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::PROTOCOL_ERROR));
+        Self {
+            outcome: if refused { Outcome::RefusedStream } else { Outcome::Reset },
+            is_sent,
+            is_invalid: error.is_parse() || malformed,
+            ..Self::before(Reason::ConnectRefused, error.to_string())
+        }
+    }
+
+    /// There was no connection to send on.
+    fn before(reason: Reason, text: String) -> Self {
+        let outcome = Outcome::ConnectFailure;
+        Self { outcome, overflow: None, is_sent: false, is_invalid: false, reason, text }
+    }
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(found) = cause {
+        if let Some(h2) = found.downcast_ref() {
+            return Some(h2);
+        }
+        cause = found.source();
+    }
+    None
+}

@@ -1,0 +1,130 @@
+//! Limits that a rate limit service of the mesh counts, asked in Envoy's protocol.
+
+use std::time::Duration;
+
+use ambit_route::model::{LimitKey, LimitScope, RateLimit, Rule};
+use ambit_types::AppProtocol;
+use ambit_xds::proto::envoy::config::core::v3::HeaderValue as Line;
+use ambit_xds::proto::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use ambit_xds::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use prost::Message as _;
+
+use crate::rig::app::{App, Body, answer};
+use crate::rig::{PORT, Rig, Setup, fresh_ip, service_key, within};
+use crate::routing::to;
+
+fn limited(fail_open: bool, timeout: Duration) -> Rule<ambit_route::model::HttpMatch> {
+    let domain = "shop".into();
+    let scope = LimitScope::Global { service: service_key("limits"), port: PORT, domain, timeout, fail_open };
+    let keys = vec![LimitKey::Caller, LimitKey::Header("x-user".into())];
+    Rule { rate_limits: vec![RateLimit { name: "users".into(), keys, scope }], ..to("web") }
+}
+
+/// Reads the one message of a request.
+async fn read(request: http::Request<Incoming>) -> RateLimitRequest {
+    assert_eq!(request.uri().path(), "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit");
+    assert_eq!(request.headers()["content-type"], "application/grpc");
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    RateLimitRequest::decode(body.slice(5..)).unwrap()
+}
+
+/// A message with its prefix, and the status behind it.
+fn message(answer: &RateLimitResponse) -> Response<Body> {
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(answer.encoded_len()).unwrap());
+    framed.put(Bytes::from(answer.encode_to_vec()));
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = Full::new(framed.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let response = Response::builder().header("content-type", "application/grpc");
+    response.body(body.map_err(|never: std::convert::Infallible| match never {}).boxed()).unwrap()
+}
+
+fn line(key: &str, value: &str) -> Line {
+    Line { key: key.to_owned(), value: value.to_owned(), ..Line::default() }
+}
+
+/// Refuses user `bob`.
+async fn limits() -> App {
+    App::start("limits-0", true, |_, request| async move {
+        let asked = read(request).await;
+        assert_eq!(asked.domain, "shop");
+        let entries = &asked.descriptors[0].entries;
+        assert_eq!(entries[0].value, "spiffe://cluster.local/ns/shop/sa/cart");
+        let is_over = entries[1].value == "bob";
+        let mut answer = RateLimitResponse::default();
+        answer.set_overall_code(if is_over { Code::OverLimit } else { Code::Ok });
+        answer.response_headers_to_add =
+            vec![line("x-ratelimit-limit", "5"), line("x-ambit-reason", "AMB1001")];
+        if is_over {
+            answer.response_headers_to_add.push(line("retry-after", "30"));
+        } else {
+            answer.request_headers_to_add =
+                vec![line("x-plan", "free"), line("x-forwarded-client-cert", "By=x")];
+        }
+        message(&answer)
+    })
+    .await
+}
+
+async fn start(app: &App, limits: &[std::net::IpAddr], rule: Rule<ambit_route::model::HttpMatch>) -> Rig {
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    setup.service("limits", AppProtocol::Grpc, limits).http("web", vec![rule]).start().await
+}
+
+#[tokio::test]
+async fn a_service_of_the_mesh_says_who_may_pass() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let limits = limits().await;
+    let rig = start(&app, &[limits.ip], limited(false, Duration::from_secs(10))).await;
+    let refused = rig.get("GET /", &[("x-user", "bob")]).await;
+    assert_eq!((refused.status, refused.header("x-ambit-reason")), (429, "AMB2208"));
+    assert_eq!((refused.header("x-envoy-ratelimited"), refused.header("retry-after")), ("true", "30"));
+    assert_eq!(refused.header("x-ratelimit-limit"), "5");
+    assert!(app.got().is_empty());
+    let passed = rig.get("GET /", &[("x-user", "ann"), ("x-plan", "gold")]).await;
+    assert_eq!((passed.status, passed.header("x-ratelimit-limit")), (200, "5"));
+    assert!(!passed.headers.contains_key("x-ambit-reason"));
+    let got = &app.got()[0].headers;
+    assert_eq!(got["x-plan"], "free");
+    assert!(got["x-forwarded-client-cert"].to_str().unwrap().contains("sa/cart"));
+    assert_eq!(limits.got().len(), 2);
+    let asked = &limits.proxy.asked()[0];
+    assert_eq!(asked.peer.to_string(), "spiffe://cluster.local/ns/shop/sa/waypoint");
+    assert!(!asked.headers.contains_key("x-ambit-client"), "the waypoint asks for itself");
+}
+
+#[tokio::test]
+async fn a_request_without_the_header_is_not_asked_about() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let limits = limits().await;
+    let rig = start(&app, &[limits.ip], limited(false, Duration::from_secs(10))).await;
+    assert_eq!(rig.get("GET /", &[]).await.status, 200);
+    assert!(limits.got().is_empty());
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_refuses_unless_it_may_fail() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let slow = App::start("limits-0", true, |_, _| std::future::pending()).await;
+    let garbage = App::start("limits-0", true, |_, _| async { answer(200, "ok") }).await;
+    let short = Duration::from_millis(200);
+    for (name, limits) in [
+        ("slow", vec![slow.ip]),
+        ("garbage", vec![garbage.ip]),
+        ("absent", vec![]),
+        ("down", vec![fresh_ip()]),
+    ] {
+        let rig = start(&app, &limits, limited(false, short)).await;
+        let refused = within(rig.get("GET /", &[("x-user", "ann")])).await;
+        assert_eq!((refused.status, refused.header("x-ambit-reason")), (503, "AMB2209"), "{name}");
+        assert_eq!(rig.until_written(1).await[0].flag, "RLSE", "{name}");
+        let rig = start(&app, &limits, limited(true, short)).await;
+        assert_eq!(within(rig.get("GET /", &[("x-user", "ann")])).await.status, 200, "{name}");
+    }
+}
