@@ -33,6 +33,9 @@ const LOCAL_RESETS_MAX: usize = 100;
 /// Streams reset before we have seen them (rapid reset).
 const PENDING_RESETS_MAX: usize = 20;
 
+/// How long a connection of HTTP/1.1 may stay idle once the waypoint ends.
+const IDLE_END: Duration = Duration::from_secs(5);
+
 /// How long a client that is dismissed has to take the GOAWAY.
 const DISMISSAL_TIME: Duration = Duration::from_secs(1);
 
@@ -79,6 +82,13 @@ pub(super) async fn serve_http1(call: Arc<Call>, stream: Stream) {
     let framed = Framed::new(stream, course.clone(), limits.head_timeout, limits.keep_alive_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(framed), service).with_upgrades());
     let drain = &call.waypoint.drain;
+    // A connection in use is told to end by the next response: one that is closed while it is idle may be closed into
+    // the face of a request. What stays idle is closed after a while.
+    let idle_end = async {
+        drain.draining().await;
+        tokio::time::sleep(IDLE_END).await;
+    };
+    let mut idle_end = pin!(idle_end);
     let mut leaving = false;
     loop {
         tokio::select! {
@@ -89,7 +99,7 @@ pub(super) async fn serve_http1(call: Arc<Call>, stream: Stream) {
                 return client.finish().await;
             }
             () = drain.forced() => return,
-            () = drain.draining(), if !leaving => {
+            () = idle_end.as_mut(), if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -187,8 +197,8 @@ async fn answer(
             // It was asked for by nobody, or by one who is not served: nothing of it is copied.
             None => course.refuse_upgrade(),
         }
-    } else if !is_http2 && (asks_for_other || is_misdirected) {
-        // What follows was not meant for whoever reads requests here.
+    } else if !is_http2 && (asks_for_other || is_misdirected || call.waypoint.drain.is_draining()) {
+        // What follows was not meant for whoever reads requests here, or not for much longer.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if is_misdirected {

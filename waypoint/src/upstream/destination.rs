@@ -111,6 +111,7 @@ impl Destination {
             }
         }
         if held.policy != fresh.policy {
+            self.shed(&fresh);
             *lock(&self.budget) = Budget::new(fresh.policy.retry_budget, now);
         }
         let mut tracker = lock(&self.tracker);
@@ -121,6 +122,19 @@ impl Destination {
             (_, Some(outlier)) => Some(fresh.track(Tracker::new(outlier, now))),
             (_, None) => None,
         };
+    }
+
+    /// Closes connections that nobody uses, as far as there are more than there may be now.
+    fn shed(&self, view: &View) {
+        for endpoint in &view.endpoints {
+            while self.has_too_many() && endpoint.evict(None) {}
+        }
+    }
+
+    /// Whether more connections are open than may be: the limit was lowered.
+    pub(super) fn has_too_many(&self) -> bool {
+        let most = self.view.load().policy.connections.connections_max;
+        most > 0 && self.counts.connections.load(Ordering::Acquire) > most
     }
 
     /// It does not exist any more.
@@ -202,7 +216,7 @@ impl Destination {
         }
         let view = self.view.load();
         for endpoint in &view.endpoints {
-            while endpoint.evict(spared) {
+            while endpoint.evict(Some(spared)) {
                 if let Some(held) = self.place(policy) {
                     return Some(held);
                 }

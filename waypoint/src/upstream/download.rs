@@ -48,7 +48,7 @@ impl Kept {
         let Some(mut connection) = self.connection.take() else { return };
         let Some((endpoint, destination)) = self.home.take() else { return };
         connection.drive(cx);
-        if connection.is_free() {
+        if connection.is_free() && !destination.has_too_many() {
             endpoint.keep(connection, self.idle_max, clock::monotonic());
             destination.freed();
         }

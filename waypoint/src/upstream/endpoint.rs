@@ -177,9 +177,10 @@ impl Endpoint {
     }
 
     /// Closes a connection that nobody uses now; false if there is none.
-    pub(super) fn evict(&self, spared: &Spared<'_>) -> bool {
-        let own = std::ptr::eq(self, spared.endpoint).then_some(spared.caller);
-        let (http1, http2) = if spared.is_http2 { (None, own) } else { (own, None) };
+    pub(super) fn evict(&self, spared: Option<&Spared<'_>>) -> bool {
+        let own = spared.filter(|spared| std::ptr::eq(self, spared.endpoint));
+        let of = |is_http2| own.filter(|own| own.is_http2 == is_http2).map(|own| own.caller);
+        let (http1, http2) = (of(false), of(true));
         let mut idle = lock(&self.idle);
         // The first one has been idle for the longest time.
         let at = idle.iter().position(|(connection, _)| http1 != Some(&connection.caller));

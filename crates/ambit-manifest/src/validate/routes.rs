@@ -248,7 +248,7 @@ fn retries(c: &mut Checks<'_>, at: &str, retry: &Retry) {
         c.range(format!("{at}.codes[{i}]"), *code, 400, 599);
     }
     if let Some(attempts) = retry.attempts {
-        c.range(format!("{at}.attempts"), attempts, 1, i64::from(u16::MAX));
+        c.range(format!("{at}.attempts"), attempts, 0, i64::from(u16::MAX));
     }
     c.duration(format!("{at}.backoff"), retry.backoff.as_deref());
 }

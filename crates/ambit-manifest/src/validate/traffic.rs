@@ -112,7 +112,7 @@ fn target_rest(c: &mut Checks<'_>, at: &str, policy: &TrafficPolicy, target: &Po
 
 fn retries(c: &mut Checks<'_>, retry: &RetryPolicy) {
     if let Some(attempts) = retry.attempts {
-        c.range("spec.retry.attempts", attempts, 1, 20);
+        c.range("spec.retry.attempts", attempts, 0, 20);
     }
     for (i, condition) in retry.conditions.iter().flatten().enumerate() {
         c.one_of(format!("spec.retry.conditions[{i}]"), condition, CONDITIONS);

@@ -199,7 +199,7 @@ pub enum PathFault {
 }
 
 /// Largest number of retries, as the range check needs it.
-pub(super) const RETRIES: (u64, u64) = (1, RETRIES_MAX as u64);
+pub(super) const RETRIES: (u64, u64) = (0, RETRIES_MAX as u64);
 
 /// Weights, as the range check needs them.
 pub(super) const WEIGHTS: (u64, u64) = (0, WEIGHT_MAX as u64);

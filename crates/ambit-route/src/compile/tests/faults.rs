@@ -176,7 +176,7 @@ fn times_and_repetitions() {
         "timeouts.request",
         "10µs is shorter than 1ms",
     );
-    check(|r| r.retry = Some(Retry::of_codes(0, vec![503])), "retry.attempts", "0 is not between 1 and 20");
+    check(|r| r.retry = Some(Retry::of_codes(21, vec![503])), "retry.attempts", "21 is not between 0 and 20");
     check(
         |r| r.retry = Some(Retry::of_codes(1, vec![503, 200])),
         "retry.codes[1]",
