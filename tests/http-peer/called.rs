@@ -5,6 +5,7 @@ pub(crate) mod authz;
 pub(crate) mod collector;
 mod listen;
 pub(crate) mod rls;
+pub(crate) mod wild;
 
 /// What the build script generates of their services; the messages of Envoy's are `ambit_xds`'s.
 #[allow(

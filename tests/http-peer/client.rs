@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 
 use crate::serve::Body;
 
+pub(crate) mod attack;
+pub(crate) mod bytes;
+mod frames;
 pub(crate) mod get;
 pub(crate) mod load;
 pub(crate) mod rows;

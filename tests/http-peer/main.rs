@@ -35,6 +35,10 @@ enum Command {
     Get(client::get::Options),
     /// Rows of a table, one after the other.
     Rows(client::rows::Options),
+    /// Rows of a table, byte for byte.
+    Bytes(client::bytes::Options),
+    /// Only costs, for a while.
+    Attack(client::attack::Options),
     /// Many requests.
     Load(client::load::Options),
     /// Sends a body that the other end adds up.
@@ -49,6 +53,8 @@ enum Command {
     Authz(called::authz::Options),
     /// Serves as rate limit service.
     Rls(called::rls::Options),
+    /// Serves answers that no server should give.
+    Wild(called::wild::Options),
     /// Serves as collector of spans.
     Collector(called::collector::Options),
 }
@@ -69,6 +75,8 @@ async fn run(command: Command) -> anyhow::Result<Option<Value>> {
         Command::Serve(options) => serve::run(options).await.map(|()| None),
         Command::Get(options) => client::get::run(&options).await.map(Some),
         Command::Rows(options) => client::rows::run(&options).await.map(Some),
+        Command::Bytes(options) => client::bytes::run(&options).await.map(Some),
+        Command::Attack(options) => client::attack::run(&options).await.map(Some),
         Command::Load(options) => client::load::run(options).await.map(Some),
         Command::Upload(options) => client::transfer::upload(&options).await.map(Some),
         Command::Download(options) => client::transfer::download(&options).await.map(Some),
@@ -76,6 +84,7 @@ async fn run(command: Command) -> anyhow::Result<Option<Value>> {
         Command::Ws(options) => client::ws::run(&options).await.map(Some),
         Command::Authz(options) => called::authz::run(&options).await.map(|()| None),
         Command::Rls(options) => called::rls::run(options).await.map(|()| None),
+        Command::Wild(options) => called::wild::run(&options).await.map(|()| None),
         Command::Collector(options) => called::collector::run(&options).await.map(|()| None),
     }
 }

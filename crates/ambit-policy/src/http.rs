@@ -10,6 +10,8 @@ mod decide;
 mod explain;
 mod facts;
 mod feature;
+mod index;
+mod list;
 mod matcher;
 pub mod model;
 mod problem;

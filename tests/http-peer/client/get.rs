@@ -134,7 +134,7 @@ pub(super) async fn note(answer: Response<Incoming>, got: &mut Got) -> anyhow::R
     Ok(())
 }
 
-pub(super) fn hexadecimal(text: &str) -> Result<Bytes, String> {
+pub(crate) fn hexadecimal(text: &str) -> Result<Bytes, String> {
     let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
     let digits = digits.filter(|digits| digits.len() % 2 == 0);
     let digits = digits.ok_or_else(|| format!("{text:?} is no hexadecimal"))?;

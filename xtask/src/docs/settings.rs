@@ -23,6 +23,47 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("ambit-cni", &["cni/src/config.rs"]),
 ];
 
+/// The file that names the variables of traces.
+const TRACES: &str = "waypoint/src/observe/otel.rs";
+
+/// This file, for findings.
+pub(super) const OWN: &str = "xtask/src/docs/settings.rs";
+
+/// Variables of traces and what they mean here; no flag stands for them.
+pub(super) const TRACE_SETTINGS: &[(&str, &str)] = &[
+    ("OTEL_SDK_DISABLED", "`true`: nothing is exported"),
+    ("OTEL_TRACES_EXPORTER", "`otlp` (the default) or `none`"),
+    (
+        "OTEL_TRACES_SAMPLER",
+        "Which traces are recorded: `always_on`, `always_off` or `traceidratio`, with or without `parentbased_` before it; \
+         `parentbased_traceidratio` with 0.01 unless said. Without an endpoint only what a caller has decided counts",
+    ),
+    ("OTEL_TRACES_SAMPLER_ARG", "The share, from 0 to 1"),
+    ("OTEL_SERVICE_NAME", "Name of the program in traces; the Gateway's unless said"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "What else is said of the program: `a=b,c=d`"),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "The collector, such as `http://collector:4318`; `/v1/traces` is added for `http/protobuf`. Nothing is exported \
+         without one",
+    ),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "The same with its whole path; stands before it"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "`http/protobuf` (the default) or `grpc`"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "The same; stands before it"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "Headers of each request: `api-key=secret,tenant=a`"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "The same; stands before it"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "Longest time for one batch, in milliseconds; 10000"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "The same; stands before it"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "A file of PEM roots, which `https` needs"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "The same; stands before it"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "`none` only"),
+    (
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "Spans that may wait; 2048. Those that find no place are dropped and counted",
+    ),
+    ("OTEL_BSP_SCHEDULE_DELAY", "Longest time a span waits for others, in milliseconds; 5000"),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Spans sent at once; 512"),
+];
+
 /// The file that holds the settings of a lab.
 const LAB: &str = "lab/src/config.rs";
 
@@ -56,6 +97,12 @@ pub(super) fn page(root: &Path) -> anyhow::Result<String> {
                     .expect("writing to a String cannot fail");
             }
         }
+    }
+    out.push_str("\n## Traces of a waypoint\n\n| variable | meaning |\n| --- | --- |\n");
+    for name in trace_settings(root)? {
+        let known = TRACE_SETTINGS.iter().find(|(known, _)| *known == name);
+        let meaning = known.map(|(_, told)| super::cell(told)).unwrap_or_default();
+        writeln!(out, "| `{name}` | {meaning} |").expect("writing to a String cannot fail");
     }
     out.push_str("\n## ambit lab up --set\n\n| setting | meaning |\n| --- | --- |\n");
     for (key, meaning) in lab_settings(&source(root, LAB)?)? {
@@ -140,6 +187,25 @@ fn quote(expression: &Expr) -> String {
     }
 }
 
+/// The variables of traces that are read, in their order.
+///
+/// # Errors
+/// When their file is not where it is looked for, or has no list of them.
+pub(super) fn trace_settings(root: &Path) -> anyhow::Result<Vec<String>> {
+    names(&source(root, TRACES)?)
+}
+
+/// The texts of the list `NAMES`.
+fn names(source: &str) -> anyhow::Result<Vec<String>> {
+    let syntax = syn::parse_file(source).context("parsing the module of traces")?;
+    let found = syntax.items.into_iter().find_map(|item| match item {
+        Item::Static(item) if item.ident == "NAMES" => Some(*item.expr),
+        _ => None,
+    });
+    let Some(Expr::Array(names)) = found else { anyhow::bail!("the module of traces has no list NAMES") };
+    Ok(names.elems.iter().map(plain).collect())
+}
+
 /// The pairs of the lab's `SETTINGS`.
 fn lab_settings(source: &str) -> anyhow::Result<Vec<(String, String)>> {
     let syntax = syn::parse_file(source).context("parsing the lab's config module")?;
@@ -175,6 +241,13 @@ pub(super) fn tokens(source: &str) -> Vec<TokenTree> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_traces_are_read_from_their_list() {
+        let read = names(r#"pub static NAMES: [&str; 2] = ["OTEL_A", "OTEL_B"]; static OTHER: u8 = 1;"#);
+        assert_eq!(read.unwrap(), ["OTEL_A", "OTEL_B"]);
+        assert!(names("static OTHER: u8 = 1;").is_err());
+    }
 
     #[test]
     fn a_setting_is_read_as_clap_would() {

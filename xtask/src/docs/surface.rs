@@ -1,6 +1,6 @@
 //! The reference of what a program shows: metrics, fields of the access log, paths of the admin sockets.
 //!
-//! Names and labels are read from the code; what they mean stands here, and each list is held against the other.
+//! Names and labels are read from the code; what they mean stands in [`words`], and each list is held against the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,181 +8,32 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenTree};
 
-use super::settings::{source, tokens};
+use super::settings::{self, source, tokens};
 use crate::tidy::{Finding, read_sources};
 
-/// This file, for findings.
-const OWN: &str = "xtask/src/docs/surface.rs";
+mod words;
+
+use words::{FIELDS, METRICS, PATHS, REQUEST_FIELDS};
+
+/// The file of meanings, for findings.
+const OWN: &str = "xtask/src/docs/surface/words.rs";
 
 /// Folders whose programs have metrics, with the program's name.
 const PROGRAMS: &[(&str, &str)] = &[
     ("ztunnel/src", "ztunnel"),
     ("cni/src", "ambit-cni"),
     ("istiod-lite/src", "istiod-lite"),
+    ("waypoint/src", "waypoint"),
     ("crates/ambit-runtime/src", "every program"),
     ("crates/ambit-net/src", "ztunnel"),
+    ("crates/ambit-net/src", "waypoint"),
 ];
 
-/// Metrics and what they mean.
-const METRICS: &[(&str, &str)] = &[
-    (
-        "ambit_callers_refused_total",
-        "Calls that were refused before anything was asked of the CA or discovery, by the check that failed",
-    ),
-    ("ambit_capture_repairs_total", "Rules that were put right in a pod, by what had happened to them"),
-    ("ambit_certificate_issue_errors_total", "Certificates that were not issued, by the check that failed"),
-    ("ambit_certificates_issued_total", "Certificates issued"),
-    ("ambit_config_changes_total", "Changes of what the nodes are served"),
-    (
-        "ambit_config_last_ack_timestamp_seconds",
-        "When the node last accepted configuration, in seconds since 1970",
-    ),
-    (
-        "ambit_config_rejected_total",
-        "Pieces of configuration that a node refused, by kind; the last good one stays",
-    ),
-    ("ambit_config_revision", "Revision of the objects that are served"),
-    (
-        "ambit_certificate_remaining_seconds",
-        "What the certificates that the node holds have left of their life",
-    ),
-    (
-        "ambit_conntrack_used_ratio",
-        "Share of the connection tracking table that is in use, in the program's own network namespace",
-    ),
-    ("ambit_connections_open", "Connections that are open, by the path they take"),
-    (
-        "ambit_connections_refused_total",
-        "Connections that were refused or cut, by code and by the policy that decided",
-    ),
-    (
-        "ambit_connections_shed_total",
-        "Connections to the control plane that were closed unheard, because it had too many",
-    ),
-    (
-        "ambit_endpoint_retries_total",
-        "Connections that went to another endpoint because one was not reached, by the code of why",
-    ),
-    ("ambit_fd_used_ratio", "Share of the descriptors that the program may have which are open"),
-    (
-        "ambit_flow_records_lost_total",
-        "Flow records that the ring pushed out (`ring`) or that a follower was too slow for (`follower`)",
-    ),
-    (
-        "ambit_forwarded_identities_ignored_total",
-        "Connections whose peer named a client without being a waypoint of the destination, so that it counts for nothing",
-    ),
-    (
-        "ambit_handshake_seconds",
-        "Time of TLS handshakes of tunnels, by our role in them and by the key exchange agreed on",
-    ),
-    ("ambit_handshakes_failed_total", "TLS handshakes with the control plane that failed"),
-    ("ambit_log_records_lost_total", "Lines of the log that were dropped because the reader was too slow"),
-    ("ambit_manifest_problems", "Manifests that are refused at the moment"),
-    (
-        "ambit_memory_used_ratio",
-        "Share of its control group's memory that is resident; only where the group has a limit",
-    ),
-    (
-        "ambit_metrics_overflow_total",
-        "Connections that were counted together because there were too many sets of labels",
-    ),
-    (
-        "ambit_plaintext_accepted_total",
-        "Plaintext connections that were let in, by the mode in force and why",
-    ),
-    ("ambit_policy_shadow_denied_total", "Connections that dry-run policies would have refused, by policy"),
-    (
-        "ambit_policy_unresolved_refs",
-        "Policies that apply to pods of the node and are not held or not usable; nothing is allowed there",
-    ),
-    ("ambit_root_remaining_seconds", "What the first root to run out has left of its life"),
-    ("ambit_runtime_stall_seconds", "How late the program wakes a task, looked at each second"),
-    ("ambit_start_time_seconds", "When the program started, in seconds since 1970"),
-    ("ambit_task_panics_total", "Tasks that ended by a panic, by their name"),
-    ("ambit_workloads_captured", "Pods that are captured"),
-    ("ambit_workloads_expected", "Pods whose labels ask for capture"),
-    ("ambit_xds_streams", "Discovery streams that are open"),
-    ("ambit_zds_refused_total", "Programs that were refused as a ztunnel by the node agent"),
-    ("ambit_ztunnel_connections", "ztunnels that are connected to the node agent"),
-    ("istio_build", "1, with the program's version"),
-    ("istio_tcp_connections_closed_total", "Connections that ended; labels as below"),
-    ("istio_tcp_connections_failed_total", "Connections that ended badly or were refused; labels as below"),
-    ("istio_tcp_connections_opened_total", "Connections that began, refused ones too; labels as below"),
-    (
-        "istio_tcp_received_bytes_total",
-        "Bytes that came from the client, for both reporters; labels as below",
-    ),
-    ("istio_tcp_sent_bytes_total", "Bytes that went to the client, for both reporters; labels as below"),
-    ("istio_tcp_sockets_open", "Accepted sockets that are open; a tunnel's streams share one"),
-    ("istio_xds_connection_terminations_total", "Ends of the discovery stream, by why"),
-    ("istio_xds_message_bytes_total", "Bytes of the resources in messages of discovery, by type"),
-    ("istio_xds_message_total", "Messages of discovery that came, by type"),
-    ("process_cpu_seconds_total", "Time on processors, in the program and in the kernel for it"),
-    ("process_max_fds", "Descriptors that the program may have"),
-    ("process_open_fds", "Descriptors that are open"),
-    ("process_resident_memory_bytes", "Memory of the program that is in RAM"),
-    ("process_start_time_seconds", "When the program started, in seconds since 1970"),
-    ("tokio_global_queue_depth", "Tasks that wait in the queue that all workers share"),
-    ("tokio_num_alive_tasks", "Tasks that are alive"),
-    ("tokio_num_workers", "Threads that run tasks"),
-    ("tokio_worker_park_count_total", "Times that a thread had nothing to do, by `worker`"),
-    ("tokio_worker_park_unpark_count_total", "Times that a thread went to sleep or woke up, by `worker`"),
-    ("tokio_worker_total_busy_duration_seconds_total", "Time that a thread ran tasks, by `worker`"),
-    ("workload_manager_active_proxy_count", "Pods that are served"),
-    ("workload_manager_pending_proxy_count", "Pods that wait to be served"),
-    ("workload_manager_proxies_started_total", "Pods that began to be served"),
-    ("workload_manager_proxies_stopped_total", "Pods that ceased to be served"),
-    (
-        "ambit_admin_calls_cut_total",
-        "Calls of an admin listener that were cut because they took too long or were too many",
-    ),
-    (
-        "ambit_sealed_state_in_force",
-        "1 while the node serves what it had sealed, until discovery is complete",
-    ),
-    ("ambit_sealed_state_refused_total", "Sealed states that were not used at a start, by code"),
-    ("ambit_sealed_state_writes_total", "Sealed states that were written, by how that went"),
-    ("ambit_tasks_alive", "Tasks that are alive in the program"),
-    ("ambit_tunnel_connections", "Tunnels that pods of the node have opened"),
-    ("ambit_tunnel_streams", "Streams on those tunnels"),
-    ("ambit_tunnels_replaced_total", "Tunnels that were given up for another one before a byte was sent"),
-];
-
-/// The file that writes the access log.
+/// The file that writes the access log of ztunnel.
 const ACCESS_LOG: &str = "crates/ambit-runtime/src/access_log.rs";
 
-/// Fields of the access log and what they mean.
-const FIELDS: &[(&str, &str)] = &[
-    ("src.addr", "The client's address and port"),
-    ("src.workload", "The client's pod, else its canonical service"),
-    ("src.namespace", "The client's namespace"),
-    ("src.identity", "The client's SPIFFE identity; only where it was established"),
-    ("src.cluster", "The client's cluster"),
-    ("dst.addr", "The server's address and port, as they were reached"),
-    ("dst.hbone_addr", "The address that the tunnel request named"),
-    ("dst.service", "Host name of the service that was addressed"),
-    ("dst.workload", "The server's pod, else its canonical service"),
-    ("dst.namespace", "The server's namespace"),
-    ("dst.identity", "The server's SPIFFE identity; only where it was established"),
-    ("dst.cluster", "The server's cluster"),
-    ("direction", "`inbound` or `outbound`, seen from the workload of this node"),
-    ("bytes_sent", "Bytes that the workload of this node sent"),
-    ("bytes_recv", "Bytes that the workload of this node received"),
-    ("duration", "From accept to end, as text such as `12ms`"),
-    ("error", "Failure in words; only on failure"),
-    ("duration_ms", "The duration as a number of milliseconds"),
-    ("code", "Reason code such as AMB2104, see [reasons](reasons.md)"),
-    ("reason", "Its name such as `policy-denied`"),
-    ("policy", "The policy that decided, as NAMESPACE/NAME"),
-    ("path", "`local`, `hbone`, `waypoint`, `plaintext`, `probe` or `passthrough`"),
-    (
-        "client.identity",
-        "On whose behalf `src` connected, where that is the waypoint of the server and says so; the server's side only",
-    ),
-    ("conn.id", "Connection id, 32 hex digits, the same in the records of both ends; `ambit why` takes it"),
-    ("stale_for", "Seconds since the control plane was last heard; only while it is away"),
-];
+/// The file that writes that of a waypoint; requests come first in it.
+const REQUEST_LOG: &str = "waypoint/src/observe/record.rs";
 
 /// Files that open admin routes, with the programs that serve them.
 const ROUTES: &[(&str, &str)] = &[
@@ -194,49 +45,29 @@ const ROUTES: &[(&str, &str)] = &[
     ("istiod-lite/src/report.rs", "istiod-lite"),
 ];
 
-/// Paths of the admin sockets and what they answer.
-const PATHS: &[(&str, &str)] = &[
-    ("/healthz/live", "`alive` as long as the program answers at all"),
-    ("/healthz/startup", "As `/healthz/ready`"),
-    ("/healthz/ready", "200 once every part is ready; `?verbose` lists the parts as JSON"),
-    ("/metrics", "Metrics in the Prometheus text format"),
-    ("/stats/prometheus", "The same, where Istio's scrapers look"),
-    ("/logging", "GET: the log filter; POST `?level=FILTER` replaces it until the program ends"),
-    (
-        "/config_dump",
-        "What is known: workloads, services, policies, and of a waypoint its routes and what was refused; ztunnels and \
-         waypoints add their certificates, never a key",
-    ),
-    ("/connections", "Connections that are open"),
-    (
-        "/certificates",
-        "Certificates of the program's identities; a ztunnel adds their issuers and the roots they trust",
-    ),
-    (
-        "/flows",
-        "Flow records, one JSON object a line, then a footer with what was lost; `?last=N`, `?follow`",
-    ),
-    ("/budget", "What the process uses of what it may use: memory, descriptors, connections, flow records"),
-    ("/pods", "The pods of the node with their state; `?uid=` picks one"),
-    ("/sync", "Revision of the objects, and what each node has acknowledged or refused"),
-];
-
 /// Names in the code that have no meaning here, and meanings of what is gone.
 pub(super) fn check(root: &Path) -> Vec<Finding> {
     let metrics: BTreeSet<String> = found_metrics(root).unwrap_or_default().into_keys().collect();
-    let fields: BTreeSet<String> = found_fields(root).unwrap_or_default().into_iter().collect();
+    let fields = |file| found_fields(root, file).unwrap_or_default().into_iter().collect::<BTreeSet<_>>();
     let paths: BTreeSet<String> = found_paths(root).unwrap_or_default().into_iter().map(|p| p.0).collect();
-    let lists = [("metric", metrics, METRICS), ("log field", fields, FIELDS), ("admin path", paths, PATHS)];
+    let traces: BTreeSet<String> = settings::trace_settings(root).unwrap_or_default().into_iter().collect();
+    let lists = [
+        (OWN, "metric", metrics, METRICS),
+        (OWN, "log field", fields(ACCESS_LOG), FIELDS),
+        (OWN, "log field of requests", fields(REQUEST_LOG), REQUEST_FIELDS),
+        (OWN, "admin path", paths, PATHS),
+        (settings::OWN, "variable of traces", traces, settings::TRACE_SETTINGS),
+    ];
     let mut findings = Vec::new();
-    for (what, found, told) in lists {
+    for (file, what, found, told) in lists {
         let known: BTreeSet<&str> = told.iter().map(|(name, _)| *name).collect();
         for name in found.iter().filter(|name| !known.contains(name.as_str())) {
             let text = format!("the {what} {name} has no meaning");
-            findings.push(Finding::error(OWN, 1, text, "add a row that says what it means"));
+            findings.push(Finding::error(file, 1, text, "add a row that says what it means"));
         }
         for name in known.iter().filter(|name| !found.contains(**name)) {
             let text = format!("there is no {what} {name} any more");
-            findings.push(Finding::error(OWN, 1, text, "remove its row"));
+            findings.push(Finding::error(file, 1, text, "remove its row"));
         }
     }
     findings
@@ -253,7 +84,8 @@ fn meaning(list: &[(&str, &str)], name: &str) -> String {
 pub(super) fn metrics(root: &Path) -> anyhow::Result<String> {
     let mut out = String::from(
         "# Metrics\n\n\
-         Each program serves these on its admin socket, ztunnel also on port 15020 of its node.\n\
+         Each program serves these on its admin socket, ztunnel also on port 15020 of its node, a waypoint on that of its\n\
+         pod.\n\
          Series that nothing has touched for 30 minutes are dropped.\n\n\
          Generated by `cargo xtask docs`; names and labels come from the code.\n\n\
          | metric | kind | labels | program | meaning |\n| --- | --- | --- | --- | --- |\n",
@@ -270,12 +102,15 @@ pub(super) fn metrics(root: &Path) -> anyhow::Result<String> {
 }
 
 const ISTIO_LABELS: &str = "\n\
-## Labels of the compatible TCP metrics\n\n\
-`reporter` (`source` or `destination`), `request_protocol` (`tcp`), `response_flags` (see [reasons](reasons.md)),\n\
-`connection_security_policy` (`mutual_tls` only where TLS ran, else `unknown`), and for each end, as `source_…` and\n\
+## Labels of the compatible metrics\n\n\
+`reporter` (`source`, `destination` or `waypoint`), `request_protocol` (`tcp`, of requests `http` or `grpc`),\n\
+`response_flags` (see [reasons](reasons.md)), of requests `response_code` and `grpc_response_status`,\n\
+`connection_security_policy` (`mutual_tls` only where TLS ran, else `unknown`; a waypoint tells of its own connection\n\
+to the endpoint, and says `none` for plaintext), and for each end, as `source_…` and\n\
 `destination_…`: `workload`, `workload_namespace`, `principal`, `app`, `version`, `cluster`, `canonical_service`,\n\
-`canonical_revision`, `region`, `zone`; for the destination also `service`, `service_name` and `service_namespace`.\n\
-Where there are too many sets of labels, all further connections are counted in one with `overflow=\"true\"`.\n";
+`canonical_revision`, not from waypoints `region`, `zone`; for the destination also `service`, `service_name` and\n\
+`service_namespace`.\n\
+Where there are too many sets of labels, all further connections or requests are counted in one with `overflow=\"true\"`.\n";
 
 /// The page of the access log.
 ///
@@ -294,12 +129,25 @@ pub(super) fn access_log(root: &Path) -> anyhow::Result<String> {
          Generated by `cargo xtask docs`; the names come from the code.\n\n\
          | field | content |\n| --- | --- |\n",
     );
-    for field in found_fields(root)? {
+    for field in found_fields(root, ACCESS_LOG)? {
         writeln!(out, "| `{field}` | {} |", meaning(FIELDS, &field))
+            .expect("writing to a String cannot fail");
+    }
+    out.push_str(OF_WAYPOINTS);
+    for field in found_fields(root, REQUEST_LOG)? {
+        writeln!(out, "| `{field}` | {} |", meaning(REQUEST_FIELDS, &field))
             .expect("writing to a String cannot fail");
     }
     Ok(out)
 }
+
+const OF_WAYPOINTS: &str = "\n\
+## Waypoints\n\n\
+One record a request, at INFO, once the last byte of its response has gone, with the target `access` and the message\n\
+`request`.\n\
+A connection that is passed through unread has `connection` instead, with those of the fields that it knows.\n\
+What a client wrote is cut and escaped.\n\n\
+| field | content |\n| --- | --- |\n";
 
 /// The page of the admin sockets.
 ///
@@ -311,7 +159,8 @@ pub(super) fn admin(root: &Path) -> anyhow::Result<String> {
          HTTP/1.1 over a Unix socket that serves root and the program's own user, by the kernel's word of who calls:\n\
          `curl --unix-socket /var/run/ztunnel/admin.sock http://localhost/connections`.\n\
          ztunnel also serves `/metrics` and `/stats/prometheus` on TCP port 15020 and `/healthz/…` on 15021 of its node,\n\
-         and in a cluster `/config_dump` to read on 127.0.0.1:15000;\n\
+         a waypoint does so in its pod,\n\
+         and in a cluster ztunnel serves `/config_dump` to read on 127.0.0.1:15000;\n\
          nothing that changes a program is on TCP.\n\n\
          Generated by `cargo xtask docs`; the paths come from the code.\n\n\
          | path | method | program | answers |\n| --- | --- | --- | --- |\n",
@@ -334,15 +183,17 @@ struct Metric {
 fn found_metrics(root: &Path) -> anyhow::Result<BTreeMap<String, Metric>> {
     let mut found: BTreeMap<String, Metric> = BTreeMap::new();
     for file in read_sources(root)? {
-        let program = PROGRAMS.iter().find(|(folder, _)| file.path.starts_with(&format!("{folder}/")));
+        let is_in = |(folder, _): &&(&str, &str)| file.path.starts_with(&format!("{folder}/"));
+        let programs: Vec<&str> = PROGRAMS.iter().filter(is_in).map(|(_, program)| *program).collect();
         let is_code = file.path.ends_with(".rs") && !file.path.ends_with("tests.rs");
-        if let (Some((_, program)), true) = (program, is_code) {
-            for (name, kind, labels) in metrics_in(&file.text) {
-                let metric = found.entry(name).or_default();
-                metric.kind = kind;
-                metric.labels.extend(labels);
-                metric.programs.insert(program);
-            }
+        if programs.is_empty() || !is_code {
+            continue;
+        }
+        for (name, kind, labels) in metrics_in(&file.text) {
+            let metric = found.entry(name).or_default();
+            metric.kind = kind;
+            metric.labels.extend(labels);
+            metric.programs.extend(&programs);
         }
     }
     Ok(found)
@@ -372,8 +223,12 @@ fn metrics_in(source: &str) -> Vec<(String, String, Vec<String>)> {
     found
 }
 
-/// Families that a source writes by itself: `"name", "kind"` side by side; and those of the TCP metrics, which are plain
-/// literals because they go with their pods.
+/// How families begin that stand in the source as plain literals, because they go with their pods or are written by
+/// one loop.
+const BY_LITERAL: &[&str] = &["istio_tcp_", "istio_request_", "istio_response_", "ambit_waypoint_"];
+
+/// Families that a source writes by itself: `"name", "kind"` side by side, and those of [`BY_LITERAL`], whose kind
+/// their ending tells.
 fn by_hand(
     tokens: &[TokenTree],
     known: &[(String, String, Vec<String>)],
@@ -384,15 +239,28 @@ fn by_hand(
         (comma.as_char() == ',').then_some((text(name)?, kind))
     };
     let pairs = tokens.windows(3).filter_map(pair);
-    let of_tcp = tokens.iter().filter_map(text).filter(|name| name.starts_with("istio_tcp_"));
-    let of_tcp = of_tcp.filter(|name| !known.iter().any(|(known, ..)| known == name));
-    let all = pairs.chain(of_tcp.map(|name| (name, "counter".to_owned())));
+    let literals = tokens.iter().filter_map(text).filter_map(|name| Some((ending(&name)?.to_owned(), name)));
+    let literals = literals.filter(|(_, name)| !known.iter().any(|(known, ..)| known == name));
+    let all = pairs.chain(literals.map(|(kind, name)| (name, kind)));
     all.map(|(name, kind)| (name, kind, Vec::new())).collect()
 }
 
-/// The fields that the macro of the access log writes, in their order.
-fn found_fields(root: &Path) -> anyhow::Result<Vec<String>> {
-    Ok(fields_in(&source(root, ACCESS_LOG)?))
+/// The kind of a family of [`BY_LITERAL`]; none of any other text.
+fn ending(name: &str) -> Option<&'static str> {
+    let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if !is_name || !BY_LITERAL.iter().any(|begin| name.starts_with(begin)) {
+        return None;
+    }
+    let is_distribution = name.ends_with("_bytes") || name.ends_with("_milliseconds");
+    match name.ends_with("_total") {
+        true => Some("counter"),
+        false => is_distribution.then_some("histogram"),
+    }
+}
+
+/// The fields that the first macro of a file writes to the access log, in their order.
+fn found_fields(root: &Path, file: &str) -> anyhow::Result<Vec<String>> {
+    Ok(fields_in(&source(root, file)?))
 }
 
 fn fields_in(source: &str) -> Vec<String> {
@@ -469,6 +337,10 @@ mod tests {
             family(text, "e_seconds", "histogram");
             metrics::gauge!("istio_tcp_f", "reporter" => reporter);
             head(text, "istio_tcp_g_total");
+            let families = [("istio_request_h_bytes", |counts| &counts.h)];
+            const I: &str = "ambit_waypoint_i_total";
+            metrics::counter!("ambit_waypoint_j_total").increment(1);
+            refused(text, "istio_request_k has no kind");
         }"#;
         let found = metrics_in(source);
         let row = |name: &str, kind: &str, labels: &[&str]| {
@@ -479,8 +351,11 @@ mod tests {
             row("b", "gauge", &[]),
             row("c_total", "counter", &[]),
             row("istio_tcp_f", "gauge", &["reporter"]),
+            row("ambit_waypoint_j_total", "counter", &[]),
             row("e_seconds", "histogram", &[]),
             row("istio_tcp_g_total", "counter", &[]),
+            row("istio_request_h_bytes", "histogram", &[]),
+            row("ambit_waypoint_i_total", "counter", &[]),
         ];
         assert_eq!(found, want);
     }

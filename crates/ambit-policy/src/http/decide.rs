@@ -6,12 +6,14 @@
 //! asks for the verdict again.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use ambit_types::{PolicyKey, Reason, Str};
 
 use super::PolicySet;
 use super::facts::Facts;
-use super::matcher::{is_unevaluable, matching_rule};
+use super::list::List;
+use super::matcher::is_unevaluable;
 use super::model::{Action, Attribute, Policy};
 use super::set::CustomOrder;
 use crate::decide::DryRun;
@@ -260,70 +262,69 @@ impl<R: Recorder<Attribute, Action>> Evaluation<'_, '_, R> {
     }
 
     fn audit(&mut self) -> Option<Decision> {
-        for policy in &self.set.audit {
-            let Some(rule) = matching_rule(policy, self.facts, self.recorder) else { continue };
-            if self.is_reached() {
+        let (set, is_reached) = (self.set, self.is_reached());
+        set.audit.matches(self.facts, self.recorder, |policy, rule| {
+            if is_reached {
                 self.audit.push(Mark { policy: policy.key.clone(), rule });
             }
-        }
+            ControlFlow::Continue(())
+        });
         None
     }
 
     fn dry_run_deny(&mut self) -> Option<Decision> {
-        for policy in &self.set.dry_run_deny {
-            let Some(rule) = matching_rule(policy, self.facts, self.recorder) else { continue };
-            self.tell(crate::Verdict::Deny, Some((&policy.key, rule)));
-        }
+        let set = self.set;
+        self.tell_each(&set.dry_run_deny, crate::Verdict::Deny);
         None
     }
 
     fn dry_run_allow(&mut self) -> Option<Decision> {
-        let mut matched = false;
-        for policy in &self.set.dry_run_allow {
-            let Some(rule) = matching_rule(policy, self.facts, self.recorder) else { continue };
-            matched = true;
-            self.tell(crate::Verdict::Allow, Some((&policy.key, rule)));
-        }
-        if !matched && !self.set.dry_run_allow.is_empty() && self.set.allow.is_empty() {
-            self.tell(crate::Verdict::Deny, None);
+        let set = self.set;
+        let matched = self.tell_each(&set.dry_run_allow, crate::Verdict::Allow);
+        if !matched && !set.dry_run_allow.is_empty() && set.allow.is_empty() && self.is_reached() {
+            self.dry_run.push(DryRun { verdict: crate::Verdict::Deny, policy: None, rule: None });
         }
         None
     }
 
-    fn tell(&mut self, verdict: crate::Verdict, by: Option<(&PolicyKey, usize)>) {
-        if self.is_reached() {
-            let (policy, rule) = by.map(|(policy, rule)| (policy.clone(), rule)).unzip();
-            self.dry_run.push(DryRun { verdict, policy, rule });
-        }
+    /// Tells what each matching policy would have done, and whether any matched.
+    fn tell_each(&mut self, list: &List, verdict: crate::Verdict) -> bool {
+        let (is_reached, mut matched) = (self.is_reached(), false);
+        list.matches(self.facts, self.recorder, |policy, rule| {
+            matched = true;
+            if is_reached {
+                self.dry_run.push(DryRun { verdict, policy: Some(policy.key.clone()), rule: Some(rule) });
+            }
+            ControlFlow::Continue(())
+        });
+        matched
     }
 }
 
+/// The first policy that agrees, and its rule.
 fn first_match<'p, R: Recorder<Attribute, Action>>(
-    policies: &'p [std::sync::Arc<Policy>],
+    list: &'p List,
     facts: &Facts<'_>,
     recorder: &mut R,
 ) -> Option<(&'p Policy, usize)> {
-    let mut found = None;
-    for policy in policies {
-        let rule = matching_rule(policy, facts, recorder);
-        found = found.or_else(|| rule.map(|rule| (&**policy, rule)));
-        if found.is_some() && !R::THOROUGH {
-            break;
-        }
-    }
-    found
+    let mut first = None;
+    list.matches(facts, recorder, |policy, rule| {
+        first = Some((policy, rule));
+        ControlFlow::Break(())
+    });
+    first
 }
 
 /// Every provider that a matching CUSTOM policy names, once.
 fn asks<R: Recorder<Attribute, Action>>(set: &PolicySet, facts: &Facts<'_>, recorder: &mut R) -> Vec<Ask> {
     let mut asks: Vec<Ask> = Vec::new();
-    for policy in &set.custom {
-        let Action::Custom(provider) = &policy.action else { continue };
-        let Some(rule) = matching_rule(policy, facts, recorder) else { continue };
+    set.custom.matches(facts, recorder, |policy, rule| {
+        let Action::Custom(provider) = &policy.action else { return ControlFlow::Continue(()) };
         if asks.iter().all(|ask| ask.provider != *provider) {
             asks.push(Ask { provider: provider.clone(), policy: policy.key.clone(), rule });
         }
-    }
+        ControlFlow::Continue(())
+    });
     asks
 }
 

@@ -11,11 +11,11 @@ use ipnet::IpNet;
 
 use super::facts::{Facts, Request};
 use super::model::{Action, Attribute, Clause, Condition, PathMatch, Policy, Rule, StringMatch, Values};
-use super::text::{agrees, agrees_in_any_case};
+use super::text::{PortText, agrees as text_agrees, agrees_in_any_case, pair_agrees_in_any_case};
 use crate::jwt::{Claim, Verified};
 use crate::matcher::principal_agrees;
 use crate::normalize::header::is_internal;
-use crate::trace::Recorder;
+use crate::trace::{Recorder, Unrecorded};
 
 mod told;
 
@@ -89,6 +89,12 @@ pub(super) fn matching_rule<R: Recorder<Attribute, Action>>(
         }
     }
     found
+}
+
+/// Whether one rule of a policy agrees with the facts.
+pub(super) fn agrees(policy: &Policy, rule: usize, facts: &Facts<'_>) -> bool {
+    let leaning = policy.action.leaning();
+    policy.rules.get(rule).is_some_and(|rule| rule_agrees(leaning, rule, facts, &mut Unrecorded))
 }
 
 /// Whether a rule was decided without all it asks for: unknown conditions, or HTTP ones on a connection.
@@ -243,7 +249,7 @@ fn compare(condition: &Condition, facts: &Facts<'_>, leaning: Leaning) -> Compar
         C::ServiceAccount(v) => {
             c.peer(v, peer, |a, p| a.namespace == *p.namespace() && a.name == *p.service_account())
         }
-        C::TrustDomain(v) => c.peer(v, peer, |m, p| agrees(m, p.trust_domain().as_str().as_bytes())),
+        C::TrustDomain(v) => c.peer(v, peer, |m, p| text_agrees(m, p.trust_domain().as_str().as_bytes())),
         C::SourceIp(v) => c.each(v, |range| within(range, connection.source())),
         C::RemoteIp(v) => c.lists(v, |ranges, reading| match facts.remote() {
             Some(ip) => ranges.iter().any(|range| within(range, ip)),
@@ -257,9 +263,9 @@ fn compare(condition: &Condition, facts: &Facts<'_>, leaning: Leaning) -> Compar
         C::Host(v) => {
             c.request(v, request, |list, reading, r| list.iter().any(|m| host_agrees(m, facts, r, reading)))
         }
-        C::Method(v) => {
-            c.request(v, request, |list, _, r| list.iter().any(|m| agrees(m, r.target.method().as_bytes())))
-        }
+        C::Method(v) => c.request(v, request, |list, _, r| {
+            list.iter().any(|m| text_agrees(m, r.target.method().as_bytes()))
+        }),
         C::Path(v) => {
             c.request(v, request, |list, reading, r| list.iter().any(|m| path_agrees(m, r, reading)))
         }
@@ -284,8 +290,9 @@ fn host_agrees(wanted: &StringMatch, facts: &Facts<'_>, request: &Request<'_>, r
     let authority = request.target.authority();
     let agrees = |text: &str| agrees_in_any_case(wanted, text.as_bytes());
     let at_its_port = || {
-        let port = facts.connection().port();
-        authority.port().is_none() && agrees(&format!("{}:{port}", authority.host()))
+        let port = PortText::new(facts.connection().port());
+        authority.port().is_none()
+            && pair_agrees_in_any_case(wanted, authority.host().as_bytes(), port.behind_colon())
     };
     match reading {
         Reading::Narrow => agrees(authority.as_str()),
@@ -326,7 +333,7 @@ fn header_agrees(list: &[StringMatch], request: &Request<'_>, name: &str, readin
 
 /// Calls `line` with every line of a header. An extended CONNECT says in its head what an upgrade says in a header;
 /// policies must not have to say both.
-fn each_line(request: &Request<'_>, name: &str, line: &mut dyn FnMut(&[u8])) {
+pub(super) fn each_line(request: &Request<'_>, name: &str, line: &mut dyn FnMut(&[u8])) {
     request.headers.each(name, line);
     if let Some(protocol) = request.target.protocol().filter(|_| name == "upgrade") {
         line(protocol.as_bytes());
@@ -335,27 +342,32 @@ fn each_line(request: &Request<'_>, name: &str, line: &mut dyn FnMut(&[u8])) {
 
 /// A header that is there agrees with `*` even if it is empty.
 fn line_agrees(wanted: &StringMatch, line: &[u8]) -> bool {
-    *wanted == StringMatch::Presence || agrees(wanted, line)
+    *wanted == StringMatch::Presence || text_agrees(wanted, line)
 }
 
 /// A string, or any string of a list. Where it refuses, numbers and booleans count as their text, and any value as
 /// present.
 fn claim_agrees(wanted: &StringMatch, claim: Option<&Claim>, reading: Reading) -> bool {
     let Some(claim) = claim else { return false };
-    let text = |text: &str| agrees(wanted, text.as_bytes());
+    let text = |text: &str| text_agrees(wanted, text.as_bytes());
     if claim.texts().any(text) {
         return true;
     }
-    let elements = match claim {
-        Claim::List(list) => &list[..],
+    let elements = claim_elements(claim);
+    reading == Reading::Wide
+        && (*wanted == StringMatch::Presence
+            || elements.iter().any(|claim| claim.scalar().is_some_and(|scalar| text(&scalar))))
+}
+
+/// The elements of a list, or the claim itself.
+pub(super) fn claim_elements(claim: &Claim) -> &[Claim] {
+    match claim {
+        Claim::List(list) => list,
         Claim::Null
         | Claim::Bool(_)
         | Claim::Integer(_)
         | Claim::Float(_)
         | Claim::Text(_)
         | Claim::Object(_) => std::slice::from_ref(claim),
-    };
-    reading == Reading::Wide
-        && (*wanted == StringMatch::Presence
-            || elements.iter().any(|claim| claim.scalar().is_some_and(|scalar| text(&scalar))))
+    }
 }

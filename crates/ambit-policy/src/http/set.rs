@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ambit_types::PolicyKey;
 
+use super::list::{List, WALK_MAX};
 use super::model::{Action, Attribute, Condition, Policy};
 
 /// When CUSTOM policies are evaluated.
@@ -23,12 +24,12 @@ pub enum CustomOrder {
 /// Policies of one service by what they do, each list ascending by key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicySet {
-    pub(super) custom: Vec<Arc<Policy>>,
-    pub(super) audit: Vec<Arc<Policy>>,
-    pub(super) deny: Vec<Arc<Policy>>,
-    pub(super) allow: Vec<Arc<Policy>>,
-    pub(super) dry_run_deny: Vec<Arc<Policy>>,
-    pub(super) dry_run_allow: Vec<Arc<Policy>>,
+    pub(super) custom: List,
+    pub(super) audit: List,
+    pub(super) deny: List,
+    pub(super) allow: List,
+    pub(super) dry_run_deny: List,
+    pub(super) dry_run_allow: List,
     pub(super) unresolved: Vec<PolicyKey>,
     pub(super) order: CustomOrder,
 }
@@ -42,6 +43,16 @@ impl PolicySet {
         policies: impl IntoIterator<Item = Arc<Policy>>,
         unresolved: impl IntoIterator<Item = PolicyKey>,
         order: CustomOrder,
+    ) -> Self {
+        Self::with_walk_max(policies, unresolved, order, WALK_MAX)
+    }
+
+    /// The same; lists of more rules than `walk_max` get an index.
+    pub(super) fn with_walk_max(
+        policies: impl IntoIterator<Item = Arc<Policy>>,
+        unresolved: impl IntoIterator<Item = PolicyKey>,
+        order: CustomOrder,
+        walk_max: usize,
     ) -> Self {
         let mut all: Vec<Arc<Policy>> = policies.into_iter().collect();
         all.sort_by(|a, b| a.key.cmp(&b.key));
@@ -62,6 +73,7 @@ impl PolicySet {
             };
             list.push(policy);
         }
+        set.lists_mut().into_iter().for_each(|list| list.finish(walk_max));
         set.unresolved.sort_unstable();
         set.unresolved.dedup();
         set
@@ -74,8 +86,13 @@ impl PolicySet {
 
     /// Every policy held.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        let dry_run = self.dry_run_deny.iter().chain(&self.dry_run_allow);
-        self.custom.iter().chain(&self.audit).chain(&self.deny).chain(&self.allow).chain(dry_run)
+        let Self { custom, audit, deny, allow, dry_run_deny, dry_run_allow, .. } = self;
+        [custom, audit, deny, allow, dry_run_deny, dry_run_allow].into_iter().flat_map(List::policies)
+    }
+
+    fn lists_mut(&mut self) -> [&mut List; 6] {
+        let Self { custom, audit, deny, allow, dry_run_deny, dry_run_allow, .. } = self;
+        [custom, audit, deny, allow, dry_run_deny, dry_run_allow]
     }
 
     /// Whether nothing applies, held or not.

@@ -124,6 +124,11 @@ impl Template {
         Ok(Self { text: text.into(), head, tail })
     }
 
+    /// How every path that agrees begins.
+    pub(super) fn beginning(&self) -> &str {
+        self.text.split('{').next().unwrap_or_default()
+    }
+
     fn agrees(&self, path: &[u8]) -> bool {
         if path.first() != Some(&b'/') {
             return false;

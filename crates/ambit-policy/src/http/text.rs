@@ -35,6 +35,55 @@ pub(super) fn agrees_in_any_case(wanted: &StringMatch, text: &[u8]) -> bool {
     }
 }
 
+/// The same for a text that lies in two pieces.
+pub(super) fn pair_agrees_in_any_case(wanted: &StringMatch, head: &[u8], tail: &[u8]) -> bool {
+    let same = |wanted: &[u8], head: &[u8], tail: &[u8]| {
+        let parts = wanted.split_at_checked(head.len());
+        parts.is_some_and(|(a, b)| a.eq_ignore_ascii_case(head) && b.eq_ignore_ascii_case(tail))
+    };
+    let total = head.len() + tail.len();
+    match wanted {
+        StringMatch::Exact(exact) => same(exact.as_bytes(), head, tail),
+        StringMatch::Prefix(prefix) => {
+            let in_head = prefix.len().min(head.len());
+            let in_tail = prefix.len() - in_head;
+            in_tail <= tail.len() && same(prefix.as_bytes(), &head[..in_head], &tail[..in_tail])
+        }
+        StringMatch::Suffix(suffix) => total.checked_sub(suffix.len()).is_some_and(|skipped| {
+            let in_head = skipped.min(head.len());
+            same(suffix.as_bytes(), &head[in_head..], &tail[skipped - in_head..])
+        }),
+        StringMatch::Presence => total > 0,
+    }
+}
+
+/// A port as it stands behind a host.
+pub(super) struct PortText {
+    bytes: [u8; 6],
+    start: usize,
+}
+
+impl PortText {
+    /// Writes a port.
+    pub(super) fn new(port: u16) -> Self {
+        let (mut bytes, mut start, mut left) = ([b':'; 6], 6, port);
+        loop {
+            start -= 1;
+            bytes[start] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        Self { bytes, start: start - 1 }
+    }
+
+    /// `:80`.
+    pub(super) fn behind_colon(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
 /// Reads `*`, `x*`, `*x` or `x`; other stars are literal. The text must not be empty.
 pub(super) fn text_match(text: &str) -> StringMatch {
     match (text, text.strip_prefix('*'), text.strip_suffix('*')) {
@@ -53,6 +102,11 @@ impl Glob {
     /// Takes a pattern as written; only the star is special.
     pub fn new(pattern: impl Into<Str>) -> Self {
         Self(pattern.into())
+    }
+
+    /// How every name that agrees begins, and whether that is all of it.
+    pub(super) fn beginning(&self) -> (&str, bool) {
+        self.0.split_once('*').map_or((&*self.0, true), |(beginning, _)| (beginning, false))
     }
 
     /// Whether a name agrees as a whole.
@@ -133,6 +187,14 @@ impl RequestPrincipal {
         Some(Self { whole, issuer, subject })
     }
 
+    /// The only joined text that agrees, if there is only one.
+    pub(super) fn exact(&self) -> Option<&str> {
+        match &self.whole {
+            StringMatch::Exact(text) => Some(text),
+            StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => None,
+        }
+    }
+
     /// Whether the split value agrees with both parts.
     pub(super) fn agrees(&self, issuer: &str, subject: &str) -> bool {
         agrees(&self.issuer, issuer.as_bytes()) && agrees(&self.subject, subject.as_bytes())
@@ -147,5 +209,33 @@ impl RequestPrincipal {
 impl fmt::Display for RequestPrincipal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shorthand::string_match;
+
+    #[test]
+    fn a_text_in_two_pieces_agrees_as_the_whole() {
+        let wanted = [
+            "a", "ab", "AB:8", "ab:80", "ab:*", "a*", "ab:8*", "abc*", "*:80", "*b:80", "*ab:80", "*xab:80",
+            "*0", "*",
+        ];
+        for wanted in wanted.map(string_match) {
+            for (head, port) in [("ab", 80), ("AB", 80), ("ab", 8), ("a", 0), ("", 80), ("b", 65535)] {
+                let port = PortText::new(port);
+                let whole = [head.as_bytes(), port.behind_colon()].concat();
+                assert_eq!(
+                    pair_agrees_in_any_case(&wanted, head.as_bytes(), port.behind_colon()),
+                    agrees_in_any_case(&wanted, &whole),
+                    "{wanted} {}",
+                    whole.escape_ascii()
+                );
+            }
+        }
+        assert_eq!(PortText::new(65535).behind_colon(), b":65535");
+        assert_eq!(PortText::new(0).behind_colon(), b":0");
     }
 }

@@ -220,7 +220,7 @@ impl World {
         if case.row.to.starts_with("pod/") {
             let ((space, name), port) = parted_target(case.table, &case.row.to);
             let service = format!("{space}/{name}");
-            let pod = pod_of(&pod_behind(&service));
+            let pod = pod_behind(&service);
             request["address"] = json!(lab.target(&pod, 4, self.ports[&(service, port)]));
         }
         request
@@ -382,7 +382,7 @@ fn request(table: &Table, row: &Row, group: usize, key: &str) -> Result<Value, S
     }
     let call = sent.grpc.as_ref().map(|call| format!("/{call}"));
     let method = if call.is_some() { "POST" } else { "GET" };
-    let host = row.to.rsplit_once(':').map_or(&*row.to, |(name, _)| name);
+    let host = row.to.rsplit_once(':').map_or(&*row.to, |(name, _)| name).trim_start_matches("pod/");
     Ok(json!({
         "address": address,
         "method": sent.method.as_deref().unwrap_or(method),
