@@ -1,9 +1,9 @@
 //! May this request pass? L7 authorization of a waypoint, decided and explained by one evaluation.
 //!
 //! The way of a policy: [`written`] as in a manifest, [`compile()`]d into [`model`], gathered in a [`PolicySet`] for
-//! a service. The way of a request: its target normalised by [`crate::normalize`], its token verified by
-//! [`crate::jwt`], both together [`Facts`], and [`decide()`] says allow, deny or whom to ask. Asking, answering and
-//! writing records belong to the waypoint.
+//! a service, which finds the rules that may agree without trying all of them. The way of a request: its target
+//! normalised by [`crate::normalize`], its token verified by [`crate::jwt`], both together [`Facts`], and [`decide()`]
+//! says allow, deny or whom to ask. Asking, answering and writing records belong to the waypoint.
 
 mod compile;
 mod decide;

@@ -14,9 +14,15 @@ mod tests;
 /// The backends of a rule with their weights.
 #[derive(Debug, Default)]
 pub struct Backends {
-    entries: Vec<Backend>,
-    /// Running sums of the weights.
-    sums: Vec<u64>,
+    shares: Box<[Share]>,
+}
+
+/// A backend with its part of the weights.
+#[derive(Debug)]
+struct Share {
+    backend: Backend,
+    /// The sum of its weight and of those before it.
+    until: u64,
 }
 
 /// One backend.
@@ -60,14 +66,12 @@ pub enum Failure {
 impl Backends {
     /// Makes the list of backends and weights.
     pub(crate) fn new(entries: Vec<(Backend, u32)>) -> Self {
-        let mut backends = Self::default();
-        let mut sum = 0;
-        for (backend, weight) in entries {
-            sum += u64::from(weight);
-            backends.sums.push(sum);
-            backends.entries.push(backend);
-        }
-        backends
+        let mut until = 0;
+        let shares = entries.into_iter().map(|(backend, weight)| {
+            until += u64::from(weight);
+            Share { backend, until }
+        });
+        Self { shares: shares.collect() }
     }
 
     /// The backend for a draw that is uniform over all of `u64`: each by its share of the weights, up to 2⁻⁴⁰.
@@ -76,28 +80,28 @@ impl Backends {
     /// [`Failure::NoBackends`], [`Failure::NoWeight`], or what is wrong with the one drawn: the others' shares are
     /// not theirs to take over (Gateway API, BackendRef).
     pub fn pick(&self, draw: u64) -> Result<&Backend, Failure> {
-        let total = *self.sums.last().ok_or(Failure::NoBackends)?;
+        let total = self.shares.last().ok_or(Failure::NoBackends)?.until;
         if total == 0 {
             return Err(Failure::NoWeight);
         }
         let point = scale(draw, total);
-        let backend = &self.entries[self.sums.partition_point(|sum| *sum <= point)];
+        let backend = &self.shares[self.shares.partition_point(|share| share.until <= point)].backend;
         backend.usable().map(|()| backend)
     }
 
     /// The backend of this target whatever its weight: a session outlives a change of weights (GEP-1619).
     pub fn of(&self, target: &Target) -> Option<&Backend> {
-        self.entries.iter().find(|backend| backend.target == *target && backend.usable().is_ok())
+        self.iter().find(|backend| backend.target == *target && backend.usable().is_ok())
     }
 
     /// All of them, in the order of the rule.
     pub fn iter(&self) -> impl Iterator<Item = &Backend> {
-        self.entries.iter()
+        self.shares.iter().map(|share| &share.backend)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.shares.is_empty()
     }
 }
 

@@ -78,7 +78,7 @@ fn requests<M: Match>(
             }));
         }
     }
-    RouteSet { lookup: lookup(Index::new(entries)), rules }
+    RouteSet { lookup: lookup(Index::new(entries)), rules: rules.into() }
 }
 
 fn streams(
@@ -100,7 +100,7 @@ fn streams(
             index.insert(Some(hostname), number);
         }
     }
-    RouteSet { lookup: lookup(index), rules }
+    RouteSet { lookup: lookup(index), rules: rules.into() }
 }
 
 fn id(route: &RouteKey, rule: usize, name: Option<ambit_types::Str>) -> RuleId {

@@ -24,17 +24,17 @@ pub(crate) use headers::{Of, check_change, is_token};
 
 use crate::model::{HeaderChange, Mirror, Respond};
 
-/// The filters of a rule or a backend.
+/// The filters of a rule or a backend. Most have none, so that what they hold lies outside.
 #[derive(Debug, Default)]
 pub struct Filters {
     /// Answers and marks for browsers; comes before everything else.
-    pub cors: Option<CorsPolicy>,
+    pub cors: Option<Box<CorsPolicy>>,
     /// Changes to the request, and copies of it as it is at that step, in the order listed.
-    pub steps: Vec<Step>,
+    pub steps: Box<[Step]>,
     /// Changes to responses of backends.
-    pub response_headers: Option<HeaderChange>,
+    pub response_headers: Option<Box<HeaderChange>>,
     /// An answer in place of a backend's.
-    pub end: Option<End>,
+    pub end: Option<Box<End>>,
 }
 
 /// One step on the way of a request.

@@ -83,7 +83,7 @@ impl<'t> Selected<'t> {
 }
 
 fn own_answer<'t, H: Headers + ?Sized>(filters: &'t Filters, request: &Request<'_, H>) -> Option<Answer<'t>> {
-    Some(match filters.end.as_ref()? {
+    Some(match filters.end.as_deref()? {
         End::Redirect(to) => Answer::Redirect { status: to.status, location: to.location(request) },
         End::Respond(respond) => Answer::Respond(respond),
     })
@@ -113,7 +113,7 @@ impl<'t> Forward<'t> {
         head: &mut impl Head,
     ) {
         let Some((rule, backend)) = self.by else { return };
-        for change in [&backend.filters, &rule.filters].iter().filter_map(|f| f.response_headers.as_ref()) {
+        for change in [&backend.filters, &rule.filters].iter().filter_map(|f| f.response_headers.as_deref()) {
             change.apply(head);
         }
         if let Some(cors) = &rule.filters.cors {

@@ -75,9 +75,6 @@ impl Index {
     pub(crate) fn find<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<u32> {
         let asked = &Asked::new(request, &self.slots);
         let exact = self.exact.get(request.path).and_then(|candidates| candidates.first(asked));
-        exact
-            .or_else(|| self.patterns.first(asked))
-            .or_else(|| self.prefixes.first(asked))
-            .map(|candidate| candidate.rule)
+        exact.or_else(|| self.patterns.first(asked)).or_else(|| self.prefixes.first(asked))
     }
 }

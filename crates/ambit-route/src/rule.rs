@@ -1,6 +1,7 @@
 //! A rule ready for use: what a lookup leads to.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ambit_types::Str;
 
@@ -29,7 +30,7 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// A compiled rule.
+/// A compiled rule. A waypoint may hold tens of thousands: what few rules have lies outside of it.
 #[derive(Debug)]
 pub struct Rule {
     /// Which rule this is.
@@ -43,12 +44,25 @@ pub struct Rule {
     pub backends: Backends,
     /// How long things may take; zero has become none.
     pub timeouts: Timeouts,
-    /// When to try again.
-    pub retry: Retry,
+    /// When to try again; rules that say nothing share one.
+    pub retry: Arc<Retry>,
     /// How a client stays with an endpoint.
-    pub persistence: Option<Persistence>,
+    pub persistence: Option<Box<Persistence>>,
     /// Limits on the rate of requests.
-    pub rate_limits: Vec<RateLimit>,
+    pub rate_limits: Box<[RateLimit]>,
     /// Faults put in on purpose.
-    pub fault: Option<Fault>,
+    pub fault: Option<Box<Fault>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Backend;
+
+    /// What most rules do not have must not make all of them large.
+    #[test]
+    fn a_rule_is_small_since_there_are_many() {
+        assert!(size_of::<Rule>() <= 256, "{}", size_of::<Rule>());
+        assert!(size_of::<Backend>() <= 96, "{}", size_of::<Backend>());
+    }
 }

@@ -36,7 +36,7 @@ pub struct FrontendRoutes {
 #[derive(Debug)]
 pub struct RouteSet {
     pub(crate) lookup: Lookup,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Box<[Rule]>,
 }
 
 /// How a group's rules are found.

@@ -113,11 +113,15 @@ impl Stage {
 
     /// Runs `ambit lab …` and shows the command; its standard output.
     pub(super) fn lab(&self, args: &[&str]) -> anyhow::Result<String> {
-        let args = [&["lab"][..], args].concat();
-        out::data(&format!("  $ {}", self.typed(&args)));
-        let output = self.run(&args)?;
+        self.done(&[&["lab"][..], args].concat())
+    }
+
+    /// Runs `ambit …` and shows the command; its standard output, if it succeeded.
+    pub(super) fn done(&self, args: &[&str]) -> anyhow::Result<String> {
+        out::data(&format!("  $ {}", self.typed(args)));
+        let output = self.run(args)?;
         if !output.status.success() {
-            bail!("`{}` failed: {}", self.typed(&args), String::from_utf8_lossy(&output.stderr).trim());
+            bail!("`{}` failed: {}", self.typed(args), String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

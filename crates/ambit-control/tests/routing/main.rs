@@ -158,7 +158,7 @@ impl Case<'_> {
         });
         let of_the_mesh = Retry::of_the_mesh();
         let (timeouts, retry) = match forward.by {
-            Some((rule, _)) => (rule.timeouts, &rule.retry),
+            Some((rule, _)) => (rule.timeouts, &*rule.retry),
             None => (Timeouts::default(), &of_the_mesh),
         };
         let ended = attempts::run(self.row, &request, &timeouts, retry, self.draw);

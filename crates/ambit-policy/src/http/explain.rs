@@ -29,7 +29,7 @@ pub struct Explanation {
     pub nearest: Option<Nearest>,
 }
 
-/// Decides and tells everything that was compared. Values of secret headers are left out, others escaped and cut.
+/// Decides without any index, and tells everything that was compared. Values of secret headers are left out, others escaped and cut.
 pub fn explain(set: &PolicySet, facts: &Facts<'_>, answers: &Answers<'_>) -> Explanation {
     let mut record = Record::new();
     let decision = evaluate(set, facts, answers, &mut record);

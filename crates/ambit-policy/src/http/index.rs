@@ -6,14 +6,14 @@
 //! that a hash shared by two texts costs time and changes nothing.
 //!
 //! The cost of a request grows with the candidates and with the attributes and lengths of prefixes in use, not with
-//! the rules. Nothing is allocated for a list of up to [`INLINE_RULES_MAX`] rules.
+//! the rules. Nothing is allocated for a list of up to 1024 rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::facts::Facts;
-use super::model::{Attribute, Clause, Policy, Rule};
+use super::model::{Attribute, Clause, Condition, Policy};
 
 mod hash;
 mod key;
@@ -21,13 +21,9 @@ mod key;
 use hash::{Hash, Side, Table};
 use key::Key;
 
-/// Rules of a list whose candidates are gathered without allocating.
-const INLINE_RULES_MAX: usize = WORDS_INLINE * WORD;
-const WORDS_INLINE: usize = 16;
-/// Most entries a rule may cost or share, as a multiple of the rules: what more rules than that stand beside is not
-/// worth looking for.
-const ENTRIES_FACTOR: usize = 1;
+/// Rules that one word has bits for, and words that need no allocating.
 const WORD: usize = 64;
+const WORDS_INLINE: usize = 16;
 
 /// Where a rule of a list is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,50 +58,64 @@ struct Indexed {
     suffixes: BTreeSet<usize>,
 }
 
-/// Values of one attribute, with none of which a rule can agree.
-struct Need<'r> {
-    attribute: Attribute,
-    keys: Vec<Key<'r>>,
+/// Values of one attribute, one of which a rule cannot agree without.
+struct Need {
+    /// The attribute's number.
+    attribute: usize,
+    values: Vec<Hashed>,
 }
 
-/// Where the hashes of each attribute begin, so that equal texts of two attributes differ.
-type Seeds = BTreeMap<Attribute, Hash>;
+/// A value that rules ask for.
+#[derive(Clone, Copy)]
+struct Hashed {
+    side: Side,
+    length: usize,
+    hash: u32,
+}
+
+/// Attributes with the numbers that tell equal texts of theirs apart.
+#[derive(Default)]
+struct Numbers {
+    by_attribute: BTreeMap<Attribute, usize>,
+}
 
 impl Index {
     /// Whether facts are complete enough to look rules up by them. What is not known agrees wherever that refuses, and
     /// is found under nothing.
-    pub(super) fn serves(facts: &Facts<'_>) -> bool {
-        facts.request().is_some_and(|request| request.remote.is_some())
+    pub(super) fn serves(&self, facts: &Facts<'_>) -> bool {
+        let by_remote = || self.attributes.iter().any(|one| one.attribute == Attribute::RemoteIp);
+        facts.request().is_some_and(|request| request.remote.is_some() || !by_remote())
     }
 
     /// Builds the index of a list; none if there is nothing to find rules by, or more of them than can be counted.
     pub(super) fn new(policies: &[Arc<Policy>]) -> Option<Self> {
-        let needs: Vec<Vec<Need<'_>>> =
-            policies.iter().flat_map(|policy| &policy.rules).map(needs_of_rule).collect();
-        let seeds = seeds(&needs);
-        let shares = shares(&needs, &seeds);
-        let mut indexed: BTreeMap<&Attribute, Indexed> = BTreeMap::new();
+        let mut numbers = Numbers::default();
+        let all: Vec<Vec<Need>> = policies
+            .iter()
+            .flat_map(|policy| &policy.rules)
+            .map(|rule| rule.clauses.iter().flat_map(|clause| numbers.needs(clause)).collect())
+            .collect();
+        let shares = Shares::of(&all);
+        let mut attributes = numbers.attributes();
         let mut entries = Vec::new();
-        let worth_max = needs.len() * ENTRIES_FACTOR;
-        let mut always = vec![0u64; needs.len().div_ceil(WORD)];
-        for (at, needs) in needs.iter().enumerate() {
-            let cost =
-                |need: &Need<'_>| need.hashes(&seeds).filter_map(|hash| shares.get(&hash)).sum::<usize>();
-            let costs = needs.iter().map(|need| (cost(need), need));
-            let Some((_, best)) = costs.min_by_key(|(cost, _)| *cost).filter(|(cost, _)| *cost <= worth_max)
-            else {
+        let mut always = vec![0u64; all.len().div_ceil(WORD)];
+        for (at, needs) in all.iter().enumerate() {
+            let costs = needs.iter().map(|need| (shares.cost(need), need));
+            let cheapest = costs.min_by_key(|(cost, _)| *cost);
+            // What leads to more entries than there are rules is not worth looking for.
+            let Some((_, best)) = cheapest.filter(|(cost, _)| *cost <= all.len()) else {
                 always[at / WORD] |= 1 << (at % WORD);
                 continue;
             };
-            let number = u32::try_from(at).ok()?;
-            entries.extend(best.hashes(&seeds).map(|hash| (hash, number)));
-            let seed = *seeds.get(&best.attribute)?;
-            let one = indexed.entry(&best.attribute).or_insert_with(|| Indexed::new(&best.attribute, seed));
-            best.keys.iter().for_each(|key| one.note(key));
+            let rule = u32::try_from(at).ok()?;
+            for value in &best.values {
+                entries.push((value.hash, rule));
+                attributes[best.attribute].note(*value);
+            }
         }
-        let attributes: Box<[Indexed]> = indexed.into_values().collect();
-        let rules = Table::new(entries)?;
-        let index = Self { places: places(policies)?, attributes, rules, always: always.into() };
+        attributes.retain(Indexed::is_used);
+        let (rules, attributes, always) = (Table::new(entries)?, attributes.into(), always.into());
+        let index = Self { places: places(policies)?, attributes, rules, always };
         (!index.attributes.is_empty()).then_some(index)
     }
 
@@ -143,26 +153,22 @@ impl Index {
     }
 }
 
-impl Need<'_> {
-    fn hashes(&self, seeds: &Seeds) -> impl Iterator<Item = u32> {
-        let seed = seeds.get(&self.attribute).copied();
-        self.keys.iter().filter_map(move |key| seed.map(|seed| seed.of(key.side, &key.text)))
-    }
-}
-
 impl Indexed {
-    fn new(attribute: &Attribute, seed: Hash) -> Self {
+    fn new(attribute: Attribute, number: usize) -> Self {
         let (prefixes, suffixes) = (BTreeSet::new(), BTreeSet::new());
-        Self { attribute: attribute.clone(), seed, exact_max: None, prefixes, suffixes }
+        Self { attribute, seed: Hash::new(number), exact_max: None, prefixes, suffixes }
     }
 
-    fn note(&mut self, key: &Key<'_>) {
-        let length = key.text.len();
-        match key.side {
-            Side::Whole => self.exact_max = self.exact_max.max(Some(length)),
-            Side::Start => drop(self.prefixes.insert(length)),
-            Side::End => drop(self.suffixes.insert(length)),
+    fn note(&mut self, value: Hashed) {
+        match value.side {
+            Side::Whole => self.exact_max = self.exact_max.max(Some(value.length)),
+            Side::Start => drop(self.prefixes.insert(value.length)),
+            Side::End => drop(self.suffixes.insert(value.length)),
         }
+    }
+
+    fn is_used(&self) -> bool {
+        self.exact_max.is_some() || !self.prefixes.is_empty() || !self.suffixes.is_empty()
     }
 
     /// Every hash under which rules stand that a text may agree with. The text comes in pieces.
@@ -211,38 +217,71 @@ fn places(policies: &[Arc<Policy>]) -> Option<Box<[Place]>> {
     .collect()
 }
 
-fn needs_of_rule(rule: &Rule) -> Vec<Need<'_>> {
-    rule.clauses.iter().flat_map(needs_of_clause).collect()
-}
-
-/// Attributes that every alternative of a clause asks for, with the values of all of them.
-fn needs_of_clause(clause: &Clause) -> Vec<Need<'_>> {
-    let mut alternatives = clause.alternatives.iter().map(|conditions| {
-        let keyed = conditions.iter().filter_map(|one| key::keys(one).map(|keys| (one.attribute(), keys)));
-        keyed.collect::<BTreeMap<_, _>>()
-    });
-    let Some(first) = alternatives.next() else { return Vec::new() };
-    let all = alternatives.fold(first, |mut common, mut other| {
-        common.retain(|attribute, keys| {
-            let further = other.remove(attribute);
-            keys.extend(further.iter().flatten().cloned());
-            further.is_some()
+impl Numbers {
+    /// Attributes that every alternative of a clause asks for, with the values of all of them.
+    fn needs(&mut self, clause: &Clause) -> Vec<Need> {
+        let mut alternatives = clause.alternatives.iter().map(|conditions| {
+            let mut needs: Vec<Need> = conditions.iter().filter_map(|one| self.need(one)).collect();
+            needs.sort_by_key(|need| need.attribute);
+            needs.dedup_by_key(|need| need.attribute);
+            needs
         });
-        common
-    });
-    all.into_iter().map(|(attribute, keys)| Need { attribute, keys }).collect()
-}
+        let Some(first) = alternatives.next() else { return Vec::new() };
+        alternatives.fold(first, |mut common, other| {
+            common.retain_mut(|need| {
+                let further = other.iter().find(|further| further.attribute == need.attribute);
+                need.values.extend(further.iter().flat_map(|further| &further.values));
+                further.is_some()
+            });
+            common
+        })
+    }
 
-fn seeds(rules: &[Vec<Need<'_>>]) -> Seeds {
-    let attributes: BTreeSet<&Attribute> = rules.iter().flatten().map(|need| &need.attribute).collect();
-    (0..).zip(attributes).map(|(number, attribute)| (attribute.clone(), Hash::new(number))).collect()
+    fn need(&mut self, condition: &Condition) -> Option<Need> {
+        let keys = key::keys(condition)?;
+        let attribute = self.number(condition.attribute());
+        let seed = Hash::new(attribute);
+        let hashed = |Key { side, text }: &Key<'_>| Hashed {
+            side: *side,
+            length: text.len(),
+            hash: seed.of(*side, text),
+        };
+        Some(Need { attribute, values: keys.iter().map(hashed).collect() })
+    }
+
+    fn number(&mut self, attribute: Attribute) -> usize {
+        let next = self.by_attribute.len();
+        *self.by_attribute.entry(attribute).or_insert(next)
+    }
+
+    /// Every attribute at the place of its number.
+    fn attributes(self) -> Vec<Indexed> {
+        let mut all: Vec<(Attribute, usize)> = self.by_attribute.into_iter().collect();
+        all.sort_by_key(|(_, number)| *number);
+        all.into_iter().map(|(attribute, number)| Indexed::new(attribute, number)).collect()
+    }
 }
 
 /// How many rules could stand under each hash.
-fn shares(rules: &[Vec<Need<'_>>], seeds: &Seeds) -> BTreeMap<u32, usize> {
-    let mut shares = BTreeMap::new();
-    for hash in rules.iter().flatten().flat_map(|need| need.hashes(seeds)) {
-        *shares.entry(hash).or_default() += 1;
+struct Shares {
+    /// The hash of every value of every rule, ascending.
+    hashes: Vec<u32>,
+}
+
+impl Shares {
+    fn of(rules: &[Vec<Need>]) -> Self {
+        let values = rules.iter().flatten().flat_map(|need| &need.values);
+        let mut hashes: Vec<u32> = values.map(|value| value.hash).collect();
+        hashes.sort_unstable();
+        Self { hashes }
     }
-    shares
+
+    /// How many candidates a need leads to if each of its values comes once.
+    fn cost(&self, need: &Need) -> usize {
+        let share = |value: &Hashed| {
+            let start = self.hashes.partition_point(|hash| *hash < value.hash);
+            self.hashes[start..].partition_point(|hash| *hash == value.hash)
+        };
+        need.values.iter().map(share).sum()
+    }
 }

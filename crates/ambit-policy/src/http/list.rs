@@ -63,7 +63,7 @@ impl List {
         mut found: impl FnMut(&'p Policy, usize) -> ControlFlow<()>,
     ) {
         match &self.index {
-            Some(index) if !R::THOROUGH && Index::serves(facts) => self.look_up(index, facts, found),
+            Some(index) if !R::THOROUGH && index.serves(facts) => self.look_up(index, facts, found),
             Some(_) | None => {
                 let mut enough = false;
                 for policy in &self.policies {

@@ -1,6 +1,6 @@
 //! The policies that apply to one service at a waypoint, ordered for evaluation.
 //!
-//! Built once per service and policy version. Which policies reach a service (`targetRefs`) is state's affair.
+//! Built once per service and policy version, with an index over long lists of rules. Which policies reach a service (`targetRefs`) is state's affair.
 
 use std::sync::Arc;
 

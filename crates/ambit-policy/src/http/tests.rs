@@ -11,6 +11,7 @@ use super::{
 use crate::normalize::{self, Refusal};
 use table::{Given, Group, Row, Settings, Table};
 
+mod indexed;
 mod properties;
 mod table;
 mod words;

@@ -26,41 +26,47 @@ pub(super) fn compile(
     findings.length(field, list.len(), FILTERS_MAX);
     check_once(list, field, findings);
     let mut filters = Filters::default();
+    let mut steps = Vec::new();
     for (at, filter) in list.iter().enumerate() {
         let field = format!("{field}[{at}]");
         match filter {
             Filter::RequestHeaders(change) => {
-                filters.steps.extend(headers(change, Of::Request, &field, findings).map(Step::Headers));
+                steps.extend(headers(change, Of::Request, &field, findings).map(Step::Headers));
             }
             Filter::ResponseHeaders(change) => {
-                filters.response_headers = headers(change, Of::Response, &field, findings);
+                filters.response_headers = headers(change, Of::Response, &field, findings).map(Box::new);
             }
-            Filter::Redirect(to) => filters.end = Some(End::Redirect(redirect(to, &field, scope, findings))),
-            Filter::Rewrite(to) => filters.steps.push(Step::Rewrite(rewrite(to, &field, scope, findings))),
+            Filter::Redirect(to) => {
+                filters.end = Some(Box::new(End::Redirect(redirect(to, &field, scope, findings))));
+            }
+            Filter::Rewrite(to) => steps.push(Step::Rewrite(rewrite(to, &field, scope, findings))),
             Filter::Mirror(mirror) => {
                 check_fraction(mirror.fraction, &field, findings);
                 note_mirror(&mirror.target, &format!("{field}.backendRef"), findings);
-                filters.steps.push(Step::Mirror(mirror.clone()));
+                steps.push(Step::Mirror(mirror.clone()));
             }
             Filter::Cors(_) if !scope.is_rule => {
                 findings.report(&field, RuleFault::NotOnBackend { filter: "CORS" });
             }
             Filter::Cors(cors) => {
                 let compiled = CorsPolicy::compile(cors);
-                filters.cors = compiled.map_err(|error| findings.report(&field, error)).ok();
+                filters.cors = compiled.map(Box::new).map_err(|error| findings.report(&field, error)).ok();
             }
-            Filter::Respond(respond) => filters.end = Some(End::Respond(answer(respond, &field, findings))),
+            Filter::Respond(respond) => {
+                filters.end = Some(Box::new(End::Respond(answer(respond, &field, findings))));
+            }
             Filter::Unsupported { what } => {
                 findings.report(&field, RuleFault::Unsupported { what: what.to_string() });
             }
         }
     }
+    filters.steps = steps.into();
     filters
 }
 
 /// A rule that answers by itself sends nothing anywhere.
 pub(super) fn check_end(filters: &Filters, has_backends: bool, findings: &mut Findings<'_>) {
-    let filter = match &filters.end {
+    let filter = match filters.end.as_deref() {
         None => return,
         Some(End::Redirect(_)) => "RequestRedirect",
         Some(End::Respond(_)) => "DirectResponse",

@@ -93,7 +93,9 @@ fn header(name: Str, test: Test) -> Condition {
         Test::Exact(host) if &*name == "host" => {
             Condition::Header(name, Test::Exact(host.to_ascii_lowercase().into()))
         }
-        other => Condition::Header(name, other),
+        other @ (Test::Exact(_) | Test::Pattern(_) | Test::Present | Test::Absent) => {
+            Condition::Header(name, other)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One rule: its matches placed, its parts checked.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::error::{Effect, Findings, RETRIES, RuleFault, WEIGHTS};
@@ -100,10 +101,10 @@ pub(super) fn compile<M: Match>(id: RuleId, rule: &model::Rule<M>, mut findings:
         filters,
         backends,
         timeouts,
-        retry: retry.unwrap_or_else(Retry::of_the_mesh),
-        persistence,
+        retry: retry.map_or_else(retry_of_the_mesh, Arc::new),
+        persistence: persistence.map(Box::new),
         rate_limits,
-        fault: rule.fault.clone(),
+        fault: rule.fault.clone().map(Box::new),
     }
 }
 
@@ -123,9 +124,9 @@ pub(super) fn compile_stream(id: RuleId, route: &StreamRoute, mut findings: Find
         filters: Filters::default(),
         backends,
         timeouts: Timeouts::default(),
-        retry: Retry::of_the_mesh(),
+        retry: retry_of_the_mesh(),
         persistence: None,
-        rate_limits: Vec::new(),
+        rate_limits: Box::default(),
         fault: None,
     }
 }
@@ -159,6 +160,12 @@ fn timeouts(timeouts: &Timeouts, findings: &mut Findings<'_>) -> Timeouts {
         findings.report("timeouts.backendRequest", RuleFault::TimeoutOrder { request, backend_request });
     }
     Timeouts { request, backend_request, idle }
+}
+
+/// The policy of rules that have none of their own, one for all of them.
+fn retry_of_the_mesh() -> Arc<Retry> {
+    static SHARED: LazyLock<Arc<Retry>> = LazyLock::new(|| Arc::new(Retry::of_the_mesh()));
+    Arc::clone(&SHARED)
 }
 
 fn retry(retry: &Retry, findings: &mut Findings<'_>) -> Retry {

@@ -105,10 +105,13 @@ pub(crate) fn check_change(change: &HeaderChange, of: Of) -> Result<HeaderChange
                 .then(|| (key.clone(), value.clone()))
                 .ok_or_else(|| HeaderError::Value { name: key.to_string() })
         });
-        checked.collect::<Result<Vec<_>, _>>()
+        let mut pairs = checked.collect::<Result<Vec<_>, _>>()?;
+        pairs.shrink_to_fit();
+        Ok(pairs)
     };
     let (set, add) = (pairs(&change.set)?, pairs(&change.add)?);
-    let remove = change.remove.iter().map(&mut name).collect::<Result<_, _>>()?;
+    let mut remove = change.remove.iter().map(&mut name).collect::<Result<Vec<_>, _>>()?;
+    remove.shrink_to_fit();
     Ok(HeaderChange { set, add, remove })
 }
 

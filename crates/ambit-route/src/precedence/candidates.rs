@@ -13,7 +13,7 @@ use crate::request::Headers;
 /// Length up to which a list is simply walked.
 const WALK_MAX: usize = 8;
 
-/// A match as the index holds it: the conditions that its place does not answer, and the rule it belongs to.
+/// A match with its rank: the conditions that its place does not answer, and the rule it belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) rank: Rank,
@@ -21,7 +21,14 @@ pub(crate) struct Candidate {
     pub(crate) rule: u32,
 }
 
-impl Candidate {
+/// A match as the index holds it: ranks have given the order and are not kept.
+#[derive(Debug)]
+struct Held {
+    conditions: Box<[Condition]>,
+    rule: u32,
+}
+
+impl Held {
     fn agrees<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> bool {
         self.conditions.iter().all(|condition| condition.agrees(asked))
     }
@@ -30,16 +37,16 @@ impl Candidate {
 /// Candidates in order.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    ordered: Vec<Candidate>,
-    shortcut: Option<Shortcut>,
+    ordered: Box<[Held]>,
+    shortcut: Option<Box<Shortcut>>,
 }
 
 /// Positions in the list by the value of one attribute.
 #[derive(Debug)]
 struct Shortcut {
     attribute: Attribute,
-    by_value: Map<Box<[u8]>, Vec<u32>>,
-    others: Vec<u32>,
+    by_value: Map<Box<[u8]>, Box<[u32]>>,
+    others: Box<[u32]>,
 }
 
 /// What a request says about an attribute.
@@ -56,8 +63,12 @@ impl Candidates {
     /// Puts them in order.
     pub(super) fn new(mut candidates: Vec<Candidate>) -> Self {
         candidates.sort_by(|a, b| a.rank.cmp(&b.rank));
-        let shortcut = (candidates.len() > WALK_MAX).then(|| Shortcut::over(&candidates)).flatten();
-        Self { ordered: candidates, shortcut }
+        let ordered: Box<[Held]> = candidates
+            .into_iter()
+            .map(|Candidate { conditions, rule, .. }| Held { conditions, rule })
+            .collect();
+        let shortcut = (ordered.len() > WALK_MAX).then(|| Shortcut::over(&ordered)).flatten();
+        Self { ordered, shortcut: shortcut.map(Box::new) }
     }
 
     /// Whether there are none.
@@ -65,11 +76,15 @@ impl Candidates {
         self.ordered.is_empty()
     }
 
-    /// The first that agrees.
-    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+    /// The rule of the first that agrees.
+    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<u32> {
+        self.first_match(asked).map(|candidate| candidate.rule)
+    }
+
+    fn first_match<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Held> {
         let Some(shortcut) = &self.shortcut else { return self.walk(asked) };
         let by_value = match shortcut.attribute.of(asked) {
-            Found::Value(value) => shortcut.by_value.get(value).map_or(&[][..], Vec::as_slice),
+            Found::Value(value) => shortcut.by_value.get(value).map_or(&[][..], |list| &**list),
             Found::Nothing => &[],
             Found::Unclear => return self.walk(asked),
         };
@@ -81,18 +96,18 @@ impl Candidates {
         self.at(one.into_iter().chain(other).min()?)
     }
 
-    fn walk<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+    fn walk<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Held> {
         self.ordered.iter().find(|candidate| candidate.agrees(asked))
     }
 
-    fn at(&self, position: u32) -> Option<&Candidate> {
+    fn at(&self, position: u32) -> Option<&Held> {
         self.ordered.get(usize::try_from(position).ok()?)
     }
 }
 
 impl Shortcut {
     /// By the attribute that has the most different values; none if that would not shorten anything.
-    fn over(candidates: &[Candidate]) -> Option<Self> {
+    fn over(candidates: &[Held]) -> Option<Self> {
         let mut values: BTreeMap<Attribute, BTreeMap<&str, Vec<u32>>> = BTreeMap::new();
         for (at, candidate) in candidates.iter().enumerate() {
             let at = u32::try_from(at).ok()?;
@@ -107,7 +122,8 @@ impl Shortcut {
         }
         let others = (0..).zip(is_other).filter_map(|(at, other)| other.then_some(at)).collect();
         let bytes = |value: &str| Box::from(value.as_bytes());
-        let by_value: Map<_, _> = by_value.into_iter().map(|(value, list)| (bytes(value), list)).collect();
+        let by_value: Map<_, _> =
+            by_value.into_iter().map(|(value, list)| (bytes(value), list.into())).collect();
         (by_value.len() > 1).then_some(Self { attribute, by_value, others })
     }
 }

@@ -12,13 +12,13 @@ use crate::request::Headers;
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
+    /// While building: what will be put in order, by the number of its node.
+    unordered: Vec<(usize, Candidate)>,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     children: Map<Box<str>, usize>,
-    /// While building: what will be put in order.
-    unordered: Vec<Candidate>,
     candidates: Candidates,
     parent: usize,
     /// Nearest ancestor with candidates.
@@ -35,7 +35,7 @@ impl Tree {
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         let segments = prefix.split('/').filter(|_| !prefix.is_empty());
         let node = segments.fold(0, |node, segment| self.child(node, segment));
-        self.nodes[node].unordered.push(candidate);
+        self.unordered.push((node, candidate));
     }
 
     fn child(&mut self, parent: usize, segment: &str) -> usize {
@@ -50,9 +50,13 @@ impl Tree {
 
     /// Orders the matches and links the nodes. Parents come before their children in the list.
     pub(super) fn finish(&mut self) {
+        let mut unordered = std::mem::take(&mut self.unordered);
+        unordered.sort_by_key(|(node, _)| *node);
+        let mut unordered = unordered.into_iter().peekable();
+        self.nodes.shrink_to_fit();
         for at in 0..self.nodes.len() {
-            let unordered = std::mem::take(&mut self.nodes[at].unordered);
-            self.nodes[at].candidates = Candidates::new(unordered);
+            let own = std::iter::from_fn(|| unordered.next_if(|(node, _)| *node == at));
+            self.nodes[at].candidates = Candidates::new(own.map(|(_, candidate)| candidate).collect());
             if at == 0 {
                 continue;
             }
@@ -62,8 +66,8 @@ impl Tree {
         }
     }
 
-    /// The first match that agrees, of the longest prefix that has one.
-    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Candidate> {
+    /// The rule of the first match that agrees, of the longest prefix that has one.
+    pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<u32> {
         let path = asked.request.path.strip_prefix('/')?;
         let mut at = 0;
         for segment in path.split('/') {

@@ -23,8 +23,8 @@ const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 
 impl Hash {
     /// A hash of nothing; each number gives others.
-    pub(super) fn new(number: u64) -> Self {
-        Self((FNV_BASIS ^ number).wrapping_mul(FNV_PRIME))
+    pub(super) fn new(number: usize) -> Self {
+        Self((FNV_BASIS ^ number as u64).wrapping_mul(FNV_PRIME))
     }
 
     /// Reads a byte more.

@@ -21,7 +21,7 @@ use crate::jwt::Claim;
 const PART_BYTES_MIN: usize = 2;
 
 /// A text that a rule asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Key<'r> {
     pub(super) side: Side,
     pub(super) text: Cow<'r, [u8]>,

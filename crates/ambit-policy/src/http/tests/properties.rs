@@ -17,20 +17,20 @@ mod naive;
 
 /// A request that owns everything.
 #[derive(Debug, Clone)]
-struct Asked {
+pub(super) struct Asked {
     peer: Option<Identity>,
     port: u16,
     method: &'static str,
     host: &'static str,
     path: Vec<u8>,
     headers: Vec<(&'static str, Vec<u8>)>,
-    remote: Option<&'static str>,
+    pub(super) remote: Option<&'static str>,
     claims: Option<&'static str>,
     tcp: bool,
 }
 
 impl Asked {
-    fn with<T>(&self, act: impl FnOnce(&Facts<'_>) -> T) -> T {
+    pub(super) fn with<T>(&self, act: impl FnOnce(&Facts<'_>) -> T) -> T {
         let address = [10, 0, 0, 1].into();
         let connection = crate::Facts::new(self.peer.as_ref(), address, [10, 0, 0, 2].into(), self.port);
         if self.tcp {
@@ -52,7 +52,7 @@ impl Asked {
     }
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+pub(super) fn asked() -> impl Strategy<Value = Asked> {
     let peer = prop::sample::select(vec![None, Some("a/x"), Some("a/xy"), Some("b/x")]).prop_map(|account| {
         let (namespace, name) = account?.split_once('/')?;
         Identity::parse(&format!("spiffe://td/ns/{namespace}/sa/{name}")).ok()
@@ -88,7 +88,7 @@ fn asked() -> impl Strategy<Value = Asked> {
         })
 }
 
-fn values<T: std::fmt::Debug + Clone + 'static>(
+pub(super) fn values<T: std::fmt::Debug + Clone + 'static>(
     one: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<Values<T>> {
     let one = one.boxed();
@@ -96,11 +96,11 @@ fn values<T: std::fmt::Debug + Clone + 'static>(
     (list(3), list(2)).prop_map(|(any, none)| Values { any, none }).boxed()
 }
 
-fn texts(of: &'static [&'static str]) -> BoxedStrategy<StringMatch> {
+pub(super) fn texts(of: &'static [&'static str]) -> BoxedStrategy<StringMatch> {
     prop::sample::select(of).prop_map(crate::shorthand::string_match).boxed()
 }
 
-fn condition() -> impl Strategy<Value = Condition> {
+pub(super) fn condition() -> impl Strategy<Value = Condition> {
     let plain = || values(texts(&["a", "a*", "*b", "*", "ab", "b"]));
     let hosts = texts(&["a", "b", "a:80", "*.a", "a*", "*:1", "b:2", "*"]);
     let principals = texts(&["td/ns/a/sa/x", "td/ns/a*", "*/sa/x", "*"]);
@@ -165,7 +165,7 @@ fn policies() -> impl Strategy<Value = Vec<Policy>> {
     })
 }
 
-fn answers() -> impl Strategy<Value = Vec<(&'static str, Answer)>> {
+pub(super) fn answers() -> impl Strategy<Value = Vec<(&'static str, Answer)>> {
     let answer =
         prop::sample::select(vec![Answer::Allowed, Answer::Allowed, Answer::Denied, Answer::Unavailable]);
     let given = prop::option::of(answer);
@@ -173,7 +173,7 @@ fn answers() -> impl Strategy<Value = Vec<(&'static str, Answer)>> {
         .prop_map(|(p, q)| p.map(|p| ("p", p)).into_iter().chain(q.map(|q| ("q", q))).collect())
 }
 
-fn order() -> impl Strategy<Value = CustomOrder> {
+pub(super) fn order() -> impl Strategy<Value = CustomOrder> {
     prop::sample::select(vec![CustomOrder::AfterToken, CustomOrder::BeforeToken])
 }
 
