@@ -218,6 +218,7 @@ impl Config {
             accept_rsa: self.certificates.accept_rsa,
             burst: self.certificates.csr_burst,
             per_second: self.certificates.csr_per_second,
+            ..Rules::default()
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What a stream gets and in which order is decided by the state machine in ambit-xds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +41,15 @@ enum Subject {
     Waypoint { gateway: WaypointKey, pod: String, node: String },
     /// Someone at this address who has not said yet which waypoint it is of.
     Unnamed(IpAddr),
+}
+
+impl Subject {
+    fn waypoint(&self) -> Option<&WaypointKey> {
+        match self {
+            Self::Waypoint { gateway, .. } => Some(gateway),
+            Self::Node(_) | Self::Unnamed(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -122,10 +131,16 @@ impl Publisher {
         let mut is_new = next.apply(revision, changes(delta));
         for (name, difference) in &waypoints {
             let key = waypoint::key(name);
+            if waypoint::is_withdrawn(&next, &key) {
+                // It is there again, and what differs counts from nothing.
+                is_new |= next.forget_waypoint(revision, &key);
+            }
             is_new |= next.apply_waypoint(revision, &key, waypoint::changes(difference));
         }
         for name in &gone {
-            is_new |= next.forget_waypoint(revision, &waypoint::key(name));
+            // Its proxies run on for a while, and without its policies they would let everything pass.
+            let key = waypoint::key(name);
+            is_new |= next.apply_waypoint(revision, &key, waypoint::withdrawal(&key));
         }
         if is_new {
             metrics::counter!("ambit_config_changes_total").increment(1);
@@ -187,7 +202,8 @@ impl Publisher {
         rows.collect()
     }
 
-    /// Forgets who has no stream and does not exist any more: nodes by name, replicas by Gateway, pod and node.
+    /// Forgets who has no stream and does not exist any more: nodes by name, replicas by Gateway, pod and node. With the
+    /// last stream of a waypoint that was withdrawn, what was published to it goes too.
     pub fn forget(
         &self,
         is_node: impl Fn(&str) -> bool,
@@ -202,6 +218,27 @@ impl Publisher {
                     Subject::Unnamed(_) => false,
                 }
         });
+        let in_use: BTreeSet<WaypointKey> = clients.keys().filter_map(Subject::waypoint).cloned().collect();
+        // Whoever has not said yet may be of any waypoint.
+        let is_known = clients.keys().all(|subject| !matches!(subject, Subject::Unnamed(_)));
+        drop(clients);
+        if is_known {
+            self.forget_withdrawn(&in_use);
+        }
+    }
+
+    fn forget_withdrawn(&self, in_use: &BTreeSet<WaypointKey>) {
+        let latest = self.latest.borrow().clone();
+        let idle = latest.waypoints().filter(|key| !in_use.contains(key));
+        let idle: Vec<&WaypointKey> = idle.filter(|key| waypoint::is_withdrawn(&latest, key)).collect();
+        if idle.is_empty() {
+            return;
+        }
+        let mut next = Resources::clone(&latest);
+        for key in idle {
+            next.forget_waypoint(latest.revision(), key);
+        }
+        self.latest.send_replace(Arc::new(next));
     }
 }
 

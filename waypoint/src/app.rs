@@ -12,7 +12,7 @@ use ambit_runtime::logging::LogControl;
 use ambit_runtime::metrics::Registry;
 use ambit_runtime::readiness::{Part, Readiness};
 use ambit_runtime::tasks;
-use ambit_types::Identity;
+use ambit_types::{Identity, Str};
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,8 +74,18 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
 fn hooks(config: &Config) -> (Hooks, TellProviders) {
     let providers = external::Providers::default();
     let hooks = Hooks { external: Arc::new(providers.clone()), ..Hooks::default() };
-    let hooks = hooks.with_keys(Keys::new(config.tokens.settings()));
+    let mut settings = config.tokens.settings();
+    let control = [config.discovery().0.address, config.ca().0.address];
+    settings.guard.control = control.iter().filter_map(|address| host(address)).collect();
+    let hooks = hooks.with_keys(Keys::new(settings));
     (hooks, Box::new(move |known| providers.tell(known)))
+}
+
+/// The host of an address of the control plane, with or without a scheme.
+fn host(address: &str) -> Option<Str> {
+    let authority = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority: http::uri::Authority = authority.split('/').next()?.parse().ok()?;
+    Some(authority.host().trim_matches(['[', ']']).into())
 }
 
 /// Where records go: to the log, to the ring of flow records, and as spans to `exporter`.

@@ -14,18 +14,22 @@ use ambit_hbone::ConnId;
 use ambit_route::model::Target as Backend;
 use ambit_route::outlier::Health;
 use ambit_runtime::clock;
-use ambit_types::{AppProtocol, ServiceKey};
+use ambit_types::service::Visibility;
+use ambit_types::workload::NetworkMode;
+use ambit_types::{AppProtocol, ServiceKey, Workload};
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Body;
 
-use crate::keys::guard::Url;
 use crate::request::body::{Held, Upload};
 use crate::terminate::Target;
-use crate::upstream::{Caller, Destination, Download, Io, Sending, Ticket, View};
+use crate::upstream::{Caller, Destination, Download, Endpoint, Io, Sending, Ticket, View};
 use crate::{State, Waypoint, random};
+
+/// The namespace of the mesh's own objects, which speak for every namespace.
+pub(crate) const ROOT_NAMESPACE: &str = "istio-system";
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -106,17 +110,24 @@ pub(crate) struct Connected {
     pub(crate) _ticket: Ticket,
 }
 
-/// Opens a connection to an endpoint of a service, for what [`send`] cannot say.
+/// Opens a connection to an endpoint of a service, for what [`send`] cannot say, if `judge` lets it pass. The tunnel
+/// names the waypoint as the client: nobody else stands behind the call, and it is not taken for one that was judged
+/// on somebody's behalf.
 ///
 /// # Errors
-/// [`CallError`].
-pub(crate) async fn open(
+/// [`CallError`], and what `judge` says.
+pub(crate) async fn open<E: From<CallError>>(
     waypoint: &Waypoint,
     service: &ServiceKey,
     port: u16,
-) -> Result<Connected, CallError> {
+    judge: impl FnOnce(&State, &Endpoint) -> Result<(), E>,
+) -> Result<Connected, E> {
     let Chosen { state, view, at, ticket, .. } = choose(waypoint, service, port)?;
-    let opened = waypoint.upstream.connect(waypoint, &state, view.endpoint(at), &itself(&state)).await;
+    let endpoint = view.endpoint(at);
+    judge(&state, endpoint)?;
+    let identity = state.own.identity();
+    let caller = Caller { peer: Some(&identity), ..itself(&state) };
+    let opened = waypoint.upstream.connect(waypoint, &state, endpoint, &caller).await;
     let io = opened.map_err(|error| CallError::Send(error.to_string()))?;
     Ok(Connected { io, _ticket: ticket })
 }
@@ -147,29 +158,67 @@ fn itself(state: &State) -> Caller<'static> {
     Caller { peer: None, address: address(state), id: ConnId::from_random(random::wide()) }
 }
 
-fn address(state: &State) -> SocketAddr {
+/// The address that the waypoint calls from, as it is told.
+pub(crate) fn address(state: &State) -> SocketAddr {
     let own = state.own.workload.addresses.first().copied();
     SocketAddr::new(own.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), 0)
 }
 
-/// The service of the mesh that a URL's host names, if it has endpoints.
-pub(crate) fn service_by_host(waypoint: &Waypoint, url: &Url) -> Option<ServiceKey> {
-    let state = waypoint.state();
-    let own = &state.own;
-    let domain = own.service.as_ref().and_then(|key| key.hostname.split_once(".svc.")).map(|(_, rest)| rest);
-    let hosts = url.mesh_hosts(domain.unwrap_or("cluster.local"));
-    let found = hosts.iter().find_map(|host| state.mesh.service_by_host(host, &own.workload.namespace));
-    found.filter(|entry| !entry.endpoints().is_empty()).map(|entry| entry.service().key())
+/// What a host name means to a namespace whose owner has written it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A service of that namespace or of the root namespace.
+    Own(ServiceKey),
+    /// A Kubernetes service of another namespace, whose name nobody can take.
+    Other(ServiceKey),
+    /// No service, or only what other namespaces call so: a ServiceEntry may have any host and gives its owner no
+    /// right to it.
+    Foreign,
 }
 
-/// Whether an address is a workload's or a service's of the mesh.
-pub(crate) fn is_of_mesh(waypoint: &Waypoint, address: IpAddr) -> bool {
-    let state = waypoint.state();
+/// What a host name means to a namespace. What others have written changes nothing about it.
+pub(crate) fn named(state: &State, host: &str, namespace: &str) -> Named {
+    let mesh = &state.mesh;
+    let own = ServiceKey::new(namespace, host);
+    if mesh.service(&own).is_some() {
+        return Named::Own(own);
+    }
+    if let Some(found) = mesh.service_by_host(host, namespace).filter(|entry| entry.service().canonical) {
+        let key = found.service().key();
+        return if *key.namespace == *ROOT_NAMESPACE { Named::Own(key) } else { Named::Other(key) };
+    }
+    let root = mesh.service(&ServiceKey::new(ROOT_NAMESPACE, host));
+    match root.filter(|entry| entry.service().visibility == Visibility::Public) {
+        Some(entry) => Named::Own(entry.service().key()),
+        None => Named::Foreign,
+    }
+}
+
+/// The cluster's domain, by the waypoint's own service.
+pub(crate) fn cluster_domain(state: &State) -> &str {
+    let own = state.own.service.as_ref().and_then(|key| key.hostname.split_once(".svc."));
+    own.map_or("cluster.local", |(_, domain)| domain)
+}
+
+/// Whether an address is a workload's, a service's or a node's of the mesh.
+pub(crate) fn is_of_mesh(state: &State, address: IpAddr) -> bool {
     let (network, namespace) = (&state.own.workload.network, &state.own.workload.namespace);
     let address = address.to_canonical();
     state.mesh.workload_at(network, address).is_some()
         || state.mesh.service_at(network, address, namespace).is_some()
         || state.own.has_address(address)
+        || is_of_host(state, address)
+}
+
+/// Whether an address is a node's, or of a workload that has no address of its own (host network) and is found by
+/// none.
+pub(crate) fn is_of_host(state: &State, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_at = |workload: &Workload| {
+        let is_host = workload.network_mode == NetworkMode::HostNetwork;
+        workload.node_addresses().contains(&address) || is_host && workload.addresses.contains(&address)
+    };
+    is_at(&state.own.workload) || state.mesh.workloads().into_iter().any(|workload| is_at(workload))
 }
 
 /// The request in one version of HTTP; none if its target or authority is malformed.

@@ -2,8 +2,8 @@
 //!
 //! An authorizer is a service of the mesh, called through the tunnels and certificates of this waypoint. Its answer is
 //! bounded and checked: it may neither frame, route nor identify a request or response. No answer refuses, unless the
-//! provider fails open; what cannot be told to an authorizer is refused even then, because a caller could bring it
-//! about.
+//! provider fails open; what cannot be told to an authorizer, or not while it has as many requests as it may, is refused
+//! even then, because a caller could bring it about.
 
 mod fields;
 mod grpc;
@@ -22,7 +22,7 @@ use ambit_xds::ext_authz::Unreadable;
 use arc_swap::ArcSwap;
 use tracing::debug;
 
-use crate::calls::CallError;
+use crate::calls::{self, CallError, Named, ROOT_NAMESPACE};
 use crate::grpc::GrpcError;
 use crate::hooks::{Answering, Asked, Checked, External};
 
@@ -59,8 +59,8 @@ impl External for Providers {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    /// The service is not in the mesh.
-    #[error("there is no service {0}")]
+    /// The service is not in the mesh, or only a namespace that is not the mesh's calls itself so.
+    #[error("there is no service {0} that the mesh's provider could mean")]
     NoService(Str),
     /// It could not be called.
     #[error(transparent)]
@@ -97,14 +97,17 @@ async fn answer(provider: &Provider, asked: &Asked<'_>) -> Result<Checked, NoAns
     }
 }
 
+/// The service that a provider means. Without a namespace its host is read as the root namespace reads it, whose owner
+/// has written it; a Kubernetes service may be anywhere, since its name says where.
 fn service(provider: &Provider, asked: &Asked<'_>) -> Result<ServiceKey, NoAnswer> {
     let hostname = &provider.service.hostname;
     if let Some(namespace) = &provider.service.namespace {
         return Ok(ServiceKey::new(namespace.clone(), hostname.clone()));
     }
-    let state = asked.waypoint.state();
-    let found = state.mesh.service_by_host(hostname, &state.own.workload.namespace);
-    found.map(|entry| entry.service().key()).ok_or_else(|| NoAnswer::NoService(hostname.clone()))
+    match calls::named(&asked.waypoint.state(), hostname, ROOT_NAMESPACE) {
+        Named::Own(service) | Named::Other(service) => Ok(service),
+        Named::Foreign => Err(NoAnswer::NoService(hostname.clone())),
+    }
 }
 
 /// What an answer, or none, comes to.
@@ -120,7 +123,7 @@ fn settled(provider: &Provider, answer: Result<Checked, NoAnswer>) -> Checked {
         }
         Err(error) => error,
     };
-    let may_pass = provider.fail_open && !matches!(error, NoAnswer::Untold(_));
+    let may_pass = provider.fail_open && !is_of_callers(&error);
     debug!(provider = %provider.name, %error, may_pass, "an authorizer gave no answer");
     if may_pass {
         count("failed open");
@@ -128,6 +131,20 @@ fn settled(provider: &Provider, answer: Result<Checked, NoAnswer>) -> Checked {
     }
     count("unavailable");
     Checked { status: Some(provider.status_on_error), ..Checked::unavailable() }
+}
+
+/// Whether a caller could have brought it about.
+fn is_of_callers(error: &NoAnswer) -> bool {
+    match error {
+        NoAnswer::Untold(_) => true,
+        NoAnswer::Call(call) | NoAnswer::Grpc(GrpcError::Call(call)) => matches!(call, CallError::Overflow),
+        NoAnswer::NoService(_)
+        | NoAnswer::Grpc(_)
+        | NoAnswer::Timeout(_)
+        | NoAnswer::Status(_)
+        | NoAnswer::Unreadable(_)
+        | NoAnswer::Field => false,
+    }
 }
 
 fn count(result: &'static str) {

@@ -239,7 +239,7 @@ async fn pass(
     let trail = waypoint.observe.join(&mut fields.0, &mut finish.record);
     let target = read(&parts, &hosts, &governing.first().normalize)?;
     let judge = Judge { client, at: call.target.address(), is_grpc: finish.record.is_grpc };
-    let passed = judge.all(governing.iter(), &target, &fields, Some(&mut finish.record)).await?;
+    let passed = judge.all(governing.judged(), &target, &fields, Some(&mut finish.record)).await?;
     let path = String::from_utf8(target.path_and_query())
         .map_err(|_| Refusal::new(400, Some(Reason::RequestAmbiguous), "not-ascii"))?;
     let mut head = Head {

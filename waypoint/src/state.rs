@@ -11,10 +11,12 @@ use ambit_policy::normalize;
 use ambit_route::Table;
 use ambit_route::balance::Place;
 use ambit_state::{ServiceEntry, Snapshot};
-use ambit_types::service::Port;
 use ambit_types::{AppProtocol, Destination, GatewayAddress, Identity, ServiceKey, Workload};
 
 use crate::terminate::Target;
+
+#[cfg(test)]
+mod tests;
 
 /// Everything a request is decided by. Immutable; a change is another one.
 #[derive(Debug)]
@@ -80,23 +82,26 @@ impl Applied {
 /// allow.
 #[derive(Debug, Clone)]
 pub struct Governing<'s> {
-    first: &'s Arc<Applied>,
-    others: Vec<&'s Arc<Applied>>,
+    first: Governed<'s>,
+    others: Vec<Governed<'s>>,
 }
+
+/// What applies, and the port that its policies compare: a service's own, also where its pod is called by itself.
+type Governed<'s> = (&'s Arc<Applied>, u16);
 
 impl<'s> Governing<'s> {
     /// The one by which targets are read.
     pub fn first(&self) -> &'s Arc<Applied> {
-        self.first
+        self.first.0
     }
 
-    /// All but the first.
-    pub fn others(&self) -> &[&'s Arc<Applied>] {
-        &self.others
-    }
-
-    /// Each once, the first one first.
+    /// Everything, the first one first; once for each port that has to be compared.
     pub fn iter(&self) -> impl Iterator<Item = &'s Arc<Applied>> + '_ {
+        self.judged().map(|(applied, _)| applied)
+    }
+
+    /// As [`Self::iter`], each with the port that its policies compare.
+    pub fn judged(&self) -> impl Iterator<Item = (&'s Arc<Applied>, u16)> + '_ {
         std::iter::once(self.first).chain(self.others.iter().copied())
     }
 }
@@ -108,68 +113,66 @@ impl State {
             Target::Service { key, address, .. } => {
                 let entry = self.mesh.service(key).filter(|entry| self.own.serves(entry))?;
                 entry.service().port(address.port())?;
-                Some(Governing { first: self.policies.of(Some(key)), others: Vec::new() })
+                Some(Governing { first: (self.policies.of(Some(key)), address.port()), others: Vec::new() })
             }
             Target::Workload { workload, address } => {
                 let now = self.mesh.workload_at(&self.own.workload.network, address.ip())?;
                 if now.uid != workload.uid {
                     return None;
                 }
-                let mut others: Vec<&Arc<Applied>> = Vec::new();
-                for (key, _) in self.leading(now, address.port()) {
-                    let applied = self.policies.of(Some(key));
-                    if !others.iter().any(|known| Arc::ptr_eq(known, applied)) {
-                        others.push(applied);
-                    }
-                }
-                if others.is_empty() {
-                    return self
-                        .own
-                        .serves_workload(now)
-                        .then_some(Governing { first: &self.policies.all, others });
-                }
-                Some(Governing { first: others.remove(0), others })
+                self.governing_workload(now, address.port())
             }
         }
     }
 
-    /// What the port that is called carries, as far as it is declared: for a workload as its services say, if they
-    /// agree.
+    /// What applies to a port of a workload that is addressed itself: the rules of every service that leads there. None
+    /// if one of those, or the workload, is bound to another waypoint, which alone knows its rules.
+    fn governing_workload(&self, workload: &Workload, port: u16) -> Option<Governing<'_>> {
+        let is_served = self.own.serves_workload(workload);
+        if workload.waypoint.is_some() && !is_served {
+            return None;
+        }
+        let mut found: Vec<Governed<'_>> = Vec::new();
+        for (entry, leading) in self.mesh.bound_services(workload, port) {
+            if !self.own.serves(entry) {
+                return None;
+            }
+            let applied = self.policies.of(Some(&entry.service().key()));
+            let is_known =
+                |known: &Governed<'_>| Arc::ptr_eq(known.0, applied) && known.1 == leading.service_port;
+            if !found.iter().any(is_known) {
+                found.push((applied, leading.service_port));
+            }
+        }
+        let mut found = found.into_iter();
+        match found.next() {
+            Some(first) => Some(Governing { first, others: found.collect() }),
+            None if is_served && !self.is_untold(workload) => {
+                Some(Governing { first: (&self.policies.all, port), others: Vec::new() })
+            }
+            None => None,
+        }
+    }
+
+    /// Whether a service in front of a workload is not known, which may lead to any port and have rules for it.
+    fn is_untold(&self, workload: &Workload) -> bool {
+        workload.settings.is_some() && workload.services.keys().any(|key| self.mesh.service(key).is_none())
+    }
+
+    /// What the port that is called carries, as far as it is declared: for a workload as all ports of its
+    /// services that lead there say, if they agree.
     pub fn protocol(&self, target: &Target) -> AppProtocol {
         match target {
             Target::Service { protocol, .. } => *protocol,
             Target::Workload { workload, address } => {
                 let now = self.mesh.workload(&workload.uid).unwrap_or(workload);
-                let mut declared = self.leading(now, address.port()).map(|(_, port)| port.app_protocol);
+                let ports = self.mesh.bound_services(now, address.port());
+                let mut declared = ports.map(|(_, port)| port.app_protocol);
                 let first = declared.next().unwrap_or(AppProtocol::Unknown);
                 if declared.all(|other| other == first) { first } else { AppProtocol::Unknown }
             }
         }
     }
-
-    /// Services bound to this waypoint that lead to a port of a workload, with their ports.
-    ///
-    /// Only Ambit's own control plane has connections to a workload's own address go through the waypoints of its
-    /// services.
-    fn leading<'s>(
-        &'s self,
-        workload: &'s Workload,
-        port: u16,
-    ) -> impl Iterator<Item = (&'s ServiceKey, &'s Port)> {
-        let services = workload.services.iter().filter(|_| workload.settings.is_some());
-        services.filter_map(move |(key, own)| {
-            let entry = self.mesh.service(key).filter(|entry| self.own.serves(entry))?;
-            let ports = &entry.service().ports;
-            Some((key, ports.iter().find(|declared| leads_to(declared, own, port))?))
-        })
-    }
-}
-
-/// Whether a service's port leads to a port of an endpoint, whose own mapping wins.
-fn leads_to(declared: &Port, own: &[Port], port: u16) -> bool {
-    let own = own.iter().find(|own| own.service_port == declared.service_port);
-    let targets = [own.map(|own| own.target_port), Some(declared.target_port)];
-    targets.into_iter().flatten().find(|target| *target != 0) == Some(port)
 }
 
 /// What applies to whom.
@@ -177,7 +180,7 @@ fn leads_to(declared: &Port, own: &[Port], port: u16) -> bool {
 pub struct Policies {
     /// Of services that have something of their own; it includes what applies to all.
     pub services: HashMap<ServiceKey, Arc<Applied>>,
-    /// Of every other service, and of workloads addressed directly.
+    /// Of every other service, and of ports of workloads addressed directly to which no service with a waypoint leads.
     pub all: Arc<Applied>,
 }
 

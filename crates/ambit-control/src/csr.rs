@@ -21,6 +21,13 @@ pub use memory::{Fingerprint, Memory};
 /// Longest request, in bytes of PEM.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
+/// Requests at once of who asks for its own certificate only: its replicas on a node may start together.
+const OWN_BURST: u32 = 10;
+/// Its requests a second in the long run.
+const OWN_PER_SECOND: u32 = 1;
+/// Its keys that are remembered.
+const OWN_KEYS: usize = 64;
+
 /// What the operator decided.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -34,10 +41,28 @@ pub struct Rules {
     pub leaf_ttl: Duration,
     /// Whether RSA keys of 2048 bits and more are certified, for foreign proxies; default false.
     pub accept_rsa: bool,
-    /// Requests a node may make at once; default 500.
+    /// Requests a caller may make at once; default 500, as a node's proxy needs.
     pub burst: u32,
-    /// Requests a node may make a second in the long run; default 100.
+    /// Requests a caller may make a second in the long run; default 100.
     pub per_second: u32,
+    /// Keys of a caller that are remembered, so that none is certified twice; default 4096, the oldest go first.
+    pub keys_remembered: usize,
+}
+
+impl Rules {
+    /// The same rules for a service account that asks for its own certificate only, wherever it calls from: it needs
+    /// few, and has a small budget of its own.
+    #[must_use]
+    pub fn for_own_identity(&self, namespace: &str, account: &str) -> Self {
+        Self {
+            trusted_node_accounts: vec![Str::from(format!("{namespace}/{account}"))],
+            bind_token_to_node_address: false,
+            burst: self.burst.min(OWN_BURST),
+            per_second: self.per_second.min(OWN_PER_SECOND),
+            keys_remembered: self.keys_remembered.min(OWN_KEYS),
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Rules {
@@ -50,6 +75,7 @@ impl Default for Rules {
             accept_rsa: false,
             burst: 500,
             per_second: 100,
+            keys_remembered: 4096,
         }
     }
 }
@@ -175,7 +201,7 @@ pub enum Check {
     NodeUid,
     /// The caller is not on its node.
     SourceAddress,
-    /// The node asked too often.
+    /// The caller asked too often.
     Rate,
     /// The identity is no identity.
     Identity,
@@ -332,8 +358,12 @@ pub fn authorize(
     request: &Request,
 ) -> Result<Grant, Refusal> {
     authenticate(cluster, rules, caller)?;
-    if !memory.admit(rules, now, &caller.node) {
-        let detail = format!("node {} asked more than {} times a second", caller.node, rules.per_second);
+    if !memory.admit(rules, now, caller) {
+        let Caller { namespace, service_account, node, .. } = caller;
+        let detail = format!(
+            "{namespace}/{service_account} on node {node} asked more than {} times a second",
+            rules.per_second
+        );
         return refuse(Check::Rate, detail);
     }
     let identity = requested(rules, caller, request)?;
@@ -342,7 +372,7 @@ pub fn authorize(
         return refuse(Check::Validity, format!("a life of {} seconds", request.validity_seconds));
     }
     let fingerprint = check_csr(rules, &identity, &request.csr)?;
-    if !memory.remember(&caller.node, fingerprint) {
+    if !memory.remember(rules, caller, fingerprint) {
         return refuse(Check::CsrReplay, "this key was certified before; every request needs a fresh one");
     }
     let asked = Duration::from_secs(request.validity_seconds.unsigned_abs());

@@ -27,9 +27,10 @@ pub struct Delta {
     pub removed_services: BTreeSet<ServiceKey>,
     /// Policies that are gone.
     pub removed_policies: BTreeSet<PolicyKey>,
-    /// What differs for each waypoint, by namespace and name of its Gateway.
+    /// What differs for each waypoint, by namespace and name of its Gateway; of a new one even if that is nothing.
     pub waypoints: BTreeMap<Name, Difference>,
-    /// Waypoints that are gone, or are none any more.
+    /// Waypoints that are gone, or are none any more. Their proxies may still run and be sent requests: what they
+    /// enforce must not be taken from them.
     pub removed_waypoints: BTreeSet<Name>,
     /// New or changed reports.
     pub reports: BTreeMap<Key, Arc<Report>>,

@@ -2,7 +2,8 @@
 //!
 //! The reference is sent as written. A waypoint that does not exist, is not ready, or may not serve the object is
 //! refused where traffic flows (AMB3101, AMB3104); dropping the reference here would let traffic skip every rule that
-//! the waypoint enforces. Only a canary is dropped, since the primary enforces the same rules.
+//! the waypoint enforces. The waypoint itself is told to allow nothing to a service that it may not serve, since it goes
+//! by the same reference. Only a canary is dropped, since the primary enforces the same rules.
 
 use ambit_types::{Destination, GatewayAddress, ServiceKey, Str, WeightedWaypoint};
 

@@ -207,6 +207,103 @@ fn a_policy_reaches_the_waypoints_that_its_targets_mean() {
     }
 }
 
+/// A service of the waypoint's namespace and one of another, each with a policy.
+const VAULT: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: bank, labels: {tier: gold}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: vault, namespace: bank, labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: shop}}
+spec: {clusterIP: 10.96.0.8, ports: [{name: http, port: 80}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: bank}
+spec: {targetRefs: [{group: '', kind: Service, name: vault}], action: DENY, rules: [{}]}
+";
+
+/// The waypoint with a class, its labels and whom it lets attach.
+fn waypoint(controller: &str, labels: &str, from: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {{name: istio-waypoint}}\n\
+         spec: {{controllerName: {controller}}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+         metadata: {{name: wp, namespace: shop, labels: {{{labels}}}}}\n\
+         spec: {{gatewayClassName: istio-waypoint, listeners: [{{name: mesh, port: 15008, protocol: HBONE, \
+         allowedRoutes: {{namespaces: {from}}}}}]}}\nstatus: {{addresses: [{{value: 10.96.0.2}}]}}\n"
+    )
+}
+
+const OURS: &str = "istio.io/mesh-controller";
+const ALL: &str = "{from: All}";
+const GOLD: &str = "{from: Selector, selector: {matchLabels: {tier: gold}}}";
+
+/// Services to which the waypoint allows nothing, whatever their policies.
+fn unresolved(index: &Index) -> Vec<String> {
+    let policies = index.waypoints()[&Name::new("shop", "wp")].policies.values();
+    let wrong = policies.filter(|policy| policy.of.is_none());
+    let services = wrong.flat_map(|policy| match &policy.reach {
+        Reach::All => panic!("it allows nothing to anybody"),
+        Reach::Services(services) => services.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    services.collect()
+}
+
+#[test]
+fn a_service_that_its_waypoint_may_not_serve_any_more_is_allowed_nothing() {
+    let vault = ["bank/vault.bank.svc.cluster.local"];
+    let both = ["bank/vault.bank.svc.cluster.local", "shop/web.shop.svc.cluster.local"];
+    let plain = VAULT.split("---").next().unwrap_or_default().replace("tier: gold", "tier: tin");
+    let rows = [
+        ("it lets its own namespace attach only", ALL, waypoint(OURS, "", "{from: Same}"), &vault[..]),
+        ("it is for nothing", ALL, waypoint(OURS, "istio.io/waypoint-for: none", ALL), &both[..]),
+        ("it is for workloads", ALL, waypoint(OURS, "istio.io/waypoint-for: workload", ALL), &both[..]),
+        ("the namespace lost its label", GOLD, plain, &vault[..]),
+    ];
+    for (what, from, change, want) in rows {
+        let mut index = BOUND.index();
+        put(&mut index, &waypoint(OURS, "", from));
+        put(&mut index, VAULT);
+        let web_too = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {tier: gold}}\n";
+        put(&mut index, web_too);
+        let held = |index: &Index| {
+            let own = &index.waypoints()[&Name::new("shop", "wp")];
+            own.policies.contains_key(&PolicyKey::new("bank", "closed"))
+        };
+        assert!(unresolved(&index).is_empty() && held(&index), "{what}: it is served at first");
+        let delta = put(&mut index, &change);
+        assert_eq!(unresolved(&index), want, "{what}");
+        let told = &delta.waypoints[&Name::new("shop", "wp")].changed.policies;
+        assert!(told.values().any(|policy| policy.of.is_none()), "{what}: and it is told");
+        assert!(!held(&index), "{what}: the policy of whom it does not serve is not sent");
+        let bound = &index.services()[&ServiceKey::new("bank", "vault.bank.svc.cluster.local")];
+        let stays = bound.waypoint.as_ref().map(named);
+        assert_eq!(stays.as_deref(), Some("shop/wp.shop"), "{what}: it stays bound");
+        put(&mut index, &waypoint(OURS, "", ALL));
+        assert!(unresolved(&index).is_empty() && held(&index), "{what}: and back");
+    }
+}
+
+#[test]
+fn a_gateway_of_another_controller_is_withdrawn_and_told_again_when_it_is_back() {
+    let mut index = BOUND.index();
+    let wp = || Name::new("shop", "wp");
+    put(&mut index, &waypoint(OURS, "", ALL));
+    let delta = put(&mut index, &waypoint("example.com/other", "", ALL));
+    assert_eq!(delta.removed_waypoints, [Name::new("shop", "next"), wp()].into());
+    assert!(!delta.waypoints.contains_key(&wp()));
+    let delta = put(&mut index, &waypoint(OURS, "", ALL));
+    assert!(!delta.waypoints[&wp()].changed.frontends.is_empty());
+    // One that needs nothing is told of too: who withdrew it has to know.
+    let empty = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: idle, namespace: shop}\n\
+                 spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+    let delta = put(&mut index, empty);
+    assert!(delta.waypoints[&Name::new("shop", "idle")].is_empty());
+    assert!(put(&mut index, empty).waypoints.is_empty(), "the same again");
+}
+
 const CUSTOM: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -366,6 +463,29 @@ fn a_traffic_policy_says_what_the_gateway_api_cannot() {
     assert_eq!((destination.connections.requests_max, destination.connections.connections_max), (100, 0));
     assert_eq!((destination.retry_budget.percent, destination.retry_budget.min_retries), (10, 10));
     assert_eq!(destination.persistence.as_ref().map(|p| &*p.name), Some("stay"));
+}
+
+#[test]
+fn a_limit_is_counted_in_another_namespace_only_if_that_grants_it() {
+    let mut index = BOUND.index();
+    let calm = CALM.replace("{name: limits, port", "{name: limits, namespace: bank, port");
+    let counted = |delta: &ambit_control::Delta| {
+        let told = &delta.waypoints[&Name::new("shop", "wp")].changed;
+        let frontend = &told.frontends[&FrontendKey { service: key("web"), port: 80 }];
+        let Some(Group::Http(routes)) = &frontend.producer else { panic!("{frontend:?}") };
+        let LimitScope::Global { service, .. } = &routes[0].rules[0].rate_limits[1].scope else { panic!() };
+        (service.namespace.to_string(), service.hostname.to_string())
+    };
+    let host = || "limits.bank.svc.cluster.local".to_owned();
+    assert_eq!(counted(&put(&mut index, &calm)), ("shop".to_owned(), host()), "nobody is asked");
+    let policy = || Name::new("shop", "calm");
+    let partly = ["Accepted=true Accepted", "PartiallyInvalid=true RefNotPermitted"];
+    assert_eq!(says(&index, Kind::TrafficPolicy, policy()), partly);
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\n\
+                 metadata: {name: limits, namespace: bank}\n\
+                 spec: {from: [{group: ambit.internal, kind: TrafficPolicy, namespace: shop}], to: [{group: '', kind: Service}]}\n";
+    assert_eq!(counted(&put(&mut index, grant)), ("bank".to_owned(), host()));
+    assert_eq!(says(&index, Kind::TrafficPolicy, policy()), ["Accepted=true Accepted"]);
 }
 
 #[test]

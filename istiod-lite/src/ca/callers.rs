@@ -77,11 +77,17 @@ pub fn recognise(index: &Index, rules: &Rules, token: &Token, caller: &Caller) -
     Ok(Admitted::Waypoint(replica))
 }
 
-/// Decides whether an admitted caller may be what it states.
+/// Decides whether an admitted caller may be what it states. Of a Gateway that is gone there is nothing to serve: what
+/// its proxies hold already stays in force.
 ///
 /// # Errors
 /// [`Refusal`] says what was expected.
-pub fn role(admitted: &Admitted, token: &Token, stated: &node::Caller) -> Result<Role, Refusal> {
+pub fn role(
+    index: &Index,
+    admitted: &Admitted,
+    token: &Token,
+    stated: &node::Caller,
+) -> Result<Role, Refusal> {
     let account = format!("{}/{}", token.namespace, token.service_account);
     let replica = match (admitted, &*stated.kind) {
         (Admitted::Waypoint(replica), "waypoint") => replica,
@@ -106,11 +112,19 @@ pub fn role(admitted: &Admitted, token: &Token, stated: &node::Caller) -> Result
         }
     };
     let key = replica.named(&account, stated)?;
+    if !index.waypoints().contains_key(&gateway(&key)) {
+        let detail = format!("there is no Gateway {key} of class istio-waypoint; apply the Gateway");
+        return refuse(Check::CallerAccount, detail);
+    }
     Ok(Role::Waypoint(key))
 }
 
-/// Decides whether a caller still may be what it is, but for its token. A Gateway that is gone takes its resources
-/// with it and ends no stream, so that its proxies are told.
+fn gateway(key: &WaypointKey) -> Name {
+    Name::new(key.namespace.clone(), key.name.clone())
+}
+
+/// Decides whether a caller still may be what it is, but for its token. A Gateway that is gone ends no stream, so that
+/// its proxies, which still run, are told to allow nothing.
 ///
 /// # Errors
 /// [`Refusal`] names the first check that failed.
@@ -126,7 +140,7 @@ pub fn still(
         Role::Waypoint(key) => key,
     };
     let replica = Replica::of(index, token);
-    if !replica.gateways.contains(&Name::new(key.namespace.clone(), key.name.clone())) {
+    if !replica.gateways.contains(&gateway(key)) {
         let detail = format!("the token's pod does not belong to waypoint {key} any more");
         return refuse(Check::CallerAccount, detail);
     }
@@ -152,16 +166,15 @@ pub fn rules_of<'r>(
                 Some(other) => {
                     refuse(Check::OwnIdentity, format!("a waypoint may have {own} only, not {other:?}"))
                 }
-                None => Ok(Cow::Owned(trusting(rules, caller))),
+                None => Ok(Cow::Owned(own_rules(rules, caller))),
             }
         }
     }
 }
 
-/// The same rules for an account that was recognised by other means than a list, wherever it calls from.
-fn trusting(rules: &Rules, caller: &Caller) -> Rules {
-    let account = Str::from(format!("{}/{}", caller.namespace, caller.service_account));
-    Rules { trusted_node_accounts: vec![account], bind_token_to_node_address: false, ..rules.clone() }
+/// Rules for an account that was recognised by other means than a list.
+fn own_rules(rules: &Rules, caller: &Caller) -> Rules {
+    rules.for_own_identity(&caller.namespace, &caller.service_account)
 }
 
 impl Replica {
@@ -184,7 +197,7 @@ impl Replica {
             let detail = "a waypoint names its Gateway in the metadata GATEWAY_NAME of its node, and this one does not";
             return refuse(Check::CallerAccount, detail.to_owned());
         };
-        if !self.gateways.contains(&Name::new(key.namespace.clone(), key.name.clone())) {
+        if !self.gateways.contains(&gateway(&key)) {
             let name = &key.name;
             return refuse(
                 Check::CallerAccount,
@@ -206,7 +219,7 @@ impl Replica {
 
     /// Node, pod and source: what every caller has to prove, and that it calls from its pod or its node.
     fn check(&self, index: &Index, rules: &Rules, token: &Token, caller: &Caller) -> Result<(), Refusal> {
-        csr::authenticate(index, &trusting(rules, caller), caller)?;
+        csr::authenticate(index, &own_rules(rules, caller), caller)?;
         let account = format!("{}/{}", token.namespace, token.service_account);
         if self.pods.is_empty() {
             let of_token = if token.pod.is_empty() { String::new() } else { format!(" named {}", token.pod) };

@@ -80,7 +80,7 @@ impl Gate {
     /// # Errors
     /// The answer for the caller; the outcome is recorded.
     pub fn role(&self, visitor: &Visitor, stated: &node::Caller) -> Result<Role, Status> {
-        let outcome = callers::role(&visitor.admitted, &visitor.token, stated);
+        let outcome = callers::role(&self.world.index(), &visitor.admitted, &visitor.token, stated);
         outcome.map_err(|refusal| self.denied(&visitor.caller, &refusal))
     }
 

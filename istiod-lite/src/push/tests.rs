@@ -139,3 +139,79 @@ fn what_has_a_mistake_leaves_its_targets_unresolved() {
     let kinds: BTreeSet<Kind> = delta.removed.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds.len(), 1);
 }
+
+#[test]
+fn a_waypoint_without_its_gateway_is_told_to_allow_nothing_for_as_long_as_it_listens() {
+    use ambit_control::input::{Event, Key, Kind as ObjectKind, Name};
+    use ambit_xds::server::Resources;
+    let publisher = Arc::new(Publisher::default());
+    let mut index = Index::new(Settings::default());
+    let events = |manifests: &str| -> Vec<Event> {
+        let parsed = ambit_manifest::parse("m.yaml", manifests);
+        parsed.objects.iter().filter_map(|object| ingest::put(object).unwrap()).collect()
+    };
+    let key = WaypointKey::new("shop", "waypoint");
+    let latest = || Arc::clone(&publisher.latest.borrow());
+    let has = |of: &Resources, name: &str| of.version_for(Some(&key), Kind::HttpPolicy, name).is_some();
+    let forget = || publisher.forget(|_| true, |_, _, _| false);
+    let gone = || [Event::Remove(Key::new(ObjectKind::Gateway, Name::new("shop", "waypoint")))];
+    publisher.publish(1, index.apply(events(&format!("{SHOP}---{POLICY}"))));
+    assert!(has(&latest(), "shop/lock") && !waypoint::is_withdrawn(&latest(), &key));
+
+    let stream = publisher.open(replica("w-0")).unwrap();
+    publisher.publish(2, index.apply(gone()));
+    forget();
+    assert!(waypoint::is_withdrawn(&latest(), &key), "its stream is there still");
+    assert!(has(&latest(), "shop/lock"), "and nothing was taken from it");
+    // It is back, with all it needs and no more.
+    publisher.publish(3, index.apply(events(SHOP)));
+    assert!(has(&latest(), "shop/lock") && !waypoint::is_withdrawn(&latest(), &key));
+
+    publisher.publish(4, index.apply(gone()));
+    let unnamed = publisher.open(Subject::Unnamed(IpAddr::from([10, 0, 0, 1]))).unwrap();
+    drop(stream);
+    forget();
+    assert!(waypoint::is_withdrawn(&latest(), &key), "who has not said its name may be one of its replicas");
+    drop(unnamed);
+    forget();
+    assert_eq!(latest().waypoints().count(), 0, "nobody listens");
+    assert_eq!(latest().revision(), 4);
+}
+
+#[test]
+fn a_waypoint_that_needs_nothing_is_no_longer_withdrawn_once_it_is_back() {
+    use ambit_control::input::{Event, Key, Kind as ObjectKind, Name};
+    let publisher = Arc::new(Publisher::default());
+    let mut index = Index::new(Settings::default());
+    let events = || -> Vec<Event> {
+        let parsed = ambit_manifest::parse("m.yaml", SHOP);
+        parsed.objects.iter().filter_map(|object| ingest::put(object).unwrap()).collect()
+    };
+    let key = WaypointKey::new("shop", "waypoint");
+    publisher.publish(1, index.apply(events()));
+    let gone = Event::Remove(Key::new(ObjectKind::Gateway, Name::new("shop", "waypoint")));
+    publisher.publish(2, index.apply([gone]));
+    assert!(waypoint::is_withdrawn(&publisher.latest.borrow(), &key));
+    publisher.publish(3, index.apply(events()));
+    assert!(!waypoint::is_withdrawn(&publisher.latest.borrow(), &key));
+}
+
+#[test]
+fn a_waypoint_allows_nothing_to_a_service_it_does_not_serve() {
+    use ambit_policy::http::{CustomOrder, PolicySet};
+    let mut index = Index::new(Settings::default());
+    published(&mut index, &format!("{SHOP}---{POLICY}"), |_| {});
+    let own = "metadata: {name: cart, namespace: shop";
+    let bound = SHOP.replace(own, &format!("{own}, labels: {{istio.io/use-waypoint: waypoint}}"));
+    published(&mut index, &bound, |_| {});
+    let idle = "metadata: {name: waypoint, namespace: shop";
+    let idle = bound.replace(idle, &format!("{idle}, labels: {{istio.io/waypoint-for: none}}"));
+    let delta = published(&mut index, &idle, |_| {});
+    let [stand_in] = &delta.policies[..] else { panic!("{:?}", delta.policies) };
+    assert!(stand_in.name().contains('_'), "no object has that name");
+    let PolicyTarget::Service(key) = &stand_in.targets[0] else { panic!("no service") };
+    assert_eq!(key.to_string(), "shop/cart.shop.svc.cluster.local");
+    let set = PolicySet::new([stand_in.policy.clone()], [], CustomOrder::AfterToken);
+    assert_eq!(set.unresolved().len(), 1);
+    assert!(delta.removed.contains(&(Kind::HttpPolicy, "shop/lock".to_owned())));
+}

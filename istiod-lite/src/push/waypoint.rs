@@ -2,7 +2,8 @@
 //!
 //! A policy with a mistake still applies, and where it does nothing may be allowed: it goes out as an AUDIT policy that
 //! is only to be recorded, which no manifest can say and every evaluator counts as unresolved. The wire has no such
-//! form for rules for tokens, so in their place goes such a policy, under a name that no object can have.
+//! form for rules for tokens, so in their place goes such a policy, under a name that no object can have. A waypoint
+//! whose Gateway is gone is sent one for everything: its proxies run on for a while, and services still lead to them.
 
 use std::sync::Arc;
 
@@ -13,10 +14,13 @@ use ambit_types::PolicyKey;
 use ambit_xds::Kind;
 use ambit_xds::codec::{HttpPolicy, PolicyTarget, RequestAuthentication};
 use ambit_xds::node::WaypointKey;
-use ambit_xds::server::WaypointDelta;
+use ambit_xds::server::{Resources, WaypointDelta};
 
 /// What the name of the policy begins with that stands for rules for tokens with a mistake.
 const STANDS_FOR_RULES: &str = "ambit_unresolved_request_authentication_";
+
+/// The name of the policy of a waypoint that was withdrawn.
+const WITHDRAWN: &str = "ambit_withdrawn_waypoint";
 
 /// The name under which a waypoint's resources are published.
 pub fn key(gateway: &Name) -> WaypointKey {
@@ -53,6 +57,22 @@ pub fn changes(of: &Difference) -> WaypointDelta {
     }
     delta.removed.extend(removed(of));
     delta
+}
+
+/// What is published to a waypoint whose Gateway is gone, beside what it has: nothing is allowed.
+pub fn withdrawal(waypoint: &WaypointKey) -> WaypointDelta {
+    let policies = vec![http_policy(unresolved(withdrawn(waypoint)), &Reach::All)];
+    WaypointDelta { policies, ..WaypointDelta::default() }
+}
+
+/// Whether that was published to a waypoint.
+pub fn is_withdrawn(published: &Resources, waypoint: &WaypointKey) -> bool {
+    let name = withdrawn(waypoint).to_string();
+    published.version_for(Some(waypoint), Kind::HttpPolicy, &name).is_some()
+}
+
+fn withdrawn(waypoint: &WaypointKey) -> PolicyKey {
+    PolicyKey::new(waypoint.namespace.clone(), WITHDRAWN)
 }
 
 fn removed(of: &Difference) -> impl Iterator<Item = (Kind, String)> {

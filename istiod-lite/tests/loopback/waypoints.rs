@@ -181,17 +181,45 @@ async fn a_waypoint_gets_its_resources_and_then_only_what_changed() {
 }
 
 #[tokio::test]
-async fn without_its_gateway_a_waypoint_has_nothing_and_none_is_admitted() {
+async fn without_its_gateway_a_waypoint_allows_nothing_and_none_is_admitted() {
     let plane = plane().await;
     let mut replica = Replica::up_to_date(&plane).await;
     std::fs::remove_file(plane.folder.join("waypoint.yaml")).unwrap();
-    while !replica.names(Kind::Frontend).is_empty() || !replica.names(Kind::HttpPolicy).is_empty() {
-        replica.accept().await;
-    }
+    let withdrawn = "shop/ambit_withdrawn_waypoint";
+    let (kind, names, removed) = replica.accept().await;
+    assert_eq!((kind, names, removed), (Kind::HttpPolicy, vec![withdrawn.to_owned()], vec![]));
+    assert_eq!(replica.names(Kind::HttpPolicy), [withdrawn, "shop/get-only"], "its policies stay meanwhile");
     plane.until_sync(|sync| sync["waypoints"] == json!([])).await;
     let caller = caller(&plane, "waypoint", "waypoint-0", "w0");
     let text = refused(&plane, &caller, "waypoint", "waypoint-0").await;
     assert!(text.contains("PermissionDenied") && text.contains("apply the Gateway"), "{text}");
+
+    plane.write("waypoint.yaml", WAYPOINT);
+    while replica.names(Kind::HttpPolicy) != ["shop/get-only"] {
+        replica.accept().await;
+    }
+    assert_eq!(replica.names(Kind::Frontend), [FRONTEND], "it has everything as before");
+}
+
+#[tokio::test]
+async fn what_a_waypoint_may_not_serve_any_more_is_closed_before_its_policies_go() {
+    let plane = plane().await;
+    let mut replica = Replica::up_to_date(&plane).await;
+    let own = "metadata: {name: waypoint, namespace: shop";
+    let idle = WAYPOINT.replace(own, &format!("{own}, labels: {{istio.io/waypoint-for: none}}"));
+    plane.write("waypoint.yaml", &idle);
+    let unserved = "shop/ambit_unserved_services";
+    let (kind, names, removed) = replica.accept().await;
+    assert_eq!((kind, names, removed), (Kind::HttpPolicy, vec![unserved.to_owned()], vec![]));
+    while replica.names(Kind::HttpPolicy) != [unserved] {
+        replica.accept().await;
+    }
+    plane.write("waypoint.yaml", WAYPOINT);
+    let (kind, names, removed) = replica.accept().await;
+    assert_eq!((kind, names, removed), (Kind::HttpPolicy, vec!["shop/get-only".to_owned()], vec![]));
+    while replica.names(Kind::HttpPolicy) != ["shop/get-only"] {
+        replica.accept().await;
+    }
 }
 
 async fn refused(plane: &Plane, caller: &Caller, gateway: &str, pod: &str) -> String {

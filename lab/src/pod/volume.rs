@@ -55,7 +55,7 @@ pub struct Volume {
 pub struct Mount {
     /// The volume.
     pub volume: String,
-    /// A file or directory inside the volume; empty for all of it.
+    /// A file or directory inside the volume, which it does not leave; empty for all of it.
     pub sub_path: String,
     /// Where it is seen.
     pub path: PathBuf,
@@ -65,11 +65,18 @@ pub struct Mount {
 
 type Files = BTreeMap<String, String>;
 
-/// Reads the volumes of a pod.
+/// Reads the volumes of a pod, and looks whether its containers see no more than those.
 ///
 /// # Errors
-/// Names the volume whose source is not carried out, or does not exist.
+/// Names the volume whose source is not carried out, or does not exist, or that a container would leave.
 pub(super) fn volumes(spec: &core::PodSpec, facts: &Facts<'_>) -> Result<Vec<Volume>, String> {
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        for mount in container.volume_mounts.iter().flatten() {
+            let sub_path = mount.sub_path.as_deref().filter(|path| !path.is_empty());
+            let left = sub_path.map(inside).transpose();
+            left.map_err(|e| format!("container {}: subPath of volume {}{e}", container.name, mount.name))?;
+        }
+    }
     let read = |volume: &core::Volume| {
         let (content, tokens) = content(volume, facts).map_err(|e| format!("volume {}{e}", volume.name))?;
         Ok(Volume { name: volume.name.clone(), content, tokens })

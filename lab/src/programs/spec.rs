@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::address::{self, ISTIOD_PORT};
+use ipnet::IpNet;
+
+use crate::address::{self, ISTIOD_PORT, NodeIndex};
 use crate::config::LabConfig;
 use crate::error::LabError;
 use crate::paths::RunDir;
@@ -196,6 +198,7 @@ pub fn waypoint(config: &LabConfig, run: &RunDir, binaries: &Path) -> Program {
         ("AMBIT_ADMIN_SOCKET", waypoint_admin(run, "$(POD_UID)").to_string_lossy().into_owned()),
         ("CLUSTER_ID", "Kubernetes".to_owned()),
         ("TRUST_DOMAIN", config.trust_domain.clone()),
+        ("AMBIT_BLOCKED_CIDRS_IN_JWKS_URIS", own_ranges(config)),
         (GRACE_SETTING, grace_seconds.to_string()),
     ];
     env.extend(fixed.into_iter().map(|(k, v)| (k.to_owned(), v)));
@@ -203,6 +206,18 @@ pub fn waypoint(config: &LabConfig, run: &RunDir, binaries: &Path) -> Program {
     env.extend(config.waypoint.iter().map(|(k, v)| (k.clone(), v.clone())));
     let path = binaries.join(WAYPOINT).to_string_lossy().into_owned();
     Program { path, env, grace_seconds }
+}
+
+/// The lab's own ranges, separated by commas: the fabric with its nodes and the control plane, pods, services. What a
+/// waypoint may reach in there it reaches by the host of a service.
+fn own_ranges(config: &LabConfig) -> String {
+    let families = config.families;
+    let around = |address: IpAddr, length: u8| IpNet::new_assert(address, length).trunc();
+    let fabric = address::bridge(families).into_iter().map(|ip| around(ip, address::fabric_prefix(ip)));
+    let gateways = NodeIndex::nth(0).map(|node| node.gateways(families)).unwrap_or_default();
+    let pods = gateways.into_iter().map(|ip| around(ip, if ip.is_ipv4() { 16 } else { 48 }));
+    let ranges = fabric.chain(pods).chain(address::service_cidrs(families));
+    ranges.map(|range| range.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// The admin socket of a waypoint's pod, by the pod's uid.

@@ -70,6 +70,12 @@ pub fn is_waypoint(gateway: &Value) -> bool {
     text(gateway, "/spec/gatewayClassName") == Some(CLASS) && addresses.is_none_or(Vec::is_empty)
 }
 
+/// Who answers for the class of waypoints if it is somebody else than the mesh: its Gateways are told nothing then.
+pub fn other_controller(objects: &Snapshot) -> Option<&str> {
+    let class = objects.find(&ObjectKey::new(Kind::GatewayClass, None, CLASS))?;
+    text(class, "/spec/controllerName").filter(|controller| *controller != CONTROLLER)
+}
+
 /// The waypoints of a snapshot, by namespace and name.
 pub fn all(objects: &Snapshot) -> impl Iterator<Item = (ObjectName, &Value)> {
     let waypoints = objects.of_kind(Kind::Gateway).filter(|(_, gateway)| is_waypoint(gateway));

@@ -109,7 +109,9 @@ impl Connection {
                 }
                 _ => match line(&head, "x-peer-answer") {
                     Some(parts) => made(parts)?,
-                    None if head.starts_with("HEAD ") => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".to_vec(),
+                    None if head.starts_with("HEAD ") => {
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".to_vec()
+                    }
                     None => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
                 },
             };

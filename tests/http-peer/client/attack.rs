@@ -15,7 +15,7 @@ use super::frames::Got;
 
 mod floods;
 
-use floods::{Flood, Kind};
+use floods::Kind;
 
 /// Pause before a connection in place of one that was ended: a client that comes back at once costs connections, which
 /// is another matter.

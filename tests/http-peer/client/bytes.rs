@@ -87,7 +87,11 @@ async fn one(row: Row) -> Value {
     let mut got = Got::default();
     got.take(&all);
     let by = |codes: Vec<(u32, u32)>| -> Value {
-        codes.into_iter().map(|(stream, code)| (stream.to_string(), json!(code))).collect::<serde_json::Map<_, _>>().into()
+        codes
+            .into_iter()
+            .map(|(stream, code)| (stream.to_string(), json!(code)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     };
     json!({
         "statuses": by(got.statuses.iter().map(|(stream, status)| (*stream, u32::from(*status))).collect()),
@@ -157,7 +161,9 @@ fn sent(row: &Row) -> anyhow::Result<Vec<u8>> {
 /// If a character is no byte, or a repetition is none.
 pub(super) fn bytes(text: &str) -> anyhow::Result<Vec<u8>> {
     let plain = |text: &str| -> anyhow::Result<Vec<u8>> {
-        text.chars().map(|c| u8::try_from(u32::from(c)).with_context(|| format!("{c:?} is no byte"))).collect()
+        text.chars()
+            .map(|c| u8::try_from(u32::from(c)).with_context(|| format!("{c:?} is no byte")))
+            .collect()
     };
     let (mut all, mut rest) = (Vec::new(), text);
     while let Some((before, after)) = rest.split_once("{{") {
@@ -176,7 +182,7 @@ fn answers(mut bytes: &[u8], is_head: bool) -> (Vec<u16>, usize) {
     let mut statuses = Vec::new();
     while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-        let status = head.strip_prefix("http/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
+        let status = head.strip_prefix("http/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
         let Some(status) = status else { break };
         statuses.push(status);
         bytes = &bytes[end + 4..];

@@ -148,7 +148,9 @@ fn status(block: &[u8]) -> Option<u16> {
         block = if first & 0x1f == 0x1f { rest.get(1..)? } else { rest };
     }
     match *block.first()? {
-        indexed @ 0x88..=0x8e => [200, 204, 206, 304, 400, 404, 500].get(usize::from(indexed - 0x88)).copied(),
+        indexed @ 0x88..=0x8e => {
+            [200, 204, 206, 304, 400, 404, 500].get(usize::from(indexed - 0x88)).copied()
+        }
         // A literal whose name is one of those entries.
         0x08 | 0x18 | 0x48..=0x4e => digits(block.get(1..)?),
         _ => None,

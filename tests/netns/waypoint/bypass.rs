@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ambit_tests::certs::Template;
-use ambit_tests::lab::http_peer;
+use ambit_tests::lab::{http_peer, wait_until};
+use serde_json::{Value, json};
 
-use super::shop::{CLIENT, OTHER, OUTSIDE, PODS, PORT, Shop, Told, WEB, get_only, told};
+use super::called::peer_pod;
+use super::shop::{CLIENT, OTHER, OUTSIDE, PODS, PORT, Shop, Told, WEB, gateway, get_only, service, told};
 use crate::stranger;
 
 /// A path that no request in order uses: whatever an application counts there came past the policy.
@@ -34,14 +36,14 @@ fn the_policy_holds_whichever_way_a_request_comes() {
         let ways = [&[by_service.clone(), by_alias.clone()][..], &pods[..], &six[..]].concat();
         for url in ways {
             let told = shop.run(from, &[&POST[..], &[&*url]].concat(), Duration::from_secs(30));
-            refused(&shop, &format!("{from} to {url}"), &told);
+            refused(&shop, &PODS, &format!("{from} to {url}"), &told);
         }
     }
     for node in ["node1", "node2"] {
         for url in pods.iter().chain(&six) {
             let peer = http_peer();
             let told = told(&shop.lab.on_node(node, &[&[&*peer], &POST[..], &[&**url]].concat()));
-            refused(&shop, &format!("{node} to {url}"), &told);
+            refused(&shop, &PODS, &format!("{node} to {url}"), &told);
         }
     }
     forged(&shop);
@@ -55,13 +57,13 @@ fn pods_of_family_six(shop: &Shop) -> [String; 2] {
 
 /// Either there was no answer, or the waypoint's: a hairpin is as good as a refusal.
 #[track_caller]
-fn refused(shop: &Shop, way: &str, told: &Told) {
+fn refused(shop: &Shop, pods: &[&str], way: &str, told: &Told) {
     match told.status() {
         0 => assert!(!told.error().is_empty(), "{way}: {:#}", told.0),
         403 => assert_eq!(told.header("x-ambit-reason"), "AMB2202", "{way}: {:#}", told.0),
         other => panic!("{way}: {other}: {:#}", told.0),
     }
-    assert_eq!(shop.taken(&PODS, PATH), 0, "{way}: it reached the application");
+    assert_eq!(shop.taken(pods, PATH), 0, "{way}: it reached the application");
 }
 
 /// A certificate that is in order, shown to the pod's own proxy by somebody who is not the waypoint.
@@ -100,4 +102,60 @@ fn not_in_vain(shop: &Shop, pods: &[String]) {
         assert_eq!(told.status(), 200, "{url} without a waypoint: {:#}", told.0);
     }
     assert_eq!(shop.taken(&PODS, PATH), 2);
+}
+
+/// A pod that names a waypoint of its own, and the service in front of it.
+const OWN: &str = "shop/own";
+const OWN_SERVICE: &str = "http://own.shop.svc.cluster.local";
+
+/// The waypoint that a pod names itself knows no rules of the service in front of it, which is bound to another one.
+#[test]
+fn the_waypoint_of_a_pod_is_no_way_around_that_of_its_service() {
+    let Some(shop) = Shop::up("wp-own", &[wpods(), own_pod(), own_service(), own_get_only()]) else { return };
+    wait_until("the pod's service answers", Duration::from_secs(20), || {
+        shop.get(CLIENT, &format!("{OWN_SERVICE}/allowed"), &["--timeout", "2s"]).status() == 200
+    });
+    let object = shop.lab.get("pod", OWN);
+    assert_eq!(object["metadata"]["labels"]["istio.io/use-waypoint"], "wpods", "{object:#}");
+    let by_pod = [4, 6].map(|family| format!("http://{}{PATH}", shop.lab.target(OWN, family, PORT)));
+    let by_service = format!("{OWN_SERVICE}{PATH}");
+    for from in [CLIENT, OTHER, OUTSIDE] {
+        for url in by_pod.iter().chain([&by_service]) {
+            let told = shop.run(from, &[&POST[..], &[&**url]].concat(), Duration::from_secs(30));
+            refused(&shop, &[OWN], &format!("{from} to {url}"), &told);
+        }
+    }
+    shop.until_recorded("AMB3102");
+    // It was the policy that kept them out where the service was called, and no fault of the pod.
+    shop.delete(&own_get_only());
+    wait_until("the policy is gone", Duration::from_secs(20), || {
+        shop.post(CLIENT, &by_service).status() == 200
+    });
+    assert!(shop.taken(&[OWN], PATH) > 0);
+}
+
+/// A waypoint for pods that name it.
+fn wpods() -> Value {
+    let mut gateway = gateway();
+    gateway["metadata"]["name"] = json!("wpods");
+    gateway["metadata"]["labels"] = json!({"istio.io/waypoint-for": "workload"});
+    gateway
+}
+
+fn own_pod() -> Value {
+    let port = PORT.to_string();
+    let mut pod = peer_pod(OWN, "node2", &["serve", "--port", &port, "--name", "own"], PORT);
+    pod["metadata"]["labels"]["istio.io/use-waypoint"] = json!("wpods");
+    pod
+}
+
+fn own_service() -> Value {
+    service("shop/own", &json!({"app": "own"}), 80, PORT, "http")
+}
+
+fn own_get_only() -> Value {
+    let mut policy = get_only();
+    policy["metadata"]["name"] = json!("own-get-only");
+    policy["spec"]["targetRefs"] = json!([{"group": "", "kind": "Service", "name": "own"}]);
+    policy
 }

@@ -197,9 +197,23 @@ impl Shop {
     /// Resident memory of the waypoint's processes in KiB.
     #[track_caller]
     pub(crate) fn waypoint_rss_kib(&self) -> u64 {
-        let pids = self.waypoint_pids();
-        assert!(!pids.is_empty(), "no waypoint runs");
-        pids.into_iter().map(rss_kib).sum()
+        self.waypoint_programs().into_iter().map(rss_kib).sum()
+    }
+
+    /// The waypoint's own processes: a pod's first one only holds its namespaces.
+    #[track_caller]
+    pub(crate) fn waypoint_programs(&self) -> Vec<u64> {
+        let children = |pid: u64| {
+            let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            text.split_whitespace().filter_map(|pid| pid.parse::<u64>().ok()).collect::<Vec<_>>()
+        };
+        let is_waypoint = |pid: &u64| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "waypoint")
+        };
+        let all = self.waypoint_pids().into_iter().flat_map(|pid| [vec![pid], children(pid)].concat());
+        let found: Vec<u64> = all.filter(is_waypoint).collect();
+        assert!(!found.is_empty(), "no waypoint runs");
+        found
     }
 
     /// Waits for a recorded connection with a reason code.

@@ -254,6 +254,12 @@ fn rules_for_tokens_apply_where_they_are_attached() {
     told.take(Kind::RequestAuthentication, vec![resource], &[]);
     let rules = |told: &Told, name: &str| told.state().policies.of(Some(&key(name))).tokens.rules().len();
     assert_eq!((rules(&told, "cart"), rules(&told, "pay")), (1, 0));
+    let applied = told.state().policies.of(Some(&key("cart"))).clone();
+    assert_eq!(
+        &*applied.tokens.rules()[0].namespace,
+        "shop",
+        "that of its object: its keys are fetched for it"
+    );
     told.take(Kind::RequestAuthentication, vec![("shop/jwt2".into(), Any::default())], &[]);
     assert_eq!(told.policies("pay"), ["!jwt2"], "a token that nobody looks at may be the one");
 }

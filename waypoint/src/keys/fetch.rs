@@ -1,9 +1,10 @@
 //! One fetch of a set of keys: where to, over which connection, and what may come back.
 //!
-//! A service of the mesh is called as requests are, through the tunnel with the waypoint's own identity. Anything
-//! else is resolved by DNS, judged by [`Guard`] and called at an address that was judged. Redirects are not followed:
-//! they would lead past both.
+//! A service of the mesh that the rule may name ([`mesh`]) is called through the tunnel with the waypoint's own identity.
+//! Anything else is resolved by DNS, judged by [`Guard`] and called at an address that was judged, which is never one of
+//! the mesh, its nodes or its control plane. Redirects are not followed: they would lead past both.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use ambit_net::grpc::channel::system_roots;
 use ambit_net::tls::provider;
 use ambit_policy::jwt::{Claim, Claims};
-use ambit_types::Str;
+use ambit_types::{ServiceKey, Str};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, HOST, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
@@ -29,9 +30,11 @@ use tokio_rustls::TlsConnector;
 
 use super::guard::{Guard, Url, UrlError};
 use super::jwk::{SET_BYTES_MAX, Set, SetError};
-use crate::Waypoint;
-use crate::calls::{self, CallError, Through};
+use super::mesh;
+use crate::calls::{self, CallError, ROOT_NAMESPACE, Through};
 use crate::request::body::Upload;
+use crate::upstream::Endpoint;
+use crate::{State, Waypoint};
 
 /// Addresses that are tried of one host.
 const ADDRESSES_MAX: usize = 4;
@@ -56,6 +59,35 @@ pub(crate) enum FetchError {
         /// Why.
         why: &'static str,
     },
+    /// A service of the mesh that is not the rule's to call.
+    #[error(
+        "{service} is a service of neither the rule's namespace {namespace:?} nor {ROOT_NAMESPACE}; keys are not fetched from there"
+    )]
+    Other {
+        /// The service.
+        service: ServiceKey,
+        /// The rule's namespace.
+        namespace: Str,
+    },
+    /// An endpoint that somebody else's workload is.
+    #[error(
+        "endpoint {address} of {service} is a workload of another namespace; keys are not fetched from there"
+    )]
+    Elsewhere {
+        /// The endpoint.
+        address: IpAddr,
+        /// The service.
+        service: ServiceKey,
+    },
+    /// Its policies are not known here.
+    #[error("{0} is behind another waypoint; keys are not fetched past it")]
+    OtherWaypoint(ServiceKey),
+    /// Its policies say no.
+    #[error("the policies of {0} do not let this waypoint fetch the keys")]
+    Denied(ServiceKey),
+    /// The issuer has https and sends to keys without.
+    #[error("the openid-configuration of an https issuer names keys without https")]
+    Downgrade,
     /// No connection.
     #[error("connecting to {address}")]
     Connect {
@@ -100,9 +132,33 @@ pub(crate) enum FetchError {
     Set(#[from] SetError),
 }
 
+/// Where keys are, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Source {
+    /// Namespace of the rule: what it may reach, and whose share of the bounds a fetch takes.
+    pub(crate) namespace: Str,
+    /// Where.
+    pub(crate) at: At,
+}
+
+impl fmt::Display for Source {
+    /// Without what may be secret: a query, a user name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (At::Uri(text) | At::Issuer(text)) = &self.at;
+        match Url::parse(text) {
+            Ok(url) => {
+                let path = url.target.split_once('?').map_or(&*url.target, |(path, _)| path);
+                let scheme = if url.is_https { "https" } else { "http" };
+                write!(f, "{scheme}://{}{path}", url.authority)
+            }
+            Err(_) => f.write_str("no URL of keys"),
+        }
+    }
+}
+
 /// Where keys are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Source {
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum At {
     /// At a URL.
     Uri(Str),
     /// Where the description of an issuer says (OpenID Connect Discovery section 4).
@@ -125,37 +181,58 @@ impl Fetcher {
     /// [`FetchError`].
     pub(crate) async fn fetch(&self, source: &Source, within: Duration) -> Result<Set, FetchError> {
         let work = async {
-            let uri = match source {
-                Source::Uri(uri) => uri.clone(),
-                Source::Issuer(issuer) => self.discover(issuer).await?,
+            let namespace = &source.namespace;
+            let uri = match &source.at {
+                At::Uri(uri) => uri.clone(),
+                At::Issuer(issuer) => self.discover(issuer, namespace).await?,
             };
-            Ok(Set::parse(&self.get(&uri).await?)?)
+            Ok(Set::parse(&self.get(&uri, namespace).await?)?)
         };
         tokio::time::timeout(within, work).await.unwrap_or(Err(FetchError::Timeout(within)))
     }
 
     /// Where an issuer's keys are.
-    async fn discover(&self, issuer: &Str) -> Result<Str, FetchError> {
+    async fn discover(&self, issuer: &Str, namespace: &str) -> Result<Str, FetchError> {
         let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let claims = Claims::parse(&self.get(&at).await?).map_err(|_| FetchError::Discovery)?;
+        let claims = Claims::parse(&self.get(&at, namespace).await?).map_err(|_| FetchError::Discovery)?;
         let text = |name: &str| claims.get(name).and_then(Claim::as_text);
         match (text("issuer"), text("jwks_uri")) {
-            (Some(named), Some(uri)) if named == &**issuer => Ok(uri.into()),
+            (Some(named), Some(uri)) if named == &**issuer => {
+                // Who can change what goes without https would have the issuer's word for other keys.
+                let is_downgrade = Url::parse(issuer)?.is_https && !Url::parse(uri)?.is_https;
+                if is_downgrade { Err(FetchError::Downgrade) } else { Ok(uri.into()) }
+            }
             (Some(_) | None, Some(_) | None) => Err(FetchError::Discovery),
         }
     }
 
-    async fn get(&self, uri: &str) -> Result<Bytes, FetchError> {
+    async fn get(&self, uri: &str, namespace: &str) -> Result<Bytes, FetchError> {
         let url = Url::parse(uri)?;
         let waypoint = self.through.get();
-        let service = waypoint.as_ref().and_then(|waypoint| calls::service_by_host(waypoint, &url));
+        let service = match &waypoint {
+            Some(waypoint) => mesh::service(waypoint, &url, namespace)?,
+            None => None,
+        };
         match (waypoint, service) {
             (Some(waypoint), Some(service)) => {
-                let opened = calls::open(&waypoint, &service, url.port).await?;
+                let judge = |state: &State, endpoint: &Endpoint| {
+                    mesh::judge(state, &service, endpoint, &url, &self.guard)
+                };
+                let opened = calls::open(&waypoint, &service, url.port, judge).await?;
                 self.secure(opened.io, &url).await
             }
             (waypoint, _) => self.secure(self.connect(&url, waypoint.as_deref()).await?, &url).await,
         }
+    }
+
+    /// The addresses of the control plane. While they are not known nothing is known not to be one.
+    async fn control(&self) -> Result<Vec<IpAddr>, FetchError> {
+        let mut all = Vec::new();
+        for host in &self.guard.control {
+            let looked_up = tokio::net::lookup_host((&**host, 0)).await.map_err(FetchError::Resolve)?;
+            all.extend(looked_up.map(|address| address.ip().to_canonical()));
+        }
+        Ok(all)
     }
 
     /// Connects to an address of a host that may be connected to.
@@ -167,10 +244,13 @@ impl Fetcher {
                 looked_up.map_err(FetchError::Resolve)?.collect()
             }
         };
+        let (control, state) = (self.control().await?, waypoint.map(Waypoint::state));
         let refusal = |address: IpAddr| {
-            let is_of_mesh = waypoint.is_some_and(|waypoint| calls::is_of_mesh(waypoint, address));
-            let of_mesh = is_of_mesh.then_some("of the mesh: name the service by its host");
-            self.guard.refusal(address).or(of_mesh)
+            let is_control = control.contains(&address.to_canonical());
+            let of_control = is_control.then_some("an address of the control plane");
+            let is_of_mesh = state.as_ref().is_some_and(|state| calls::is_of_mesh(state, address));
+            let of_mesh = is_of_mesh.then_some("of the mesh or its nodes: name a service by its host");
+            self.guard.refusal(address).or(of_control).or(of_mesh)
         };
         let (refused, admitted): (Vec<_>, Vec<_>) =
             resolved.into_iter().partition(|address| refusal(address.ip()).is_some());
@@ -195,22 +275,26 @@ impl Fetcher {
         if !url.is_https {
             return ask(io, url).await;
         }
-        let config = self.tls()?;
+        let config = self.tls().await?;
         let name = ServerName::try_from(url.host.to_string()).map_err(|_| UrlError::Shape)?;
         let stream = TlsConnector::from(config).connect(name, io).await.map_err(FetchError::Tls)?;
         ask(stream, url).await
     }
 
     /// Roots are read anew each time: every few minutes, and a new bundle is found.
-    fn tls(&self) -> Result<Arc<ClientConfig>, FetchError> {
+    async fn tls(&self) -> Result<Arc<ClientConfig>, FetchError> {
         let path = self.roots.clone().unwrap_or_else(|| system_roots().into());
-        let pem = match std::fs::read(&path) {
-            Ok(pem) => pem,
-            Err(cause) => return Err(FetchError::Roots { path, cause }),
-        };
-        let mut roots = RootCertStore::empty();
-        // Bundles of systems hold certificates that no library reads; those are not trusted, the others are.
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
+        let at = path.clone();
+        // Some hundred certificates: not between the requests of others.
+        let read = tokio::task::spawn_blocking(move || -> std::io::Result<RootCertStore> {
+            let pem = std::fs::read(&at)?;
+            let mut roots = RootCertStore::empty();
+            // Bundles of systems hold certificates that no library reads; those are not trusted, the others are.
+            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
+            Ok(roots)
+        });
+        let read = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let roots = read.map_err(|cause| FetchError::Roots { path, cause })?;
         let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let versions = versions.map_err(|error| FetchError::Tls(std::io::Error::other(error)))?;
         Ok(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))

@@ -25,6 +25,8 @@ const METADATA: [IpAddr; 3] = [
 pub struct Guard {
     /// Further ranges that are refused (`AMBIT_BLOCKED_CIDRS_IN_JWKS_URIS`).
     pub blocked: Vec<IpNet>,
+    /// Hosts of the control plane, discovery and CA, whose addresses are refused whatever they are at the time.
+    pub control: Vec<Str>,
     /// Whether this machine's own addresses are admitted. Default false; for tests, whose issuers are there.
     pub admits_loopback: bool,
 }
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn addresses_that_no_issuer_has_are_refused() {
-        let guard = Guard { blocked: vec!["10.96.0.0/12".parse().unwrap()], admits_loopback: false };
+        let guard = Guard { blocked: vec!["10.96.0.0/12".parse().unwrap()], ..Guard::default() };
         for refused in [
             "127.0.0.1",
             "127.8.8.8",

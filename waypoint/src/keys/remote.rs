@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ambit_policy::jwt::{SignatureError, SignedToken};
 use ambit_runtime::clock;
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -40,6 +40,8 @@ struct Good {
 #[derive(Debug)]
 pub(super) struct Remote {
     source: Source,
+    /// Fetches of its namespace under way.
+    places: Arc<Semaphore>,
     /// In milliseconds.
     timeout: AtomicU64,
     good: ArcSwapOption<Good>,
@@ -51,9 +53,10 @@ pub(super) struct Remote {
 
 impl Remote {
     /// Not fetched yet; [`Remote::run`] fetches it.
-    pub(super) fn new(source: Source, timeout: Duration) -> Self {
+    pub(super) fn new(source: Source, timeout: Duration, places: Arc<Semaphore>) -> Self {
         Self {
             source,
+            places,
             timeout: AtomicU64::new(millis(timeout)),
             good: ArcSwapOption::empty(),
             tries: watch::Sender::new(Tries { ended: 0, is_under_way: true }),
@@ -157,7 +160,8 @@ impl Remote {
     }
 
     async fn fetch(&self, shared: &Shared) -> Result<Set, FetchError> {
-        // The semaphore is never closed.
+        // The namespace's own first, so that who waits for it keeps nobody else waiting. Neither is ever closed.
+        let _own = self.places.acquire().await;
         let _place = shared.places.acquire().await;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::monotonic());
         shared.fetcher.fetch(&self.source, self.timeout()).await
@@ -165,9 +169,9 @@ impl Remote {
 
     fn keep(&self, set: Set) {
         if set.refused.secret > 0 {
-            tracing::error!(source = ?self.source, refused = %set.refused, "the issuer publishes private keys; they are not used");
+            tracing::error!(source = %self.source, namespace = %self.source.namespace, refused = %set.refused, "the issuer publishes private keys; they are not used");
         }
-        tracing::debug!(source = ?self.source, keys = set.len(), refused = %set.refused, "keys were fetched");
+        tracing::debug!(source = %self.source, namespace = %self.source.namespace, keys = set.len(), refused = %set.refused, "keys were fetched");
         metrics::counter!("ambit_waypoint_jwks_fetches_total", "outcome" => "fetched").increment(1);
         self.good.store(Some(Arc::new(Good { set, at: clock::monotonic() })));
     }
@@ -175,7 +179,7 @@ impl Remote {
     fn failed(&self, error: &FetchError) {
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         let has_keys = self.good.load().is_some();
-        tracing::warn!(source = ?self.source, %error, cause, has_keys, "keys could not be fetched");
+        tracing::warn!(source = %self.source, namespace = %self.source.namespace, %error, cause, has_keys, "keys could not be fetched");
         metrics::counter!("ambit_waypoint_jwks_fetches_total", "outcome" => "failed").increment(1);
     }
 

@@ -20,6 +20,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::Excess;
+use crate::calls::CallError;
+use crate::grpc::GrpcError;
 use crate::{Waypoint, grpc};
 
 /// The one method of the protocol.
@@ -131,6 +133,9 @@ pub(crate) async fn ask(waypoint: &Arc<Waypoint>, questions: Vec<Question>) -> R
         let asked = RateLimitRequest { domain: domain.to_string(), descriptors, hits_addend: 1 };
         let answer: Result<RateLimitResponse, _> =
             grpc::unary(waypoint, &service, port, METHOD, &asked, timeout).await;
+        // Whoever sends enough could bring an overflow about, and with it pass a limit that fails open.
+        let is_overflow = matches!(answer, Err(GrpcError::Call(CallError::Overflow)));
+        let fail_open = fail_open && !is_overflow;
         let verdict = match answer {
             Ok(answer) => read(answer),
             Err(error) => {

@@ -77,14 +77,15 @@ impl Judge<'_> {
     /// The refusal that the client gets.
     pub(super) async fn all<'s>(
         &self,
-        applied: impl Iterator<Item = &'s Arc<Applied>>,
+        applied: impl Iterator<Item = (&'s Arc<Applied>, u16)>,
         target: &Target<'_>,
         fields: &Fields,
         mut record: Option<&mut Exchange>,
     ) -> Result<Passed, Refusal> {
         let mut passed = Passed::default();
-        for applied in applied {
-            let facts = Facts { judge: self, call: &self.client.call, applied, target };
+        for (applied, port) in applied {
+            let at = SocketAddr::new(self.at.ip(), port);
+            let facts = Facts { judge: self, call: &self.client.call, applied, at, target };
             facts.judged(fields, record.as_deref_mut(), &mut passed).await?;
         }
         Ok(passed)
@@ -96,6 +97,8 @@ struct Facts<'a> {
     judge: &'a Judge<'a>,
     call: &'a Call,
     applied: &'a Applied,
+    /// The address and the service's port that policies compare.
+    at: SocketAddr,
     target: &'a Target<'a>,
 }
 
@@ -137,7 +140,7 @@ impl Facts<'_> {
         token: Option<&Verified>,
         act: impl FnOnce(&policy::Facts<'_>) -> T,
     ) -> T {
-        let (peer, address) = (&self.call.peer, self.judge.at);
+        let (peer, address) = (&self.call.peer, self.at);
         let source = peer.address.ip();
         let connection = ambit_policy::Facts::new(Some(&peer.identity), source, address.ip(), address.port());
         let remote = remote_address(source, fields, self.applied.trusted_hops).ok();
@@ -207,7 +210,7 @@ impl Facts<'_> {
         let asked = Asked {
             peer: &self.call.peer.identity,
             source: self.call.peer.address,
-            destination: self.judge.at,
+            destination: self.at,
             method: self.target.method(),
             authority: self.target.authority().as_str(),
             path: std::str::from_utf8(&path).unwrap_or_default(),

@@ -168,7 +168,8 @@ impl Change<'_> {
             let options = &self.governing.first().normalize;
             let read = read(&both.asked, options)?;
             let fields = &both.asked.fields;
-            let passed = self.judge.all(self.governing.iter(), &read, fields, record.as_deref_mut()).await?;
+            let passed =
+                self.judge.all(self.governing.judged(), &read, fields, record.as_deref_mut()).await?;
             let mut sent = both.asked.clone();
             align(&mut sent, &read)?;
             passed.apply(&mut sent)?;
@@ -179,7 +180,8 @@ impl Change<'_> {
         if let Some((applied, at)) = to.and_then(|to| self.own_of(to)) {
             let read = read(&both.asked, &applied.normalize)?;
             let judge = Judge { at, ..self.judge };
-            let passed = judge.all(std::iter::once(applied), &read, &both.asked.fields, record).await?;
+            let passed =
+                judge.all(std::iter::once((applied, at.port())), &read, &both.asked.fields, record).await?;
             align(&mut both.sent, &read)?;
             passed.apply(&mut both.sent)?;
             told.extend(passed.response);

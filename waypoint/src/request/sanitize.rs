@@ -6,7 +6,7 @@
 use ambit_policy::normalize::header::is_internal;
 use ambit_types::{Identity, Reason};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -97,6 +97,10 @@ pub(super) fn check(parts: &Parts, has_body: bool, fields_max: usize) -> Result<
     if !matches!(parts.version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
         return Err(refused("a version that is not served"));
     }
+    // Also where the target names one (RFC 9112 section 3.2): who is behind us may look at Host alone.
+    if parts.version == Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Err(refused("no host"));
+    }
     let mut expectations = headers.get_all(EXPECT).iter();
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::new(417, Some(Reason::RequestAmbiguous), "an expectation that nobody can meet"));
@@ -168,6 +172,19 @@ pub(super) fn clean(headers: &mut HeaderMap, wishes: &Wishes) {
         headers.remove(name);
     }
     drop_foreign(headers);
+    join_cookies(headers);
+}
+
+/// Puts a cookie that came in crumbs on one line, as HTTP/1.1 has it (RFC 9113 section 8.2.3): policies then read what
+/// the endpoint reads.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let all: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).collect();
+    // Sound values joined by what may stand in one are one.
+    if let Ok(whole) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Takes off headers that only the mesh sets, and names that some servers read as others.
@@ -274,7 +291,7 @@ pub(super) fn clean_response_trailers(trailers: &mut HeaderMap, are_wanted: bool
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderName, HeaderValue, Request};
+    use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 
     use super::{Wishes, check, clean, clean_response_trailers, clean_trailers};
 
@@ -311,11 +328,34 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_in_crumbs_is_one() {
+        let mut all =
+            headers(&[("cookie", "a=b"), ("accept", "*/*"), ("cookie", "c=d; e=f"), ("cookie", "g")]);
+        clean(&mut all, &Wishes::default());
+        assert_eq!(all, headers(&[("accept", "*/*"), ("cookie", "a=b; c=d; e=f; g")]));
+    }
+
+    #[test]
+    fn a_request_of_http11_names_its_host() {
+        let of = |version: Version, lines: &[(&'static str, &'static str)]| {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            *request.uri_mut() = "http://web.shop/".parse().unwrap();
+            *request.headers_mut() = headers(lines);
+            check(&request.into_parts().0, false, 100).err().map(|refusal| refusal.status)
+        };
+        assert_eq!(of(Version::HTTP_11, &[]), Some(400));
+        assert_eq!(of(Version::HTTP_11, &[("host", "web.shop")]), None);
+        assert_eq!(of(Version::HTTP_2, &[]), None);
+    }
+
+    #[test]
     fn what_was_accepted_stays_to_be_judged() {
         let lines =
             [("connection", "upgrade, x"), ("upgrade", "websocket"), ("te", "trailers, gzip"), ("x", "1")];
         let mut request = Request::new(());
         *request.headers_mut() = headers(&lines);
+        request.headers_mut().insert("host", HeaderValue::from_static("web.shop"));
         let (mut parts, ()) = request.into_parts();
         let wishes = check(&parts, false, 100).unwrap();
         clean(&mut parts.headers, &wishes);
@@ -345,6 +385,7 @@ mod tests {
         ] {
             let mut request = Request::new(());
             *request.headers_mut() = headers(lines);
+            request.headers_mut().insert("host", HeaderValue::from_static("web.shop"));
             let refused = check(&request.into_parts().0, has_body, 100).err();
             assert_eq!(refused.map(|refusal| refusal.status), want, "row {lines:?}");
         }

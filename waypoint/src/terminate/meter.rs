@@ -62,7 +62,7 @@ impl Head {
             HEADERS => Weight::User(self.length),
             DATA if self.length > 0 => Weight::User(self.length),
             DATA if self.flags & END_STREAM == 0 => Weight::Control,
-            // The library bounds resets and pieces of heads by itself.
+            // The library bounds resets of streams and pieces of heads by itself.
             DATA | RST_STREAM | CONTINUATION => Weight::Neither,
             // SETTINGS, PING, WINDOW_UPDATE and whatever nobody knows.
             _ => Weight::Control,
@@ -161,6 +161,8 @@ pub(crate) struct Metered<S> {
     received: Frames,
     sent: Frames,
     count: Count,
+    /// Streams that the peer began and has not reset.
+    resettable: u64,
     sentence: Sentence,
     /// What is left to be given in place of what the peer sends.
     poison: &'static [u8],
@@ -174,6 +176,7 @@ impl<S> Metered<S> {
             received: Frames::behind(PREFACE_BYTES),
             sent: Frames::behind(0),
             count: Count { since: clock::monotonic(), unpaid: 0, most },
+            resettable: 0,
             sentence: Sentence::default(),
             poison: &POISON,
         }
@@ -182,6 +185,18 @@ impl<S> Metered<S> {
     /// With which the connection can be ended from outside.
     pub(crate) fn sentence(&self) -> Sentence {
         self.sentence.clone()
+    }
+
+    /// What a received frame is for. The library passes over resets of streams that are over, however many come: a peer
+    /// that resets more than it began only costs.
+    fn weight(&mut self, head: Head) -> Weight {
+        match head.kind {
+            HEADERS => self.resettable = self.resettable.saturating_add(1),
+            RST_STREAM if self.resettable == 0 => return Weight::Control,
+            RST_STREAM => self.resettable -= 1,
+            _ => {}
+        }
+        head.weight()
     }
 
     /// Follows what was received, to the end of the frame at which the connection ends, if it does.
@@ -194,7 +209,8 @@ impl<S> Metered<S> {
             let (taken, head) = self.received.step(&bytes[at..]);
             at += taken;
             let Some(head) = head else { continue };
-            if self.count.is_excess(head.weight(), clock::monotonic) && !self.sentence.is_passed() {
+            let weight = self.weight(head);
+            if self.count.is_excess(weight, clock::monotonic) && !self.sentence.is_passed() {
                 metrics::counter!("ambit_waypoint_clients_dismissed_total", "cause" => "control_frames")
                     .increment(1);
                 self.sentence.pass();

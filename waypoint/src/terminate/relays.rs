@@ -73,7 +73,7 @@ impl Upgraded {
         self.applied.len() == now.len() && self.applied.iter().zip(now).all(is_same)
     }
 
-    fn is_allowed_by(&self, applied: &Applied, call: &Call) -> bool {
+    fn is_allowed_by(&self, applied: &Applied, port: u16, call: &Call) -> bool {
         let is_kept = |attribute: Attribute| {
             let is_of_headers = matches!(attribute, Attribute::Header(_))
                 || (attribute == Attribute::RemoteIp && applied.trusted_hops > 0);
@@ -96,15 +96,15 @@ impl Upgraded {
         let headers: Vec<(&str, &[u8])> = Vec::new();
         let remote = Some(call.peer.address.ip());
         let request = policy::Request { target: &target, headers: &headers, remote, token: None };
-        let facts = policy::Facts::of_request(connection(call), request);
+        let facts = policy::Facts::of_request(connection(call, port), request);
         policy::decide(&applied.policies, &facts, &[]).is_allow()
     }
 }
 
-/// What is known of a connection as such.
-fn connection(call: &Call) -> ambit_policy::Facts<'_> {
+/// What is known of a connection as such, to a port of a service.
+fn connection(call: &Call, port: u16) -> ambit_policy::Facts<'_> {
     let (peer, address) = (&call.peer, call.target.address());
-    ambit_policy::Facts::new(Some(&peer.identity), peer.address.ip(), address.ip(), address.port())
+    ambit_policy::Facts::new(Some(&peer.identity), peer.address.ip(), address.ip(), port)
 }
 
 /// Decides about a connection that is to be copied, or goes on being copied. `tell` hears every decision of policies.
@@ -124,8 +124,8 @@ pub(crate) fn decide(
             if *is_undeclared && governing.iter().any(|applied| applied.needs_http()) {
                 return Err(Denied { reason: Reason::PolicyUnevaluable, policy: None });
             }
-            for applied in governing.iter() {
-                let facts = policy::Facts::of_connection(connection(call), name.as_deref());
+            for (applied, port) in governing.judged() {
+                let facts = policy::Facts::of_connection(connection(call, port), name.as_deref());
                 let decision = policy::decide(&applied.policies, &facts, &[]);
                 tell(&decision);
                 if !decision.is_allow() {
@@ -138,8 +138,8 @@ pub(crate) fn decide(
         }
         Facts::Upgraded(request) => {
             let now: Vec<&Arc<Applied>> = governing.iter().collect();
-            let is_allowed =
-                request.is_as_before(&now) || now.iter().all(|applied| request.is_allowed_by(applied, call));
+            let is_allowed = request.is_as_before(&now)
+                || governing.judged().all(|(applied, port)| request.is_allowed_by(applied, port, call));
             is_allowed.then_some(()).ok_or(Denied { reason: Reason::PolicyChanged, policy: None })
         }
     }

@@ -16,6 +16,10 @@ pub(super) fn fault(status: StatusCode, headers: &HeaderMap) -> Option<&'static 
     if lengths.next().is_some() {
         return Some("a response with several lengths");
     }
+    // The library takes a list of equal lengths for one, and passes it on as it came.
+    if length.is_some_and(|length| length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit)) {
+        return Some("a response with a length that is none");
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if length.is_some() {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ambit_policy::http::provider::{compile, written};
+use ambit_route::model::{Connections, Destination as Treated, DestinationPolicy};
 use ambit_types::AppProtocol;
 use ambit_xds::proto::envoy::config::core::v3::{HeaderValue as Line, HeaderValueOption};
 use ambit_xds::proto::envoy::service::auth::v3::check_response::HttpResponse;
@@ -22,7 +23,7 @@ use waypoint::external::Providers;
 
 use crate::rig::app::{App, Body, answer, text};
 use crate::rig::client::{request, request2};
-use crate::rig::{Rig, Setup, identity};
+use crate::rig::{Rig, Setup, identity, service_key};
 
 const ASK: &str = "{action: CUSTOM, provider: {name: opa}, rules: [{to: [{operation: {paths: [/ask*]}}]}]}";
 const GRPC: &str = "{name: opa, envoyExtAuthzGrpc: {service: shop/authz.shop.svc.cluster.local, port: 80}}";
@@ -39,6 +40,7 @@ fn hooks(yaml: &str) -> Hooks {
 async fn rig(web: &App, authz: &App, protocol: AppProtocol, provider: &str) -> Rig {
     let setup = Setup::new().service("web", AppProtocol::Http11, &[web.ip]);
     let mut setup = setup.service("authz", protocol, &[authz.ip]).policy(ASK);
+    setup.services.iter_mut().for_each(|service| service.canonical = true);
     setup.hooks = hooks(provider);
     setup.start().await
 }
@@ -294,4 +296,57 @@ async fn a_client_that_leaves_ends_the_question() {
     asking.abort();
     assert_eq!(rig.until_written(1).await[0].flag, "DC");
     assert_eq!(web.got().len(), 0);
+}
+
+#[tokio::test]
+async fn a_provider_means_no_service_that_only_a_tenant_calls_so() {
+    let provider = "{name: opa, envoyExtAuthzGrpc: {service: authz.shop.svc.cluster.local, port: 80}}";
+    for (namespace, canonical, want) in
+        [("shop", true, 200), ("shop", false, 403), ("istio-system", false, 200)]
+    {
+        let web = web().await;
+        let (authz, asked) = grpc(yes(OkHttpResponse::default())).await;
+        let setup = Setup::new().service("web", AppProtocol::Http11, &[web.ip]);
+        let mut setup = setup.service("authz", AppProtocol::Grpc, &[authz.ip]).policy(ASK);
+        let service = &mut setup.services[1];
+        let before = service.key();
+        (service.namespace, service.canonical) = (namespace.into(), canonical);
+        let after = service.key();
+        for workload in &mut setup.workloads {
+            if workload.services.remove(&before).is_some() {
+                workload.services.insert(after.clone(), Vec::new());
+            }
+        }
+        setup.hooks = hooks(provider);
+        let rig = setup.start().await;
+        assert_eq!(rig.get("GET /ask", &[]).await.status, want, "{namespace} {canonical}");
+        assert_eq!(asked.lock().unwrap().len(), usize::from(want == 200), "{namespace} {canonical}");
+    }
+}
+
+/// With one request at a time a second one finds no place.
+fn one_at_a_time() -> Treated {
+    let connections = Connections { requests_max: 1, ..Connections::default() };
+    let policy = DestinationPolicy { connections, ..DestinationPolicy::default() };
+    Treated { service: service_key("authz"), policy }
+}
+
+#[tokio::test]
+async fn a_flood_does_not_open_a_provider_that_fails_open() {
+    let web = web().await;
+    let authz = App::start("authz-0", true, |_, _| std::future::pending::<Response<Body>>()).await;
+    let open = GRPC.replace("port: 80", "port: 80, timeout: 10s, failOpen: true");
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[web.ip]);
+    let mut setup =
+        setup.service("authz", AppProtocol::Grpc, &[authz.ip]).policy(ASK).treated(one_at_a_time());
+    setup.hooks = hooks(&open);
+    let rig = setup.start().await;
+    let mut sender = rig.http2().await;
+    let first = crate::rig::start(async move {
+        let _ = sender.send_request(request2("GET /ask", &[], text(Bytes::new()))).await;
+    });
+    authz.until_got(1).await;
+    assert_eq!(rig.get("GET /ask", &[]).await.status, 403);
+    assert!(web.got().is_empty());
+    first.abort();
 }

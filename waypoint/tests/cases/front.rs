@@ -474,6 +474,43 @@ async fn a_workload_is_served_on_the_ports_of_its_bound_services() {
     assert_eq!(read(response).await.status, 421);
 }
 
+/// A waypoint that the workload names itself knows no rules of services that are bound to another one.
+#[tokio::test]
+async fn a_workload_bound_here_is_no_way_around_the_waypoint_of_its_service() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let mut setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    let here = setup.services[0].waypoint.clone();
+    let mut elsewhere = here.clone().unwrap();
+    elsewhere.destination = ambit_types::Destination::Hostname(service_key("other-waypoint"));
+    setup.services[0].waypoint = Some(elsewhere.clone());
+    // Another of its ports leads to the same one of the application.
+    let also = ambit_types::service::Port { service_port: 81, ..setup.services[0].ports[0] };
+    setup.services[0].ports.insert(0, also);
+    setup.workloads[0].waypoint = here.clone();
+    setup.workloads[0].settings = Some(Default::default());
+    let mut rig = setup.start().await;
+    let pod = format!("{}:8080", app.ip);
+    for authority in [&*pod, "10.9.0.1:80", "10.9.0.1:81"] {
+        let opened = rig.connect_with(rig.tunnel().await, authority, &[]).await;
+        let is_refused =
+            matches!(opened, Err(TunnelError::Refused { reason: Reason::WaypointNotServing, .. }));
+        assert!(is_refused, "row {authority}");
+    }
+    assert!(app.got().is_empty());
+    // Both bound here: one knows all the rules.
+    rig.change(|setup| setup.services[0].waypoint = here);
+    let mut kept = http1_to(&rig, &pod).await;
+    let response = kept.send_request(request("GET /", &[], text(""))).await.unwrap();
+    assert_eq!(read(response).await.status, 200);
+    // The workload leaves; the service's rules are no longer all.
+    rig.change(|setup| setup.workloads[0].waypoint = Some(elsewhere));
+    within(kept.ready()).await.unwrap();
+    let response = kept.send_request(request("GET /", &[], text(""))).await.unwrap();
+    assert_eq!(read(response).await.status, 421);
+    assert_eq!(ask(&rig, "10.9.0.1:80", "GET /").await.status, 200);
+    assert_eq!(app.got().len(), 2);
+}
+
 /// With another control plane a workload's own address is a way around the waypoints of its services, which users know.
 #[tokio::test]
 async fn other_control_planes_send_no_workloads_here() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_policy::jwt::{self, RuleSet, written};
-use ambit_types::AppProtocol;
+use ambit_types::{AppProtocol, Destination, GatewayAddress, ServiceKey, workload};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -38,8 +38,12 @@ impl Signer {
     }
 
     fn token(&self) -> String {
+        self.token_of("issuer")
+    }
+
+    fn token_of(&self, issuer: &str) -> String {
         let header = encode(format!(r#"{{"alg":"ES256","kid":"{}"}}"#, self.0));
-        let content = format!("{header}.{}", encode(r#"{"iss":"issuer","sub":"ann"}"#));
+        let content = format!("{header}.{}", encode(format!(r#"{{"iss":"{issuer}","sub":"ann"}}"#)));
         let signature = self.1.sign(&SystemRandom::new(), content.as_bytes()).unwrap();
         format!("{content}.{}", encode(signature.as_ref()))
     }
@@ -114,7 +118,12 @@ fn tokens(uri: &str) -> RuleSet {
         timeout: Some("1s".to_owned()),
         ..written::Rule::default()
     };
-    RuleSet::new([jwt::compile(&rule).expect("a rule")])
+    of_namespace("shop", &rule)
+}
+
+fn of_namespace(namespace: &str, rule: &written::Rule) -> RuleSet {
+    let rule = jwt::compile(rule).expect("a rule");
+    RuleSet::new([jwt::Rule { namespace: namespace.into(), ..rule }])
 }
 
 async fn rig(settings: Settings, uri: &str) -> Rig {
@@ -258,7 +267,176 @@ async fn a_service_of_the_mesh_is_called_through_the_mesh() {
     }
     let asked = &auth.proxy.asked()[0];
     assert_eq!(asked.peer.to_string(), "spiffe://cluster.local/ns/shop/sa/waypoint");
+    let client = asked.headers["x-ambit-client"].to_str().unwrap();
+    assert!(client.contains("spiffe://cluster.local/ns/shop/sa/waypoint"), "{client}");
     assert_eq!(auth.got()[0].line, "GET /keys");
+}
+
+/// A waypoint for `web` and `auth` of namespace shop, where `auth` has the keys that a rule of a namespace names.
+async fn with_auth(
+    auth: &App,
+    (namespace, target): (&str, &str),
+    policy: Option<&'static str>,
+    change: impl FnOnce(&mut Setup),
+) -> Rig {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    let mut setup = setup.service("auth", AppProtocol::Http11, &[auth.ip]);
+    setup.services.iter_mut().for_each(|service| service.canonical = true);
+    if let Some(policy) = policy {
+        setup = setup.policy_of("auth", policy);
+    }
+    let rule = written::Rule {
+        issuer: "issuer".to_owned(),
+        jwks_uri: Some(format!("http://auth.shop.svc.cluster.local{target}")),
+        timeout: Some("1s".to_owned()),
+        ..written::Rule::default()
+    };
+    setup.tokens = of_namespace(namespace, &rule);
+    setup.hooks = Hooks::default().with_keys(Keys::new(Settings::default()));
+    change(&mut setup);
+    setup.start().await
+}
+
+#[tokio::test]
+async fn a_rule_reaches_services_of_its_own_namespace_and_only_what_their_policies_let_it() {
+    const ONLY_KEYS: &str = "{action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/waypoint]}}], \
+                             to: [{operation: {methods: [GET], paths: [/keys]}}]}]}";
+    const OTHERS: &str =
+        "{action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/cart]}}]}]}";
+    let signer = Signer::new("a");
+    let set: &'static str = signer.set().leak();
+    for (what, namespace, target, policy, want) in [
+        ("its own", "shop", "/keys", None, true),
+        ("another's", "bank", "/keys", None, false),
+        ("nobody's", "", "/keys", None, false),
+        ("let in", "shop", "/keys", Some(ONLY_KEYS), true),
+        ("let in elsewhere", "shop", "/admin/delete", Some(ONLY_KEYS), false),
+        ("two readings", "shop", "/admin/../keys", Some(ONLY_KEYS), false),
+        ("not let in", "shop", "/keys", Some(OTHERS), false),
+    ] {
+        let auth =
+            App::start("auth-0", false, move |_, _| async move { http::Response::new(text(set)) }).await;
+        let rig = with_auth(&auth, (namespace, target), policy, |_| {}).await;
+        let answered = within(ask(&rig, &signer.token())).await;
+        assert_eq!(answered.0, if want { 200 } else { 401 }, "{what}: {answered:?}");
+        assert_eq!(
+            (auth.got().len(), auth.proxy.asked().len()),
+            if want { (1, 1) } else { (0, 0) },
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn past_another_waypoint_and_to_a_pod_of_another_namespace_nothing_is_fetched() {
+    let signer = Signer::new("a");
+    let set: &'static str = signer.set().leak();
+    let other = |setup: &mut Setup| {
+        let service = ServiceKey::new("shop", "other.shop.svc.cluster.local");
+        let destination = Destination::Hostname(service);
+        setup.services[1].waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 });
+    };
+    let elsewhere = |setup: &mut Setup| setup.workloads[1].namespace = "bank".into();
+    let unbound = |setup: &mut Setup| setup.services[1].waypoint = None;
+    let rows: [(&str, &dyn Fn(&mut Setup), u16); 3] = [
+        ("another waypoint", &other, 401),
+        ("another namespace", &elsewhere, 401),
+        ("no waypoint", &unbound, 200),
+    ];
+    for (what, change, want) in rows {
+        let auth =
+            App::start("auth-0", false, move |_, _| async move { http::Response::new(text(set)) }).await;
+        let rig = with_auth(&auth, ("shop", "/keys"), None, change).await;
+        assert_eq!(within(ask(&rig, &signer.token())).await.0, want, "{what}");
+        assert_eq!(auth.proxy.asked().len(), usize::from(want == 200), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn no_namespace_has_the_keys_of_anothers_issuer() {
+    let (own, evil) = (Signer::new("a"), Signer::new("a"));
+    let issuer = Issuer::start(ok(&own.set())).await;
+    let set: &'static str = evil.set().leak();
+    let taken = App::start("auth-0", false, move |_, _| async move { http::Response::new(text(set)) }).await;
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    let mut setup = setup.service("auth", AppProtocol::Http11, &[taken.ip]);
+    // A ServiceEntry of namespace bank takes the issuer's name.
+    let port = issuer.address.port();
+    let before = setup.services[1].key();
+    (setup.services[1].namespace, setup.services[1].hostname) = ("bank".into(), "localhost".into());
+    setup.services[1].ports[0].service_port = port;
+    let after = setup.services[1].key();
+    setup.workloads[1].services.remove(&before);
+    setup.workloads[1].services.insert(after, Vec::new());
+    setup.workloads[1].namespace = "bank".into();
+    setup.tokens = tokens(&format!("http://localhost:{port}/keys"));
+    setup.hooks = Hooks::default().with_keys(Keys::new(local()));
+    let rig = setup.start().await;
+    assert_eq!(ask(&rig, &evil.token()).await, refused("AMB2203"));
+    assert_eq!(ask(&rig, &own.token()).await.0, 200);
+    assert!(taken.proxy.asked().is_empty());
+}
+
+#[tokio::test]
+async fn nodes_and_the_control_plane_have_no_keys() {
+    let signer = Signer::new("a");
+    let issuer = Issuer::start(ok(&signer.set())).await;
+    let guard = Guard { control: vec!["localhost".into()], admits_loopback: true, ..Guard::default() };
+    let control = rig(Settings { guard, ..Settings::default() }, &issuer.uri()).await;
+    assert_eq!(ask(&control, &signer.token()).await, refused("AMB2204"), "the control plane");
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let mut setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    let node_addresses = vec![issuer.address.ip()];
+    setup.workloads[0].settings =
+        Some(workload::Settings { node_addresses, ..workload::Settings::default() });
+    setup.tokens = tokens(&issuer.uri());
+    setup.hooks = Hooks::default().with_keys(Keys::new(local()));
+    assert_eq!(ask(&setup.start().await, &signer.token()).await, refused("AMB2204"), "a node");
+    assert_eq!(issuer.fetched(), 0);
+}
+
+#[tokio::test]
+async fn an_issuer_with_https_does_not_send_to_keys_without() {
+    let signer = Signer::new("a");
+    let keys = Issuer::start(ok(&signer.set())).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let roots = std::env::temp_dir().join(format!("waypoint-issuer-{}.pem", std::process::id()));
+    std::fs::write(&roots, certificate.pem()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(ambit_net::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let issuer = Issuer::start(ok(&format!(r#"{{"issuer":"{name}","jwks_uri":"{}"}}"#, keys.uri()))).await;
+    let serving = issuer.clone();
+    start(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            if let Ok(stream) = acceptor.accept(tcp).await {
+                start(serving.clone().serve(stream));
+            }
+        }
+    });
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let mut setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    let rule = written::Rule { issuer: name.clone(), ..written::Rule::default() };
+    setup.tokens = of_namespace("shop", &rule);
+    let settings = Settings { roots: Some(roots.clone()), ..local() };
+    setup.hooks = Hooks::default().with_keys(Keys::new(settings));
+    let rig = setup.start().await;
+    let token = signer.token_of(&name);
+    assert_eq!(ask(&rig, &token).await, refused("AMB2204"));
+    assert!(issuer.fetched() >= 1, "it was asked where its keys are");
+    assert_eq!(keys.fetched(), 0);
+    std::fs::remove_file(roots).unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ambit_route::model::{LimitKey, LimitScope, RateLimit, Rule};
+use ambit_route::model::{
+    Connections, Destination, DestinationPolicy, LimitKey, LimitScope, RateLimit, Rule,
+};
 use ambit_types::AppProtocol;
 use ambit_xds::proto::envoy::config::core::v3::HeaderValue as Line;
 use ambit_xds::proto::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -13,7 +15,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use prost::Message as _;
 
-use crate::rig::app::{App, Body, answer};
+use crate::rig::app::{App, Body, answer, text};
+use crate::rig::client::request2;
 use crate::rig::{PORT, Rig, Setup, fresh_ip, service_key, within};
 use crate::routing::to;
 
@@ -127,4 +130,25 @@ async fn a_service_that_does_not_answer_refuses_unless_it_may_fail() {
         let rig = start(&app, &limits, limited(true, short)).await;
         assert_eq!(within(rig.get("GET /", &[("x-user", "ann")])).await.status, 200, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_flood_does_not_open_a_limit_that_fails_open() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let slow = App::start("limits-0", true, |_, _| std::future::pending()).await;
+    let connections = Connections { requests_max: 1, ..Connections::default() };
+    let policy = DestinationPolicy { connections, ..DestinationPolicy::default() };
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
+    let setup = setup.service("limits", AppProtocol::Grpc, &[slow.ip]);
+    let setup = setup.treated(Destination { service: service_key("limits"), policy });
+    let rig = setup.http("web", vec![limited(true, Duration::from_secs(10))]).start().await;
+    let mut sender = rig.http2().await;
+    let first = crate::rig::start(async move {
+        // It is still waiting when the test ends.
+        let _ = sender.send_request(request2("GET /", &[("x-user", "ann")], text(Bytes::new()))).await;
+    });
+    slow.until_got(1).await;
+    assert_eq!(rig.get("GET /", &[("x-user", "ann")]).await.status, 503);
+    assert!(app.got().is_empty());
+    first.abort();
 }

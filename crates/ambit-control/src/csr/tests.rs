@@ -277,16 +277,51 @@ fn a_node_that_floods_waits_and_others_do_not() {
 }
 
 #[test]
+fn a_waypoint_that_floods_uses_up_nothing_of_its_nodes_proxy() {
+    let rules = Rules::default();
+    let own_rules = rules.for_own_identity("shop", "cart");
+    let own = Caller { namespace: Str::from("shop"), service_account: Str::from("cart"), ..caller() };
+    let (fleet, mut memory) = (fleet(), Memory::default());
+    let mut key = 0u32;
+    let mut ask = |memory: &mut Memory, rules: &Rules, now: u64, caller: &Caller| {
+        key += 1;
+        let mut fingerprint = [0; 32];
+        fingerprint[..4].copy_from_slice(&key.to_be_bytes());
+        let request = Request { csr: Csr::Read(Facts { fingerprint, ..facts() }), ..request() };
+        let outcome = authorize(&fleet, rules, memory, Duration::from_secs(now), caller, &request);
+        outcome.map_or_else(|refusal| refusal.check.as_str(), |_| "granted")
+    };
+    for _ in 0..10 {
+        assert_eq!(ask(&mut memory, &own_rules, 100, &own), "granted");
+    }
+    for _ in 0..1000 {
+        assert_eq!(ask(&mut memory, &own_rules, 100, &own), "rate");
+    }
+    assert_eq!(ask(&mut memory, &own_rules, 101, &own), "granted", "one a second in the long run");
+    for _ in 0..rules.burst {
+        assert_eq!(ask(&mut memory, &rules, 101, &caller()), "granted");
+    }
+    assert_eq!(ask(&mut memory, &rules, 101, &caller()), "rate");
+}
+
+#[test]
 fn memory_is_bounded() {
     let mut memory = Memory::default();
-    let node = Str::from("node1");
-    for n in 0..10_000u32 {
+    let (rules, caller) = (Rules::default(), caller());
+    let key = |n: u32| {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        assert!(memory.remember(&node, key));
+        key
+    };
+    for n in 0..10_000 {
+        assert!(memory.remember(&rules, &caller, key(n)));
     }
-    assert!(memory.remember(&node, [0; 32]), "the oldest key is forgotten");
-    let mut newest = [0; 32];
-    newest[..4].copy_from_slice(&9_999u32.to_be_bytes());
-    assert!(!memory.remember(&node, newest));
+    assert!(memory.remember(&rules, &caller, key(0)), "the oldest key is forgotten");
+    assert!(!memory.remember(&rules, &caller, key(9_999)));
+    // Another account's keys push out none of these.
+    let other = Caller { service_account: Str::from("other"), ..caller.clone() };
+    for n in 10_000..20_000 {
+        assert!(memory.remember(&rules, &other, key(n)));
+    }
+    assert!(!memory.remember(&rules, &caller, key(9_999)));
 }

@@ -209,15 +209,22 @@ impl Layer7 {
             }
             return;
         }
-        let bound = self.bound.get(&name).into_iter().flatten();
-        let bound = bound.filter(|key| gateway::serves(inputs, &name, &key.namespace));
-        let bound: BTreeSet<ServiceKey> = bound.cloned().collect();
-        let (mut next, uses) = self.routing(&bound);
-        self.add_policies(inputs, settings, &name, &bound, &mut next);
+        let bound = self.bound.get(&name).into_iter().flatten().cloned();
+        let (served, refused): (BTreeSet<ServiceKey>, BTreeSet<ServiceKey>) =
+            bound.partition(|key| gateway::serves(inputs, &name, &key.namespace));
+        let (mut next, uses) = self.routing(&served);
+        self.add_policies(inputs, settings, &name, &served, &mut next);
+        if !refused.is_empty() {
+            // Discovery binds them all the same, and their own policies are not sent: nothing may be allowed.
+            let stands = Attached { of: None, reach: Reach::Services(refused) };
+            next.policies.insert(policies::unserved(&name), Arc::new(stands));
+        }
         self.providers.add_to(&mut next);
+        let is_new = !self.waypoints.contains_key(&name);
         let before = self.waypoints.get(&name).cloned().unwrap_or_default();
         let difference = before.difference(&next);
-        if !difference.is_empty() {
+        // Of one that is new it is worth knowing that it needs nothing: it may have been withdrawn before.
+        if is_new || !difference.is_empty() {
             delta.waypoints.insert(name.clone(), difference);
         }
         self.uses.insert(name.clone(), uses);

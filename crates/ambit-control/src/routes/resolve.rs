@@ -68,14 +68,21 @@ fn is_permitted(scope: &Scope<'_>, backend: &Name) -> bool {
     let route = &scope.route.name;
     backend.namespace == route.namespace
         || backend == scope.parent
-        || is_granted(scope.inputs, scope.route.kind(), route, backend)
+        || is_granted(scope.inputs, (GATEWAY_GROUP, scope.route.kind()), &route.namespace, backend)
 }
 
-fn is_granted(inputs: &Inputs, kind: Kind, route: &Name, backend: &Name) -> bool {
+/// Whether a namespace lets objects of a kind of another namespace refer to a service of its own.
+pub(super) fn is_granted(
+    inputs: &Inputs,
+    (group, kind): (&str, Kind),
+    namespace: &str,
+    backend: &Name,
+) -> bool {
     let grants = |grant: &Grant| {
-        let from = grant.from.iter().any(|from| {
-            from.group == GATEWAY_GROUP && from.kind == kind.as_str() && from.namespace == *route.namespace
-        });
+        let from = grant
+            .from
+            .iter()
+            .any(|from| from.group == group && from.kind == kind.as_str() && from.namespace == *namespace);
         let to = grant.to.iter().any(|to| {
             to.group.is_empty()
                 && to.kind == "Service"

@@ -65,7 +65,8 @@ pub(super) fn of_requests(
     let idle = first(|spec| spec.idle_timeout.is_some()).and_then(|p| p.spec.idle_timeout.as_deref());
     let mut limits: Vec<RateLimit> = Vec::new();
     for policy in &by_level {
-        let made = policy.spec.rate_limits.iter().map(|limit| convert::limit(settings, &policy.name, limit));
+        let made =
+            policy.spec.rate_limits.iter().map(|limit| convert::limit(inputs, settings, &policy.name, limit));
         // A policy may reach a rule by its service and by its route.
         limits.extend(made.filter(|limit| !limits.contains(limit)).collect::<Vec<_>>());
     }
@@ -154,8 +155,13 @@ pub(crate) fn report(inputs: &Inputs, policy: &TrafficPolicy) -> Report {
             }
         }
     }
-    let words = [missing.as_slice(), lost.as_slice()].concat().join("; ");
-    let reason = if missing.is_empty() { "Conflicted" } else { "TargetNotFound" };
+    let denied = denied(inputs, policy);
+    let words = [missing.as_slice(), denied.as_slice(), lost.as_slice()].concat().join("; ");
+    let reason = match (missing.is_empty(), denied.is_empty()) {
+        (false, _) => "TargetNotFound",
+        (true, false) => "RefNotPermitted",
+        (true, true) => "Conflicted",
+    };
     let conditions = match (words.is_empty(), in_force) {
         (true, _) => vec![Condition::holds(ACCEPTED, "Accepted", "in force")],
         (false, 0) => vec![Condition::fails(ACCEPTED, reason, words)],
@@ -165,6 +171,21 @@ pub(crate) fn report(inputs: &Inputs, policy: &TrafficPolicy) -> Report {
         ],
     };
     Report { generation: policy.generation, conditions, parents: Vec::new() }
+}
+
+/// Rate limit services of other namespaces that no grant lets the policy ask, in words.
+fn denied(inputs: &Inputs, policy: &TrafficPolicy) -> Vec<String> {
+    let globals = policy.spec.rate_limits.iter().filter_map(|limit| Some((limit, limit.global.as_ref()?)));
+    let words = globals.filter_map(|(limit, global)| {
+        let service = convert::counting(&policy.name, global);
+        (!convert::may_ask(inputs, &policy.name, &service)).then(|| {
+            format!(
+                "rate limit {}: no ReferenceGrant of namespace {} lets it ask Service {service}",
+                limit.name, service.namespace
+            )
+        })
+    });
+    words.collect()
 }
 
 /// What is not there of a target, in words.

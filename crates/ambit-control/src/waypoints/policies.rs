@@ -2,7 +2,8 @@
 //!
 //! By `targetRefs` only: of a Service or ServiceEntry of the policy's namespace, of the Gateway, or, in the root
 //! namespace, of the class of waypoints. What selects workloads, or a whole namespace, is for nodes. A policy that
-//! cannot be compiled still applies: the waypoint allows nothing while it holds one.
+//! cannot be compiled still applies: the waypoint allows nothing while it holds one. The same goes for services that
+//! ask for a waypoint which may not serve them.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,9 @@ use crate::input::{HttpPolicy, Name, RequestAuthentication, Target};
 use crate::routes::references::{Attachment, attachment, attachments};
 use crate::routes::service_key;
 use crate::status::{Condition, Report, WAYPOINT_ACCEPTED};
+
+/// Name of what stands for the policies of services that a waypoint does not serve.
+const UNSERVED: &str = "ambit_unserved_services";
 
 /// An authorization policy as waypoints evaluate it, or every mistake in it.
 pub(crate) fn compile(settings: &Settings, of: &HttpPolicy) -> Result<Policy, Vec<String>> {
@@ -40,6 +44,12 @@ pub(crate) fn compile_rules(of: &RequestAuthentication) -> Result<Vec<jwt::Rule>
 /// Key of a policy.
 pub(crate) fn key(name: &Name) -> PolicyKey {
     PolicyKey::new(name.namespace.clone(), name.name.clone())
+}
+
+/// Key of what stands for every policy of services that ask for a waypoint and are not served by it. An underscore is
+/// in no object's name.
+pub(crate) fn unserved(waypoint: &Name) -> PolicyKey {
+    PolicyKey::new(waypoint.namespace.clone(), UNSERVED)
 }
 
 /// What a policy and a request authentication have in common.

@@ -30,7 +30,8 @@ pub enum Reach {
 /// A policy at a waypoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached<T> {
-    /// The policy; nothing if it has a mistake. Where such a one applies, nothing is allowed.
+    /// The policy; nothing if it has a mistake, or stands for policies of services that the waypoint may not serve.
+    /// Where such a one applies, nothing is allowed.
     pub of: Option<T>,
     /// Where it applies.
     pub reach: Reach,

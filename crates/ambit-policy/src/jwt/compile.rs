@@ -99,6 +99,7 @@ pub fn compile(written: &written::Rule) -> Result<Rule, Vec<Invalid>> {
         return Err(checks.invalid);
     }
     Ok(Rule {
+        namespace: Default::default(),
         issuer: written.issuer.as_str().into(),
         audiences,
         keys,

@@ -48,6 +48,8 @@ impl Location {
 /// How tokens of one issuer are found and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
+    /// Namespace of its `RequestAuthentication`, whose services its keys may be fetched from; empty if nobody said.
+    pub namespace: Str,
     /// What `iss` must be; empty accepts any.
     pub issuer: Str,
     /// `aud` must have one of these; empty does not look.

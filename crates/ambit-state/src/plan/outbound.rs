@@ -12,7 +12,7 @@ use ambit_types::{
     GatewayAddress, Identity, NetworkAddress, Reason, Service, TunnelProtocol, Uid, Workload, canonical,
 };
 
-use super::bound::{Through, through};
+use super::bound::{Through, end_of, through};
 use super::gateway::{Resolved, Role, resolve, waypoint_of};
 use super::{Refusal, is_proxy_port};
 use crate::pick::Ask;
@@ -299,32 +299,27 @@ impl Route<'_> {
         self.by_gateway(&waypoint.workload, service, inner)
     }
 
-    /// The waypoint of a workload that was addressed, or of the services that lead to the port: by a pod's own address
+    /// The waypoint of a workload that was addressed and of the services that lead to the port: by a pod's own address
     /// nobody is past the rules of its services. None for the waypoint's own connections.
     fn waypoint_of_port<'w>(
         &'w self,
         workload: &'w Workload,
         port: u16,
     ) -> Result<Option<&'w GatewayAddress>, Refusal> {
-        // An application tunnel ends at a port of its own, whichever is asked for.
-        let end = workload.application_tunnel.and_then(|tunnel| tunnel.port).unwrap_or(port);
-        let reference = match &workload.waypoint {
-            Some(reference) => reference,
-            None => match through(self.snapshot, workload, end, self.facts.draw) {
-                Through::Nothing => return Ok(None),
-                Through::Waypoint(reference) => reference,
-                Through::Contested(all) if all.iter().any(|one| self.comes_from(one)) => return Ok(None),
-                Through::Contested(all) => {
-                    let names: Vec<String> = all.into_iter().map(name_of).collect();
-                    let detail = format!(
-                        "port {port} of workload {} is behind services with different waypoints ({}): use the address \
-                         of one of the services",
-                        workload.uid,
-                        names.join(", ")
-                    );
-                    return Err(Refusal::new(Reason::WaypointBypassed, detail));
-                }
-            },
+        let reference = match through(self.snapshot, workload, end_of(workload, port), self.facts.draw) {
+            Through::Nothing => return Ok(None),
+            Through::Waypoint(reference) => reference,
+            Through::Contested(all) if all.iter().any(|one| self.comes_from(one)) => return Ok(None),
+            Through::Contested(all) => {
+                let names: Vec<String> = all.into_iter().map(name_of).collect();
+                let detail = format!(
+                    "port {port} of workload {} is behind different waypoints, its own or those of services ({}): use \
+                     the address of one of the services",
+                    workload.uid,
+                    names.join(", ")
+                );
+                return Err(Refusal::new(Reason::WaypointBypassed, detail));
+            }
         };
         Ok((!self.comes_from(reference)).then_some(reference))
     }

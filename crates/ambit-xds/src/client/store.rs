@@ -113,14 +113,15 @@ impl Store {
         applicable(&self.policies, refused, service, |held, all| all.push(held.policy.clone()))
     }
 
-    /// The rules for tokens that apply to a service, for `ambit_policy::jwt::RuleSet::new`.
+    /// The rules for tokens that apply to a service, each with its namespace, for `ambit_policy::jwt::RuleSet::new`.
     ///
     /// What is unresolved belongs with what is unresolved of the policies: a token that nobody looks at may be the one
     /// that would have been rejected.
     pub fn token_rules_for(&self, service: &ServiceKey) -> Applicable<Rule> {
         let refused = self.refused_of(Kind::RequestAuthentication);
         applicable(&self.authentications, refused, service, |held, all| {
-            all.extend(held.rules.iter().cloned())
+            let namespace = &held.key.namespace;
+            all.extend(held.rules.iter().map(|rule| Rule { namespace: namespace.clone(), ..rule.clone() }))
         })
     }
 

@@ -80,6 +80,7 @@ fn rule(message: &wire::TokenRule) -> Result<Rule, Malformed> {
     };
     jwt::compile(&as_written(message)).map_err(invalid)?;
     Ok(Rule {
+        namespace: Default::default(),
         issuer: (&*message.issuer).into(),
         audiences: texts(&message.audiences),
         keys,

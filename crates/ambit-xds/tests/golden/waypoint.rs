@@ -335,6 +335,7 @@ fn actions_targets_and_what_a_reader_has_to_know() {
 fn rules_for_tokens() {
     let header = |name: &str| policy::HeaderName::parse(name).unwrap();
     let rule = |keys| jwt::Rule {
+        namespace: Default::default(),
         issuer: "i".into(),
         audiences: vec!["a".into()],
         keys,

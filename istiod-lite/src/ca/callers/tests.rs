@@ -150,7 +150,7 @@ fn a_caller_is_served_as_what_it_was_admitted_for_only() {
     let ask = |who: &str, source: &str, stated: &node::Caller| {
         let (token, caller) = call(who, source);
         let admitted = recognise(&index, &rules, &token, &caller).unwrap();
-        role(&admitted, &token, stated).map_err(|refusal| refusal.detail)
+        role(&index, &admitted, &token, stated).map_err(|refusal| refusal.detail)
     };
     let (ztunnel, waypoint) =
         (("istio-system/ztunnel/z", "10.0.0.1"), ("shop/waypoint/waypoint-0", "10.244.1.9"));
@@ -190,6 +190,36 @@ fn a_waypoint_stays_while_its_pod_does_and_its_gateway_need_not() {
         Ok(())
     );
     assert_eq!(ask(&OBJECTS.replace("name: waypoint-0", "name: waypoint-1")), Err(Check::PodUnknown));
+}
+
+#[test]
+fn nobody_becomes_a_waypoint_whose_gateway_is_gone() {
+    let rules = Rules::default();
+    let (token, caller) = call("shop/other/other-0", "10.244.1.10");
+    let admitted = recognise(&index(OBJECTS), &rules, &token, &caller).unwrap();
+    // Between a stream's beginning and its first request, and for an account of another Gateway that is there.
+    let gone = OBJECTS
+        .replace("kind: Gateway\nmetadata: {name: waypoint,", "kind: Gateway\nmetadata: {name: other,");
+    let stated = stated("waypoint", Some("waypoint"), "other-0");
+    let refused = role(&index(&gone), &admitted, &token, &stated).unwrap_err();
+    assert_eq!(refused.check, Check::CallerAccount);
+    assert!(refused.detail.contains("there is no Gateway shop/waypoint"), "{}", refused.detail);
+    let admitted = recognise(&index(&gone), &rules, &token, &caller).unwrap();
+    assert!(role(&index(&gone), &admitted, &token, &stated).is_err());
+}
+
+#[test]
+fn a_waypoint_has_a_small_budget_of_its_own() {
+    let index = index(OBJECTS);
+    let rules = Rules::default();
+    let (token, caller) = call("shop/waypoint/waypoint-0", "10.244.1.9");
+    let admitted = recognise(&index, &rules, &token, &caller).unwrap();
+    let own = rules_of(&admitted, &rules, &caller, None).unwrap();
+    assert_eq!((own.burst, own.per_second, own.keys_remembered), (10, 1, 64));
+    let (token, caller) = call("istio-system/ztunnel/z", "10.0.0.1");
+    let admitted = recognise(&index, &rules, &token, &caller).unwrap();
+    let of_node = rules_of(&admitted, &rules, &caller, None).unwrap();
+    assert_eq!((of_node.burst, of_node.per_second), (rules.burst, rules.per_second));
 }
 
 #[test]

@@ -246,21 +246,59 @@ fn every_waypoint_that_serves_has_to_acknowledge() {
     let node = json!({"node": "node1", "connected": true, "acked_revision": 7});
     check(&own(true), &Mesh::Sync(json!({"revision": 7, "nodes": [node]})), &[]);
     check_change(&own(false), &own(false), &with_waypoints(json!([])), &[]);
+    // While it is connected, requests may go through a pod that is starting or ending too.
+    check_change(&own(false), &own(false), &with_waypoints(told("waypoint-0", true, 7)), &[]);
+    check_change(&own(false), &own(false), &with_waypoints(told("waypoint-0", true, 6)), &behind);
+    let mut ending = own(true);
+    ending[0]["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    check_change(&ending, &ending, &with_waypoints(told("waypoint-0", true, 6)), &behind);
+    check_change(&ending, &ending, &with_waypoints(told("waypoint-0", true, 7)), &[]);
+    check_change(&ending, &ending, &with_waypoints(told("waypoint-0", false, 6)), &[]);
 }
 
 #[test]
-fn what_a_waypoint_refuses_is_a_remark() {
+fn gateways_of_another_controller_hold_nobody_up() {
+    let class = |controller: &str| {
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+            "metadata": {"name": "istio-waypoint"}, "spec": {"controllerName": controller}})
+    };
+    let labels = json!({"labels": {
+        "gateway.networking.k8s.io/gateway-name": "waypoint", "gateway.istio.io/managed": "istio.io-mesh-controller",
+    }});
+    let pod = named("waypoint-0", "1", "a", labels, true);
+    let of = |controller: &str| {
+        let objects = [class(controller), gateway("1", &[]), pod.clone()];
+        look(&snapshot(&objects), &with_waypoints(json!([])), &["node1".to_owned()], &Demand::Everything)
+    };
+    assert_eq!(of("istio.io/mesh-controller").what.len(), 2);
+    let left = of("example.com/other");
+    assert_eq!(left.what, Vec::<String>::new());
+    assert_eq!(
+        left.remarks,
+        ["Gateway shop/waypoint is told nothing: GatewayClass istio-waypoint has the controller \
+          example.com/other, not istio.io/mesh-controller"]
+    );
+}
+
+#[test]
+fn a_waypoint_that_refuses_protection_holds_up_the_change() {
     let labels = json!({"labels": {
         "gateway.networking.k8s.io/gateway-name": "waypoint", "gateway.istio.io/managed": "istio.io-mesh-controller",
     }});
     let pods = [named("waypoint-0", "1", "a", labels, true)];
-    let refused = json!({"kind": "HttpPolicy", "name": "shop/strict", "reason": "too many rules"});
-    let mesh = with_waypoints(json!([{"gateway": "shop/waypoint", "pod": "waypoint-0", "connected": true,
-        "acked_revision": 7, "rejected": [refused]}]));
-    let left = look(&snapshot(&pods), &mesh, &["node1".to_owned()], &Demand::Everything);
-    assert_eq!(left.what, Vec::<String>::new());
-    assert_eq!(
-        left.remarks,
-        ["waypoint/shop/waypoint (pod waypoint-0) refuses HttpPolicy shop/strict: too many rules"]
-    );
+    let refused = |kind: &str| {
+        let refused = json!({"kind": kind, "name": "shop/strict", "reason": "too many rules"});
+        let mesh =
+            with_waypoints(json!([{"gateway": "shop/waypoint", "pod": "waypoint-0", "connected": true,
+            "acked_revision": 7, "rejected": [refused]}]));
+        let left = look(&snapshot(&pods), &mesh, &["node1".to_owned()], &Demand::Everything);
+        (left.what, left.remarks)
+    };
+    let words = |kind: &str| {
+        format!("waypoint/shop/waypoint (pod waypoint-0) refuses {kind} shop/strict: too many rules")
+    };
+    for kind in ["HttpPolicy", "RequestAuthentication"] {
+        assert_eq!(refused(kind), (vec![words(kind)], vec![]));
+    }
+    assert_eq!(refused("Frontend"), (vec![], vec![words("Frontend")]));
 }

@@ -6,10 +6,15 @@ use super::*;
 use crate::pod::plan::{PodPlan, Values};
 
 fn read(volume: &Value) -> Result<Volume, String> {
+    seen(volume, &json!([]))
+}
+
+/// The same volume as a container with these mounts sees it.
+fn seen(volume: &Value, mounts: &Value) -> Result<Volume, String> {
     let pod = serde_json::from_value(json!({
         "metadata": {"name": "web-0", "namespace": "shop", "uid": "u1",
             "labels": {"app": "web", "tier": "front"}},
-        "spec": {"nodeName": "node1", "serviceAccountName": "web", "containers": [{"name": "web"}],
+        "spec": {"nodeName": "node1", "serviceAccountName": "web", "containers": [{"name": "web", "volumeMounts": mounts}],
             "volumes": [volume]},
         "status": {"podIP": "10.244.1.2"},
     }));
@@ -95,5 +100,19 @@ fn what_cannot_be_carried_out_is_named() {
     ];
     for (volume, want) in rows {
         assert_eq!(read(&volume).expect_err(want), want);
+    }
+}
+
+#[test]
+fn a_container_sees_nothing_outside_its_volumes() {
+    let volume = json!({"name": "v", "emptyDir": {}});
+    let mount = |path: &str| json!([{"name": "v", "mountPath": "/v", "subPath": path}]);
+    for path in ["", "a", "a/b"] {
+        assert!(seen(&volume, &mount(path)).is_ok(), "{path:?}");
+    }
+    for path in ["..", "../../../etc", "/etc", "a/../../b"] {
+        let want =
+            format!("container web: subPath of volume v: path {path:?} does not stay inside the volume");
+        assert_eq!(seen(&volume, &mount(path)).expect_err(path), want);
     }
 }

@@ -59,5 +59,7 @@ fn waypoints_find_control_plane_token_and_socket_by_their_pod() {
     let pod = "/run/ambit/la-1/pods/$(POD_UID)";
     assert_eq!(env["AUTH_TOKEN"], format!("{pod}/volumes/istio-token/istio-token"));
     assert_eq!(env["AMBIT_ADMIN_SOCKET"], format!("{pod}/admin.sock"));
+    let own = "172.30.0.0/24,fd00:172:30::/64,10.244.0.0/16,fd00:10:244::/48,10.96.0.0/16,fd00:10:96::/112";
+    assert_eq!(env["AMBIT_BLOCKED_CIDRS_IN_JWKS_URIS"], own);
     assert_eq!((&*env["RUST_LOG"], &*env["TERMINATION_GRACE_PERIOD_SECONDS"]), ("debug", "7"));
 }

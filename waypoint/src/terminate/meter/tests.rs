@@ -93,6 +93,21 @@ async fn a_flood_ends_behind_a_whole_frame() {
     }
 }
 
+/// As many resets as streams are the library's matter, more of them are not.
+#[tokio::test]
+async fn resets_of_nothing_are_a_flood() {
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let mut metered = Metered::new(near, 3);
+    let began = frame(1, 5, 10).repeat(200);
+    let reset = |count: usize| frame(3, 0, 4).repeat(count);
+    far.write_all(&[vec![1; 24], began.clone(), reset(203)].concat()).await.unwrap();
+    far.write_all(&reset(2)).await.unwrap();
+    drop(far);
+    let mut read = Vec::new();
+    metered.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, [vec![1; 24], began, reset(204), POISON.to_vec()].concat());
+}
+
 #[tokio::test]
 async fn a_sentence_from_outside_waits_for_the_frame_at_hand() {
     let (near, mut far) = tokio::io::duplex(1 << 16);

@@ -38,6 +38,7 @@ impl Dirty7 {
                 for key in inputs.senders_into(&name.namespace) {
                     self.sender(inputs, key);
                 }
+                self.limits_into(inputs, &name.namespace);
             }
             Change::TrafficPolicy(name, policies) => self.traffic_policy(inputs, name, policies),
             Change::HttpPolicy(name, policies) => {
@@ -103,9 +104,23 @@ impl Dirty7 {
         }
     }
 
+    /// Policies whose limits are counted in another namespace, which may grant that or not.
+    fn limits_into(&mut self, inputs: &Inputs, namespace: &str) {
+        for (name, policy) in inputs.traffic_policies.entries() {
+            let mut limits = policy.spec.rate_limits.iter().filter_map(|limit| limit.global.as_ref());
+            if limits.any(|global| global.service.namespace.as_deref() == Some(namespace)) {
+                self.traffic_targets(inputs, name, references::of_traffic_policy(policy));
+            }
+        }
+    }
+
     fn traffic_policy(&mut self, inputs: &Inputs, name: &Name, changed: &Replaced<TrafficPolicy>) {
+        self.traffic_targets(inputs, name, changed.both().flat_map(references::of_traffic_policy));
+    }
+
+    fn traffic_targets(&mut self, inputs: &Inputs, name: &Name, targets: impl IntoIterator<Item = Key>) {
         self.reports.insert(Key::new(Kind::TrafficPolicy, name.clone()));
-        for target in changed.both().flat_map(references::of_traffic_policy) {
+        for target in targets {
             self.reports.extend(inputs.attached_to(&target).cloned());
             if target.kind == Kind::Service {
                 let is_route = |key: &&Key| key.kind != Kind::TrafficPolicy;

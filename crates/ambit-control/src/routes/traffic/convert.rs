@@ -9,9 +9,13 @@ use ambit_route::model::{
 use ambit_types::{Str, written};
 
 use super::super::convert::{duration, number};
+use super::super::resolve::is_granted;
 use super::super::service_key;
-use crate::index::Settings;
-use crate::input::Name;
+use crate::index::{Inputs, Settings};
+use crate::input::{Kind, Name};
+
+/// Group of TrafficPolicy.
+const POLICY_GROUP: &str = "ambit.internal";
 
 /// How long a rate limit service may take.
 const GLOBAL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -53,13 +57,34 @@ pub(super) fn retry(of: &written::RetryPolicy) -> Retry {
     retry
 }
 
-pub(super) fn limit(settings: &Settings, policy: &Name, of: &written::RateLimit) -> RateLimit {
+/// The service that counts a limit, by its words.
+pub(super) fn counting(policy: &Name, global: &written::GlobalLimit) -> Name {
+    let namespace = global.service.namespace.as_deref().unwrap_or(&policy.namespace);
+    Name::new(namespace, global.service.name.as_str())
+}
+
+/// Whether a policy may have that service asked.
+pub(super) fn may_ask(inputs: &Inputs, policy: &Name, service: &Name) -> bool {
+    service.namespace == policy.namespace
+        || is_granted(inputs, (POLICY_GROUP, Kind::TrafficPolicy), &policy.namespace, service)
+}
+
+pub(super) fn limit(
+    inputs: &Inputs,
+    settings: &Settings,
+    policy: &Name,
+    of: &written::RateLimit,
+) -> RateLimit {
     let scope = match (&of.local, &of.global) {
         (_, Some(global)) => {
-            let namespace = global.service.namespace.as_deref().unwrap_or(&policy.namespace);
-            let service = Name::new(namespace, global.service.name.as_str());
+            let name = counting(policy, global);
+            let mut service = service_key(settings, &name);
+            if !may_ask(inputs, policy, &name) {
+                // The limit stays, so that it refuses unless it fails open; what is asked is at most the policy's own.
+                service.namespace = policy.namespace.clone();
+            }
             LimitScope::Global {
-                service: service_key(settings, &service),
+                service,
                 port: number(global.service.port),
                 domain: global.domain.as_str().into(),
                 timeout: or(global.timeout.as_deref(), GLOBAL_TIMEOUT),

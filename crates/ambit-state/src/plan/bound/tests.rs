@@ -113,3 +113,84 @@ fn the_port_behind_an_application_tunnel_is_bound() {
     let snapshot = world(&MESH.replace("10.244.1.5", "10.244.1.5 apptunnel=-")).snapshot();
     assert_eq!(came(&snapshot, "shop/web", Some("shop/cart"), 9000), Passage::Free, "it keeps the port");
 }
+
+/// The workload's own waypoint knows no rules of the services that name another.
+#[test]
+fn the_waypoint_of_a_workload_is_none_of_its_services() {
+    let mesh = format!(
+        "{}
+    pod shop/next-1 10.244.2.10 sa=next probes=8081 backs=shop/next
+    svc shop/next 10.96.0.10 ports=15008",
+        MESH.replace("pod shop/web 10.244.1.5", "pod shop/web 10.244.1.5 waypoint=shop/next")
+    );
+    let rows = [
+        (Some("shop/next"), 8080, Passage::Bypassed),
+        (Some("shop/cart"), 8080, Passage::Bypassed),
+        (None, 8080, Passage::Bypassed),
+        (Some("shop/gate"), 8080, Passage::Waypoint),
+        // To these ports leads no service with a waypoint.
+        (Some("shop/next"), 9090, Passage::Waypoint),
+        (Some("shop/gate"), 9090, Passage::Bypassed),
+        (None, 7070, Passage::Bypassed),
+    ];
+    let mut told = world(&mesh);
+    for (peer, port, want) in rows {
+        assert_eq!(came(&told.snapshot(), "shop/web", peer, port), want, "{peer:?} to {port}");
+    }
+    // What is not known may lead to the port too.
+    let gone = told.apply([Change::RemoveAddress("shop/other.shop.svc.cluster.local".into())]).snapshot;
+    assert_eq!(came(&gone, "shop/web", Some("shop/next"), 9090), Passage::Untold);
+    assert_eq!(came(&gone, "shop/web", Some("shop/cart"), 9090), Passage::Bypassed);
+    assert_eq!(came(&gone, "shop/web", Some("shop/gate"), 8080), Passage::Waypoint);
+    // The same one is that of both.
+    let same = world(&mesh.replace("waypoint=shop/next", "waypoint=shop/gate")).snapshot();
+    for port in [8080, 9090] {
+        assert_eq!(came(&same, "shop/web", Some("shop/gate"), port), Passage::Waypoint, "{port}");
+        assert_eq!(came(&same, "shop/web", Some("shop/next"), port), Passage::Bypassed, "{port}");
+    }
+}
+
+/// Who backs one waypoint is bound to another all the same.
+#[test]
+fn an_instance_of_a_waypoint_is_bound_to_others() {
+    let mesh = MESH.replace("backs=shop/gate", "backs=shop/gate backs=shop/metrics")
+        + "
+    pod shop/next-1 10.244.2.10 sa=next probes=8081 backs=shop/next
+    svc shop/next 10.96.0.10 ports=15008
+    svc shop/metrics ports=9100 waypoint=shop/next";
+    let snapshot = world(&mesh).snapshot();
+    let rows = [
+        (Some("shop/cart"), 9100, Passage::Bypassed),
+        (Some("shop/next"), 9100, Passage::Waypoint),
+        (Some("shop/cart"), 15008, Passage::Free),
+        (Some("shop/cart"), 9101, Passage::Free),
+    ];
+    for (peer, port, want) in rows {
+        assert_eq!(came(&snapshot, "shop/gate-1", peer, port), want, "{peer:?} to {port}");
+    }
+}
+
+fn bound(snapshot: &Snapshot, pod: &str, port: u16) -> Vec<(String, u16)> {
+    let own = snapshot.workload(&uid(pod)).expect("in the mesh");
+    let found = snapshot.bound_services(own, port);
+    found.map(|(entry, declared)| (entry.service().name.to_string(), declared.service_port)).collect()
+}
+
+#[test]
+fn services_that_lead_to_a_port_are_told_with_each_port_that_does() {
+    let mesh =
+        MESH.replace("svc shop/web 10.96.0.1 ports=80->8080", "svc shop/web ports=80->8080,81->8080,82->9");
+    let snapshot = world(&mesh).snapshot();
+    let web = |ports: &[u16]| ports.iter().map(|port| ("web".to_owned(), *port)).collect::<Vec<_>>();
+    assert_eq!(bound(&snapshot, "shop/web", 8080), web(&[80, 81]));
+    assert_eq!(bound(&snapshot, "shop/web", 9), web(&[82]));
+    assert_eq!(bound(&snapshot, "shop/web", 80), []);
+    assert_eq!(bound(&snapshot, "shop/foreign", 8080), []);
+    assert_eq!(bound(&snapshot, "shop/gate-1", 15008), []);
+    // The endpoint's own mapping stands before that of the service.
+    let own = world(&mesh.replace("backs=shop/web backs=shop/other", "backs=shop/web:80->7000")).snapshot();
+    assert_eq!(bound(&own, "shop/web", 7000), web(&[80]));
+    assert_eq!(bound(&own, "shop/web", 8080), web(&[81]));
+    let tunnelled = mesh.replace("pod shop/web 10.244.1.5", "pod shop/web 10.244.1.5 apptunnel=9000");
+    assert_eq!(bound(&world(&tunnelled).snapshot(), "shop/web", 1), web(&[80, 81, 82]));
+}

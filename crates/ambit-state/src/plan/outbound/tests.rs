@@ -296,11 +296,6 @@ fn o8_the_waypoint_of_the_services_in_front_of_a_pod_is_used_when_the_pod_is_add
         &BOUND.replace("backs=shop/set", "untold backs=shop/set"),
         &[("10.244.2.21:5432", "hbone shop/set-0 10.244.2.21:5432")],
     );
-    // The workload's own waypoint goes before those of its services.
-    check(
-        &BOUND.replace("node=n2 backs=shop/set", "node=n2 waypoint=shop/next backs=shop/set"),
-        &[("10.244.2.21:5432", "waypoint shop/next-0 10.244.2.51:15008 for 10.244.2.21:5432")],
-    );
     // Behind an application tunnel every port is that of the service.
     check(
         &BOUND.replace("node=n2 backs=shop/set", "node=n2 apptunnel=9000 backs=shop/set"),
@@ -366,6 +361,61 @@ fn o8_services_with_different_waypoints_leave_no_way_by_the_address_of_the_pod()
         }
         assert_eq!(taken.iter().map(String::as_str).collect::<Vec<_>>(), want);
     }
+}
+
+/// Neither waypoint knows the rules of the other.
+#[test]
+fn o8_a_workload_with_another_waypoint_than_its_services_has_no_way_by_its_address() {
+    let own =
+        |waypoint: &str| BOUND.replace("backs=shop/set", &format!("waypoint={waypoint} backs=shop/set"));
+    let apart = own("shop/next");
+    check(
+        &apart,
+        &[
+            ("10.244.2.21:5432", PAST),
+            // No service leads there.
+            ("10.244.2.21:9000", "waypoint shop/next-0 10.244.2.51:15008 for 10.244.2.21:9000"),
+        ],
+    );
+    check(
+        &own("shop/gate"),
+        &[("10.244.2.21:5432", "waypoint shop/gate-0 10.244.2.50:15008 for 10.244.2.21:5432")],
+    );
+    // One that is not there serves nothing either.
+    check(&own("shop/gone"), &[("10.244.2.21:5432", PAST), ("10.244.2.21:9000", UNBOUND)]);
+    // Through an application tunnel every port is that of the service.
+    check(&apart.replace("node=n2 waypoint", "node=n2 apptunnel=9000 waypoint"), &[("10.244.2.21:1", PAST)]);
+    // A service reached by another of its ports, and one without address, lead there all the same.
+    let twice = apart.replace("svc shop/set ports=5432", "svc shop/set 10.96.0.4 ports=1->9,2->5432,3->5432");
+    check(&twice, &[("10.244.2.21:5432", PAST), ("10.244.2.21:9", PAST)]);
+    check(&twice, &[("10.96.0.4:3", "waypoint shop/gate-0 10.244.2.50:15008 for 10.96.0.4:3 of shop/set")]);
+    // A canary of the services is none of the workload.
+    let canary = "svc shop/set ports=5432 waypoint=shop/gate weighted=shop/gate*1,shop/next*99";
+    for waypoint in ["gate", "next"] {
+        let mesh =
+            own(&format!("shop/{waypoint}")).replace("svc shop/set ports=5432 waypoint=shop/gate", canary);
+        let ip = if waypoint == "gate" { "10.244.2.50" } else { "10.244.2.51" };
+        for draw in [0, u64::MAX / 2, u64::MAX] {
+            let caller = Caller { draw, ..Caller::new("shop/client") };
+            let want = format!("waypoint shop/{waypoint}-0 {ip}:15008 for 10.244.2.21:5432");
+            check_as(&caller, &mesh, &[("10.244.2.21:5432", &want)]);
+        }
+    }
+}
+
+/// To be an instance of one waypoint frees nobody from another.
+#[test]
+fn o8_an_instance_of_a_waypoint_is_a_destination_of_others() {
+    let to = "10.244.2.50:9100";
+    check(
+        &BOUND.replace("sa=gate", "sa=gate waypoint=shop/gate"),
+        &[(to, "hbone shop/gate-0 10.244.2.50:9100")],
+    );
+    let other = format!(
+        "{}\n svc shop/metrics ports=9100 waypoint=shop/next",
+        BOUND.replace("sa=gate", "sa=gate backs=shop/metrics")
+    );
+    check(&other, &[(to, "waypoint shop/next-0 10.244.2.51:15008 for 10.244.2.50:9100")]);
 }
 
 #[test]

@@ -124,6 +124,7 @@ pub(super) fn authentications() -> impl Strategy<Value = RequestAuthentication> 
             (issuer, audiences, keys, fetch_timeout, locations),
             (forward_original_token, output_payload, output_claims, space_delimited),
         )| jwt::Rule {
+            namespace: Default::default(),
             issuer,
             audiences,
             keys,
