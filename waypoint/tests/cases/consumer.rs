@@ -157,7 +157,7 @@ async fn another_port_of_the_service_is_judged_as_that_port() {
     let web = app("web").await;
     let denied = "{action: DENY, rules: [{to: [{operation: {ports: ['81']}}]}]}";
     let mut setup = Setup::new().service("web", AppProtocol::Http11, &[web.ip]).policy(denied);
-    let admin = Port { service_port: 81, ..setup.services[0].ports[0].clone() };
+    let admin = Port { service_port: 81, ..setup.services[0].ports[0] };
     setup.services[0].ports.push(admin);
     let mut rule = to("web");
     rule.backends[0].target = Target::Service { service: service_key("web"), port: 81 };

@@ -328,6 +328,9 @@ async fn a_rule_reaches_services_of_its_own_namespace_and_only_what_their_polici
     }
 }
 
+/// What a row changes.
+type Change<'a> = &'a dyn Fn(&mut Setup);
+
 #[tokio::test]
 async fn past_another_waypoint_and_to_a_pod_of_another_namespace_nothing_is_fetched() {
     let signer = Signer::new("a");
@@ -339,7 +342,7 @@ async fn past_another_waypoint_and_to_a_pod_of_another_namespace_nothing_is_fetc
     };
     let elsewhere = |setup: &mut Setup| setup.workloads[1].namespace = "bank".into();
     let unbound = |setup: &mut Setup| setup.services[1].waypoint = None;
-    let rows: [(&str, &dyn Fn(&mut Setup), u16); 3] = [
+    let rows: [(&str, Change<'_>, u16); 3] = [
         ("another waypoint", &other, 401),
         ("another namespace", &elsewhere, 401),
         ("no waypoint", &unbound, 200),
