@@ -66,9 +66,8 @@ fn rules(state: &State, port: u16) -> Option<Vec<String>> {
     let governing = state.governing(&target(state, port))?;
     let name = |applied: &Arc<Applied>| {
         let known = state.policies.services.iter().find(|(_, known)| Arc::ptr_eq(known, applied));
-        known.map_or("all".to_owned(), |(key, _)| {
-            key.hostname.split('.').next().unwrap_or_default().to_owned()
-        })
+        let name = known.and_then(|(key, _)| key.hostname.split('.').next()).unwrap_or("all");
+        name.to_owned()
     };
     let mut names: Vec<String> = governing.iter().map(name).collect();
     names.dedup();

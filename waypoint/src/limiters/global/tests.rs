@@ -103,10 +103,9 @@ fn answer(code: Code) -> RateLimitResponse {
 }
 
 fn over(answer: RateLimitResponse) -> Over {
-    match read(answer) {
-        Verdict::Over(over) => over,
-        other => panic!("{other:?}"),
-    }
+    let verdict = read(answer);
+    let Verdict::Over(over) = verdict else { panic!("{verdict:?}") };
+    over
 }
 
 #[test]
