@@ -98,6 +98,9 @@ impl From<'_> {
         workload.trust_domain = self.settings.trust_domain.clone();
         workload.workload_type = WorkloadType::Pod;
         workload.policies = policies::named_by(self.inputs, self.settings, &name.namespace, labels);
+        // That they are there tells proxies to hold waypoints. Of what is no pod nobody knows whether a NetworkPolicy
+        // selects it.
+        workload.settings = Some(Extra { network_policy: true, ..Extra::default() });
         if labels::speaks_hbone(labels) {
             workload.tunnel = TunnelProtocol::Hbone;
             workload.native_tunnel = true;

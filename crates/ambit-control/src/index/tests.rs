@@ -546,6 +546,9 @@ fn service_entries_bring_their_endpoints() {
     };
     let (by_ip, by_name) = (workload("192.0.2.1"), workload("one.db.example"));
     assert_eq!((by_ip.network.as_str(), by_ip.capacity), ("far", 3));
+    // Without them nobody holds the waypoint of its service against its address; and whether a NetworkPolicy selects
+    // it nobody knows.
+    assert!(by_ip.settings.as_ref().is_some_and(|settings| settings.network_policy), "{:?}", by_ip.settings);
     // The network of one endpoint is not that of the next.
     assert_eq!((by_name.network.as_str(), &*by_name.hostname), ("", "one.db.example"));
     assert_eq!(by_name.services[&key(host)][0].target_port, 15432);
