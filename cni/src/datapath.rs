@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_net::linux::netns::{NetNs, NetNsError};
 use ambit_types::reason::Reason;
+use tracing::warn;
 
 use crate::rules::{Rules, Stage, read_comment};
 
@@ -71,7 +72,16 @@ pub enum Found {
 /// so a change of any rule is seen, whatever this version of `nft` makes of the text.
 #[derive(Debug, Default)]
 pub struct Datapath {
-    references: Mutex<BTreeMap<String, Arc<str>>>,
+    references: Mutex<BTreeMap<String, Arc<Reference>>>,
+}
+
+/// What rules come to on this kernel.
+#[derive(Debug)]
+struct Reference {
+    /// The transaction that the kernel takes.
+    text: String,
+    /// What `nft` prints of it.
+    listing: String,
 }
 
 impl Datapath {
@@ -82,7 +92,7 @@ impl Datapath {
     pub async fn install(&self, netns: &NetNs, rules: &Rules) -> Result<u32, DatapathError> {
         let netlink = routing::Netlink::open(netns)?;
         netlink.ensure().await?;
-        nft::load(netns, &rules.text).await?;
+        nft::load(netns, &self.reference(rules).await?.text).await?;
         match self.inspect(netns, rules, None).await? {
             Found::Intact(generation) => Ok(generation),
             Found::Altered(found) => Err(DatapathError::NotInForce { found }),
@@ -113,10 +123,10 @@ impl Datapath {
             return Ok(Found::Altered("our table is gone".to_owned()));
         };
         let reference = self.reference(rules).await?;
-        if *listing == *reference {
+        if listing == reference.listing {
             return Ok(Found::Intact(generation));
         }
-        Ok(Found::Altered(difference(&reference, &listing)))
+        Ok(Found::Altered(difference(&reference.listing, &listing)))
     }
 
     /// The stage and stamp of our table in a namespace, if it is there.
@@ -141,25 +151,39 @@ impl Datapath {
         Ok(())
     }
 
-    async fn reference(&self, rules: &Rules) -> Result<Arc<str>, DatapathError> {
+    async fn reference(&self, rules: &Rules) -> Result<Arc<Reference>, DatapathError> {
         if let Some(known) = self.references.lock().unwrap_or_else(PoisonError::into_inner).get(&rules.text) {
             return Ok(Arc::clone(known));
         }
         let empty = NetNs::create_anonymous()?;
-        nft::load(&empty, &rules.text).await?;
-        let listing = nft::listing(&empty).await?;
-        let listing: Arc<str> = listing
-            .ok_or_else(|| DatapathError::NotInForce {
-                found: "no table, even in an empty namespace".to_owned(),
-            })?
-            .into();
+        let text = load_what_fits(&empty, rules).await?.to_owned();
+        let listing = nft::listing(&empty).await?.ok_or_else(|| DatapathError::NotInForce {
+            found: "no table, even in an empty namespace".to_owned(),
+        })?;
+        let reference = Arc::new(Reference { text, listing });
         let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         if references.len() >= REFERENCES_MAX {
             references.clear();
         }
-        references.insert(rules.text.clone(), Arc::clone(&listing));
-        Ok(listing)
+        references.insert(rules.text.clone(), Arc::clone(&reference));
+        Ok(reference)
     }
+}
+
+/// Loads the rules, or those that need less of the kernel; returns which.
+async fn load_what_fits<'r>(netns: &NetNs, rules: &'r Rules) -> Result<&'r str, DatapathError> {
+    let (said, fewer) = match (nft::load(netns, &rules.text).await, &rules.without_socket_match) {
+        (Ok(()), _) => return Ok(&rules.text),
+        (Err(nft::NftError::Refused { said, .. }), Some(fewer)) => (said, fewer),
+        (Err(error), _) => return Err(error.into()),
+    };
+    nft::load(netns, fewer).await?;
+    warn!(
+        said,
+        "this kernel cannot match listening sockets in packet rules, so tcpSocket probes of captured pods succeed even \
+         if nothing listens; load the modules nft_socket and nft_reject_inet, or use httpGet, grpc or exec probes"
+    );
+    Ok(fewer)
 }
 
 /// The first line that differs, for the log.

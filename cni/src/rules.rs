@@ -3,8 +3,9 @@
 //! Pure. The text replaces the whole table `inet ambit` of the namespace it is run in and touches nothing else. What
 //! it means is Istio ambient's in-pod contract (marks 0x539 and 0x111, ports 15001, 15006 and 15008), with three
 //! differences: redirection only ever begins with a connection's first packet, so that connections opened before
-//! capture stay as they are; loopback means all of 127.0.0.0/8; and no source address passes by the proxy, which
-//! decides about probes itself. DNS is not captured; its rules would go into [`nat_output`] and a raw chain.
+//! capture stay as they are; loopback means all of 127.0.0.0/8; no source address passes by the proxy, which decides
+//! about probes itself; and a port that nothing listens on refuses connections as it would without a mesh, because a
+//! `tcpSocket` probe succeeds with the handshake, which for a redirected connection is the proxy's. DNS is not captured; its rules would go into [`nat_output`] and a raw chain.
 
 use std::fmt::Write as _;
 
@@ -27,6 +28,8 @@ pub const HBONE_PORT: u16 = 15008;
 pub const TABLE: &str = "inet ambit";
 /// First word of the comment on our table; the stage and the stamp follow.
 pub const COMMENT: &str = "ambit";
+
+const CLOSED_PORT: &str = "closed-port";
 
 /// The packet that begins a TCP connection. A connection that was open before there were rules is new to conntrack
 /// too, and its next packet would pass through the nat chains: without this match it would be redirected and die.
@@ -93,6 +96,9 @@ pub struct Rules {
     pub stamp: String,
     /// One transaction for `nft -f`.
     pub text: String,
+    /// The same for a kernel that cannot look for listening sockets (`nft_socket`, `nft_reject_inet`): there the proxy
+    /// takes every connection, and a `tcpSocket` probe tells nothing.
+    pub without_socket_match: Option<String>,
 }
 
 impl Rules {
@@ -104,8 +110,17 @@ impl Rules {
 
 /// The rules that capture a pod.
 pub fn capture(facts: &Facts) -> Rules {
-    let chains = [mangle_prerouting(), mangle_output(), nat_prerouting(facts), nat_output()];
-    stamped(Stage::Capture, &chains.join("\n"))
+    let chains = |refusal: &str| {
+        let all = [mangle_prerouting(refusal), mangle_output(), nat_prerouting(facts), nat_output()];
+        all.join("\n")
+    };
+    if !facts.inbound {
+        return stamped(Stage::Capture, &chains(""));
+    }
+    let rules =
+        stamped(Stage::Capture, &format!("{}\n{}", closed_port(), chains(&refuse_closed_ports(facts))));
+    let without = table(&rules.comment(), &chains(""));
+    Rules { without_socket_match: Some(without), ..rules }
 }
 
 /// The rules of a pod that has left while the proxy still carries some of its connections.
@@ -114,7 +129,7 @@ pub fn capture(facts: &Facts) -> Rules {
 /// towards the application needs its mark restored: so the empty chains are not decoration.
 pub fn residue() -> Rules {
     let bypass = |hook| base_chain("nat", hook, -100, "nat", "");
-    let chains = [mangle_prerouting(), mangle_output(), bypass("prerouting"), bypass("output")];
+    let chains = [mangle_prerouting(""), mangle_output(), bypass("prerouting"), bypass("output")];
     stamped(Stage::Residue, &chains.join("\n"))
 }
 
@@ -133,19 +148,50 @@ pub fn read_comment(comment: &str) -> Option<(Stage, &str)> {
 
 fn stamped(stage: Stage, chains: &str) -> Rules {
     let stamp = format!("{:016x}", xxhash_rust::xxh64::xxh64(chains.as_bytes(), 0));
-    let comment = format!("{COMMENT} {} {stamp}", stage.word());
-    // Adding before deleting makes the deletion valid in a namespace that has no such table yet.
-    let text = format!("{}table {TABLE} {{\n\tcomment \"{comment}\"\n\n{chains}}}\n", removal());
-    Rules { stage, stamp, text }
+    let mut rules = Rules { stage, stamp, text: String::new(), without_socket_match: None };
+    rules.text = table(&rules.comment(), chains);
+    rules
 }
 
-/// Remembers, on the connection, that the proxy opened it with somebody else's address.
-fn mangle_prerouting() -> String {
+/// Adding before deleting makes the deletion valid in a namespace that has no such table yet.
+fn table(comment: &str, chains: &str) -> String {
+    format!("{}table {TABLE} {{\n\tcomment \"{comment}\"\n\n{chains}}}\n", removal())
+}
+
+/// Refuses what no socket of the namespace would take. Any value of the flag will do: there is one only with a socket.
+fn closed_port() -> String {
+    let rules = "\t\tsocket transparent { 0, 1 } return\n\t\tcounter reject with tcp reset\n";
+    format!("\tchain {CLOSED_PORT} {{\n{rules}\t}}\n")
+}
+
+/// Sends the first packet of what would be redirected inbound past [`closed_port`]. It is refused here and not merely
+/// left alone, so that a port which opens at that very moment is not reached around the proxy.
+fn refuse_closed_ports(facts: &Facts) -> String {
+    let mut rules = String::new();
+    let outbound: Vec<_> = facts.virtual_interfaces.iter().map(|i| format!("\"{}\"", i.as_str())).collect();
+    let not_outbound = match outbound.is_empty() {
+        true => String::new(),
+        false => format!("iifname != {{ {} }} ", outbound.join(", ")),
+    };
+    for not_loopback in NOT_LOOPBACK {
+        line(
+            &mut rules,
+            &format!(
+                "{not_outbound}{not_loopback} tcp dport != {HBONE_PORT} {FIRST_PACKET} \
+                 meta mark & {MARK_MASK:#x} != {PROXY_MARK:#x} fib daddr type local jump {CLOSED_PORT}"
+            ),
+        );
+    }
+    rules
+}
+
+/// Remembers, on the connection, that the proxy opened it with somebody else's address. `refusal` are rules in front.
+fn mangle_prerouting(refusal: &str) -> String {
     let rule = format!(
         "meta mark & {MARK_MASK:#x} == {PROXY_MARK:#x} counter ct mark set ct mark & {:#010x} | {CONNECTION_MARK:#x}",
         !MARK_MASK
     );
-    base_chain("filter", "prerouting", -150, "mangle", &format!("\t\t{rule}\n"))
+    base_chain("filter", "prerouting", -150, "mangle", &format!("{refusal}\t\t{rule}\n"))
 }
 
 /// Marks the application's replies on such a connection, so that policy routing brings them to the proxy over `lo`.

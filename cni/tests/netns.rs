@@ -28,6 +28,8 @@ macro_rules! in_namespaces {
 
 in_namespaces! {
     outbound_and_inbound_reach_the_proxy_with_their_original_destination
+    a_port_that_nothing_listens_on_refuses
+    a_kernel_that_matches_no_sockets_captures_all_the_same
     loopback_own_addresses_hbone_and_the_proxy_itself_are_left_alone
     replies_to_a_borrowed_address_come_back_to_the_proxy
     ingress_mode_and_virtual_interfaces
@@ -45,6 +47,7 @@ mod scene {
         let rig = Rig::new();
         enrol(&rig.pod, &Facts::default()).await;
         let (outbound, inbound) = (listen(&rig.pod, 15001), listen(&rig.pod, 15006));
+        let open = [80, APP].map(|port| listen(&rig.pod, port));
         for (pod, peer) in Rig::families() {
             let to = SocketAddr::new(peer, 80);
             let client = connect(&rig.pod, to, Opening::default()).unwrap();
@@ -60,6 +63,48 @@ mod scene {
                 assert_eq!((original_dst(&server), from.ip()), (to, peer));
                 Pair(client, server).exchange("inbound");
             }
+        }
+        open.iter().for_each(assert_nobody);
+    }
+
+    pub(super) async fn a_kernel_that_matches_no_sockets_captures_all_the_same() {
+        let rig = Rig::new();
+        let mut wanted = rules::capture(&Facts::default());
+        wanted.text = wanted.text.replace("socket transparent", "socket unheard-of");
+        let datapath = Datapath::default();
+        let generation = datapath.install(&rig.pod.netns, &wanted).await.unwrap();
+        let again = Datapath::default().inspect(&rig.pod.netns, &wanted, None).await.unwrap();
+        assert_eq!(again, Found::Intact(generation), "an agent that starts anew finds its own rules");
+        let inbound = listen(&rig.pod, 15006);
+        for (pod, peer) in Rig::families() {
+            let client = connect(&rig.peer, SocketAddr::new(pod, APP), Opening::default()).unwrap();
+            let (server, from) = accept(&inbound);
+            assert_eq!(from.ip(), peer);
+            Pair(client, server).exchange("inbound");
+        }
+    }
+
+    /// What a `tcpSocket` probe relies on; also while the port opens and closes.
+    pub(super) async fn a_port_that_nothing_listens_on_refuses() {
+        let rig = Rig::new();
+        let refused = |pod| {
+            let to = SocketAddr::new(pod, APP);
+            let error = connect(&rig.peer, to, Opening::default()).expect_err("nothing listens");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        enrol(&rig.pod, &Facts::default()).await;
+        let inbound = listen(&rig.pod, 15006);
+        for (pod, peer) in Rig::families() {
+            refused(pod);
+            let app = listen(&rig.pod, APP);
+            let client = connect(&rig.peer, SocketAddr::new(pod, APP), Opening::default()).unwrap();
+            let (server, from) = accept(&inbound);
+            assert_eq!(from.ip(), peer);
+            Pair(client, server).exchange("open");
+            assert_nobody(&app);
+            drop(app);
+            refused(pod);
+            assert_nobody(&inbound);
         }
     }
 
@@ -126,6 +171,7 @@ mod scene {
             let mut open = direct_connections(&rig);
             enrol(&rig.pod, &Facts::default()).await;
             let (outbound, inbound) = (listen(&rig.pod, 15001), listen(&rig.pod, 15006));
+            let app = listen(&rig.pod, APP);
             open = exchange_both_ways(open, "enrolled");
             assert_nobody(&outbound);
             assert_nobody(&inbound);
@@ -135,6 +181,7 @@ mod scene {
                 let client = connect(&rig.peer, SocketAddr::new(pod, APP), Opening::default()).unwrap();
                 Pair(client, accept(&inbound).0).exchange("new");
             }
+            assert_nobody(&app);
             // Leaving and coming back does not disturb them either.
             let datapath = Datapath::default();
             datapath.install(&rig.pod.netns, &rules::residue()).await.unwrap();

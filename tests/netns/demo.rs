@@ -12,7 +12,7 @@ const TOUR: Duration = Duration::from_secs(90);
 /// Starts the tour of the repository's own folder.
 fn begin(lab: &Lab) -> Background {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").display().to_string();
-    lab.begin(&["demo", "--name", lab.name(), "--folder", &folder])
+    lab.start(&["demo", "--name", lab.name(), "--folder", &folder])
 }
 
 /// Starts the tour and waits until it says `word`.
@@ -74,7 +74,7 @@ fn an_interrupted_tour_removes_its_lab() {
 fn what_a_kept_tour_prints_runs_as_it_is_typed() {
     let Some(lab) = Lab::adopt("demo-kept") else { return };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").display().to_string();
-    let tour = lab.begin(&["demo", "--keep", "--name", lab.name(), "--folder", &folder]).finish(TOUR);
+    let tour = lab.start(&["demo", "--keep", "--name", lab.name(), "--folder", &folder]).finish(TOUR);
     assert_eq!(tour.code, Some(0), "stdout: {}\nstderr: {}", tour.stdout, tour.stderr);
     let lines = tour.stdout.split("Try:").nth(1).expect("what to try");
     let commands: Vec<&str> = lines.lines().map(str::trim).take_while(|l| !l.starts_with("CLAIM")).collect();

@@ -223,7 +223,7 @@ fn logs(lab: &Lab) {
     for part in ["istiod", "ztunnel/node1", "cni/node2", "pod/shop/talker"] {
         assert!(!lab.lab(&["logs", part]).is_empty(), "{part} has said nothing");
     }
-    let follow = lab.begin(&["lab", "logs", "-f", "pod/shop/talker"]);
+    let follow = lab.start(&["lab", "logs", "-f", "pod/shop/talker"]);
     let lines = || follow.stdout().lines().count();
     wait_until("what there is", Duration::from_secs(5), || lines() > 0);
     let before = lines();

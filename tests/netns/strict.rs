@@ -156,3 +156,36 @@ fn admitted_since(lab: &Lab, time: &str) {
         });
     }
 }
+
+/// The handshake of a redirected connection is the proxy's, and a `tcpSocket` probe asks for no more than that.
+#[test]
+fn a_tcp_probe_of_a_port_that_nothing_listens_on_fails() {
+    let cast = [namespace("istio-system", false), namespace("shop", true), pod("shop/caller", "node2", &[])];
+    let Some(lab) = Lab::up("deaf", &cast, &["ip_families=dual"]) else { return };
+    let gate = format!("{}/open", lab.folder("gate"));
+    let mut deaf = pod("shop/deaf", "node2", &[]);
+    deaf["spec"]["containers"] = json!([{
+        "name": "late",
+        "command": ["sh", "-c", format!("until [ -e {gate} ]; do sleep 0.05; done; exec python3 {} 8083", peer("health.py"))],
+        "readinessProbe": {"tcpSocket": {"port": 8083}, "periodSeconds": 1},
+    }]);
+    let deaf = lab.file("deaf.json", &deaf.to_string());
+    let applying = lab.start(&["lab", "apply", "-f", &deaf]);
+    wait_until("the pod is there", Duration::from_secs(5), || {
+        lab.ambit(&["lab", "get", "pod", "deaf", "-n", "shop"]).code == Some(0)
+    });
+    let ready = || {
+        let conditions = lab.get("pod", "shop/deaf")["status"]["conditions"].clone();
+        conditions
+            .as_array()
+            .and_then(|c| c.iter().find(|c| c["type"] == "Ready").cloned())
+            .unwrap_or_default()
+    };
+    wait_until("a probe of the captured pod was refused", Duration::from_secs(20), || {
+        assert_ne!(ready()["status"], "True", "it is ready though nothing listens");
+        lab.is_captured("shop/deaf") && ready()["message"].as_str().is_some_and(|m| m.contains("refused"))
+    });
+    std::fs::write(&gate, "").expect("the folder is the test's");
+    let _ = applying.finish(Duration::from_secs(20)).ok();
+    assert_eq!(ready()["status"], "True", "it is not ready though something listens");
+}

@@ -108,7 +108,7 @@ fn a_silent_node_is_told_and_hides_no_other() {
     let status = lab.ambit(&["status"]);
     assert_eq!(status.code, Some(1), "{status:?}");
     assert!(status.stdout.contains("node1") && status.stdout.contains("node2"), "{status:?}");
-    let waiting = lab.begin(&["status", "--wait", "--timeout", "60s"]);
+    let waiting = lab.start(&["status", "--wait", "--timeout", "60s"]);
     let _ = lab.lab(&["start", "ztunnel/node1"]);
     let waited = waiting.finish(Duration::from_secs(60));
     assert_eq!(waited.code, Some(0), "{waited:?}");
@@ -123,7 +123,7 @@ fn seen(follow: &Background, node: &str) -> usize {
 fn following_goes_on_across_restarts() {
     let Some(lab) = up("follow", &[]) else { return };
     // Without the node's own probes, which are told too.
-    let follow = lab.begin(&["flows", "-f", "-o", "json", "--from-pod", "shop/caller"]);
+    let follow = lab.start(&["flows", "-f", "-o", "json", "--from-pod", "shop/caller"]);
     let both = |what: &str| {
         let before = (seen(&follow, "node1"), seen(&follow, "node2"));
         call(&lab, "1");

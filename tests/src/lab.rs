@@ -404,13 +404,6 @@ impl Lab {
         Background::start(&mut self.command(args))
     }
 
-    /// Starts `ambit ARGS…` for this lab.
-    #[track_caller]
-    #[must_use]
-    pub fn begin(&self, args: &[&str]) -> Background {
-        Background::start(&mut self.command(args))
-    }
-
     /// Runs `ambit lab ARGS…`; its standard output.
     #[track_caller]
     pub fn lab(&self, args: &[&str]) -> String {

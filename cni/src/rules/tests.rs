@@ -20,37 +20,44 @@ fn a_pod_is_captured_both_ways_in_both_families() {
     check(
         &capture(&Facts::default()),
         &expect![[r#"
-        add table inet ambit
-        delete table inet ambit
-        table inet ambit {
-        	comment "ambit capture fce8001d6ea47e63"
+            add table inet ambit
+            delete table inet ambit
+            table inet ambit {
+            	comment "ambit capture 549a1f5737ee6a5b"
 
-        	chain mangle-prerouting {
-        		type filter hook prerouting priority -150; policy accept;
-        		meta mark & 0xfff == 0x539 counter ct mark set ct mark & 0xfffff000 | 0x111
-        	}
+            	chain closed-port {
+            		socket transparent { 0, 1 } return
+            		counter reject with tcp reset
+            	}
 
-        	chain mangle-output {
-        		type route hook output priority -150; policy accept;
-        		ct mark & 0xfff == 0x111 counter meta mark set ct mark
-        	}
+            	chain mangle-prerouting {
+            		type filter hook prerouting priority -150; policy accept;
+            		ip daddr != 127.0.0.0/8 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 fib daddr type local jump closed-port
+            		ip6 daddr != ::1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 fib daddr type local jump closed-port
+            		meta mark & 0xfff == 0x539 counter ct mark set ct mark & 0xfffff000 | 0x111
+            	}
 
-        	chain nat-prerouting {
-        		type nat hook prerouting priority -100; policy accept;
-        		ip daddr != 127.0.0.0/8 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15006
-        		ip6 daddr != ::1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15006
-        	}
+            	chain mangle-output {
+            		type route hook output priority -150; policy accept;
+            		ct mark & 0xfff == 0x111 counter meta mark set ct mark
+            	}
 
-        	chain nat-output {
-        		type nat hook output priority -100; policy accept;
-        		meta l4proto tcp meta mark & 0xfff == 0x111 counter accept
-        		oifname "lo" ip daddr != 127.0.0.0/8 counter accept
-        		oifname "lo" ip6 daddr != ::1 counter accept
-        		ip daddr != 127.0.0.0/8 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15001
-        		ip6 daddr != ::1 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15001
-        	}
-        }
-    "#]],
+            	chain nat-prerouting {
+            		type nat hook prerouting priority -100; policy accept;
+            		ip daddr != 127.0.0.0/8 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15006
+            		ip6 daddr != ::1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15006
+            	}
+
+            	chain nat-output {
+            		type nat hook output priority -100; policy accept;
+            		meta l4proto tcp meta mark & 0xfff == 0x111 counter accept
+            		oifname "lo" ip daddr != 127.0.0.0/8 counter accept
+            		oifname "lo" ip6 daddr != ::1 counter accept
+            		ip daddr != 127.0.0.0/8 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15001
+            		ip6 daddr != ::1 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter redirect to :15001
+            	}
+            }
+        "#]],
     );
 }
 
