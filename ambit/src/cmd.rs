@@ -4,16 +4,22 @@ use clap::{Parser, Subcommand};
 
 use crate::out;
 
+pub mod ca;
+pub mod check;
 pub mod demo;
 pub mod echoer;
+pub mod enroll;
 pub mod flows;
 mod form;
 pub mod get;
+pub mod install;
 mod interrupted;
 mod jsonpath;
 pub mod lab;
 mod nodes;
 pub mod status;
+pub mod uninstall;
+pub mod upgrade;
 pub mod waypoint;
 pub mod why;
 
@@ -31,10 +37,24 @@ enum Command {
     Lab(lab::Args),
     /// A tour of the mesh on this machine, every claim with its evidence
     Demo(demo::Args),
+    /// What an installation in a cluster is made of: print it, or write it
+    Install(install::Args),
+    /// Make an installation what this version's would be; --plan says what that changes
+    Upgrade(upgrade::Args),
+    /// Take the mesh out of a cluster, without leaving anything
+    Uninstall(uninstall::Args),
+    /// Let a namespace join the mesh; no pod restarts
+    Enroll(enroll::Args),
+    /// Let a namespace leave the mesh; no pod restarts
+    Unenroll(enroll::Args),
     /// Every node: version, synchronisation, captured pods, certificates
     Status(status::Args),
     /// Waypoints: proxies that route and authorise HTTP for a namespace or a service
     Waypoint(waypoint::Args),
+    /// Is the mesh of a cluster installed, sound, and allowed to do its work
+    Check(check::Args),
+    /// The roots of trust, and replacing them without a connection noticing
+    Ca(ca::Args),
     /// What the ztunnels know and hold
     Get(get::Args),
     /// What happened: one record a connection and end
@@ -63,8 +83,15 @@ pub fn run() -> i32 {
     match cli.command {
         Command::Lab(args) => lab::run(args),
         Command::Demo(args) => told(demo::run(&args)),
+        Command::Install(args) => told(install::run(&args)),
+        Command::Upgrade(args) => told(upgrade::run(&args)),
+        Command::Uninstall(args) => told(uninstall::run(&args)),
+        Command::Enroll(args) => told(enroll::run(&args, enroll::Way::In)),
+        Command::Unenroll(args) => told(enroll::run(&args, enroll::Way::Out)),
         Command::Status(args) => told(status::run(&args)),
         Command::Waypoint(args) => told(waypoint::run(&args)),
+        Command::Check(args) => told(check::run(&args)),
+        Command::Ca(args) => told(ca::run(&args)),
         Command::Get(args) => told(get::run(&args)),
         Command::Flows(args) => told(flows::run(&args)),
         Command::Why(args) => told(why::run(&args)),
@@ -76,8 +103,16 @@ pub fn run() -> i32 {
 fn enter(command: &Command) -> anyhow::Result<()> {
     let (lab, make) = match command {
         Command::Demo(args) => (&args.name, true),
+        Command::Enroll(args) | Command::Unenroll(args) => match args.lab() {
+            Some(lab) => (lab, false),
+            None => return Ok(()),
+        },
         Command::Status(args) => (&args.at.name, false),
         Command::Waypoint(args) => match args.lab() {
+            Some(lab) => (lab, false),
+            None => return Ok(()),
+        },
+        Command::Ca(args) => match args.lab() {
             Some(lab) => (lab, false),
             None => return Ok(()),
         },
@@ -85,7 +120,12 @@ fn enter(command: &Command) -> anyhow::Result<()> {
         Command::Flows(args) => (&args.at.name, false),
         Command::Why(args) => (&args.at.name, false),
         // It asks for itself, or needs no lab.
-        Command::Lab(_) | Command::Echoer(_) => return Ok(()),
+        Command::Lab(_)
+        | Command::Check(_)
+        | Command::Install(_)
+        | Command::Upgrade(_)
+        | Command::Uninstall(_)
+        | Command::Echoer(_) => return Ok(()),
     };
     let refused = |error: ambit_lab::LabError| out::Failure::new(error.exit_code(), error.full());
     ambit_lab::rootless::enter(lab, make).map_err(|error| refused(error).into())

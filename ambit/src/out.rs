@@ -15,6 +15,8 @@ pub const USAGE: i32 = 64;
 pub const BAD_DATA: i32 = 65;
 /// The mesh cannot be reached.
 pub const UNREACHABLE: i32 = 69;
+/// A check or an analysis found something.
+pub const FINDINGS: i32 = 79;
 /// Interrupted.
 pub const INTERRUPTED: i32 = 130;
 

@@ -5,14 +5,67 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ambit_net::linux::netns::NetNsError;
 use ambit_runtime::logging::Format;
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
+use crate::install::Installer;
+use crate::plugin::conflist::{Entry, PLUGIN_TYPE};
+use crate::plugin::spec::Environment;
 use crate::reconcile::plan;
+use crate::sandbox::Sandboxes;
+pub use parts::{PluginConfig, RemovalConfig};
 
+mod parts;
 #[cfg(test)]
 mod tests;
+
+/// What the program is started for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// The node agent, with what `--print-config` prints.
+    Agent(Box<Config>, String),
+    /// A call of the container runtime's.
+    Plugin(Environment),
+    /// `uninstall-node`: the mesh leaves this node.
+    UninstallNode(Box<Config>),
+    /// `ready`: whether the agent is, for a probe.
+    Ready(Box<Config>),
+}
+
+impl Invocation {
+    /// Tells by the first argument and by `CNI_COMMAND`, with which a container runtime calls the plugin without any
+    /// argument.
+    ///
+    /// # Errors
+    /// What clap says, ready to be printed; also for `--help` and `--version`.
+    pub fn read<I>(args: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = OsString>,
+    {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = Environment::of(variables);
+        let word = args.get(1).and_then(|word| word.to_str()).map(str::to_owned);
+        match word.as_deref() {
+            Some("plugin") => return Ok(Self::Plugin(environment)),
+            None if environment.command.is_some() => return Ok(Self::Plugin(environment)),
+            Some("uninstall-node" | "ready") => drop(args.remove(1)),
+            Some(_) | None => {}
+        }
+        Ok(match word.as_deref() {
+            Some("uninstall-node") => Self::UninstallNode(Box::new(Config::parse(args)?.0)),
+            Some("ready") => Self::Ready(Box::new(Config::parse(args)?.0)),
+            Some(_) | None => {
+                let (config, origins) = Config::read(args)?;
+                Self::Agent(Box::new(config), origins)
+            }
+        })
+    }
+}
 
 /// The node agent of the Ambit mesh: captures the enrolled pods of one node and hands them to ztunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -22,9 +75,23 @@ pub struct Config {
     #[arg(long, env = "AMBIT_SOURCE", value_enum, default_value = "folder")]
     pub source: Source,
 
-    /// Folder of manifests, one object a file; pod status is written back to it.
+    /// Folder of manifests, one object a file; pod status is written back to it. Only for `--source folder`.
     #[arg(long, env = "AMBIT_FOLDER", value_name = "DIR")]
-    pub folder: PathBuf,
+    pub folder: Option<PathBuf>,
+
+    /// How to reach the API server; without it the pod's own service account is used. Only for `--source kube`.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Where the last known pods are kept for a restart without API server; cleared by a reboot. Only for
+    /// `--source kube`.
+    #[arg(
+        long,
+        env = "AMBIT_CNI_STATE_FILE",
+        value_name = "FILE",
+        default_value = "/var/run/ambit/cni/pods.json"
+    )]
+    pub state_file: PathBuf,
 
     /// Name of the node whose pods are ours.
     #[arg(long, env = "NODE_NAME", value_name = "NODE")]
@@ -39,9 +106,14 @@ pub struct Config {
     )]
     pub zds_socket: PathBuf,
 
-    /// Directory with one link to a network namespace for each pod, named by its uid.
+    /// Directory with one link to a network namespace for each pod, named by its uid. Without it, pods are found by
+    /// their processes' control groups.
     #[arg(long, env = "AMBIT_SANDBOX_DIR", value_name = "DIR")]
-    pub sandbox_dir: PathBuf,
+    pub sandbox_dir: Option<PathBuf>,
+
+    /// The node's `/proc`, where the processes of pods are looked for; in a container a mount of it.
+    #[arg(long, env = "HOST_PROC", value_name = "DIR", default_value = "/proc")]
+    pub host_proc: PathBuf,
 
     /// Socket of the admin surface: readiness, pods, metrics.
     #[arg(
@@ -70,6 +142,14 @@ pub struct Config {
     #[arg(long, env = "AMBIT_LEAVE_NOTICE", value_name = "DURATION", value_parser = notice, default_value = "2s")]
     pub leave_notice: Duration,
 
+    /// The CNI plugin and its place on the node.
+    #[command(flatten)]
+    pub plugin: PluginConfig,
+
+    /// Leaving the node.
+    #[command(flatten)]
+    pub removal: RemovalConfig,
+
     /// What is logged, such as `info` or `ambit_cni=debug,info`.
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -88,6 +168,8 @@ pub struct Config {
 pub enum Source {
     /// A folder of manifests that is watched and written to.
     Folder,
+    /// An API server.
+    Kube,
 }
 
 impl Config {
@@ -100,10 +182,64 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
+        let (config, origins) = Self::parse(args)?;
+        if config.source == Source::Folder {
+            let given = [("--folder", &config.folder), ("--sandbox-dir", &config.sandbox_dir)];
+            if let Some((flag, _)) = given.into_iter().find(|(_, value)| value.is_none()) {
+                let what = format!("{flag} is required with --source folder\n");
+                return Err(Self::command().error(ErrorKind::MissingRequiredArgument, what));
+            }
+        }
+        Ok((config, origins))
+    }
+
+    /// The same for commands that only speak to the agent.
+    fn parse<I, T>(args: I) -> Result<(Self, String), clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
         let matches = Self::command().try_get_matches_from(args)?;
         let config = Self::from_arg_matches(&matches)?;
         let origins = print(&matches);
         Ok((config, origins))
+    }
+
+    /// How the CNI plugin is installed; `None` if it is not to be.
+    pub fn installer(&self) -> Option<Installer> {
+        self.plugin.chained_cni_plugin.then(|| self.remover())
+    }
+
+    /// How pods' namespaces are found.
+    ///
+    /// # Errors
+    /// [`NetNsError`] if our own namespace cannot be told.
+    pub fn sandboxes(&self) -> Result<Sandboxes, NetNsError> {
+        match &self.sandbox_dir {
+            Some(directory) => Sandboxes::new(directory),
+            None => Sandboxes::of_processes(&self.host_proc),
+        }
+    }
+
+    /// Whether the CNI plugin's questions are answered: on a cluster, and wherever it is installed.
+    pub fn serves_plugin(&self) -> bool {
+        self.source == Source::Kube || self.plugin.chained_cni_plugin
+    }
+
+    /// Where the CNI plugin would be installed.
+    pub fn remover(&self) -> Installer {
+        Installer {
+            bin_dir: self.plugin.mounted_cni_bin_dir.clone(),
+            conf_dir: self.plugin.mounted_cni_net_dir.clone(),
+            only: self.plugin.cni_conf_name.clone(),
+            program: PathBuf::from("/proc/self/exe"),
+            entry: Entry {
+                kind: PLUGIN_TYPE.to_owned(),
+                socket: self.plugin.plugin_socket.display().to_string(),
+                exclude_namespaces: self.excluded().into_iter().collect(),
+                agent_namespace: self.removal.pod_namespace.clone(),
+            },
+        }
     }
 
     /// Namespaces that are never enrolled.
@@ -120,7 +256,8 @@ impl Config {
 /// One line a value: name, value, origin.
 fn print(matches: &ArgMatches) -> String {
     let mut text = String::new();
-    for id in matches.ids().map(clap::Id::as_str).filter(|id| *id != "print_config" && *id != "Config") {
+    let groups = ["print_config", "Config", "PluginConfig", "RemovalConfig"];
+    for id in matches.ids().map(clap::Id::as_str).filter(|id| !groups.contains(id)) {
         let values: Vec<String> = matches
             .get_raw(id)
             .map(|raw| raw.map(|v| v.to_string_lossy().into_owned()).collect())

@@ -64,6 +64,8 @@ pub enum NotEnrolled {
     Finished,
     /// The pod is labelled for the mesh but carries a sidecar.
     Sidecar,
+    /// The mesh is being taken off this node.
+    Removed,
 }
 
 impl NotEnrolled {
@@ -75,7 +77,8 @@ impl NotEnrolled {
             | Self::PodOptOut
             | Self::ExcludedNamespace
             | Self::HostNetwork
-            | Self::Finished => Reason::NotEnrolled,
+            | Self::Finished
+            | Self::Removed => Reason::NotEnrolled,
         }
     }
 
@@ -90,6 +93,7 @@ impl NotEnrolled {
             Self::HostNetwork => "the pod uses the host's network",
             Self::Finished => "the pod has finished",
             Self::Sidecar => "the pod asks for the mesh but carries a sidecar; remove one of the two",
+            Self::Removed => "the mesh is being taken off this node",
         }
     }
 }

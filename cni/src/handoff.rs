@@ -52,7 +52,7 @@ impl Default for Limits {
 #[non_exhaustive]
 pub enum HandoffError {
     /// The socket's directory cannot be made or looked at.
-    #[error("preparing {path} for the socket to ztunnel")]
+    #[error("preparing {path} for a socket")]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum HandoffError {
         mode: u32,
     },
     /// The socket cannot be opened.
-    #[error("opening the socket to ztunnel")]
+    #[error("opening the socket")]
     Socket(#[from] SeqpacketError),
 }
 
@@ -209,7 +209,8 @@ impl Handoff {
     }
 }
 
-fn prepare_directory(socket: &Path) -> Result<(), HandoffError> {
+/// Makes a socket's directory if need be, and refuses one that others may enter.
+pub(crate) fn prepare_directory(socket: &Path) -> Result<(), HandoffError> {
     let Some(path) = socket.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     let fail = |cause: io::Error| HandoffError::Directory { path: path.to_owned(), cause };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
@@ -319,6 +320,6 @@ impl Server {
 }
 
 /// Root and this program's own user; anybody else could take namespaces or register nonsense (T-90).
-fn is_permitted(peer: PeerCred, own_uid: u32) -> bool {
+pub(crate) fn is_permitted(peer: PeerCred, own_uid: u32) -> bool {
     peer.uid == 0 || peer.uid == own_uid
 }

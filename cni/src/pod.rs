@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ambit_types::reason::Reason;
+use serde::{Deserialize, Serialize};
 
 use crate::enrolment::PodFacts;
 
@@ -13,9 +14,11 @@ pub const REDIRECTION: &str = "ambient.istio.io/redirection";
 pub const CAPTURED: &str = "ambit.internal/captured";
 /// Reason of the condition when the pod is captured.
 pub const CAPTURED_REASON: &str = "Captured";
+/// Reason of a condition that is to be taken off the object.
+const WITHDRAWN: &str = "Withdrawn";
 
 /// One pod of this node as the objects show it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its uid.
     pub uid: String,
@@ -62,7 +65,7 @@ impl Pod {
 }
 
 /// The pod condition [`CAPTURED`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// `True` or `False`.
     pub status: bool,
@@ -82,6 +85,16 @@ impl Condition {
     pub fn not_captured(reason: Reason, message: impl Into<String>) -> Self {
         Self { status: false, reason: reason.code().to_owned(), message: message.into() }
     }
+
+    /// No condition: what the object says of capture is to be removed.
+    pub fn withdrawn() -> Self {
+        Self { status: false, reason: WITHDRAWN.to_owned(), message: String::new() }
+    }
+
+    /// Whether it asks for the condition to be removed.
+    pub fn is_withdrawn(&self) -> bool {
+        self.reason == WITHDRAWN
+    }
 }
 
 /// What the agent wants a pod's object to say.
@@ -89,14 +102,18 @@ impl Condition {
 pub struct Announcement {
     /// The annotation [`REDIRECTION`]; `None` removes it.
     pub redirection: Option<&'static str>,
-    /// The condition; `None` leaves it as it is.
+    /// The condition; `None` leaves it as it is, [`Condition::withdrawn`] removes it.
     pub condition: Option<Condition>,
 }
 
 impl Announcement {
     /// Whether the object says so already.
     pub fn is_said_by(&self, pod: &Pod) -> bool {
-        let condition = self.condition.is_none() || self.condition == pod.condition;
+        let condition = match &self.condition {
+            None => true,
+            Some(wanted) if wanted.is_withdrawn() => pod.condition.is_none(),
+            Some(wanted) => pod.condition.as_ref() == Some(wanted),
+        };
         condition && self.redirection == pod.redirection()
     }
 }

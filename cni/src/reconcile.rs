@@ -8,19 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ambit_net::linux::netns::NetNsId;
 use ambit_runtime::drain::Drain;
 use ambit_runtime::readiness::Part;
 use ambit_runtime::{clock, tasks};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use crate::enrolment::{Decision, decide};
+use crate::enrolment::{Decision, NotEnrolled, decide};
 use crate::handoff::roster::Holding;
 use crate::pod::{Announce, Announcement, Pod};
 use crate::sandbox::Sandbox;
 use plan::{Failure, Inside, Limits, Record, Step};
 use status::PodStatus;
-use work::{Outcome, StepError, Tools};
+use work::{Outcome, Removal, StepError, Tools};
 
 pub mod plan;
 pub mod status;
@@ -30,6 +31,9 @@ pub mod work;
 pub const PARALLEL: usize = 8;
 /// Longest wait after the start before ztunnel is let in although some pods have not been looked at.
 const FIRST_PASS: Duration = Duration::from_secs(10);
+
+/// Pause between two tries at the end of a removal.
+const FORCED: Duration = Duration::from_millis(200);
 
 /// Pods of this node by uid.
 pub type Pods = BTreeMap<String, Pod>;
@@ -42,6 +46,8 @@ struct Tracked {
     decision: Decision,
     record: Record,
     sandbox: Option<Sandbox>,
+    /// The namespace that the container runtime gave, as far as it was taken note of.
+    gift: Option<NetNsId>,
     generation: Option<u32>,
     busy: bool,
     /// Since when a captured pod has been served by no ztunnel.
@@ -110,6 +116,8 @@ impl<A: Announce> Reconciler<A> {
         drain: Drain,
     ) {
         let mut answers = self.tools.handoff.answers();
+        let mut gifts = self.tools.sandboxes.gifts();
+        let mut removal = self.tools.removal.clone();
         let current = Arc::clone(&pods.borrow_and_update());
         self.take_objects(&current);
         loop {
@@ -125,6 +133,15 @@ impl<A: Announce> Reconciler<A> {
                 }
                 Some((uid, done)) = results.recv() => self.take_result(&uid, done),
                 changed = answers.changed() => if changed.is_err() { return },
+                Ok(()) = gifts.changed() => {
+                    let current = Arc::clone(&pods.borrow_and_update());
+                    self.take_objects(&current);
+                }
+                Ok(()) = removal.changed() => {
+                    self.hurry();
+                    let current = Arc::clone(&pods.borrow_and_update());
+                    self.take_objects(&current);
+                }
                 () = sleep => {}
                 () = drain.draining() => return,
             }
@@ -141,15 +158,37 @@ impl<A: Announce> Reconciler<A> {
                 tracked.pod = None;
             }
         }
+        let leaving = *self.tools.removal.borrow() != Removal::Stay;
         for (uid, pod) in pods {
-            let decision = decide(&pod.facts(), pod.namespace_labels.as_ref(), &self.excluded);
+            let decision = match leaving {
+                true => Decision::Not(NotEnrolled::Removed),
+                false => decide(&pod.facts(), pod.namespace_labels.as_ref(), &self.excluded),
+            };
+            let given = self.tools.sandboxes.given(uid);
+            let mut pod = pod.clone();
+            if let (true, Some((_, addresses))) = (pod.addresses.is_empty(), &given) {
+                // The object learns of them only after its containers have started.
+                pod.addresses.clone_from(addresses);
+            }
             match self.tracked.get_mut(uid) {
                 Some(tracked) => {
-                    tracked.pod = Some(pod.clone());
+                    tracked.pod = Some(pod);
                     tracked.decision = decision;
                 }
-                None => self.take_new(uid, pod, decision),
+                None => self.take_new(uid, &pod, decision),
             }
+            if let Some(tracked) = self.tracked.get_mut(uid) {
+                tracked.note_gift(given.map(|(netns, _)| netns));
+            }
+        }
+    }
+
+    /// When the mesh must be off the node soon, nothing waits for its usual time.
+    fn hurry(&mut self) {
+        if *self.tools.removal.borrow() == Removal::Force {
+            self.limits.notice = Duration::ZERO;
+            self.limits.verify = self.limits.verify.min(FORCED);
+            self.limits.retry_max = self.limits.retry_max.min(FORCED);
         }
     }
 
@@ -166,6 +205,7 @@ impl<A: Announce> Reconciler<A> {
             decision,
             record: Record::default(),
             sandbox: None,
+            gift: None,
             generation: None,
             busy: false,
             unserved: None,
@@ -213,7 +253,7 @@ impl<A: Announce> Reconciler<A> {
         for uid in uids {
             debug!(uid, "the pod is gone");
             self.tools.handoff.remove(&uid);
-            self.tools.sandboxes.release(&uid);
+            self.tools.sandboxes.forget(&uid);
             self.tracked.remove(&uid);
         }
     }
@@ -237,7 +277,7 @@ impl<A: Announce> Reconciler<A> {
             Step::Wait(due) => Some(due),
             Step::Forget => {
                 self.tools.handoff.remove(uid);
-                self.tools.sandboxes.release(uid);
+                self.tools.sandboxes.forget(uid);
                 tracked.sandbox = None;
                 tracked.record = Record { inside: Inside::Nothing, done: now, ..Record::default() };
                 None
@@ -350,6 +390,19 @@ enum Considered {
 }
 
 impl Tracked {
+    /// A new sandbox: what was known of an earlier one says nothing about it, and nothing waits for a retry.
+    fn note_gift(&mut self, gift: Option<NetNsId>) {
+        if self.gift == gift {
+            return;
+        }
+        self.gift = gift;
+        let Some(gift) = gift else { return };
+        if self.sandbox.as_ref().is_none_or(|sandbox| sandbox.netns.id() != gift) {
+            self.record = Record::default();
+            (self.sandbox, self.generation) = (None, None);
+        }
+    }
+
     fn succeed(&mut self, uid: &str, outcome: Outcome, now: Duration) {
         let mut inside = None;
         match outcome {
@@ -406,7 +459,7 @@ impl Tracked {
             None => pod.annotations.remove(crate::pod::REDIRECTION),
         };
         if announcement.condition.is_some() {
-            pod.condition = announcement.condition;
+            pod.condition = announcement.condition.filter(|condition| !condition.is_withdrawn());
         }
     }
 }

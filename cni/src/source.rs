@@ -1,6 +1,6 @@
-//! Objects from a folder: the pods of this node as they change, and their status written back.
+//! Where objects come from: the pods of this node as they change, and their status written back.
 //!
-//! A control plane that is a cluster would be another source with the same two ends.
+//! A folder of manifests or an API server, with the same two ends; everything behind them is the same.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,9 +15,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
+use crate::attend::Namespaces;
 use crate::pod::{Announce, AnnounceError, Announcement, CAPTURED, Pod, REDIRECTION};
 use crate::reconcile::Pods;
-use crate::view::pods_of_node;
+use crate::view::{labels_of, pods_of_node};
+
+pub mod cluster;
+mod events;
+mod stored;
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +32,56 @@ mod tests;
 pub struct Objects {
     /// The pods of this node, the newest state.
     pub pods: watch::Receiver<Arc<Pods>>,
-    /// Where their status goes.
-    pub announce: Arc<FolderStatus>,
+    /// All namespaces, the newest state.
+    pub namespaces: watch::Receiver<Arc<Namespaces>>,
+    /// Where the pods' status goes.
+    pub announce: Arc<Status>,
+}
+
+/// Where the status of pods goes.
+#[derive(Debug)]
+pub enum Status {
+    /// Into their files.
+    Folder(FolderStatus),
+    /// To the API server.
+    Cluster(cluster::ClusterStatus),
+}
+
+impl Announce for Status {
+    async fn announce(&self, pod: &Pod, announcement: &Announcement) -> Result<(), AnnounceError> {
+        match self {
+            Self::Folder(folder) => folder.announce(pod, announcement).await,
+            Self::Cluster(cluster) => cluster.announce(pod, announcement).await,
+        }
+    }
+}
+
+/// The newest state, as it is shown to the rest of the program.
+struct Shown {
+    pods: watch::Sender<Arc<Pods>>,
+    namespaces: watch::Sender<Arc<Namespaces>>,
+}
+
+impl Shown {
+    fn new() -> (Self, watch::Receiver<Arc<Pods>>, watch::Receiver<Arc<Namespaces>>) {
+        let (pods, of_node) = watch::channel(Arc::default());
+        let (namespaces, all) = watch::channel(Arc::default());
+        (Self { pods, namespaces }, of_node, all)
+    }
+
+    /// Shows what is known; returns whether the pods changed.
+    fn show(&self, known: &Known) -> bool {
+        self.namespaces.send_if_modified(|shown| replace(shown, known.namespaces()));
+        self.pods.send_if_modified(|shown| replace(shown, known.of_node()))
+    }
+}
+
+fn replace<T: PartialEq>(shown: &mut T, current: T) -> bool {
+    let changed = *shown != current;
+    if changed {
+        *shown = current;
+    }
+    changed
 }
 
 /// Reads the folder and follows it until `drain` begins; `ready` tells whether it is followed.
@@ -46,16 +99,17 @@ pub fn open(root: &Path, node: &str, ready: Part, drain: &Drain) -> Result<Objec
         revision = state.revision,
         "read the objects"
     );
-    let (sender, pods) = watch::channel(known.of_node());
+    let (shown, pods, namespaces) = Shown::new();
+    shown.show(&known);
     ready.set(true);
-    tasks::spawn("objects", follow(known, batches, sender, ready, drain.clone()));
-    Ok(Objects { pods, announce: Arc::new(FolderStatus { folder }) })
+    tasks::spawn("objects", follow(known, batches, shown, ready, drain.clone()));
+    Ok(Objects { pods, namespaces, announce: Arc::new(Status::Folder(FolderStatus { folder })) })
 }
 
 async fn follow(
     mut known: Known,
     mut batches: mpsc::Receiver<Batch>,
-    pods: watch::Sender<Arc<Pods>>,
+    shown: Shown,
     ready: Part,
     drain: Drain,
 ) {
@@ -73,14 +127,7 @@ async fn follow(
         };
         batch.removed.iter().for_each(|key| known.remove(key));
         batch.changed.iter().for_each(|object| known.take(object));
-        let current = known.of_node();
-        pods.send_if_modified(|shown| {
-            let changed = *shown != current;
-            if changed {
-                *shown = current;
-            }
-            changed
-        });
+        shown.show(&known);
     }
 }
 
@@ -121,6 +168,11 @@ impl Known {
             .filter_map(|o| if let Object::Namespace(ns) = &**o { Some(&**ns) } else { None });
         pods_of_node(&self.node, pods, namespaces)
     }
+
+    fn namespaces(&self) -> Arc<Namespaces> {
+        let all = self.namespaces.values();
+        labels_of(all.filter_map(|o| if let Object::Namespace(ns) = &**o { Some(&**ns) } else { None }))
+    }
 }
 
 /// Writes the status of pods into their files.
@@ -160,6 +212,11 @@ fn say(object: &mut Value, announcement: &Announcement, now: &str) {
         }
     }
     let Some(condition) = &announcement.condition else { return };
+    if condition.is_withdrawn() {
+        let list = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+        list.map(|list| list.retain(|c| c["type"] != CAPTURED));
+        return;
+    }
     let status = if condition.status { "True" } else { "False" };
     let mut said = json!({
         "type": CAPTURED,

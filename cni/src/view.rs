@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
 
+use crate::attend::Namespaces;
 use crate::pod::{CAPTURED, Condition, Pod};
 use crate::reconcile::Pods;
 
@@ -26,6 +27,13 @@ pub fn pods_of_node<'a>(
         pods.into_iter().filter(|pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node));
     let read = ours.filter_map(|pod| read_pod(pod, &labels)).map(|pod| (pod.uid.clone(), pod));
     Arc::new(read.collect())
+}
+
+/// Labels of namespaces by name.
+pub fn labels_of<'a>(namespaces: impl IntoIterator<Item = &'a Namespace>) -> Arc<Namespaces> {
+    let named =
+        |ns: &Namespace| Some((ns.metadata.name.clone()?, ns.metadata.labels.clone().unwrap_or_default()));
+    Arc::new(namespaces.into_iter().filter_map(named).collect())
 }
 
 fn read_pod(object: &PodObject, namespaces: &BTreeMap<&str, BTreeMap<String, String>>) -> Option<Pod> {

@@ -269,7 +269,8 @@ fn as_nobody(socket: &Path) -> Result<usize, std::io::ErrorKind> {
 #[test]
 fn nonsense_is_refused_before_anything_is_touched() {
     let run = |args: &[&str]| Command::new(PROGRAM).args(args).env_clear().output().unwrap();
-    for args in [&[][..], &["--folder", "/x"], &["--nodes", "a"], &["--source", "kube"]] {
+    for args in [&[][..], &["--folder", "/x"], &["--nodes", "a"], &["--source", "kube"], &["uninstall-node"]]
+    {
         let out = run(args);
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(!out.stderr.is_empty());

@@ -14,7 +14,7 @@ use ambit_cni::handoff::{Handoff, Limits as HandoffLimits};
 use ambit_cni::pod::{Announce, AnnounceError, Announcement, Pod, REDIRECTION};
 use ambit_cni::reconcile::plan::Limits;
 use ambit_cni::reconcile::status::PodStatus;
-use ambit_cni::reconcile::work::Tools;
+use ambit_cni::reconcile::work::{Removal, Tools};
 use ambit_cni::reconcile::{Pods, Reconciler};
 use ambit_cni::sandbox::Sandboxes;
 use ambit_runtime::drain::Drain;
@@ -187,6 +187,7 @@ impl World {
             sandboxes: Arc::clone(&sandboxes),
             handoff,
             patience: Duration::from_secs(2),
+            removal: watch::channel(Removal::Stay).1,
         };
         let readiness = Readiness::new();
         let announce = Arc::clone(&self.store);

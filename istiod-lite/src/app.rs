@@ -1,37 +1,36 @@
 //! Puts the parts together and runs them until the program is told to stop.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_control::Name;
 use ambit_net::grpc::services::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use ambit_net::grpc::services::istio_certificate_service_server::IstioCertificateServiceServer;
 use ambit_runtime::admin::{Routes, server};
 use ambit_runtime::drain::Drain;
 use ambit_runtime::metrics::{IDLE, Registry};
-use ambit_runtime::readiness::Readiness;
+use ambit_runtime::readiness::{Part, Readiness};
 use ambit_runtime::{clock, logging, tasks};
-use ambit_xds::node::WaypointKey;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use crate::ca::authn::Verifier;
+use crate::ca::keeper::{Keeper, Seen, Settings, keep_file};
 use crate::ca::service::{CertificateService, Gate};
 use crate::ca::sign::ServerNames;
-use crate::ca::{Audit, Authority, store};
+use crate::ca::{Audit, store};
 use crate::config::{Config, Source};
-use crate::push::Publisher;
+use crate::follower::Follower;
+use crate::kube::{Kube, Shared};
 use crate::push::service::DiscoveryService;
-use crate::report::{self, Sources};
+use crate::report;
 use crate::tls;
 use crate::watch::{Feed, Update};
 use crate::world::World;
@@ -72,20 +71,31 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let drain = Drain::new();
-    let mut running = start(config, &drain).await?;
-
-    let routes = running.routes.clone().metrics(&registry).logging(&log);
-    server::serve_unix(&config.surface.admin_socket, routes, &drain).context("opening the admin surface")?;
+    let start = Start::default();
+    // An API server may be away for long when we start: until then we are alive, and not ready.
     if let Some(address) = config.surface.monitoring_listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-        server::serve_tcp(listener, Routes::new().health(&running.readiness).metrics(&registry), &drain);
+        let routes = Routes::new().health(&start.readiness).metrics(&registry);
+        server::serve_tcp(listener, routes, &drain);
     }
-    info!(listen = %running.listen, folder = %config.objects.folder.display(), "started");
-
-    let result = tokio::select! {
-        _ = terminated.recv() => Ok("SIGTERM"),
-        _ = interrupted.recv() => Ok("SIGINT"),
-        lost = &mut running.lost => Err(lost.unwrap_or("a part of the program ended")),
+    let begun = tokio::select! {
+        _ = terminated.recv() => Err("SIGTERM"),
+        _ = interrupted.recv() => Err("SIGINT"),
+        begun = begin(config, &drain, start) => Ok(begun?),
+    };
+    let result = match begun {
+        Err(told) => Ok(told),
+        Ok(mut running) => {
+            let routes = running.routes.clone().metrics(&registry).logging(&log);
+            server::serve_unix(&config.surface.admin_socket, routes, &drain)
+                .context("opening the admin surface")?;
+            info!(listen = %running.listen, source = ?config.objects.source, "started");
+            tokio::select! {
+                _ = terminated.recv() => Ok("SIGTERM"),
+                _ = interrupted.recv() => Ok("SIGINT"),
+                lost = &mut running.lost => Err(lost.unwrap_or("a part of the program ended")),
+            }
+        }
     };
     let cut = drain.finish(config.surface.drain_grace).await;
     match result {
@@ -108,41 +118,83 @@ pub struct Running {
     pub lost: oneshot::Receiver<&'static str>,
 }
 
-/// Starts everything but logs, metrics and the admin surface; stops when `drain` does.
+/// What is there before anything else: parts that are not ready.
+struct Start {
+    readiness: Readiness,
+    objects: Part,
+    serving: Part,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        let readiness = Readiness::new();
+        let (objects, serving) = (readiness.part("objects"), readiness.part("serving"));
+        Self { readiness, objects, serving }
+    }
+}
+
+/// Starts everything but logs, metrics and the admin surface; stops when `drain` does. With an API server as its source
+/// it waits until everything has been listed, for as long as that takes.
 ///
 /// # Errors
 /// What kept it from starting.
 pub async fn start(config: &Config, drain: &Drain) -> anyhow::Result<Running> {
-    let readiness = Readiness::new();
-    let (objects, serving) = (readiness.part("objects"), readiness.part("serving"));
-    let authority = open_authority(config)?;
-    let world = Arc::new(World::new(config.index()));
-    let (publisher, sources) = (Arc::new(Publisher::default()), Arc::new(Sources::default()));
-    let (feed, first) = match config.objects.source {
-        Source::Folder => Feed::folder(&config.objects.folder)
-            .with_context(|| format!("reading the objects in {}", config.objects.folder.display()))?,
-    };
-    let (on_loss, lost) = oneshot::channel();
-    let follower = Follower { world, publisher, sources };
-    follower.take(first);
-    objects.set(true);
-    let routes = report::routes(&follower.sources, &follower.world, &follower.publisher).health(&readiness);
+    begin(config, drain, Start::default()).await
+}
 
-    let gate = open_gate(config, follower.world.clone())?;
+async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<Running> {
+    let Start { readiness, objects, serving } = start;
+    let kube = match config.objects.source {
+        Source::Folder => None,
+        Source::Kube => Some(Kube::open(config).await?),
+    };
+    let keeper = open_keeper(config, kube.as_ref(), drain).await?;
+    let (feed, first) = open_feed(config, kube.as_ref()).await?;
+    let (on_loss, lost) = oneshot::channel();
+    let follower = Follower::new(config, objects);
+    follower.take(first);
+    let routes = report::routes(&follower.sources, &follower.world, &follower.publisher)
+        .merge(keeper.routes())
+        .health(&readiness);
+
+    let gate = open_gate(config, kube.as_ref(), follower.world.clone())?;
     let listener = TcpListener::bind(config.surface.listen)
         .await
         .with_context(|| format!("listening on {}", config.surface.listen))?;
     let listen = listener.local_addr().context("asking for our own address")?;
-    let settings = tls::settings(&authority, &server_names(config, listen), drain)?;
-    let connections = ReceiverStream::new(tls::accept(listener, settings, drain));
-    let certificates = CertificateService::new(gate.clone(), authority);
+    let settings = tls::settings(keeper.signer(), &server_names(config, listen), drain)?;
+    let connections = ReceiverStream::new(tls::accept(listener, settings.clone(), drain));
+    let certificates = CertificateService::new(gate.clone(), keeper.signer());
     let discovery =
         DiscoveryService::new(gate, follower.publisher.clone(), config.surface.stream_age_max, drain);
+    // Who leads writes, so nobody leads before he knows everything.
+    let leader = match &kube {
+        Some(kube) => kube.elect(config, drain),
+        None => watch::channel(true).1,
+    };
+    if let Some(kube) = &kube {
+        let (world, changed) = (follower.world.clone(), follower.changed.subscribe());
+        let (bundle, leader) = (keeper.bundle_changes(), leader.clone());
+        let problems = follower.problems.subscribe();
+        kube.start(config, Shared { world, changed, problems, bundle, leader, tls: settings }, drain).await?;
+    }
+    let seen = Seen { world: follower.world.clone(), publisher: follower.publisher.clone() };
+    drop(tasks::spawn("authority", keeper.follow(seen, leader, drain.clone())));
     let serve = grpc(certificates, discovery, connections, drain.clone());
     drop(tasks::spawn("grpc", drain.track(serve)));
     drop(tasks::spawn("objects", follower.follow(feed, drain.clone(), on_loss)));
     serving.set(true);
     Ok(Running { listen, readiness, routes, lost })
+}
+
+async fn open_feed(config: &Config, kube: Option<&Kube>) -> anyhow::Result<(Feed, Update)> {
+    match (kube, &config.objects.folder) {
+        (Some(kube), _) => Ok(Feed::kube(kube.client.clone(), &config.mesh.root_namespace).await),
+        (None, Some(folder)) => {
+            Feed::folder(folder).with_context(|| format!("reading the objects in {}", folder.display()))
+        }
+        (None, None) => anyhow::bail!("no folder of objects is named; set --folder"),
+    }
 }
 
 async fn grpc(
@@ -170,25 +222,29 @@ async fn grpc(
     }
 }
 
-fn open_authority(config: &Config) -> anyhow::Result<Arc<Authority>> {
+/// The authority: on disk, or in the cluster. Its bundle is kept in the state folder, too.
+async fn open_keeper(config: &Config, kube: Option<&Kube>, drain: &Drain) -> anyhow::Result<Keeper> {
     let state = &config.surface.state_dir;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
     made.with_context(|| format!("making the folder {}", state.display()))?;
-    let authority = store::open(&state.join("ca"), &config.mesh.trust_domain, clock::wall())?;
-    let bundle = state.join("root-cert.pem");
-    store::replace(&bundle, authority.roots_pem().as_bytes())?;
-    readable(&bundle)?;
-    Ok(Arc::new(authority))
+    let keeper = match kube {
+        Some(kube) => kube.keeper(config).await,
+        None => {
+            let (domain, life) = (config.mesh.trust_domain.clone(), config.certificates.leaf_ttl);
+            Keeper::on_disk(&state.join("ca"), Settings::new(domain, life, true), clock::wall())?
+        }
+    };
+    let (path, bundle) = (state.join("root-cert.pem"), keeper.bundle_changes());
+    store::replace(&path, bundle.borrow().as_bytes())?;
+    drop(tasks::spawn("bundle-file", keep_file(path, bundle, drain.clone())));
+    Ok(keeper)
 }
 
-/// The trust bundle is public.
-fn readable(path: &Path) -> anyhow::Result<()> {
-    std::fs::set_permissions(path, Permissions::from_mode(0o644))
-        .with_context(|| format!("making {} readable", path.display()))
-}
-
-fn open_gate(config: &Config, world: Arc<World>) -> anyhow::Result<Arc<Gate>> {
-    let verifier = Verifier::open(&config.callers.token_issuer_keys, config.expected_token())?;
+fn open_gate(config: &Config, kube: Option<&Kube>, world: Arc<World>) -> anyhow::Result<Arc<Gate>> {
+    let verifier = match kube {
+        Some(kube) => kube.verifier(config),
+        None => Verifier::open(&config.callers.token_issuer_keys, config.expected_token())?,
+    };
     let path = config.surface.state_dir.join("audit.jsonl");
     let audit = Audit::open(&path).with_context(|| format!("opening the audit log {}", path.display()))?;
     Ok(Arc::new(Gate::new(verifier, config.rules(), audit, world)))
@@ -206,51 +262,4 @@ fn server_names(config: &Config, listen: SocketAddr) -> ServerNames {
     // An address that stands for all addresses is nobody's name.
     let addresses = if ip.is_unspecified() { Vec::new() } else { vec![ip] };
     ServerNames { hosts, addresses, identity: config.identity() }
-}
-
-/// Takes in what the source says, the only writer of the world.
-struct Follower {
-    world: Arc<World>,
-    publisher: Arc<Publisher>,
-    sources: Arc<Sources>,
-}
-
-impl Follower {
-    async fn follow(self, mut feed: Feed, drain: Drain, on_loss: oneshot::Sender<&'static str>) {
-        loop {
-            let update = tokio::select! {
-                update = feed.next() => update,
-                () = drain.draining() => return,
-            };
-            match update {
-                Some(update) => self.take(update),
-                None => {
-                    // Nobody listens any more only while the program ends anyway.
-                    let _ = on_loss.send("the source of objects is gone");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take(&self, update: Update) {
-        let Update { events, revision, problems } = update;
-        let changed = events.len();
-        let delta = self.world.apply(events);
-        self.sources.tell(&delta);
-        self.publisher.publish(revision, delta);
-        {
-            let index = self.world.index();
-            let is_replica = |gateway: &WaypointKey, pod: &str, node: &str| {
-                let name = Name::new(gateway.namespace.clone(), gateway.name.clone());
-                index.waypoints().contains_key(&name)
-                    && index
-                        .pods_on(node)
-                        .any(|p| p.name.namespace == gateway.namespace && *p.name.name == *pod)
-            };
-            self.publisher.forget(|node| index.node(node).is_some(), is_replica);
-        }
-        self.sources.take(revision, problems);
-        debug!(revision, changed, "took in a change");
-    }
 }

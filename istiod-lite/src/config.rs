@@ -9,13 +9,18 @@ use ambit_control::csr::Rules;
 use ambit_control::index;
 use ambit_runtime::logging::Format;
 use ambit_types::{Identity, Str, TrustDomain};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
+use crate::admit::Webhook;
 use crate::ca::authn::Expected;
 
+mod kube;
 #[cfg(test)]
 mod tests;
+
+pub use kube::{Kubernetes, Waypoints};
 
 /// Longest life of a certificate that can be set: 90 days.
 const LEAF_TTL_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -40,6 +45,15 @@ pub struct Config {
     /// Certificates.
     #[command(flatten)]
     pub certificates: Certificates,
+    /// The cluster, for `--source kube`.
+    #[command(flatten)]
+    pub kubernetes: Kubernetes,
+    /// Waypoints, for `--source kube`.
+    #[command(flatten)]
+    pub waypoints: Waypoints,
+    /// The admission webhook, for `--source kube`.
+    #[command(flatten)]
+    pub webhook: Webhook,
     /// Print the configuration with the origin of each value, and exit.
     #[arg(long)]
     pub print_config: bool,
@@ -52,16 +66,18 @@ pub struct Objects {
     #[arg(long, env = "AMBIT_SOURCE", value_enum, default_value = "folder")]
     pub source: Source,
 
-    /// Folder of manifests; watched.
+    /// Folder of manifests; watched. Needed by `--source folder`, and only for it.
     #[arg(long, env = "AMBIT_FOLDER", value_name = "DIR")]
-    pub folder: PathBuf,
+    pub folder: Option<PathBuf>,
 }
 
 /// Where objects come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Source {
-    /// A folder of manifests.
+    /// A folder of manifests; callers are known by the keys of those who issue their tokens.
     Folder,
+    /// An API server; it also says who calls, and keeps the authority's keys.
+    Kube,
 }
 
 /// Where we listen and keep state.
@@ -136,13 +152,13 @@ pub struct Mesh {
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Callers {
-    /// Public keys (P-256, PEM) of those who issue node tokens, with commas between.
+    /// Public keys (P-256, PEM) of those who issue node tokens, with commas between. Needed by `--source folder`, and
+    /// only for it: an API server is asked about tokens.
     #[arg(
         long = "token-issuer-key",
         env = "AMBIT_TOKEN_ISSUER_KEY",
         value_delimiter = ',',
-        value_name = "FILES",
-        required = true
+        value_name = "FILES"
     )]
     pub token_issuer_keys: Vec<PathBuf>,
 
@@ -199,8 +215,20 @@ impl Config {
     {
         let matches = Self::command().try_get_matches_from(args)?;
         let config = Self::from_arg_matches(&matches)?;
+        config.complete()?;
         let origins = print(&matches);
         Ok((config, origins))
+    }
+
+    /// What a source needs must be given; what it has no use for is left alone, since it may stand in an environment.
+    fn complete(&self) -> Result<(), clap::Error> {
+        let missing = match self.objects.source {
+            Source::Folder if self.objects.folder.is_none() => "--folder <DIR>",
+            Source::Folder if self.callers.token_issuer_keys.is_empty() => "--token-issuer-key <FILES>",
+            Source::Folder | Source::Kube => return Ok(()),
+        };
+        let words = format!("--source folder needs {missing}");
+        Err(Self::command().error(ErrorKind::MissingRequiredArgument, words))
     }
 
     /// Rules of issuing certificates.

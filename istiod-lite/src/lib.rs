@@ -3,10 +3,14 @@
 //! Decisions live in ambit-control; this program gathers facts, asks, and carries out. It never touches a data
 //! packet.
 
+pub mod admit;
 pub mod app;
 pub mod ca;
 pub mod config;
+mod follower;
 pub mod ingest;
+pub mod kube;
+pub mod lead;
 pub mod push;
 pub mod report;
 pub mod tls;

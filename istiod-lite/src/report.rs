@@ -30,6 +30,8 @@ pub struct Sources {
 struct State {
     revision: u64,
     problems: Vec<Problem>,
+    /// What of the source cannot be followed now.
+    stale: Vec<String>,
     /// What is wrong with objects that are well-formed, in words.
     faults: BTreeMap<Key, BTreeSet<String>>,
 }
@@ -49,6 +51,8 @@ struct Sync<'a> {
     nodes: Vec<NodeSync>,
     waypoints: Vec<WaypointSync>,
     problems: Vec<Shown<'a>>,
+    /// What of the source cannot be followed now, so that its last state stays in force.
+    stale: &'a [String],
     reports: Vec<Value>,
 }
 
@@ -68,6 +72,12 @@ impl Sources {
             .set(f64::from(u32::try_from(problems.len()).unwrap_or(u32::MAX)));
         state.revision = revision;
         state.problems = problems;
+    }
+
+    /// Takes in what of the source cannot be followed now.
+    pub fn stale(&self, stale: Vec<String>) {
+        metrics::gauge!("ambit_source_stale").set(f64::from(u8::from(!stale.is_empty())));
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stale = stale;
     }
 
     /// Logs each fault that conditions of objects tell of once, when it comes and when it goes.
@@ -109,7 +119,8 @@ fn sync(sources: &Sources, world: &World, publisher: &Publisher) -> Reply {
     };
     let state = sources.state.lock().unwrap_or_else(PoisonError::into_inner);
     let problems = shown(&state.problems);
-    Reply::json(&Sync { revision: state.revision, nodes, waypoints, problems, reports })
+    let (revision, stale) = (state.revision, state.stale.as_slice());
+    Reply::json(&Sync { revision, nodes, waypoints, problems, stale, reports })
 }
 
 fn shown(problems: &[Problem]) -> Vec<Shown<'_>> {

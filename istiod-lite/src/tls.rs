@@ -21,15 +21,15 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, error, info, warn};
 
-use crate::ca::Authority;
 use crate::ca::sign::{ServerNames, SignError};
+use crate::ca::{Authority, Signer};
 
 /// Life of the server's own certificate.
 const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -75,11 +75,12 @@ impl ResolvesServerCert for Current {
 /// # Errors
 /// [`ServerTlsError`] if no first certificate can be made.
 pub fn settings(
-    authority: &Arc<Authority>,
+    signer: Signer,
     names: &ServerNames,
     drain: &Drain,
 ) -> Result<ServerConfig, ServerTlsError> {
-    let (key, not_after) = certify(authority, names)?;
+    let mut changes = signer.changes();
+    let (key, not_after) = certify(&changes.borrow_and_update(), names)?;
     let current = Arc::new(Current(ArcSwap::new(key)));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -88,13 +89,13 @@ pub fn settings(
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     // No resumption (T-40).
     config.send_tls13_tickets = 0;
-    let renewing = renew(authority.clone(), names.clone(), current, not_after, drain.clone());
+    let renewing = renew(changes, names.clone(), current, not_after, drain.clone());
     drop(tasks::spawn("server-certificate", renewing));
     Ok(config)
 }
 
 async fn renew(
-    authority: Arc<Authority>,
+    mut authority: watch::Receiver<Arc<Authority>>,
     names: ServerNames,
     current: Arc<Current>,
     mut not_after: u64,
@@ -107,9 +108,12 @@ async fn renew(
         let wait = rotation::renew_after(clock::unix_seconds(), not_after, u64::from_le_bytes(draw));
         tokio::select! {
             () = time::sleep(wait) => {}
+            // Another issuer, or another bundle: clients may not trust the last one for much longer.
+            changed = authority.changed() => if changed.is_err() { return },
             () = drain.draining() => return,
         }
-        match certify(&authority, &names) {
+        let signs = authority.borrow_and_update().clone();
+        match certify(&signs, &names) {
             Ok((key, end)) => {
                 current.0.store(key);
                 not_after = end;

@@ -131,6 +131,12 @@ pub fn bridge(families: Families) -> Vec<IpAddr> {
     families.pick(Ipv4Addr::new(172, 30, 0, 254).into(), fabric_v6(254).into())
 }
 
+/// Addresses of a replica of the control plane, counted down from [`bridge`], which is the first one's.
+pub fn control_planes(families: Families, replica: u16) -> Vec<IpAddr> {
+    let host = 254u8.saturating_sub(u8::try_from(replica).unwrap_or(u8::MAX));
+    families.pick(Ipv4Addr::new(172, 30, 0, host).into(), fabric_v6(host).into())
+}
+
 /// Prefix length of a fabric address.
 pub fn fabric_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 24 } else { 64 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Families, NODES_MAX, NodeIndex};
 use crate::error::LabError;
+use crate::kube::{KubeSettings, Source};
 use crate::paths::RunDir;
 use crate::topology::Node;
 
@@ -37,6 +38,12 @@ pub struct LabConfig {
     pub nodes: Vec<String>,
     /// Address families.
     pub families: Families,
+    /// Where objects live.
+    #[serde(default)]
+    pub source: Source,
+    /// Settings for an API server.
+    #[serde(default)]
+    pub kube: KubeSettings,
     /// Whether control plane, node agents and proxies are started.
     pub mesh: bool,
     /// Congestion control of every namespace; none leaves the kernel's.
@@ -61,6 +68,8 @@ impl Default for LabConfig {
         Self {
             nodes: Vec::new(),
             families: Families::Dual,
+            source: Source::Folder,
+            kube: KubeSettings::default(),
             mesh: true,
             tcp_congestion: None,
             log_level: "info".to_owned(),
@@ -80,12 +89,16 @@ impl LabConfig {
     /// Names the keys there are, if this is none of them.
     pub fn set(&mut self, setting: &str) -> Result<(), LabError> {
         let unknown = |what: String| {
-            let known: Vec<String> = SETTINGS.iter().map(|(k, m)| format!("  {k}  {m}")).collect();
+            let known = SETTINGS.iter().chain(&KubeSettings::KNOWN);
+            let known: Vec<String> = known.map(|(k, m)| format!("  {k}  {m}")).collect();
             LabError::Usage(format!("{what}; settings are:\n{}", known.join("\n")))
         };
         let Some((key, value)) = setting.split_once('=') else {
             return Err(unknown(format!("--set {setting} is not KEY=VALUE")));
         };
+        if self.kube.set(key, value)? {
+            return Ok(());
+        }
         let value = value.to_owned();
         match (key, key.split_once('.')) {
             ("ip_families", _) => self.families = Families::from_str(&value).map_err(LabError::Usage)?,

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, unix::OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use ambit_manifest::ObjectKey;
+use ambit_manifest::{Kind, ObjectKey};
 use ambit_runtime::tasks;
 
 use crate::error::LabError;
@@ -81,6 +81,11 @@ pub enum Request {
         node: String,
         /// What happens to its link.
         change: LinkChange,
+    },
+    /// All objects of a kind, as the lab sees them.
+    Objects {
+        /// Which kind.
+        kind: Kind,
     },
     /// Nodes, programs, pods.
     Status,

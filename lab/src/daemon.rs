@@ -15,6 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::LabConfig;
 use crate::control;
 use crate::error::LabError;
+use crate::kube::Source;
+use crate::kube::tokens::Requests;
 use crate::link::Place;
 use crate::name::LabName;
 use crate::paths::RunDir;
@@ -34,6 +36,7 @@ mod owner;
 mod pods;
 mod report;
 mod report_status;
+mod served;
 mod tokens;
 mod wait;
 mod waypoints;
@@ -80,11 +83,14 @@ fn run(args: impl IntoIterator<Item = String>) -> Result<(), LabError> {
 async fn serve(lab: LabName, run: RunDir, config: LabConfig) -> Result<(), LabError> {
     let fail = LabError::file("listening for signals in", "the daemon");
     let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
-    let built = Built::new(lab, run, config)?;
+    let built = Built::new(lab, run, config).await?;
     built.store.follow()?;
     let calls = control::serve(&built.home.run)?;
     let mut owner = owner::Owner::new(built)?;
-    tokens::issue(&owner)?;
+    match &owner.home.kube {
+        Some(cluster) => served::keep(&owner, cluster).await?,
+        None => tokens::issue(&owner)?,
+    }
     tokio::select! {
         () = owner.run(calls) => {}
         _ = terminate.recv() => tracing::info!(signal = Signal::SIGTERM.as_str(), "going down"),
@@ -102,12 +108,24 @@ struct Built {
 }
 
 impl Built {
-    fn new(lab: LabName, run: RunDir, config: LabConfig) -> Result<Self, LabError> {
+    async fn new(lab: LabName, run: RunDir, config: LabConfig) -> Result<Self, LabError> {
         let nodes = config.topology();
-        let store = Arc::new(Store::open(&run.objects())?);
         let fabric = Arc::new(topology::create_fabric(&lab, config.families)?);
         fabric.set(&config.kernel_parameters())?;
-        let issuer = Arc::new(Issuer::load_or_create(&run.istiod())?);
+        let runner =
+            std::env::current_exe().map_err(LabError::file("finding", "the daemon's own program"))?;
+        let (store, issuer, kube) = match config.source {
+            Source::Folder => {
+                let store = Store::open(&run.objects())?;
+                (Arc::new(store), Arc::new(Issuer::load_or_create(&run.istiod())?), None)
+            }
+            Source::Kube => {
+                let cluster = served::start((&lab, &run), &config, &runner, &fabric).await?;
+                let store = Store::served(cluster.api.clone()).await;
+                let issuer = Issuer::server(Requests::of(cluster.api.clone()));
+                (Arc::new(store), Arc::new(issuer), Some(Arc::new(cluster)))
+            }
+        };
         let mut sites = Vec::new();
         for node in &nodes {
             sites.push(Arc::new(build_node(&lab, &run, &config, &issuer, &fabric, node)?));
@@ -117,12 +135,11 @@ impl Built {
                 topology::connect_nodes(&site.place, other, config.families)?;
             }
         }
-        let runner =
-            std::env::current_exe().map_err(LabError::file("finding", "the daemon's own program"))?;
         let binaries = runner.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let by_name = sites.iter().map(|s| (s.node.name.clone(), (s.node.clone(), Arc::clone(&s.place))));
-        let home = Arc::new(Home { nodes: by_name.collect(), lab, run, config, binaries, runner, fabric });
-        let programs = if home.config.mesh { Programs::of(&home)? } else { Programs::default() };
+        let nodes = by_name.collect();
+        let home = Arc::new(Home { nodes, lab, run, config, binaries, runner, fabric, kube });
+        let programs = Programs::of(&home)?;
         Ok(Self { home, sites, programs, store })
     }
 }

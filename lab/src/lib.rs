@@ -14,6 +14,7 @@ pub mod echoer;
 pub mod error;
 pub mod exec;
 pub mod fault;
+pub mod kube;
 pub mod kubelet;
 pub mod link;
 pub mod manifests;

@@ -13,7 +13,10 @@ use serde_json::Value;
 
 pub use ambit_manifest::{Kind, to_yaml};
 
+use crate::config::LabConfig;
+use crate::control::{self, Request};
 use crate::error::LabError;
+use crate::kube::Source;
 use crate::paths::RunDir;
 
 /// Objects of some files, each right in itself and all right together.
@@ -51,6 +54,10 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, LabError> {
 /// [`LabError::NotUp`] without a lab; [`LabError::Manifest`] with every problem.
 pub fn load_into(run: &RunDir, paths: &[PathBuf]) -> Result<Loaded, LabError> {
     let (objects, mut problems) = read(paths)?;
+    if is_served(run) {
+        // What objects refer to is the API server's to check, and the control plane's.
+        return finish(&objects, problems);
+    }
     let mut all = stored_located(run)?;
     all.retain(|old| objects.iter().all(|new| new.key != old.key));
     let old_files: Vec<_> = all.iter().map(|o| o.location.file.clone()).collect();
@@ -114,12 +121,23 @@ pub fn kind(text: &str) -> Result<Kind, LabError> {
 /// The objects of one kind that a lab's store holds.
 ///
 /// # Errors
-/// If the store cannot be read.
+/// If the store cannot be read, or the daemon of a lab over an API server does not answer.
 pub fn stored(run: &RunDir, kind: Kind) -> Result<Vec<Value>, LabError> {
+    if is_served(run) {
+        return match control::ask(&run.lab()?, &Request::Objects { kind }, &mut |_| {})? {
+            Value::Array(objects) => Ok(objects),
+            _ => Ok(Vec::new()),
+        };
+    }
     let mut objects = stored_located(run)?;
     objects.retain(|o| o.kind() == kind);
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(objects.iter().map(|o| (*o.value).clone()).collect())
+}
+
+/// Whether a lab's objects live in an API server.
+fn is_served(run: &RunDir) -> bool {
+    LabConfig::load(run).is_ok_and(|config| config.source == Source::Kube)
 }
 
 fn stored_located(run: &RunDir) -> Result<Vec<Located>, LabError> {

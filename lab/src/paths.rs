@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::name::LabName;
+use crate::name::{LabName, NameError};
 
 /// The directory that holds one directory a lab.
 pub const RUN_ROOT: &str = "/run/ambit";
@@ -80,6 +80,14 @@ impl RunDir {
         Ok(())
     }
 
+    /// The lab that it belongs to.
+    ///
+    /// # Errors
+    /// If the directory's name is none of a lab.
+    pub fn lab(&self) -> Result<LabName, NameError> {
+        self.root.file_name().and_then(|name| name.to_str()).unwrap_or_default().parse()
+    }
+
     /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
@@ -108,6 +116,41 @@ impl RunDir {
     /// State of the control plane.
     pub fn istiod(&self) -> PathBuf {
         self.root.join("istiod")
+    }
+
+    /// State of a replica of the control plane; of the first, [`Self::istiod`].
+    pub fn istiod_replica(&self, replica: u16) -> PathBuf {
+        if replica == 0 { self.istiod() } else { self.root.join(format!("istiod-{}", replica + 1)) }
+    }
+
+    /// How a replica of the control plane reaches the API server.
+    pub fn istiod_kubeconfig(&self, replica: u16) -> PathBuf {
+        self.istiod_replica(replica).join("kubeconfig")
+    }
+
+    /// How the node agent of a node reaches the API server.
+    pub fn cni_kubeconfig(&self, node: &str) -> PathBuf {
+        self.node(node).join("cni.kubeconfig")
+    }
+
+    /// Everything of the API server, its store and its controllers.
+    pub fn kube(&self) -> PathBuf {
+        self.root.join("kube")
+    }
+
+    /// The administrator's way to the API server.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kube().join("admin.kubeconfig")
+    }
+
+    /// The mesh's trust bundle as the API server holds it.
+    pub fn root_bundle(&self) -> PathBuf {
+        self.kube().join("root-cert.pem")
+    }
+
+    /// Log of what starts the API server's parts.
+    pub fn kube_log(&self) -> PathBuf {
+        self.logs().join("kube.log")
     }
 
     /// One directory a node.

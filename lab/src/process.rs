@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -12,11 +13,13 @@ use ambit_net::linux::netns::NetNs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::sync::oneshot;
 
 use crate::error::LabError;
+use crate::paths::RUN_ROOT;
 
 pub mod expand;
 
@@ -163,6 +166,39 @@ fn on_own_thread(
     Ok(Running { pid, ended, handle: Signaller(std::sync::Arc::new(fd)) })
 }
 
+/// Watches a process that somebody else started; how it ended is not told to us, so its exit code reads -1.
+///
+/// # Errors
+/// If there is no such process any more.
+pub fn adopt(pid: u32) -> io::Result<Running> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let handle = std::sync::Arc::new(pidfd_open(raw, PidfdFlags::empty())?);
+    let watched = std::sync::Arc::clone(&handle);
+    let (told, ended) = oneshot::channel();
+    std::thread::Builder::new().name(format!("watch {pid}")).stack_size(WAITER_STACK_BYTES).spawn(
+        move || {
+            loop {
+                // It becomes readable when the process has ended.
+                match poll(&mut [PollFd::new(&*watched, PollFlags::IN)], None) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            let _ = told.send(Exit { code: -1 });
+        },
+    )?;
+    Ok(Running { pid, ended, handle: Signaller(handle) })
+}
+
+/// The last lines of a log, for a message.
+pub(crate) fn tail(log: &Path) -> String {
+    const LINES: usize = 8;
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].iter().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
+}
+
 /// Starts a command in all namespaces of a process, with that process's environment and directory.
 ///
 /// Its output goes nowhere; only its end is told.
@@ -242,12 +278,10 @@ fn own_mounts(container: &Container) -> Result<(), LabError> {
     // Slave, not private: a namespace file that the lab unbinds must vanish here too, or it would live on.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(|e| LabError::file("cutting mounts loose from", "/")(e.into()))?;
-    // A copy of every namespace binding would keep other pods' namespaces alive; this one needs none, and an
-    // empty directory says so to tools that look.
+    // A copy of every namespace binding would keep other pods' namespaces alive; this one needs none.
     let netns = ambit_net::linux::netns::NETNS_DIR;
     let _ = umount2(netns, MntFlags::MNT_DETACH);
-    mount(Some("none"), netns, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)
-        .map_err(|e| LabError::file("hiding", netns)(e.into()))?;
+    hide_namespaces().map_err(LabError::file("hiding", netns))?;
     guard_devices()?;
     let fail = |bind: &Bind| LabError::file("binding a file or directory over", bind.to.clone());
     // First room for all, then the binds: a layer would hide what is bound below it already.
@@ -270,6 +304,22 @@ fn bind_one(bind: &Bind) -> io::Result<()> {
     Ok(())
 }
 
+/// The labs' own directory, if it lies below a place that gets a layer: sockets in there have to stay what they are.
+fn keep_below(above: &Path) -> io::Result<Option<OwnedFd>> {
+    if !Path::new(RUN_ROOT).starts_with(above) {
+        return Ok(None);
+    }
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    Ok(Some(rustix::fs::open(RUN_ROOT, flags, rustix::fs::Mode::empty())?))
+}
+
+/// Shows no namespaces of other pods: an empty directory says so to tools that look.
+fn hide_namespaces() -> io::Result<()> {
+    let netns = ambit_net::linux::netns::NETNS_DIR;
+    mount(Some("none"), netns, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>)?;
+    Ok(())
+}
+
 /// Makes a place that the machine does not have, without making it on the machine: in a layer over the nearest
 /// directory above that exists, seen by this mount namespace only.
 fn make_room(bind: &Bind, scratch: &Path, layers: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -277,6 +327,8 @@ fn make_room(bind: &Bind, scratch: &Path, layers: &mut Vec<PathBuf>) -> io::Resu
         return Ok(());
     }
     let above = bind.to.ancestors().find(|a| a.is_dir()).unwrap_or_else(|| Path::new("/"));
+    // A place such as /var/run is another one's name.
+    let above = &*above.canonicalize()?;
     if above == Path::new("/") {
         return Err(io::Error::other(
             "the machine has no such place; mount it below /etc, /srv, /var or /tmp",
@@ -284,12 +336,24 @@ fn make_room(bind: &Bind, scratch: &Path, layers: &mut Vec<PathBuf>) -> io::Resu
     }
     if !layers.iter().any(|layer| above.starts_with(layer)) {
         let own = scratch.join(layers.len().to_string());
+        std::fs::create_dir_all(&own)?;
+        if scratch.starts_with(above) {
+            // A layer cannot be kept below what it is laid over.
+            mount(Some("none"), &own, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+        }
+        let kept = keep_below(above)?;
         let (upper, work) = (own.join("upper"), own.join("work"));
         std::fs::create_dir_all(&upper)?;
         std::fs::create_dir_all(&work)?;
         let (lower, upper, work) = (above.display(), upper.display(), work.display());
         let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
         mount(Some("overlay"), above, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+        if let Some(kept) = kept {
+            let own = format!("/proc/self/fd/{}", kept.as_raw_fd());
+            let again = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(own.as_str()), RUN_ROOT, None::<&str>, again, None::<&str>)?;
+            hide_namespaces()?;
+        }
         layers.push(above.to_owned());
     }
     if bind.from.is_dir() {

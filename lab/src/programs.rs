@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::LabConfig;
 use crate::error::LabError;
+use crate::kube::{Cluster, KubePart, Source};
 use crate::link::Place;
 use crate::name::LabName;
 use crate::paths::RunDir;
@@ -42,6 +43,8 @@ pub struct Home {
     pub fabric: Arc<Place>,
     /// Namespaces of the nodes.
     pub nodes: BTreeMap<String, (Node, Arc<Place>)>,
+    /// The cluster's own control plane, if objects live in an API server.
+    pub kube: Option<Arc<Cluster>>,
 }
 
 /// What one program is doing.
@@ -106,28 +109,41 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Prepares the programs of a mesh; none runs yet.
+    /// Prepares the programs of a mesh, if there is to be one; none of them runs yet. The cluster's own do.
     ///
     /// # Errors
     /// [`LabError::ProgramMissing`] for the first program that is not beside our own.
     pub fn of(home: &Arc<Home>) -> Result<Self, LabError> {
-        for program in ["istiod-lite", "ambit-cni", "ztunnel"] {
+        let needed = ["istiod-lite", "ambit-cni", "ztunnel"];
+        for program in needed.into_iter().filter(|_| home.config.mesh) {
             let path = home.binaries.join(program);
             if !path.is_file() {
                 return Err(LabError::ProgramMissing { program, path });
             }
         }
-        let mut targets = vec![Target::Istiod];
-        for node in home.nodes.keys() {
-            targets.extend([Target::Cni(node.clone()), Target::Ztunnel(node.clone())]);
-        }
-        let parts = targets.into_iter().map(|target| {
+        let parts = Self::targets(home).into_iter().map(|target| {
             let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
             let (told, state) = watch::channel(PartState::default());
             part::begin(Arc::clone(home), target.clone(), inbox, told);
             (target, Part { state, commands })
         });
         Ok(Self { parts: parts.collect() })
+    }
+
+    fn targets(home: &Home) -> Vec<Target> {
+        let mut targets = Vec::new();
+        if home.kube.is_some() {
+            targets.extend(KubePart::ALL.map(Target::Kube));
+        }
+        if home.config.mesh {
+            let is_kube = home.config.source == Source::Kube;
+            let replicas = if is_kube { home.config.kube.istiod_replicas } else { 1 };
+            targets.extend((0..replicas).map(Target::istiod));
+            for node in home.nodes.keys() {
+                targets.extend([Target::Cni(node.clone()), Target::Ztunnel(node.clone())]);
+            }
+        }
+        targets
     }
 
     /// One program.
@@ -143,7 +159,7 @@ impl Programs {
         })
     }
 
-    /// All programs, the control plane first.
+    /// All programs, control planes first.
     pub fn iter(&self) -> impl Iterator<Item = (&Target, &Part)> {
         self.parts.iter()
     }

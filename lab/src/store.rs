@@ -1,7 +1,7 @@
-//! The lab's objects in memory, at the newest revision, over the folder that holds them.
+//! The lab's objects in memory, at the newest revision, over the folder or the API server that holds them.
 //!
 //! The folder store locks, checks and counts revisions; this keeps what it holds at hand as JSON values, follows
-//! what others write, and never shows an older state after a newer one.
+//! what others write, and never shows an older state after a newer one. Over an API server the mirror does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +19,8 @@ use tokio::sync::watch;
 pub use ambit_manifest::{Kind, ObjectKey};
 
 use crate::error::LabError;
+use crate::kube::request::Server;
+use crate::kube::{self, Api, Mirror};
 
 /// One object, as JSON and in its type.
 #[derive(Debug, Clone)]
@@ -85,10 +87,18 @@ impl Snapshot {
     }
 }
 
-/// The objects, and the way to change them. All methods but the readers block on files for some milliseconds.
+/// Where the objects live.
+#[derive(Debug)]
+enum Source {
+    Folder(Folder),
+    Served { api: Api, mirror: Arc<Mirror> },
+}
+
+/// The objects, and the way to change them. All methods but the readers block on files for some milliseconds; over
+/// an API server nothing blocks.
 #[derive(Debug)]
 pub struct Store {
-    folder: Folder,
+    source: Source,
     current: watch::Sender<Arc<Snapshot>>,
     /// Held while the folder is changed or read again, so that memory takes the states in their order.
     order: Mutex<()>,
@@ -104,7 +114,25 @@ impl Store {
         let state = folder.load()?;
         let objects = state.objects.into_iter().map(|(key, located)| (key, located.into())).collect();
         let snapshot = Snapshot { revision: state.revision, objects };
-        Ok(Self { folder, current: watch::channel(Arc::new(snapshot)).0, order: Mutex::new(()) })
+        let current = watch::channel(Arc::new(snapshot)).0;
+        Ok(Self { source: Source::Folder(folder), current, order: Mutex::new(()) })
+    }
+
+    /// Lists what the API server holds, and follows it from now on.
+    pub async fn served(api: Api) -> Self {
+        let current = watch::channel(Arc::new(Snapshot::default())).0;
+        let mirror = kube::follow(&api, current.clone()).await;
+        Self { source: Source::Served { api, mirror }, current, order: Mutex::new(()) }
+    }
+
+    /// The API server, if the objects live in one.
+    pub fn server(&self) -> Option<Server> {
+        match &self.source {
+            Source::Folder(_) => None,
+            Source::Served { api, mirror } => {
+                Some(Server { api: api.clone(), mirror: Arc::clone(mirror), objects: self.subscribe() })
+            }
+        }
     }
 
     /// Takes in what others write, from now on.
@@ -112,7 +140,8 @@ impl Store {
     /// # Errors
     /// If the folder cannot be watched.
     pub fn follow(self: &Arc<Self>) -> Result<(), LabError> {
-        let (_, mut batches) = ambit_folder::watch(self.folder.root())?;
+        let Source::Folder(folder) = &self.source else { return Ok(()) };
+        let (_, mut batches) = ambit_folder::watch(folder.root())?;
         let store = Arc::clone(self);
         tasks::spawn("objects", async move {
             while let Some(batch) = batches.recv().await {
@@ -140,8 +169,11 @@ impl Store {
         if objects.is_empty() {
             return Ok(());
         }
+        let Source::Folder(folder) = &self.source else {
+            return Err(LabError::Failed("objects of an API server are applied to it".to_owned()));
+        };
         let _order = self.in_order();
-        let written = self.folder.put_all(objects)?;
+        let written = folder.put_all(objects)?;
         self.remember(written);
         Ok(())
     }
@@ -151,6 +183,13 @@ impl Store {
     /// # Errors
     /// If the result is refused or cannot be written.
     pub fn change(&self, key: &ObjectKey, change: impl Fn(&mut Value)) -> Result<(), LabError> {
+        let folder = match &self.source {
+            Source::Folder(folder) => folder,
+            Source::Served { mirror, .. } => {
+                mirror.change(key, change);
+                return Ok(());
+            }
+        };
         if let Some(known) = self.snapshot().find(key) {
             let mut changed = known.clone();
             change(&mut changed);
@@ -159,7 +198,7 @@ impl Store {
             }
         }
         let _order = self.in_order();
-        match self.folder.patch(key, None, change) {
+        match folder.patch(key, None, change) {
             Ok(written) => self.remember(vec![written]),
             Err(FolderError::Absent { .. }) => {}
             Err(e) => return Err(e.into()),
@@ -172,8 +211,15 @@ impl Store {
     /// # Errors
     /// If the file cannot be removed.
     pub fn remove(&self, key: &ObjectKey) -> Result<(), LabError> {
+        let folder = match &self.source {
+            Source::Folder(folder) => folder,
+            Source::Served { mirror, .. } => {
+                mirror.remove(key);
+                return Ok(());
+            }
+        };
         let _order = self.in_order();
-        let revision = match self.folder.remove(key) {
+        let revision = match folder.remove(key) {
             Ok(revision) => revision,
             Err(FolderError::Absent { .. }) => return Ok(()),
             Err(e) => return Err(e.into()),
@@ -203,9 +249,10 @@ impl Store {
 
     /// Reads again what others changed: what a batch says may be older than what was written here since.
     fn take_in(&self, batch: &Batch) {
+        let Source::Folder(folder) = &self.source else { return };
         let _order = self.in_order();
         let keys = batch.changed.iter().map(|o| &o.key).chain(&batch.removed);
-        let read: Vec<_> = keys.map(|key| (key.clone(), self.folder.object(key))).collect();
+        let read: Vec<_> = keys.map(|key| (key.clone(), folder.object(key))).collect();
         self.renew(|snapshot| {
             let mut changed = batch.revision > snapshot.revision;
             snapshot.revision = snapshot.revision.max(batch.revision);

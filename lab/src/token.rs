@@ -16,6 +16,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Serialize;
 
+use crate::kube::tokens::Requests;
+
 /// Who issues the tokens of a lab.
 pub const ISSUER: &str = "ambit-lab";
 /// For whom the tokens of the node proxies are meant.
@@ -59,6 +61,16 @@ pub enum TokenError {
         /// The library's answer.
         #[source]
         cause: rcgen::Error,
+    },
+    /// The API server gave none.
+    #[error("asking for a token of {account} for pod {pod}: {why}")]
+    Server {
+        /// Namespace and name of the service account.
+        account: String,
+        /// The pod that it is for.
+        pod: String,
+        /// What the server said.
+        why: String,
     },
     /// The token could not be signed.
     #[error("signing a token")]
@@ -173,14 +185,20 @@ impl Claims {
     }
 }
 
-/// Holds a lab's key and signs with it.
+/// Gives tokens out: holds a lab's key and signs with it, or asks the API server that does.
 pub struct Issuer {
-    key: EncodingKey,
+    from: Origin,
+}
+
+/// From where tokens come.
+enum Origin {
+    Key(EncodingKey),
+    Server(Requests),
 }
 
 impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Issuer { key: .. }")
+        f.write_str("Issuer { .. }")
     }
 }
 
@@ -203,15 +221,26 @@ impl Issuer {
         };
         let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes())?;
         write_private(&directory.join(PUBLIC_FILE), &pair.public_key_pem())?;
-        Ok(Self { key })
+        Ok(Self { from: Origin::Key(key) })
+    }
+
+    /// Asks an API server, which knows pods and accounts.
+    pub fn server(requests: Requests) -> Self {
+        Self { from: Origin::Server(requests) }
     }
 
     /// Signs any claims; tests use it for tokens that have to be refused.
     ///
     /// # Errors
-    /// [`TokenError::Sign`].
+    /// [`TokenError::Sign`]; without a key always.
     pub fn sign(&self, claims: &impl Serialize) -> Result<String, TokenError> {
-        Ok(jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.key)?)
+        match &self.from {
+            Origin::Key(key) => Ok(jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, key)?),
+            Origin::Server(_) => {
+                Err(jsonwebtoken::errors::Error::from(jsonwebtoken::errors::ErrorKind::InvalidEcdsaKey)
+                    .into())
+            }
+        }
     }
 
     /// Writes a fresh token for somebody into a file, in one step.
@@ -219,8 +248,25 @@ impl Issuer {
     /// # Errors
     /// If it cannot be signed or written; the old file is as it was then.
     pub fn refresh(&self, bearer: &Bearer, path: &Path, now: SystemTime) -> Result<(), TokenError> {
-        let token = self.sign(&Claims::of(bearer, now))?;
+        let token = match &self.from {
+            Origin::Key(_) => self.sign(&Claims::of(bearer, now))?,
+            // Callers are threads that may block.
+            Origin::Server(requests) => {
+                tokio::runtime::Handle::current().block_on(requests.request(bearer))?
+            }
+        };
         write_private(path, &token)
+    }
+
+    /// [`Self::refresh`] for tasks, which may not block.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub async fn renew(&self, bearer: &Bearer, path: &Path) -> Result<(), TokenError> {
+        match &self.from {
+            Origin::Key(_) => self.refresh(bearer, path, clock::wall()),
+            Origin::Server(requests) => write_private(path, &requests.request(bearer).await?),
+        }
     }
 }
 
@@ -232,7 +278,7 @@ pub async fn keep_fresh(issuer: Arc<Issuer>, tokens: Vec<(Bearer, PathBuf)>, eve
         tokio::time::sleep(pause).await;
         pause = every;
         for (bearer, path) in &tokens {
-            if let Err(error) = issuer.refresh(bearer, path, clock::wall()) {
+            if let Err(error) = issuer.renew(bearer, path).await {
                 let error: &dyn std::error::Error = &error;
                 let Bearer { namespace, pod, .. } = bearer;
                 tracing::warn!(namespace, pod, error, "writing a fresh token");

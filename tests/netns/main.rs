@@ -15,6 +15,7 @@ mod demo;
 mod enrol;
 mod gone;
 mod hostile;
+mod kube;
 mod lab_commands;
 mod loops;
 mod memory;

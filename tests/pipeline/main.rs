@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
 mod istiod;
+mod manifests;
 mod mesh;
 mod policies;
 mod services;

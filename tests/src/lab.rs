@@ -69,6 +69,16 @@ fn lacking() -> Option<String> {
         .map(|t| format!("{t} is not installed; install it with: xtask/need.sh test"))
 }
 
+/// What this machine lacks for a lab over a real API server; none if it can.
+fn lacking_kube() -> Option<String> {
+    let folder = binaries();
+    let named = std::env::var_os("AMBIT_KUBE_BIN").map(PathBuf::from);
+    let beside = [Some(folder.join("ambit-kube")), folder.parent().map(|up| up.join("kube/ambit-kube"))];
+    let mut places = named.into_iter().chain(beside.into_iter().flatten());
+    let found = places.any(|place| place.is_file());
+    (!found).then(|| "the program ambit-kube was not built; build it with: make kube".to_owned())
+}
+
 /// Says that a test cannot run here, and why.
 ///
 /// # Panics
@@ -319,6 +329,30 @@ impl Lab {
         let lab = Self::adopt(name)?;
         let file = lab.write(manifests);
         let mut args = vec!["lab", "up", "-f", &file];
+        for setting in settings {
+            args.extend(["--set", setting]);
+        }
+        drop(lab.ambit(&args).ok());
+        Some(lab)
+    }
+
+    /// As [`Self::up`], over a real API server; none also where its program was not built.
+    ///
+    /// # Panics
+    /// As [`Self::up`].
+    #[track_caller]
+    #[must_use]
+    pub fn up_kube(name: &str, manifests: &[Value], settings: &[&str]) -> Option<Self> {
+        if let Some(lacking) = lacking_kube() {
+            not_run(&lacking);
+            return None;
+        }
+        let lab = Self::adopt(name)?;
+        let file = lab.write(manifests);
+        let mut args = vec!["lab", "up", "--source", "kube"];
+        if !manifests.is_empty() {
+            args.extend(["-f", &file]);
+        }
         for setting in settings {
             args.extend(["--set", setting]);
         }

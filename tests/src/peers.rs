@@ -44,6 +44,23 @@ pub fn are_here() -> bool {
     false
 }
 
+/// A tool of Kubernetes': the one that `xtask/need.sh test` puts into `target/kube`, else the one on the path.
+#[must_use]
+pub fn kube_tool(name: &str) -> PathBuf {
+    let programs = lab::binaries();
+    let own = programs.parent().unwrap_or(&programs).join("kube").join(name);
+    if own.exists() { own } else { PathBuf::from(name) }
+}
+
+/// Says that something does not run because a peer is missing.
+///
+/// # Panics
+/// If `AMBIT_REQUIRE_PEERS=1` demands peers.
+pub fn not_run(lacking: &str) {
+    assert!(!lab::flag("AMBIT_REQUIRE_PEERS"), "AMBIT_REQUIRE_PEERS is set, but {lacking}");
+    println!("NOT RUN: {lacking}");
+}
+
 /// Starts a script of `tests/peers` with its arguments.
 pub fn script(name: &str, arguments: &[String]) -> Background {
     Background::start(Command::new(folder().join("python")).arg("-B").arg(lab::peer(name)).args(arguments))

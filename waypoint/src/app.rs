@@ -129,6 +129,7 @@ fn certificates(config: &Config) -> anyhow::Result<(CertificateStore, Identity)>
     let ca = Arc::new(CaClient::new(target, caller, config.control.secret_ttl));
     let certificates = CertificateStore::new(ca, Arc::new(random::number));
     certificates.prefetch(&identity);
+    certificates.follow_roots(&config.ca().0.roots);
     Ok((certificates, identity))
 }
 

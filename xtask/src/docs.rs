@@ -13,6 +13,7 @@ use anyhow::Context;
 use crate::layers;
 use crate::tidy::Finding;
 
+mod copies;
 mod settings;
 mod surface;
 #[cfg(test)]
@@ -41,14 +42,16 @@ enum Place {
 /// When a source file that a page is printed from cannot be read.
 fn generated(root: &Path) -> anyhow::Result<Vec<Page>> {
     let whole = |path, text| Page { path, place: Place::Whole, text };
-    Ok(vec![
+    let mut pages = vec![
         Page { path: "ARCHITECTURE.md", place: Place::Between("layers"), text: layers::markdown() },
         whole("docs/reference/reasons.md", reasons()),
         whole("docs/reference/config.md", settings::page(root)?),
         whole("docs/reference/metrics.md", surface::metrics(root)?),
         whole("docs/reference/access-log.md", surface::access_log(root)?),
         whole("docs/reference/admin.md", surface::admin(root)?),
-    ])
+    ];
+    pages.extend(copies::pages(root)?);
+    Ok(pages)
 }
 
 /// Writes every generated text to its place.

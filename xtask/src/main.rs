@@ -1,4 +1,4 @@
-//! The workspace's own tasks: `cargo xtask tidy|check|docs|test`.
+//! The workspace's own tasks: `cargo xtask tidy|check|docs|sbom|test`.
 //!
 //! Decides nothing about the product. Everything a script would do here is a subcommand instead, so that it is typed,
 //! tested and runs the same on every machine.
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod docs;
 mod layers;
+mod sbom;
 mod test;
 mod tidy;
 mod tool;
@@ -35,6 +36,8 @@ enum Task {
     Check,
     /// Writes the generated pages and tables anew.
     Docs,
+    /// Writes what the programs are made of, as CycloneDX.
+    Sbom(sbom::Options),
     /// Runs the levels of `make test` and adds up what cargo reports.
     Test(test::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Tidy => tidy::run(&tools)?,
         Task::Check => test::check(&tools)?,
         Task::Docs => docs::write(&tools.root)?,
+        Task::Sbom(options) => sbom::run(&tools, &options)?,
         Task::Test(options) => test::run(&tools, &options)?,
     };
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })

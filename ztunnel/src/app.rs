@@ -116,6 +116,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     // Before anybody asks for certificates: those that are there need not be waited for.
     sealed.adopt_certificates(&proxy);
     identity::follow(&proxy.mesh, &proxy.certificates);
+    proxy.certificates.follow_roots(&config.ca().0.roots);
     let is_sealed = heard.is_sealed();
     sealed.keep(&config, &proxy, &heard, &drain);
     let pods = Workloads::new(proxy.clone(), drain.child(), readiness.part("workload proxy manager"));

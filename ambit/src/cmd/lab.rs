@@ -40,6 +40,8 @@ enum Command {
     Annotate(objects::MarkArgs),
     /// Show objects with their live status
     Get(objects::GetArgs),
+    /// Run kubectl with the API server of a lab with `--source kube`
+    Kubectl(parts::KubectlArgs),
     /// Run a command in a pod
     Exec(parts::ExecArgs),
     /// Show the log of a part
@@ -83,6 +85,7 @@ pub fn run(args: Args) -> i32 {
         Command::Label(mark) => objects::mark(lab, &mark, false),
         Command::Annotate(mark) => objects::mark(lab, &mark, true),
         Command::Get(get) => objects::show(lab, &get),
+        Command::Kubectl(kubectl) => ambit_lab::kube::binary::kubectl(lab, &kubectl.args),
         Command::Exec(exec) => parts::exec(lab, &exec),
         Command::Logs(logs) => logs::logs(lab, &logs),
         Command::Stop(target) => parts::act(lab, Action::Stop, &target),

@@ -36,4 +36,26 @@ fn values_are_checked_where_they_are_read() {
         assert!(read(&bad).is_err(), "{bad:?}");
     }
     assert!(Config::read(["ambit-cni"]).is_err(), "the folder, node and sandboxes are required");
+    let folderless = Config::read(["ambit-cni", "--node", "n", "--sandbox-dir", "/x"]).unwrap_err();
+    assert!(folderless.to_string().contains("--folder is required"), "{folderless}");
+    let kube = ["ambit-cni", "--source", "kube"];
+    assert!(Config::read(kube).is_err(), "the node is required");
+    assert!(read(&["--chained-cni-plugin", "perhaps"]).is_err());
+}
+
+#[test]
+fn a_cluster_needs_only_the_nodes_name_and_the_plugin_is_installed_when_asked_for() {
+    let kube = ["ambit-cni", "--source", "kube", "--node", "n"];
+    let (config, origins) = Config::read(kube).unwrap();
+    assert_eq!((&config.folder, &config.sandbox_dir), (&None, &None));
+    assert!(config.serves_plugin() && config.installer().is_none());
+    assert!(origins.contains("plugin-socket = /var/run/ambit/cni/plugin.sock (default)\n"), "{origins}");
+    assert!(!origins.contains("PluginConfig"), "{origins}");
+    let (config, _) = read(&["--chained-cni-plugin", "true", "--pod-namespace", "istio-system"]).unwrap();
+    let entry = config.installer().unwrap().entry;
+    assert_eq!(entry.socket, "/var/run/ambit/cni/plugin.sock");
+    assert_eq!(
+        (entry.exclude_namespaces, entry.agent_namespace.as_deref()),
+        (vec!["kube-system".to_owned()], Some("istio-system"))
+    );
 }

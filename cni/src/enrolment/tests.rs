@@ -89,6 +89,7 @@ fn describe(decision: &Decision) -> String {
                 NotEnrolled::HostNetwork => "host-network",
                 NotEnrolled::Finished => "finished",
                 NotEnrolled::Sidecar => "sidecar",
+                NotEnrolled::Removed => "removed",
             };
             format!("{} {name}", why.reason().code())
         }

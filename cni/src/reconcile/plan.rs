@@ -239,6 +239,15 @@ fn not_enrolled(pod: &Pod, why: NotEnrolled, record: &Record) -> Option<Announce
     if matches!(record.inside, Inside::Capture { .. }) {
         return None;
     }
-    let condition = Condition::not_captured(why.reason(), why.why());
+    let condition = match why {
+        // Nothing of ours is to stay behind.
+        NotEnrolled::Removed => Condition::withdrawn(),
+        NotEnrolled::Unlabelled
+        | NotEnrolled::PodOptOut
+        | NotEnrolled::ExcludedNamespace
+        | NotEnrolled::HostNetwork
+        | NotEnrolled::Finished
+        | NotEnrolled::Sidecar => Condition::not_captured(why.reason(), why.why()),
+    };
     Some(Announcement { redirection: None, condition: Some(condition) })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_types::reason::Reason;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::plan::Failure;
@@ -28,6 +29,19 @@ pub struct Tools {
     pub handoff: Handoff,
     /// Longest wait for a ztunnel's answer.
     pub patience: Duration,
+    /// Whether the mesh is to leave this node.
+    pub removal: watch::Receiver<Removal>,
+}
+
+/// How far the mesh is leaving this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It stays.
+    Stay,
+    /// No pod is in the mesh any more; what ztunnel carries goes on.
+    Release,
+    /// The last rules go, whatever ztunnel carries.
+    Force,
 }
 
 /// What a step came to.
@@ -202,7 +216,11 @@ pub(super) async fn retire(tools: &Tools, pod: &Pod, sandbox: &Sandbox) -> Resul
     tools.handoff.withdraw(&pod.uid, tools.patience).await;
     let (netns, own) = (Arc::clone(&sandbox.netns.0), sandbox.addresses.clone());
     let counted = tokio::task::spawn_blocking(move || sockets::carried(&netns, &own)).await;
-    let carried = counted.map_err(|e| DatapathError::Sockets(std::io::Error::other(e)))??;
+    let mut carried = counted.map_err(|e| DatapathError::Sockets(std::io::Error::other(e)))??;
+    if carried > 0 && *tools.removal.borrow() == Removal::Force {
+        warn!(uid = pod.uid, carried, "connections that ztunnel carries end with the pod's rules");
+        carried = 0;
+    }
     if carried == 0 {
         tools.datapath.remove(&sandbox.netns.0).await?;
         tools.sandboxes.release(&pod.uid);

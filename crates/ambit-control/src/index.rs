@@ -19,14 +19,18 @@ use crate::{policies, services, workloads};
 mod dirty;
 mod inputs;
 mod layer7;
+mod lead;
 #[cfg(test)]
 mod model;
+mod preview;
 #[cfg(test)]
 mod tests;
 
 use dirty::Dirty;
 pub(crate) use inputs::{Change, Inputs};
+pub use preview::{Around, Preview};
 use layer7::{Dirty7, Layer7};
+pub use lead::Health;
 
 /// Label that names the network of the mesh, on the root namespace.
 const NETWORK_LABEL: &str = "topology.istio.io/network";

@@ -98,6 +98,12 @@ pub(crate) fn standing(inputs: &Inputs, settings: &Settings, entry: &ServiceEntr
     Standing::of(notes)
 }
 
+/// Whether a service was made for a gateway of the mesh, by its labels: it goes through no waypoint, least of all its own.
+pub(crate) fn is_of_gateway(labels: &Labels) -> bool {
+    let by = labels.get(MANAGED).map(|by| &**by);
+    matches!(by, Some("istio.io-mesh-controller" | "istio.io-eastwest-controller"))
+}
+
 /// A service that discovery describes, by its host name.
 fn service_of<'a>(inputs: &'a Inputs, settings: &Settings, host: &str) -> Option<&'a input::Service> {
     let rest = host.strip_suffix(&*settings.cluster_domain)?.strip_suffix(".svc.")?;
@@ -131,8 +137,7 @@ fn from_service(
             app_protocol: protocol::of_port(port),
         })
         .collect();
-    let managed = from.labels.get(MANAGED).map(|m| &**m);
-    if !matches!(managed, Some("istio.io-mesh-controller" | "istio.io-eastwest-controller")) {
+    if !is_of_gateway(&from.labels) {
         let tags = Tags { namespace, labels: &from.labels, annotations: &from.annotations };
         waypoints::bind(inputs, settings, tags, &mut service);
     }

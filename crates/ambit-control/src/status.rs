@@ -10,7 +10,7 @@ mod report;
 
 pub use report::{
     ACCEPTED, Condition, PARTIALLY_INVALID, PROGRAMMED, ParentReport, RESOLVED_REFS, Report,
-    WAYPOINT_ACCEPTED, WAYPOINT_BOUND,
+    WAYPOINT_ACCEPTED, WAYPOINT_BOUND, ZTUNNEL_ACCEPTED,
 };
 
 /// How an object stands.

@@ -30,13 +30,34 @@ pub(crate) enum Quote {
     Nothing,
 }
 
+/// What becomes of a field that the type does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It is refused, as a misspelling.
+    Refused,
+    /// It is refused below `spec` and passed over elsewhere.
+    RefusedInSpec,
+    /// It is passed over, as one of a newer server.
+    PassedOver,
+}
+
 /// Reads a document as `T` and reports everything that does not fit; `None` if there is nothing usable.
 pub(crate) fn read<T: DeserializeOwned>(
     tree: &Tree,
     root: NodeId,
     quote: Quote,
 ) -> (Option<T>, Vec<Finding>) {
-    let reading = Reading { tree, quote, unknown: RefCell::default(), unusable: RefCell::default() };
+    read_with(tree, root, quote, Unknown::Refused)
+}
+
+/// As [`read`], with a say over unknown fields.
+pub(crate) fn read_with<T: DeserializeOwned>(
+    tree: &Tree,
+    root: NodeId,
+    quote: Quote,
+    passing: Unknown,
+) -> (Option<T>, Vec<Finding>) {
+    let reading = Reading { tree, quote, passing, unknown: RefCell::default(), unusable: RefCell::default() };
     let mut findings = Vec::new();
     let mut value = None;
     for _ in 0..ROUNDS_MAX {
@@ -67,6 +88,7 @@ pub(crate) fn read<T: DeserializeOwned>(
 struct Reading<'t> {
     tree: &'t Tree,
     quote: Quote,
+    passing: Unknown,
     unknown: RefCell<BTreeSet<Finding>>,
     unusable: RefCell<BTreeSet<NodeId>>,
 }
@@ -443,7 +465,12 @@ impl<'t> Entries<'_, 't> {
         }
         let Some(fields) = self.fields else { return true };
         let known = fields.contains(&entry.key.as_str());
-        if !known {
+        let refused = match self.at.reading.passing {
+            Unknown::Refused => true,
+            Unknown::RefusedInSpec => path.to_string().starts_with("spec"),
+            Unknown::PassedOver => false,
+        };
+        if !known && refused {
             let near = nearest(&entry.key, fields.iter().copied());
             let message = match near {
                 Some(_) => "unknown field".to_owned(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::de::{self, Quote};
+use crate::de::{self, Quote, Unknown};
 use crate::gateway::{GatewayObject, Resource};
 use crate::kind::{DEFAULT_NAMESPACE, Kind, ObjectKey};
 use crate::nearest::{listed, nearest};
@@ -81,7 +81,7 @@ fn object(file: &Arc<str>, source: &Source, parsed: &mut Parsed) {
         Err(finding) => return parsed.problems.push(finding.problem(file, None)),
     };
     let key = key(&source.tree, source.root, kind);
-    let (object, mut findings) = typed(&source.tree, source.root, kind);
+    let (object, mut findings) = typed(&source.tree, source.root, kind, Unknown::Refused);
     let object = object.filter(|_| findings.is_empty()).map(|mut object| {
         if kind.namespaced() {
             let namespace = &mut object.metadata_mut().namespace;
@@ -115,13 +115,13 @@ fn located(file: &Arc<str>, source: &Source, key: ObjectKey, object: Object) -> 
 }
 
 /// The object's name as far as it can be read before its type is known.
-fn key(tree: &Tree, root: NodeId, kind: Kind) -> ObjectKey {
+pub(crate) fn key(tree: &Tree, root: NodeId, kind: Kind) -> ObjectKey {
     let metadata = tree.entry(root, "metadata").map(|e| e.value);
     let text = |field| metadata.and_then(|node| tree.text(node, field)).filter(|t| !t.is_empty());
     ObjectKey::new(kind, text("namespace"), text("name").unwrap_or_default())
 }
 
-fn kind(tree: &Tree, root: NodeId) -> Result<Kind, Finding> {
+pub(crate) fn kind(tree: &Tree, root: NodeId) -> Result<Kind, Finding> {
     if !matches!(tree.node(root).body, Body::Map(_)) {
         return Err(Finding::new(tree.node(root).at, "", "expected an object with apiVersion and kind"));
     }
@@ -157,47 +157,55 @@ fn listed_all<'a>(names: impl Iterator<Item = &'a str>) -> String {
 fn resource<S: Default + DeserializeOwned>(
     tree: &Tree,
     root: NodeId,
+    unknown: Unknown,
     wrap: fn(Resource<S>) -> GatewayObject,
 ) -> (Option<Object>, Vec<Finding>) {
-    let (value, findings) = de::read::<Resource<S>>(tree, root, Quote::Values);
+    let (value, findings) = de::read_with::<Resource<S>>(tree, root, Quote::Values, unknown);
     (value.map(|v| Object::GatewayApi(Box::new(wrap(v)))), findings)
 }
 
-fn typed(tree: &Tree, root: NodeId, kind: Kind) -> (Option<Object>, Vec<Finding>) {
+/// The object as its kind's type, and what does not fit it.
+pub(crate) fn typed(
+    tree: &Tree,
+    root: NodeId,
+    kind: Kind,
+    unknown: Unknown,
+) -> (Option<Object>, Vec<Finding>) {
     fn read<T: DeserializeOwned>(
         tree: &Tree,
         root: NodeId,
+        unknown: Unknown,
         wrap: fn(Box<T>) -> Object,
     ) -> (Option<Object>, Vec<Finding>) {
-        let (value, findings) = de::read::<T>(tree, root, Quote::Values);
+        let (value, findings) = de::read_with::<T>(tree, root, Quote::Values, unknown);
         (value.map(|v| wrap(Box::new(v))), findings)
     }
     match kind {
-        Kind::Namespace => read(tree, root, Object::Namespace),
-        Kind::Node => read(tree, root, Object::Node),
-        Kind::ServiceAccount => read(tree, root, Object::ServiceAccount),
-        Kind::ConfigMap => read(tree, root, Object::ConfigMap),
+        Kind::Namespace => read(tree, root, unknown, Object::Namespace),
+        Kind::Node => read(tree, root, unknown, Object::Node),
+        Kind::ServiceAccount => read(tree, root, unknown, Object::ServiceAccount),
+        Kind::ConfigMap => read(tree, root, unknown, Object::ConfigMap),
         Kind::Secret => {
-            let (value, findings) = de::read(tree, root, Quote::Nothing);
+            let (value, findings) = de::read_with(tree, root, Quote::Nothing, unknown);
             (value.map(|v| Object::Secret(Box::new(v))), findings)
         }
-        Kind::Service => read(tree, root, Object::Service),
-        Kind::EndpointSlice => read(tree, root, Object::EndpointSlice),
-        Kind::NetworkPolicy => read(tree, root, Object::NetworkPolicy),
-        Kind::PeerAuthentication => read(tree, root, Object::PeerAuthentication),
-        Kind::AuthorizationPolicy => read(tree, root, Object::AuthorizationPolicy),
-        Kind::RequestAuthentication => read(tree, root, Object::RequestAuthentication),
-        Kind::ServiceEntry => read(tree, root, Object::ServiceEntry),
-        Kind::WorkloadEntry => read(tree, root, Object::WorkloadEntry),
-        Kind::Deployment => read(tree, root, Object::Deployment),
-        Kind::Pod => read(tree, root, Object::Pod),
-        Kind::GatewayClass => resource(tree, root, GatewayObject::GatewayClass),
-        Kind::Gateway => resource(tree, root, GatewayObject::Gateway),
-        Kind::HTTPRoute => resource(tree, root, GatewayObject::HttpRoute),
-        Kind::GRPCRoute => resource(tree, root, GatewayObject::GrpcRoute),
-        Kind::TCPRoute => resource(tree, root, GatewayObject::TcpRoute),
-        Kind::TLSRoute => resource(tree, root, GatewayObject::TlsRoute),
-        Kind::ReferenceGrant => resource(tree, root, GatewayObject::ReferenceGrant),
-        Kind::TrafficPolicy => resource(tree, root, GatewayObject::TrafficPolicy),
+        Kind::Service => read(tree, root, unknown, Object::Service),
+        Kind::EndpointSlice => read(tree, root, unknown, Object::EndpointSlice),
+        Kind::NetworkPolicy => read(tree, root, unknown, Object::NetworkPolicy),
+        Kind::PeerAuthentication => read(tree, root, unknown, Object::PeerAuthentication),
+        Kind::AuthorizationPolicy => read(tree, root, unknown, Object::AuthorizationPolicy),
+        Kind::RequestAuthentication => read(tree, root, unknown, Object::RequestAuthentication),
+        Kind::ServiceEntry => read(tree, root, unknown, Object::ServiceEntry),
+        Kind::WorkloadEntry => read(tree, root, unknown, Object::WorkloadEntry),
+        Kind::Deployment => read(tree, root, unknown, Object::Deployment),
+        Kind::Pod => read(tree, root, unknown, Object::Pod),
+        Kind::GatewayClass => resource(tree, root, unknown, GatewayObject::GatewayClass),
+        Kind::Gateway => resource(tree, root, unknown, GatewayObject::Gateway),
+        Kind::HTTPRoute => resource(tree, root, unknown, GatewayObject::HttpRoute),
+        Kind::GRPCRoute => resource(tree, root, unknown, GatewayObject::GrpcRoute),
+        Kind::TCPRoute => resource(tree, root, unknown, GatewayObject::TcpRoute),
+        Kind::TLSRoute => resource(tree, root, unknown, GatewayObject::TlsRoute),
+        Kind::ReferenceGrant => resource(tree, root, unknown, GatewayObject::ReferenceGrant),
+        Kind::TrafficPolicy => resource(tree, root, unknown, GatewayObject::TrafficPolicy),
     }
 }

@@ -140,6 +140,50 @@ impl Tree {
         at
     }
 
+    /// A tree of one value; places are all the first.
+    ///
+    /// # Errors
+    /// The finding that it is too deep or too large.
+    pub(crate) fn of_json(value: &Value) -> Result<(Self, NodeId), Finding> {
+        let mut tree = Self::default();
+        let root = tree.push_json(value, 0)?;
+        if tree.nodes[root].weight > NODES_MAX {
+            return Err(Finding::new(START, "", format!("this holds more than {NODES_MAX} values")));
+        }
+        Ok((tree, root))
+    }
+
+    fn push_json(&mut self, value: &Value, above: usize) -> Result<NodeId, Finding> {
+        if above >= DEPTH_MAX {
+            return Err(Finding::new(START, "", format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        let scalar = |text: String, meaning| Body::Scalar { text, meaning };
+        let body = match value {
+            Value::Null => scalar("null".to_owned(), Meaning::Null),
+            Value::Bool(b) => scalar(b.to_string(), Meaning::Bool(*b)),
+            Value::Number(n) => {
+                let signed = n.as_i64().map(Meaning::Signed);
+                let whole = signed.or_else(|| n.as_u64().map(Meaning::Unsigned));
+                let float = || Meaning::Float(n.as_f64().unwrap_or_default());
+                scalar(n.to_string(), whole.unwrap_or_else(float))
+            }
+            Value::String(text) => scalar(text.clone(), Meaning::Text),
+            Value::Array(items) => {
+                let items: Result<Vec<_>, _> = items.iter().map(|i| self.push_json(i, above + 1)).collect();
+                Body::List(items?)
+            }
+            Value::Object(map) => {
+                let mut entries = Vec::with_capacity(map.len());
+                for (key, value) in map {
+                    let value = self.push_json(value, above + 1)?;
+                    entries.push(Entry { key: key.clone(), at: START, value, repeats: None, plain: false });
+                }
+                Body::Map(entries)
+            }
+        };
+        Ok(self.push(START, body))
+    }
+
     fn push(&mut self, at: Position, body: Body) -> NodeId {
         let below: Vec<NodeId> = match &body {
             Body::Scalar { .. } => Vec::new(),

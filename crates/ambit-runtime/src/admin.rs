@@ -125,6 +125,14 @@ impl Routes {
         self
     }
 
+    /// Adds the routes of another set; of two for one path, the other's counts.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.get.extend(other.get);
+        self.post.extend(other.post);
+        self
+    }
+
     /// Adds `/healthz/ready`, `/healthz/live` and `/healthz/startup` (`?verbose` lists every part as JSON).
     #[must_use]
     pub fn health(self, readiness: &crate::readiness::Readiness) -> Self {

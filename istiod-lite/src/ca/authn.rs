@@ -1,21 +1,26 @@
 //! Who calls: a bearer token, verified on every call.
 //!
-//! The signature is checked first, then what the token says of itself. Where it came from, and whether its node
-//! exists, is decided later, together with everything else. Nobody is trusted for calling from this machine (T-46).
+//! Either keys of the issuer are at hand: the signature is checked first, then what the token says of itself. Or an API
+//! server is asked (`review`). Where it came from, and whether its node exists, is decided later, together with
+//! everything else. Nobody is trusted for calling from this machine (T-46).
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ambit_types::Str;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
+use tonic::Code;
+
+use super::review::Reviewer;
 
 /// Longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// How far clocks may differ.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// What a service account's subject begins with.
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+pub(super) const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// What tokens must say.
 #[derive(Debug, Clone)]
@@ -107,6 +112,29 @@ pub enum TokenFault {
         /// What it says.
         found: String,
     },
+    /// It is bound to no pod.
+    #[error("the token is bound to no pod; mount a projected token into the pod that calls")]
+    Unbound,
+    /// The API server knows nobody with it.
+    #[error("the API server does not accept the token: {said}")]
+    NotAuthenticated {
+        /// Its words.
+        said: String,
+    },
+    /// The API server could not be asked.
+    #[error("the token could not be reviewed: {why}")]
+    Unreviewed {
+        /// Why.
+        why: String,
+    },
+    /// Too many tokens are under review.
+    #[error("{count} tokens are under review, {of}")]
+    Busy {
+        /// How many.
+        count: usize,
+        /// Of whom.
+        of: &'static str,
+    },
 }
 
 impl TokenFault {
@@ -123,6 +151,30 @@ impl TokenFault {
             Self::Early { .. } => "token-early",
             Self::LongLived { .. } => "token-long-lived",
             Self::Subject { .. } => "token-subject",
+            Self::Unbound => "token-unbound",
+            Self::NotAuthenticated { .. } => "token-not-authenticated",
+            Self::Unreviewed { .. } => "token-unreviewed",
+            Self::Busy { .. } => "token-reviews",
+        }
+    }
+
+    /// How the answer is classed on the wire.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unreviewed { .. } => Code::Unavailable,
+            Self::Busy { .. } => Code::ResourceExhausted,
+            Self::Missing
+            | Self::Several { .. }
+            | Self::Malformed { .. }
+            | Self::Signature
+            | Self::Issuer { .. }
+            | Self::Audience { .. }
+            | Self::Expired { .. }
+            | Self::Early { .. }
+            | Self::LongLived { .. }
+            | Self::Subject { .. }
+            | Self::Unbound
+            | Self::NotAuthenticated { .. } => Code::Unauthenticated,
         }
     }
 }
@@ -151,16 +203,76 @@ pub enum KeyError {
     },
 }
 
-/// Verifies tokens.
-pub struct Verifier {
+/// Verifies tokens, in one of two ways.
+#[derive(Debug)]
+pub enum Verifier {
+    /// By keys at hand.
+    Keys(Keys),
+    /// By asking an API server.
+    Review(Reviewer),
+}
+
+impl Verifier {
+    /// A verifier with the public keys (P-256, PEM) in these files; any of them may have signed.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn open(paths: &[PathBuf], expected: Expected) -> Result<Self, KeyError> {
+        Keys::open(paths, expected).map(Self::Keys)
+    }
+
+    /// Verifies the token in the values of the authorization headers of a call from `source`. `now` is the time since
+    /// 1970.
+    ///
+    /// # Errors
+    /// [`TokenFault`] names the first thing that is wrong.
+    pub async fn verify(
+        &self,
+        headers: &[&[u8]],
+        source: Option<IpAddr>,
+        now: Duration,
+    ) -> Result<Token, TokenFault> {
+        match self {
+            Self::Keys(keys) => keys.verify(headers, now),
+            Self::Review(reviewer) => reviewer.verify(bearer(headers)?, source, now).await,
+        }
+    }
+
+    /// Whether a token that names a pod and no node is of that pod's node: API servers before 1.32 leave the node out.
+    pub fn places_by_pod(&self) -> bool {
+        matches!(self, Self::Review(_))
+    }
+}
+
+/// The token in the values of the authorization headers, if there is exactly one of a sane length.
+pub(super) fn bearer<'h>(headers: &[&'h [u8]]) -> Result<&'h str, TokenFault> {
+    let header = match headers {
+        [] => return Err(TokenFault::Missing),
+        [one] => *one,
+        several => return Err(TokenFault::Several { count: several.len() }),
+    };
+    let malformed = |what: &str| TokenFault::Malformed { what: what.to_owned() };
+    if header.len() > TOKEN_BYTES_MAX + "bearer ".len() {
+        return Err(malformed("it is longer than 8 KiB"));
+    }
+    let text = std::str::from_utf8(header).map_err(|_| malformed("it is no text"))?;
+    let (scheme, token) = text.split_once(' ').ok_or(TokenFault::Missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(TokenFault::Missing);
+    }
+    Ok(token.trim())
+}
+
+/// Verifies tokens by the keys of their issuers.
+pub struct Keys {
     keys: Vec<DecodingKey>,
     expected: Expected,
     validation: Validation,
 }
 
-impl std::fmt::Debug for Verifier {
+impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("keys", &self.keys.len()).field("expected", &self.expected).finish()
+        f.debug_struct("Keys").field("keys", &self.keys.len()).field("expected", &self.expected).finish()
     }
 }
 
@@ -207,8 +319,8 @@ struct Named {
     uid: String,
 }
 
-impl Verifier {
-    /// A verifier with the public keys (P-256, PEM) in these files; any of them may have signed.
+impl Keys {
+    /// The public keys (P-256, PEM) in these files; any of them may have signed.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -226,27 +338,8 @@ impl Verifier {
     ///
     /// # Errors
     /// [`TokenFault`] names the first thing that is wrong.
-    pub fn verify<'h>(
-        &self,
-        headers: impl Iterator<Item = &'h [u8]>,
-        now: Duration,
-    ) -> Result<Token, TokenFault> {
-        let headers: Vec<&[u8]> = headers.take(16).collect();
-        let header = match headers.as_slice() {
-            [] => return Err(TokenFault::Missing),
-            [one] => *one,
-            several => return Err(TokenFault::Several { count: several.len() }),
-        };
-        let malformed = |what: &str| TokenFault::Malformed { what: what.to_owned() };
-        let text = std::str::from_utf8(header).map_err(|_| malformed("it is no text"))?;
-        let (scheme, token) = text.split_once(' ').ok_or(TokenFault::Missing)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(TokenFault::Missing);
-        }
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(malformed("it is longer than 8 KiB"));
-        }
-        let claims = self.signed(token.trim())?;
+    pub fn verify(&self, headers: &[&[u8]], now: Duration) -> Result<Token, TokenFault> {
+        let claims = self.signed(bearer(headers)?)?;
         check(&self.expected, claims, now)
     }
 

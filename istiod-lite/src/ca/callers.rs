@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 
 use ambit_control::Index;
 use ambit_control::csr::{self, Caller, Check, Refusal, Rules};
-use ambit_control::input::{Name, Pod};
-use ambit_types::{Identity, Str};
+use ambit_control::input::{Name, Node, Pod};
+use ambit_types::{Identity, Str, TunnelProtocol};
 use ambit_xds::node::{self, WaypointKey};
 
 use super::authn::Token;
+use super::ledger::Required;
 
 #[cfg(test)]
 mod tests;
@@ -147,6 +148,73 @@ pub fn still(
     replica.check(index, rules, token, caller)
 }
 
+/// The proxy that a certificate goes to, as [`required`] names it.
+pub fn proxy(admitted: &Admitted, token: &Token) -> Str {
+    match admitted {
+        Admitted::Node => token.node.clone(),
+        Admitted::Waypoint(_) => Str::from(format!("{}/{}", token.namespace, token.pod)),
+    }
+}
+
+/// The proxies that a caller can be, as [`required`] names them, before it is known what it may be.
+pub fn possible_proxies(token: &Token) -> [Str; 2] {
+    [token.node.clone(), Str::from(format!("{}/{}", token.namespace, token.pod))]
+}
+
+/// The proxies of the mesh, and the identities that each of them must have a certificate of.
+pub fn required(index: &Index) -> Required {
+    let mut required = Required::new();
+    for workload in index.workloads().values() {
+        if workload.native_tunnel || workload.tunnel == TunnelProtocol::Hbone {
+            required.entry(workload.node.clone()).or_default().insert(workload.identity());
+        }
+    }
+    // Who is on no node of ours has no proxy of ours.
+    required.retain(|node, _| index.node(node).is_some());
+    let domain = &index.settings().trust_domain;
+    for pod in index.nodes().flat_map(|node| index.pods_on(&node.name)).filter(|pod| has_identity(pod)) {
+        let of = |name: &Str| Name::new(pod.name.namespace.clone(), name.clone());
+        let mut gateways = pod.labels.get(GATEWAY_NAME).into_iter().chain([&pod.service_account]).map(of);
+        if gateways.any(|gateway| index.waypoints().contains_key(&gateway)) {
+            let (namespace, account) = (pod.name.namespace.clone(), pod.service_account.clone());
+            let identity = Identity::new(domain.clone(), namespace, account);
+            let replica = Str::from(format!("{}/{}", pod.name.namespace, pod.name.name));
+            required.entry(replica).or_default().insert(identity);
+        }
+    }
+    required
+}
+
+/// Live, and with a network of its own.
+fn has_identity(pod: &Pod) -> bool {
+    !pod.phase.is_final() && !pod.host_network
+}
+
+/// A token that names a pod and no node is of the node that this pod is on, as long as it is there. An API server that
+/// names the node has the last word.
+pub fn placed(index: &Index, token: Token) -> Token {
+    let is_missing = |uid: &Str, name: &Str| uid.is_empty() || name.is_empty();
+    if !is_missing(&token.node_uid, &token.node) || token.pod_uid.is_empty() {
+        return token;
+    }
+    let is_it = |pod: &&Pod| {
+        pod.uid == token.pod_uid
+            && pod.name.namespace == token.namespace
+            && pod.name.name == token.pod
+            && pod.service_account == token.service_account
+            && !pod.phase.is_final()
+    };
+    let on = |node: &&Node| index.pods_on(&node.name).any(|pod| is_it(&pod));
+    let node = match token.node.is_empty() {
+        true => index.nodes().find(on),
+        false => index.node(&token.node).filter(on),
+    };
+    match node {
+        Some(node) => Token { node: node.name.clone(), node_uid: node.uid.clone(), ..token },
+        None => token,
+    }
+}
+
 /// Rules under which an admitted caller gets the certificate it asks for.
 ///
 /// # Errors
@@ -251,7 +319,6 @@ fn pods<'a>(index: &'a Index, token: &'a Token) -> impl Iterator<Item = &'a Pod>
         pod.name.namespace == token.namespace
             && pod.service_account == token.service_account
             && (token.pod.is_empty() || is_bound)
-            && !pod.phase.is_final()
-            && !pod.host_network
+            && has_identity(pod)
     })
 }

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ambit_control::csr::{self, Answer, Caller, Check, Csr, Memory, Refusal, Request as Asked, Rules};
+use ambit_control::csr::{self, Answer, Caller, Check, Csr, Grant, Memory, Refusal, Request as Asked, Rules};
 use ambit_net::grpc::services::istio_certificate_service_server::IstioCertificateService;
 use ambit_runtime::clock;
 use ambit_types::{Reason, Str};
@@ -15,11 +15,12 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use tracing::{error, info, warn};
 
+use super::Audit;
 use super::audit::Record;
 use super::authn::{Token, TokenFault, Verifier};
 use super::callers::{self, Admitted, Role};
+use super::keeper::Signer;
 use super::sign::{self, Issued};
-use super::{Audit, Authority};
 use crate::world::World;
 
 /// Longest identity and detail that is written down.
@@ -65,8 +66,8 @@ impl Gate {
     ///
     /// # Errors
     /// The answer for the caller; the outcome is recorded.
-    pub fn admit(&self, headers: &MetadataMap, source: Option<IpAddr>) -> Result<Visitor, Status> {
-        let token = self.token(DISCOVERY, headers, source)?;
+    pub async fn admit(&self, headers: &MetadataMap, source: Option<IpAddr>) -> Result<Visitor, Status> {
+        let token = self.token(DISCOVERY, headers, source).await?;
         let caller = caller(&token, source)?;
         let outcome = callers::recognise(&self.world.index(), &self.rules, &token, &caller);
         match outcome {
@@ -103,15 +104,19 @@ impl Gate {
         status
     }
 
-    fn token(
+    async fn token(
         &self,
         asked: &'static str,
         headers: &MetadataMap,
         source: Option<IpAddr>,
     ) -> Result<Token, Status> {
         let values = headers.get_all("authorization");
+        let values: Vec<&[u8]> = values.iter().take(16).map(|value| value.as_bytes()).collect();
         let now = since_1970();
-        let fault = match self.verifier.verify(values.iter().map(|v| v.as_bytes()), now) {
+        let fault = match self.verifier.verify(&values, source, now).await {
+            Ok(token) if self.verifier.places_by_pod() => {
+                return Ok(callers::placed(&self.world.index(), token));
+            }
             Ok(token) => return Ok(token),
             Err(fault) => fault,
         };
@@ -125,7 +130,7 @@ impl Gate {
         if let Err(cause) = self.audit.record_stranger(now, record) {
             error!(%cause, "writing the audit log failed");
         }
-        Err(Status::unauthenticated(told(&fault)))
+        Err(Status::new(fault.code(), told(&fault)))
     }
 
     /// Records a refusal and makes its answer.
@@ -184,26 +189,34 @@ fn caller(token: &Token, source: Option<IpAddr>) -> Result<Caller, Status> {
 #[derive(Debug, Clone)]
 pub struct CertificateService {
     gate: Arc<Gate>,
-    authority: Arc<Authority>,
+    signer: Signer,
 }
 
 impl CertificateService {
-    /// A service that asks `gate` and signs with `authority`.
-    pub fn new(gate: Arc<Gate>, authority: Arc<Authority>) -> Self {
-        Self { gate, authority }
+    /// A service that asks `gate` and signs with the authority that is in force at `signer`.
+    pub fn new(gate: Arc<Gate>, signer: Signer) -> Self {
+        Self { gate, signer }
     }
 
-    fn answer(
+    async fn answer(
         &self,
         headers: &MetadataMap,
         source: Option<IpAddr>,
         request: &IstioCertificateRequest,
     ) -> Result<IstioCertificateResponse, Status> {
         let gate = &*self.gate;
-        let token = gate.token(CERTIFICATE, headers, source)?;
+        let token = gate.token(CERTIFICATE, headers, source).await.inspect_err(|status| {
+            if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) {
+                // Nobody looked who it was.
+                self.signer.disturbed();
+            }
+        })?;
         let caller = caller(&token, source)?;
-        let identity =
-            impersonated(request).map_err(|refusal| gate.refused(CERTIFICATE, &caller, "", &refusal))?;
+        let refused = |named: &str, refusal: &Refusal| {
+            self.signer.refused(&callers::possible_proxies(&token));
+            gate.refused(CERTIFICATE, &caller, named, refusal)
+        };
+        let identity = impersonated(request).map_err(|refusal| refused("", &refusal))?;
         let read = super::csr::read(&request.csr);
         let csr = match read.csr {
             // A kind of key that is allowed and yet cannot be put into a certificate is the requester's affair too.
@@ -221,18 +234,30 @@ impl CertificateService {
             let index = gate.world.index();
             callers::recognise(&index, &gate.rules, &token, &caller).and_then(|admitted| {
                 let rules = callers::rules_of(&admitted, &gate.rules, &caller, asked.identity.as_deref())?;
-                csr::authorize(&*index, &rules, &mut memory, since, &caller, &asked)
+                let grant = csr::authorize(&*index, &rules, &mut memory, since, &caller, &asked)?;
+                Ok((callers::proxy(&admitted, &token), grant))
             })
         };
         let named = asked.identity.as_deref().unwrap_or_default();
-        let grant = decided.map_err(|refusal| gate.refused(CERTIFICATE, &caller, named, &refusal))?;
-        let issued =
-            self.authority.issue(&grant.identity, &read.key_der, grant.ttl, now).map_err(|cause| {
-                error!(%cause, identity = %grant.identity, "making a certificate failed");
-                Status::internal("the certificate could not be made")
-            })?;
+        let (proxy, grant) = decided.map_err(|refusal| refused(named, &refusal))?;
+        let issued = self.issue(&proxy, &grant, &read.key_der, now)?;
         self.record_issued(&caller, (&grant.identity.to_string(), asked.validity_seconds), &issued, since)?;
         Ok(IstioCertificateResponse { cert_chain: issued.chain })
+    }
+
+    fn issue(&self, proxy: &Str, grant: &Grant, key_der: &[u8], now: SystemTime) -> Result<Issued, Status> {
+        let authority = self.signer.asked(proxy, &grant.identity).map_err(|stale| {
+            warn!(%stale, identity = %grant.identity, "nothing is signed");
+            metrics::counter!("ambit_certificate_issue_errors_total", "cause" => "authority-stale")
+                .increment(1);
+            Status::unavailable(stale.to_string())
+        })?;
+        let issued = authority.issue(&grant.identity, key_der, grant.ttl, now).map_err(|cause| {
+            error!(%cause, identity = %grant.identity, "making a certificate failed");
+            Status::internal("the certificate could not be made")
+        })?;
+        self.signer.answered(&authority, proxy, &grant.identity);
+        Ok(issued)
     }
 
     fn record_issued(
@@ -271,7 +296,7 @@ impl IstioCertificateService for CertificateService {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let source = request.remote_addr().map(|a| a.ip().to_canonical());
         let (headers, _, message) = request.into_parts();
-        self.answer(&headers, source, &message).map(Response::new)
+        self.answer(&headers, source, &message).await.map(Response::new)
     }
 }
 

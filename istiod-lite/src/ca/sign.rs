@@ -12,6 +12,8 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
+use super::rotation::State;
+
 /// How far notBefore lies in the past at most, for peers whose clocks are behind; peers allow no more.
 const BACKDATE_MAX: Duration = Duration::from_secs(60);
 /// A short-lived certificate is backdated by this part of its life only, or half of it would be over at once.
@@ -32,26 +34,37 @@ pub enum SignError {
     Make(#[from] rcgen::Error),
 }
 
-/// The authority that signs: the intermediate's key, and the chain above it.
+/// A certificate between leaves and a root, in both forms.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    pub(super) pem: String,
+    pub(super) der: CertificateDer<'static>,
+}
+
+/// The authority that signs: its key, the chain above leaves, and the trust bundle.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    intermediate_pem: String,
-    intermediate_der: CertificateDer<'static>,
+    /// The certificate that signs first; none if it is a root.
+    chain: Vec<Link>,
     roots_pem: String,
     not_after: Duration,
+    state: State,
 }
 
 impl std::fmt::Debug for Authority {
     /// Never shows the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("not_after", &self.not_after)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
 /// A certificate for a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// Leaf, intermediate, and the root bundle last, each in PEM.
+    /// Leaf, intermediates if there are any, and the root bundle last, each in PEM.
     pub chain: Vec<String>,
     /// Serial number in lower-case hex.
     pub serial: String,
@@ -62,7 +75,7 @@ pub struct Issued {
 /// A certificate of our own, with its key.
 #[derive(Debug)]
 pub struct OwnCertificate {
-    /// Leaf and intermediate.
+    /// Leaf and intermediates.
     pub chain: Vec<CertificateDer<'static>>,
     /// Its key.
     pub key: PrivatePkcs8KeyDer<'static>,
@@ -84,12 +97,17 @@ pub struct ServerNames {
 impl Authority {
     pub(super) fn new(
         issuer: Issuer<'static, KeyPair>,
-        intermediate_pem: String,
-        intermediate_der: CertificateDer<'static>,
+        chain: Vec<Link>,
         roots_pem: String,
         not_after: Duration,
+        state: State,
     ) -> Self {
-        Self { issuer, intermediate_pem, intermediate_der, roots_pem, not_after }
+        Self { issuer, chain, roots_pem, not_after, state }
+    }
+
+    /// How far the rotation is that this authority is part of.
+    pub fn state(&self) -> State {
+        self.state
     }
 
     /// The trust bundle in PEM.
@@ -122,7 +140,8 @@ impl Authority {
         let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
         let serial = serial.iter().map(|b| format!("{b:02x}")).collect();
         let leaf = params.signed_by(&key, &self.issuer)?;
-        let chain = vec![leaf.pem(), self.intermediate_pem.clone(), self.roots_pem.clone()];
+        let above = self.chain.iter().map(|link| link.pem.clone());
+        let chain = std::iter::once(leaf.pem()).chain(above).chain([self.roots_pem.clone()]).collect();
         Ok(Issued { chain, serial, not_after })
     }
 
@@ -144,7 +163,8 @@ impl Authority {
         params.subject_alt_names.extend(names.addresses.iter().map(|ip| SanType::IpAddress(*ip)));
         params.subject_alt_names.push(SanType::URI(names.identity.to_string().try_into()?));
         let leaf = params.signed_by(&key, &self.issuer)?;
-        let chain = vec![leaf.der().clone(), self.intermediate_der.clone()];
+        let above = self.chain.iter().map(|link| link.der.clone());
+        let chain = std::iter::once(leaf.der().clone()).chain(above).collect();
         Ok(OwnCertificate { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()), not_after })
     }
 

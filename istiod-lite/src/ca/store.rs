@@ -1,34 +1,23 @@
-//! The authority's keys on disk: made once, used for ever, never made again silently.
+//! The authority's keys on disk: made once, never made again silently, replaced only by a rotation.
 //!
 //! They lie in a directory of their own (0700, files 0600) that is put in place in one step, so that a crash
 //! leaves either a whole authority or none. An authority that cannot be read, or that others could have read, ends
 //! the program: a new one would cut off every workload.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ambit_types::TrustDomain;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType,
-};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
-use time::OffsetDateTime;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
-use super::sign::{Authority, serial};
+use super::material::{self, Issuing, MaterialError, Members, Owner};
+use super::rotation::{Phase, Ring};
+use super::sign::Authority;
 
-/// Life of the root and of the intermediate: ten years.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// How far an authority's notBefore lies in the past, for machines whose clocks are behind.
-const BACKDATE: Duration = Duration::from_secs(300);
 /// What only we may read.
 const PRIVATE_FILE: u32 = 0o600;
 /// What only we may enter.
@@ -38,6 +27,8 @@ const ROOT: &str = "root-cert.pem";
 const ROOT_KEY: &str = "root-key.pem";
 const INTERMEDIATE: &str = "intermediate-cert.pem";
 const INTERMEDIATE_KEY: &str = "intermediate-key.pem";
+/// Everything in one file from the first rotation on, so that it can be replaced in one step; JSON of texts by name.
+const ALL: &str = "authority.json";
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -85,13 +76,94 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Store
 /// # Errors
 /// [`StoreError`]; nothing is replaced then.
 pub fn open(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Authority, StoreError> {
+    let ring = load(folder, trust_domain, now)?;
+    material::assemble(&ring, trust_domain, Owner::Us).map_err(|e| unusable(folder, e))
+}
+
+/// What is kept in `folder`; an authority is made if there is none.
+///
+/// # Errors
+/// [`StoreError`]; nothing is replaced then.
+pub fn load(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Ring<Issuing>, StoreError> {
     match fs::metadata(folder) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => make(folder, trust_domain, now)?,
         Err(e) => return Err(io_error("look at", folder)(e)),
     }
     check_private(folder)?;
-    load(folder, trust_domain)
+    let members = match fs::metadata(folder.join(ALL)) {
+        Ok(_) => rotated(folder)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => first(folder)?,
+        Err(e) => return Err(io_error("look at", &folder.join(ALL))(e)),
+    };
+    material::read(&members).map_err(|e| unusable(folder, e))
+}
+
+/// Keeps an authority in `folder` instead of what is there, in one step.
+///
+/// # Errors
+/// [`StoreError`]; what is there stays then.
+pub fn save(folder: &Path, ring: &Ring<Issuing>) -> Result<(), StoreError> {
+    let members = material::write(ring).map_err(|e| unusable(folder, e))?;
+    let texts: BTreeMap<&str, &str> = members
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), std::str::from_utf8(bytes).unwrap_or_default()))
+        .collect();
+    let path = folder.join(ALL);
+    let json = serde_json::to_vec(&texts).map(Zeroizing::new);
+    let json = json.map_err(|e| io_error("write", &path)(e.into()))?;
+    put(&path, &json, PRIVATE_FILE)?;
+    if ring.state.phase == Phase::Idle {
+        // Nobody needs the first keys any more; a key that is not there cannot be stolen.
+        for old in [ROOT_KEY, INTERMEDIATE_KEY].map(|name| folder.join(name)) {
+            match fs::remove_file(&old) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &old)(e)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unusable(folder: &Path, error: MaterialError) -> StoreError {
+    let MaterialError { member, what } = error;
+    let all = folder.join(ALL);
+    let path = if all.exists() {
+        all
+    } else {
+        match member {
+            material::CERT | material::CHAIN => folder.join(INTERMEDIATE),
+            material::KEY => folder.join(INTERMEDIATE_KEY),
+            other => folder.join(other),
+        }
+    };
+    StoreError::Unusable { path, what }
+}
+
+/// The members as they were made.
+fn first(folder: &Path) -> Result<Members, StoreError> {
+    // Whoever reads the root's key can make authorities of their own.
+    check_private(&folder.join(ROOT_KEY))?;
+    let files = [
+        (material::CERT, INTERMEDIATE),
+        (material::CHAIN, INTERMEDIATE),
+        (material::KEY, INTERMEDIATE_KEY),
+        (material::ROOTS, ROOT),
+    ];
+    let members = files.iter().map(|(member, file)| {
+        let bytes = read(&folder.join(file))?;
+        Ok(((*member).to_owned(), bytes))
+    });
+    members.collect()
+}
+
+/// The members as a rotation left them.
+fn rotated(folder: &Path) -> Result<Members, StoreError> {
+    let path = folder.join(ALL);
+    let bytes = read(&path)?;
+    let texts: BTreeMap<String, String> = serde_json::from_slice(&bytes)
+        .map_err(|e| StoreError::Unusable { path, what: format!("it cannot be read: {e}") })?;
+    Ok(texts.into_iter().map(|(name, text)| (name, Zeroizing::new(text.into_bytes()))).collect())
 }
 
 /// Puts a file in place in one step.
@@ -99,10 +171,19 @@ pub fn open(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Resul
 /// # Errors
 /// [`StoreError::Io`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    put(path, bytes, 0o644)
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    write(&temporary, bytes, 0o644)?;
+    // One that was left behind may have another mode.
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &temporary)(e)),
+        Ok(()) | Err(_) => {}
+    }
+    write(&temporary, bytes, mode)?;
     fs::rename(&temporary, path).map_err(io_error("put in place", path))
 }
 
@@ -123,103 +204,17 @@ fn make(folder: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<()
     let made = DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(&fresh);
     made.map_err(io_error("make the folder", &fresh))?;
 
-    let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(StoreError::Make)?;
-    let root_params = authority("Ambit root", trust_domain, now, 1).map_err(StoreError::Make)?;
-    let root = root_params.self_signed(&root_key).map_err(StoreError::Make)?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(StoreError::Make)?;
-    let params = authority("Ambit intermediate", trust_domain, now, 0).map_err(StoreError::Make)?;
-    let issuer = Issuer::from_params(&root_params, &root_key);
-    let intermediate = params.signed_by(&key, &issuer).map_err(StoreError::Make)?;
-
-    write(&fresh.join(ROOT), root.pem().as_bytes(), PRIVATE_FILE)?;
-    write(&fresh.join(ROOT_KEY), Zeroizing::new(root_key.serialize_pem()).as_bytes(), PRIVATE_FILE)?;
-    write(&fresh.join(INTERMEDIATE), intermediate.pem().as_bytes(), PRIVATE_FILE)?;
-    write(&fresh.join(INTERMEDIATE_KEY), Zeroizing::new(key.serialize_pem()).as_bytes(), PRIVATE_FILE)?;
+    let (issuing, root_key) = material::make(trust_domain, now).map_err(StoreError::Make)?;
+    write(&fresh.join(ROOT), issuing.roots.as_bytes(), PRIVATE_FILE)?;
+    write(&fresh.join(ROOT_KEY), root_key.as_bytes(), PRIVATE_FILE)?;
+    write(&fresh.join(INTERMEDIATE), issuing.certificate.as_bytes(), PRIVATE_FILE)?;
+    write(&fresh.join(INTERMEDIATE_KEY), issuing.key.as_bytes(), PRIVATE_FILE)?;
     fs::rename(&fresh, folder).map_err(io_error("put in place", folder))
 }
 
-/// A certificate that signs others: CA, `keyCertSign`, the trust domain without a path (SPIFFE X509-SVID section 3).
-fn authority(
-    name: &str,
-    trust_domain: &TrustDomain,
-    now: SystemTime,
-    path_length: u8,
-) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").try_into()?)];
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = OffsetDateTime::from(now - BACKDATE);
-    params.not_after = OffsetDateTime::from(now + AUTHORITY_LIFE);
-    params.serial_number = Some(serial());
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-fn load(folder: &Path, trust_domain: &TrustDomain) -> Result<Authority, StoreError> {
-    let root = read(&folder.join(ROOT))?;
-    let intermediate = read(&folder.join(INTERMEDIATE))?;
-    let key_path = folder.join(INTERMEDIATE_KEY);
-    // Whoever reads the root's key can make authorities of their own.
-    check_private(&folder.join(ROOT_KEY))?;
-    let key_pem = Zeroizing::new(read(&key_path)?);
-    let unusable = |path: &Path, what: String| StoreError::Unusable { path: path.to_owned(), what };
-
-    let key = KeyPair::from_pem(&key_pem).map_err(|e| unusable(&key_path, e.to_string()))?;
-    let path = folder.join(INTERMEDIATE);
-    let der = CertificateDer::from_pem_slice(intermediate.as_bytes())
-        .map_err(|e| unusable(&path, format!("no certificate: {e}")))?
-        .into_owned();
-    let (_, certificate) =
-        X509Certificate::from_der(&der).map_err(|e| unusable(&path, format!("no certificate: {e}")))?;
-    if certificate.public_key().subject_public_key.data != key.public_key_raw() {
-        return Err(unusable(&path, format!("its key is not the one in {}", key_path.display())));
-    }
-    check_domain(&path, &certificate, trust_domain)?;
-    let root_path = folder.join(ROOT);
-    let root_der = CertificateDer::from_pem_slice(root.as_bytes())
-        .map_err(|e| unusable(&root_path, format!("no certificate: {e}")))?;
-    let (_, root_certificate) = X509Certificate::from_der(&root_der)
-        .map_err(|e| unusable(&root_path, format!("no certificate: {e}")))?;
-    if certificate.verify_signature(Some(root_certificate.public_key())).is_err() {
-        return Err(unusable(&path, "it is not signed by the root".to_owned()));
-    }
-    let ends = [&certificate, &root_certificate].map(|c| c.validity().not_after.timestamp());
-    let not_after = ends.into_iter().min().and_then(|t| u64::try_from(t).ok()).unwrap_or_default();
-    let issuer =
-        Issuer::from_ca_cert_der(&der, key).map_err(|e| unusable(&path, format!("no authority: {e}")))?;
-    Ok(Authority::new(issuer, intermediate, der.clone(), root, Duration::from_secs(not_after)))
-}
-
-fn check_domain(
-    path: &Path,
-    certificate: &X509Certificate<'_>,
-    trust_domain: &TrustDomain,
-) -> Result<(), StoreError> {
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let wanted = format!("spiffe://{trust_domain}");
-    let mut uris = names.iter().flat_map(|n| &n.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    match uris.next() {
-        Some(found) if found == wanted => Ok(()),
-        found => Err(StoreError::Unusable {
-            path: path.to_owned(),
-            what: format!(
-                "it is for {}, the trust domain is {trust_domain}",
-                found.unwrap_or("no trust domain")
-            ),
-        }),
-    }
-}
-
-fn read(path: &Path) -> Result<String, StoreError> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     check_private(path)?;
-    fs::read_to_string(path).map_err(io_error("read", path))
+    fs::read(path).map(Zeroizing::new).map_err(io_error("read", path))
 }
 
 fn check_private(path: &Path) -> Result<(), StoreError> {

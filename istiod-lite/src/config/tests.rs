@@ -46,7 +46,8 @@ fn what_is_not_understood_is_refused_by_name() {
         (&["--trusted-node-accounts=ztunnel"], "NAMESPACE/NAME"),
         (&["--leaf-tll=20s"], "--leaf-ttl"),
         (&["--log-format=xml"], "json"),
-        (&["--source=kube"], "folder"),
+        (&["--source=moon"], "kube"),
+        (&["--waypoint-requests=100m"], "RESOURCE=QUANTITY"),
     ];
     for (args, want) in rows {
         let error = read(args).unwrap_err();
@@ -61,4 +62,23 @@ fn the_origin_of_every_value_is_shown() {
     assert!(origins.contains("leaf-ttl = 20s (flag)\n"), "{origins}");
     assert!(origins.lines().all(|line| line.starts_with(|c: char| c.is_ascii_lowercase())), "{origins}");
     assert!(origins.contains("cluster-id = Kubernetes (default)\n"), "{origins}");
+}
+
+#[test]
+fn each_source_asks_for_what_it_needs() {
+    let read = |args: &[&str]| {
+        let args = ["istiod-lite"].into_iter().chain(args.iter().copied());
+        Config::read(args).map(|(config, _)| config).map_err(|e| e.to_string())
+    };
+    assert!(read(&[]).unwrap_err().contains("--folder"));
+    assert!(read(&["--folder=/objects"]).unwrap_err().contains("--token-issuer-key"));
+    let kube = read(&["--source=kube", "--kubeconfig=/kube", "--root-namespace=mesh"]).unwrap();
+    assert_eq!((kube.pod_namespace(), kube.waypoints()), ("mesh", None));
+    let kube = read(&["--source=kube", "--waypoint-image=w:1", "--pod-namespace=own"]).unwrap();
+    let made = kube.waypoints().unwrap();
+    assert_eq!(
+        (kube.pod_namespace(), &*made.control_plane),
+        ("own", "https://istiod.istio-system.svc:15012")
+    );
+    assert_eq!(made.requests.get("cpu").map(String::as_str), Some("100m"));
 }

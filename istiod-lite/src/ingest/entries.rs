@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::cluster::SERVICE_ANNOTATIONS;
-use super::{Reader, chosen, created, text, words};
+use super::{Reader, chosen, created, generation, text, words};
 
 /// Annotation of a workload entry that the mesh reads.
 const ENTRY_ANNOTATIONS: &[&str] = &["istio.io/autoRegistrationGroup"];
@@ -44,6 +44,7 @@ impl Reader<'_> {
         ServiceEntry {
             name: self.name(),
             created: created(&from.metadata),
+            generation: generation(&from.metadata),
             labels: words(from.metadata.labels.as_ref()),
             annotations: chosen(from.metadata.annotations.as_ref(), SERVICE_ANNOTATIONS),
             hosts: spec.hosts.iter().map(|h| Str::from(h.as_str())).collect(),

@@ -5,7 +5,10 @@ use ambit_manifest::gateway::{GatewayObject, Resource};
 use ambit_types::{Str, written};
 use serde_json::Value;
 
-use super::{Reader, created, generation, words};
+use super::{Reader, chosen, created, generation, text, words};
+
+/// Annotations of a gateway that say how its waypoint is made.
+const GATEWAY_ANNOTATIONS: &[&str] = &["ambit.internal/replicas", "ambit.internal/restarted"];
 
 impl Reader<'_> {
     pub(super) fn gateway_object(&mut self, from: &GatewayObject) -> Object {
@@ -37,8 +40,10 @@ impl Reader<'_> {
         let addresses = from.status.as_ref().and_then(|s| s.get("addresses")).and_then(Value::as_array);
         Gateway {
             name: self.name(),
+            uid: text(from.metadata.uid.as_deref()),
             generation: generation(&from.metadata),
             labels: words(from.metadata.labels.as_ref()),
+            annotations: chosen(from.metadata.annotations.as_ref(), GATEWAY_ANNOTATIONS),
             spec: from.spec.clone(),
             has_address: addresses.is_some_and(|list| !list.is_empty()),
         }

@@ -33,6 +33,7 @@ impl Reader<'_> {
         let spec = &from.spec;
         AuthorizationPolicy {
             name: self.name(),
+            generation: generation(&from.metadata),
             selector: selector(spec.selector.as_ref()),
             targets: 0,
             action: match spec.action.unwrap_or_default() {

@@ -47,7 +47,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let source = request.remote_addr().map(|a| a.ip().to_canonical());
         // Nothing of the stream is read before the caller is known.
-        let visitor = self.gate.admit(request.metadata(), source)?;
+        let visitor = self.gate.admit(request.metadata(), source).await?;
         // Which waypoint one is of is known from its first request; until then it counts for where it calls from.
         let subject = match visitor.admitted {
             Admitted::Node => Subject::Node(visitor.token.node.to_string()),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::owner::Owner;
+use super::served;
 use super::wait::Watch;
 use crate::control::{Action, Line, LinkChange};
 use crate::error::LabError;
@@ -25,14 +26,21 @@ pub(super) async fn start_mesh(watch: &Watch, lines: &mpsc::Sender<Line>) -> Res
     if !watch.home.config.mesh {
         return Ok(());
     }
-    watch.programs.part(&Target::Istiod)?.tell(Command::Start).await?;
+    let is_istiod = |target: &Target| matches!(target, Target::Istiod | Target::Replica(_));
+    let istiods = watch.programs.iter().filter(|(target, _)| is_istiod(target));
+    let starts = istiods.map(|(_, part)| part.tell(Command::Start));
+    futures_util::future::try_join_all(starts).await?;
     let ready = Line::Progress(format!(
         "control plane   ready at {}",
         crate::programs::spec::control_plane(&watch.home.config)
     ));
     let _ = lines.try_send(ready);
+    if watch.home.kube.is_some() {
+        served::trust_bundle(&watch.home).await?;
+    }
     // Node agents and proxies wait for each other, so they are started together.
-    let rest = watch.programs.iter().filter(|(target, _)| **target != Target::Istiod);
+    let rest =
+        watch.programs.iter().filter(|(target, _)| matches!(target, Target::Cni(_) | Target::Ztunnel(_)));
     let starts = rest.map(|(_, part)| part.tell(Command::Start));
     futures_util::future::try_join_all(starts).await?;
     let nodes = watch.home.config.nodes.join(" ");
@@ -52,9 +60,22 @@ pub(super) fn begin(
             on_pod::begin(owner, action, &ObjectName { namespace, name }, lines.clone())
         }
         Target::Waypoint { namespace, name } => {
+            if owner.home.kube.is_some() {
+                return Err(LabError::Failed(format!(
+                    "waypoint/{namespace}/{name} is a Deployment here, which the control plane keeps; use: {}",
+                    owner
+                        .home
+                        .lab
+                        .command(&format!("kubectl -n {namespace} rollout restart deployment/{name}"))
+                )));
+            }
             on_waypoint::begin(owner, action, &ObjectName { namespace, name }, lines.clone())
         }
-        program @ (Target::Istiod | Target::Cni(_) | Target::Ztunnel(_)) => {
+        program @ (Target::Kube(_)
+        | Target::Istiod
+        | Target::Replica(_)
+        | Target::Cni(_)
+        | Target::Ztunnel(_)) => {
             let command = match action {
                 Action::Stop => Command::Stop,
                 Action::Start => Command::Start,

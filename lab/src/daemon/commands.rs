@@ -2,21 +2,22 @@
 //!
 //! Changes of the lab's state happen here, at once; waiting for their effect happens in a task beside the loop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_runtime::tasks;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::force::Demand;
+use super::force::{Demand, Outlook};
 use super::owner::Owner;
 use super::wait::{Watch, in_force};
-use super::{act, pods, report_status};
+use super::{act, pods, report_status, served};
 use crate::control::{Call, Line, Request, WaitMillis};
 use crate::error::LabError;
 use crate::manifests;
 use crate::schedule::{ObjectName, waypoints};
-use crate::store::{Kind, ObjectKey};
+use crate::store::{Kind, ObjectKey, Snapshot};
 
 /// Annotations that belong to the mesh and the lab, not to who applies an object.
 const OWN_ANNOTATIONS: [&str; 2] = ["ambient.istio.io/redirection", "ambit.internal/"];
@@ -26,6 +27,7 @@ const ASKED_ANNOTATION: &str = waypoints::REPLICAS;
 
 /// Carries a request out; its end is told to the caller, now or by a task.
 pub(super) fn take(owner: &mut Owner, call: Call) {
+    let Some(call) = served::take(owner, call) else { return };
     let lines = call.lines;
     let before = (owner.store.snapshot(), owner.outlook.borrow().clone());
     let begun = match call.request {
@@ -39,6 +41,10 @@ pub(super) fn take(owner: &mut Owner, call: Call) {
         }
         Request::Act { action, target } => act::begin(owner, action, &target, &lines).map(Then::Act),
         Request::Link { node, change } => act::link(owner, &node, &change).map(Then::Say),
+        Request::Objects { kind } => {
+            let snapshot = owner.store.snapshot();
+            Ok(Then::Say(snapshot.of_kind(kind).map(|(_, object)| object.clone()).collect()))
+        }
         Request::Status => Ok(Then::Say(report_status::status(owner))),
         Request::PodProcess { namespace, pod, container } => {
             process(owner, &namespace, &pod, container.as_deref()).map(Then::Say)
@@ -46,14 +52,7 @@ pub(super) fn take(owner: &mut Owner, call: Call) {
     };
     match begun {
         Ok(Then::Say(value)) => end(&lines, Ok(value)),
-        Ok(Then::Wait(wait)) => {
-            owner.reconcile();
-            let watch = watch(owner, Demand::of_change((&*before.0, &before.1), &owner.store.snapshot()));
-            tasks::spawn("wait", async move {
-                let result = wait_for(&watch, wait, &lines).await;
-                end(&lines, result.map(|()| Value::Null));
-            });
-        }
+        Ok(Then::Wait(wait)) => settle(owner, &before, wait, lines),
         Ok(Then::Start(wait)) => {
             let watch = watch(owner, Demand::Everything);
             tasks::spawn("start", async move {
@@ -69,6 +68,19 @@ pub(super) fn take(owner: &mut Owner, call: Call) {
         }
         Err(error) => end(&lines, Err(error)),
     }
+}
+
+/// The objects and the outlook before a change.
+pub(super) type Before = (Arc<Snapshot>, Outlook);
+
+/// Begins what follows from a change, and waits beside the loop until it is in force.
+pub(super) fn settle(owner: &mut Owner, before: &Before, wait: WaitMillis, lines: mpsc::Sender<Line>) {
+    owner.reconcile();
+    let watch = watch(owner, Demand::of_change((&*before.0, &before.1), &owner.store.snapshot()));
+    tasks::spawn("wait", async move {
+        let result = wait_for(&watch, wait, &lines).await;
+        end(&lines, result.map(|()| Value::Null));
+    });
 }
 
 /// What is left to do for a request.
@@ -96,7 +108,7 @@ async fn wait_for(watch: &Watch, wait: WaitMillis, lines: &mpsc::Sender<Line>) -
     }
 }
 
-fn end(lines: &mpsc::Sender<Line>, result: Result<Value, LabError>) {
+pub(super) fn end(lines: &mpsc::Sender<Line>, result: Result<Value, LabError>) {
     let line = match result {
         Ok(value) => Line::Done(value),
         Err(error) => Line::Failed { exit_code: error.exit_code(), message: error.full() },

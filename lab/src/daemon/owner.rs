@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::force::Outlook;
-use super::{Built, DOWN_GRACE, commands, health, network, nodes, pods, waypoints};
+use super::{Built, DOWN_GRACE, commands, health, network, nodes, pods, served, waypoints};
 use crate::control::Call;
 use crate::error::LabError;
 use crate::fault::LinkFault;
@@ -34,6 +34,12 @@ pub(super) struct Live {
     pub(super) health: watch::Receiver<PodHealth>,
 }
 
+/// Work of a task beside the loop that only the loop can do.
+pub(super) type Later = Box<dyn FnOnce(&mut Owner) + Send>;
+
+/// Such work that waits before its senders do.
+const LATER_WAITING: usize = 64;
+
 /// The lab as its daemon holds it.
 pub(super) struct Owner {
     pub(super) home: Arc<Home>,
@@ -45,6 +51,8 @@ pub(super) struct Owner {
     pub(super) outlook: watch::Sender<Outlook>,
     pub(super) wake: Arc<Notify>,
     pub(super) network: network::Network,
+    pub(super) later: mpsc::Sender<Later>,
+    due: mpsc::Receiver<Later>,
 }
 
 impl Owner {
@@ -53,6 +61,7 @@ impl Owner {
             built.sites.into_iter().map(|s| (s.node.name.clone(), s)).collect();
         let wake = Arc::new(Notify::new());
         let network = network::Network::begin(&sites, &wake)?;
+        let (later, due) = mpsc::channel(LATER_WAITING);
         let owner = Self {
             home: built.home,
             sites,
@@ -63,8 +72,12 @@ impl Owner {
             outlook: watch::channel(Outlook::default()).0,
             wake,
             network,
+            later,
+            due,
         };
-        nodes::declare(&owner)?;
+        if owner.home.kube.is_none() {
+            nodes::declare(&owner)?;
+        }
         Ok(owner)
     }
 
@@ -80,6 +93,8 @@ impl Owner {
                     Some(call) => commands::take(self, call),
                     None => return,
                 },
+                // The owner itself holds a sender, so this never ends.
+                Some(work) = self.due.recv() => work(self),
                 changed = objects.changed(), if due.is_none() => match changed {
                     Ok(()) => due = Some(clock::monotonic() + rest),
                     Err(_) => return,
@@ -101,7 +116,11 @@ impl Owner {
     pub(super) fn reconcile(&mut self) {
         // File writes and process starts inside: the loop's thread is handed over to them for that long.
         tokio::task::block_in_place(|| {
-            if let Err(error) = self.reconcile_once() {
+            let done = match self.home.kube {
+                None => self.reconcile_once(),
+                Some(_) => served::reconcile(self),
+            };
+            if let Err(error) = done {
                 tracing::error!(error = error.full(), "bringing the lab to what its objects ask");
             }
         });
@@ -162,6 +181,9 @@ pub(super) async fn end_everything(owner: &Owner) {
     });
     let all = async {
         futures_util::future::join_all(ends).await;
+        if let Some(cluster) = &owner.home.kube {
+            cluster.end();
+        }
         futures_util::future::join_all(pods).await;
     };
     // What is left after this is killed with the daemon.

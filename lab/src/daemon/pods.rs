@@ -1,6 +1,7 @@
 //! Pods: from what the scheduler decides to what runs, and from what runs to what the objects say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ambit_runtime::clock;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,8 +10,9 @@ use serde_json::{Value, json};
 use super::force::{self, Outlook};
 use super::nodes::{labels_of, merge, new_uid, timestamp};
 use super::owner::Owner;
-use super::report;
+use super::{report, served};
 use crate::error::LabError;
+use crate::kube::images;
 use crate::pod::life::{self, End};
 use crate::pod::plan::{PodPlan, Values};
 use crate::schedule::{self, Cluster, NodeFacts, ObjectName, Running};
@@ -60,7 +62,11 @@ pub(super) fn report(owner: &mut Owner) -> Result<(), LabError> {
 /// Lets the scheduler decide and writes what it decided.
 pub(super) fn schedule(owner: &mut Owner) -> Result<Outlook, LabError> {
     let snapshot = owner.store.snapshot();
-    let (pods, deployments) = (snapshot.pods(), snapshot.deployments());
+    let (pods, deployments) = match owner.home.kube {
+        None => (snapshot.pods(), snapshot.deployments()),
+        // Deployments have a controller of their own there.
+        Some(_) => (served::pods(&snapshot), Vec::new()),
+    };
     let (nodes, occupied) = (node_facts(owner, &snapshot), owner.occupied());
     let families = owner.home.config.families;
     let cluster =
@@ -109,16 +115,26 @@ pub(super) fn delete(owner: &Owner, name: &ObjectName) -> Result<(), LabError> {
 /// Starts and ends pods until what runs is what the objects say.
 pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
     let snapshot = owner.store.snapshot();
-    let pods = snapshot.pods();
-    let running: BTreeMap<ObjectName, Running> = owner
+    let is_served = owner.home.kube.is_some();
+    let pods = if is_served { served::pods(&snapshot) } else { snapshot.pods() };
+    let mut running: BTreeMap<ObjectName, Running> = owner
         .lives
         .iter()
         .map(|(name, live)| (name.clone(), Running { uid: live.uid.clone(), spec_hash: live.spec_hash }))
         .collect();
+    if is_served {
+        // A served pod's specification is fixed: what little may change in it replaces nothing.
+        for pod in &pods {
+            if let Some(running) = running.get_mut(&ObjectName::of(&pod.metadata)) {
+                running.spec_hash = schedule::spec_hash(pod);
+            }
+        }
+    }
     let difference = schedule::converge(&pods, &running);
     for name in difference.end.iter().chain(&difference.replace) {
         if let Some(live) = owner.lives.get(name).filter(|l| !l.life.is_ending()) {
-            live.life.end(End { grace: live.life.plan.grace });
+            let stored = pods.iter().find(|pod| ObjectName::of(&pod.metadata) == *name);
+            live.life.end(End { grace: grace(&live.life.plan, stored) });
         }
     }
     for name in &difference.replace {
@@ -126,7 +142,11 @@ pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
         owner.store.change(&key_of(name), |pod| renew(pod, &uid))?;
     }
     let values = values_of(&snapshot);
-    for pod in pods.iter().filter(|p| difference.start.contains(&ObjectName::of(&p.metadata))) {
+    let due = |pod: &&Pod| difference.start.contains(&ObjectName::of(&pod.metadata));
+    for pod in pods.iter().filter(due) {
+        if is_served && !served::is_bound(owner, pod) {
+            continue;
+        }
         start(owner, pod, &values)?;
     }
     open_gates(owner);
@@ -137,6 +157,12 @@ pub(super) fn converge(owner: &mut Owner) -> Result<(), LabError> {
         }
     }
     Ok(())
+}
+
+/// How long a pod may take to end: what who deletes it says, else what it says itself.
+fn grace(plan: &PodPlan, stored: Option<&Pod>) -> Duration {
+    let said = stored.and_then(|pod| pod.metadata.deletion_grace_period_seconds);
+    said.and_then(|seconds| u64::try_from(seconds).ok()).map_or(plan.grace, Duration::from_secs)
 }
 
 /// A pod with another specification is another pod: new uid, no status, its place chosen anew.
@@ -150,8 +176,11 @@ fn renew(pod: &mut Value, uid: &str) {
 fn start(owner: &mut Owner, pod: &Pod, values: &Values) -> Result<(), LabError> {
     let name = ObjectName::of(&pod.metadata);
     let blocked = match PodPlan::of(pod, values) {
-        Ok(plan) => match owner.sites.get(&plan.node).cloned() {
+        Ok(mut plan) => match owner.sites.get(&plan.node).cloned() {
             Some(site) => {
+                if owner.home.kube.is_some() {
+                    images::fill(&mut plan, &owner.home);
+                }
                 let life = life::begin(site, plan, owner.home.runner.clone());
                 owner.adopt(name, pod, life);
                 return Ok(());

@@ -25,6 +25,7 @@ pub(super) fn status(owner: &Owner) -> Value {
     json!({
         "apiVersion": "cli.ambit.internal/v1", "kind": "LabStatus",
         "name": owner.home.lab.as_str(), "directory": owner.home.run.root(), "daemonPid": std::process::id(),
+        "source": config.source, "kubeconfig": owner.home.kube.as_ref().map(|_| owner.home.run.kubeconfig()),
         "ipFamilies": config.families, "mesh": config.mesh, "revision": owner.store.snapshot().revision,
         "fabric": {"netns": owner.home.lab.fabric(), "bridge": crate::topology::BRIDGE},
         "nodes": nodes, "programs": programs, "waypoints": waypoints(owner), "pods": pods(owner),
@@ -61,7 +62,9 @@ fn link(fault: &LinkFault) -> String {
 fn program_status(owner: &Owner, target: &Target, state: &PartState) -> Value {
     let run = &owner.home.run;
     let (admin, metrics) = match target {
+        Target::Kube(_) => (run.kubeconfig(), None),
         Target::Istiod => (run.istiod().join("admin.sock"), None),
+        Target::Replica(replica) => (run.istiod_replica(*replica).join("admin.sock"), None),
         Target::Cni(node) => (run.node(node).join("cni-admin.sock"), None),
         Target::Ztunnel(node) => (
             run.node(node).join("ztunnel-admin.sock"),

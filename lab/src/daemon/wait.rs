@@ -7,6 +7,7 @@ use ambit_runtime::{admin, clock};
 use tokio::sync::{mpsc, watch};
 
 use super::force::{Demand, Look, Mesh, Missing, Outlook, missing, warnings};
+use super::served;
 use crate::control::Line;
 use crate::error::LabError;
 use crate::programs::{Home, Part, Programs, Target};
@@ -79,7 +80,10 @@ fn in_short(what: &[String]) -> String {
 /// One look: first everything but the control plane, then its acknowledgement of that very revision.
 async fn look(watch: &Watch, snapshot: &Snapshot, wanted: &mut Option<u64>) -> Missing {
     let nodes = &running_proxies(watch);
-    let outlook = watch.outlook.borrow().clone();
+    let mut outlook = watch.outlook.borrow().clone();
+    if watch.home.kube.is_some() {
+        served::look_ahead(&mut outlook, snapshot, watch.home.config.families);
+    }
     let mesh = ask(watch).await;
     let look = Look { lab: &watch.home.lab, snapshot, mesh: &mesh, nodes, demand: &watch.demand };
     let mut left = missing(look, wanted.unwrap_or(0));
@@ -95,7 +99,12 @@ async fn look(watch: &Watch, snapshot: &Snapshot, wanted: &mut Option<u64>) -> M
 fn running_proxies(watch: &Watch) -> Vec<String> {
     let runs = |(target, part): (&Target, &Part)| match target {
         Target::Ztunnel(node) => part.state.borrow().wanted.then(|| node.clone()),
-        Target::Istiod | Target::Cni(_) | Target::Pod { .. } | Target::Waypoint { .. } => None,
+        Target::Kube(_)
+        | Target::Istiod
+        | Target::Replica(_)
+        | Target::Cni(_)
+        | Target::Pod { .. }
+        | Target::Waypoint { .. } => None,
     };
     watch.programs.iter().filter_map(runs).collect()
 }
@@ -103,6 +112,9 @@ fn running_proxies(watch: &Watch) -> Vec<String> {
 async fn ask(watch: &Watch) -> Mesh {
     if !watch.home.config.mesh {
         return Mesh::None;
+    }
+    if watch.home.kube.is_some() {
+        return served::ask(&watch.home, &watch.programs).await;
     }
     let Ok(part) = watch.programs.part(&Target::Istiod) else { return Mesh::None };
     if !part.state.borrow().wanted {

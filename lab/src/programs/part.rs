@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use super::spec::{self, Spec, Target};
 use super::{Command, Home, PartState, Told};
 use crate::error::LabError;
-use crate::process::{self, Exit, Launch, MEMBER_ENV, Running, Signaller};
+use crate::kube::{self, Source};
+use crate::process::{self, Exit, Launch, MEMBER_ENV, Running, Signaller, tail};
 
 /// How long a program may take from its start to its first readiness.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ pub(super) fn begin(
     inbox: mpsc::Receiver<Told>,
     state: watch::Sender<PartState>,
 ) {
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         home,
         target,
         state,
@@ -49,6 +50,7 @@ pub(super) fn begin(
         pause: Duration::ZERO,
         start_at: None,
     };
+    keeper.take_over();
     tasks::spawn("program", keeper.run(inbox));
 }
 
@@ -119,6 +121,24 @@ impl Keeper {
         }
     }
 
+    /// Takes charge of a part of the cluster's control plane, which runs before the lab's programs do.
+    fn take_over(&mut self) {
+        let (Target::Kube(part), Some(cluster)) = (&self.target, &self.home.kube) else { return };
+        let admin = kube::spec::part(*part, &self.home.config, &self.home.run).admin;
+        match process::adopt(cluster.first_pid(*part)) {
+            Ok(running) => {
+                let pid = Some(running.pid);
+                self.current = Some(Current { running, admin, since: clock::monotonic() });
+                self.state.send_modify(|s| (s.pid, s.ready, s.wanted) = (pid, true, true));
+            }
+            Err(error) => {
+                tracing::warn!(part = %self.target, %error, "it has ended already; starting it again");
+                self.state.send_modify(|s| s.wanted = true);
+                self.start_at = Some(clock::monotonic());
+            }
+        }
+    }
+
     /// Starts the program as the only instance, known by its usual names at once.
     fn launch_alone(&mut self) -> Result<(), LabError> {
         self.launch()?;
@@ -136,7 +156,11 @@ impl Keeper {
         let path = self.target.log(&self.home.run);
         let open = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
         let log = open.map_err(LabError::file("opening log", path))?;
-        let mut argv = vec![self.home.binaries.join(spec.program).to_string_lossy().into_owned()];
+        let program = match (&self.target, &self.home.kube) {
+            (Target::Kube(_), Some(cluster)) => cluster.binary.clone(),
+            _ => self.home.binaries.join(spec.program),
+        };
+        let mut argv = vec![program.to_string_lossy().into_owned()];
         argv.extend(spec.args);
         let mut env = spec.env;
         env.push((MEMBER_ENV.to_owned(), self.home.lab.to_string()));
@@ -153,15 +177,22 @@ impl Keeper {
     fn spec(&self) -> Result<(Spec, NetNs), LabError> {
         let home = &self.home;
         let unknown = || LabError::Failed(format!("{} is no program of this lab", self.target));
+        let (config, run) = (&home.config, &home.run);
+        let is_kube = config.source == Source::Kube;
         let (spec, place) = match &self.target {
-            Target::Istiod => (spec::istiod(&home.config, &home.run), &home.fabric),
+            Target::Kube(part) => (kube::spec::part(*part, config, run), &home.fabric),
+            Target::Istiod if is_kube => (kube::spec::istiod(config, run, 0), &home.fabric),
+            Target::Istiod => (spec::istiod(config, run), &home.fabric),
+            Target::Replica(replica) => (kube::spec::istiod(config, run, *replica), &home.fabric),
             Target::Cni(node) => {
                 let (node, place) = home.nodes.get(node).ok_or_else(unknown)?;
-                (spec::cni(&home.config, &home.run, node), place)
+                let spec = if is_kube { kube::spec::cni } else { spec::cni };
+                (spec(config, run, node), place)
             }
             Target::Ztunnel(node) => {
                 let (node, place) = home.nodes.get(node).ok_or_else(unknown)?;
-                (spec::ztunnel(&home.config, &home.run, node, self.instance), place)
+                let spec = if is_kube { kube::spec::ztunnel } else { spec::ztunnel };
+                (spec(config, run, node, self.instance), place)
             }
             Target::Pod { .. } | Target::Waypoint { .. } => return Err(unknown()),
         };
@@ -174,8 +205,9 @@ impl Keeper {
     async fn wait_ready(&mut self) -> Result<(), LabError> {
         let Some(current) = &mut self.current else { return Ok(()) };
         let admin = current.admin.clone();
+        let (home, target) = (Arc::clone(&self.home), self.target.clone());
         let outcome = tokio::select! {
-            ready = tokio::time::timeout(READY_PATIENCE, ready(&admin)) => ready.is_ok(),
+            ready = tokio::time::timeout(READY_PATIENCE, ready(&home, &target, &admin)) => ready.is_ok(),
             exit = &mut current.running.ended => {
                 let code = exit.map_or(255, |Exit { code }| code);
                 self.after_end(code);
@@ -183,7 +215,11 @@ impl Keeper {
             }
         };
         if !outcome {
-            return Err(self.not_ready(&format!("{} does not answer 200", admin.display())));
+            let why = match &self.target {
+                Target::Kube(_) => "it does not answer".to_owned(),
+                _ => format!("{} does not answer 200", admin.display()),
+            };
+            return Err(self.not_ready(&why));
         }
         self.state.send_modify(|s| s.ready = true);
         Ok(())
@@ -306,11 +342,12 @@ impl Keeper {
         }
         let Some(current) = &self.current else { return };
         let (admin, pid, state) = (current.admin.clone(), current.running.pid, self.state.clone());
+        let (home, target) = (Arc::clone(&self.home), self.target.clone());
         tasks::spawn("program readiness", async move {
             let mut watched = state.subscribe();
             let ended = watched.wait_for(|s| s.pid != Some(pid));
             tokio::select! {
-                () = ready(&admin) => state.send_modify(|s| s.ready |= s.pid == Some(pid)),
+                () = ready(&home, &target, &admin) => state.send_modify(|s| s.ready |= s.pid == Some(pid)),
                 _ = ended => {}
             }
         });
@@ -332,9 +369,13 @@ async fn until(at: Option<Instant>) {
 }
 
 /// Resolves when the program answers that it is ready.
-async fn ready(admin: &Path) {
+async fn ready(home: &Home, target: &Target, admin: &Path) {
     loop {
-        if admin::client::get(admin, "/healthz/ready").await.is_ok_and(|a| a.status.is_success()) {
+        let is_ready = match (target, &home.kube) {
+            (Target::Kube(part), Some(cluster)) => cluster.is_ready(*part, admin).await,
+            _ => admin::client::get(admin, "/healthz/ready").await.is_ok_and(|a| a.status.is_success()),
+        };
+        if is_ready {
             return;
         }
         tokio::time::sleep(READY_AGAIN).await;
@@ -352,13 +393,4 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// The last lines of a log, for a message.
-fn tail(log: &Path) -> String {
-    const LINES: usize = 8;
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].iter().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::address::{self, ISTIOD_PORT, NodeIndex};
 use crate::config::LabConfig;
 use crate::error::LabError;
+use crate::kube::KubePart;
 use crate::paths::RunDir;
 use crate::pod::sandbox::VOLUMES;
 use crate::schedule::waypoints::{Program, TOKEN};
@@ -29,8 +30,12 @@ const GRACE_SETTING: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
 /// A part of the lab that commands can name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
+    /// A part of the cluster's own control plane.
+    Kube(KubePart),
     /// The control plane.
     Istiod,
+    /// A further replica of the control plane, from 1.
+    Replica(u16),
     /// The node agent of a node.
     Cni(String),
     /// The proxy of a node.
@@ -59,6 +64,15 @@ impl FromStr for Target {
         let own = |word: &&str| (*word).to_owned();
         match words.as_slice() {
             ["istiod"] => Ok(Self::Istiod),
+            ["istiod", number] => match number.parse::<u16>() {
+                Ok(number) if number > 0 => Ok(Self::istiod(number - 1)),
+                _ => Err(LabError::Usage(format!(
+                    "{text:?} is no control plane; they are istiod, istiod/2, ..."
+                ))),
+            },
+            ["etcd"] => Ok(Self::Kube(KubePart::Etcd)),
+            ["apiserver"] => Ok(Self::Kube(KubePart::ApiServer)),
+            ["controller-manager"] => Ok(Self::Kube(KubePart::ControllerManager)),
             ["cni", node] if !node.is_empty() => Ok(Self::Cni(own(node))),
             ["ztunnel", node] if !node.is_empty() => Ok(Self::Ztunnel(own(node))),
             ["pod", ns, name] if !name.is_empty() => Ok(Self::Pod { namespace: own(ns), name: own(name) }),
@@ -66,7 +80,7 @@ impl FromStr for Target {
                 Ok(Self::Waypoint { namespace: own(ns), name: own(name) })
             }
             _ => Err(LabError::Usage(format!(
-                "{text:?} is no part of a lab; name one as istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME"
+                "{text:?} is no part of a lab; name one as istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME, with --source kube also as istiod/N, apiserver, etcd or controller-manager"
             ))),
         }
     }
@@ -75,7 +89,9 @@ impl FromStr for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Kube(part) => part.fmt(f),
             Self::Istiod => f.write_str("istiod"),
+            Self::Replica(replica) => write!(f, "istiod/{}", replica + 1),
             Self::Cni(node) => write!(f, "cni/{node}"),
             Self::Ztunnel(node) => write!(f, "ztunnel/{node}"),
             Self::Pod { namespace, name } => write!(f, "pod/{namespace}/{name}"),
@@ -85,10 +101,17 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// A replica of the control plane, from 0.
+    pub fn istiod(replica: u16) -> Self {
+        if replica == 0 { Self::Istiod } else { Self::Replica(replica) }
+    }
+
     /// The part's log file.
     pub fn log(&self, run: &RunDir) -> PathBuf {
         match self {
+            Self::Kube(part) => run.kube().join("log").join(format!("{part}.log")),
             Self::Istiod => run.logs().join("istiod.log"),
+            Self::Replica(replica) => run.logs().join(format!("istiod-{}.log", replica + 1)),
             Self::Cni(node) => run.logs().join(format!("cni-{node}.log")),
             Self::Ztunnel(node) => run.logs().join(format!("ztunnel-{node}.log")),
             Self::Pod { namespace, name } | Self::Waypoint { namespace, name } => {
@@ -236,18 +259,18 @@ pub fn token_issuer_key(run: &RunDir) -> PathBuf {
     run.istiod().join("token-issuer.pub.pem")
 }
 
-fn logging(config: &LabConfig) -> Vec<(String, String)> {
+pub(crate) fn logging(config: &LabConfig) -> Vec<(String, String)> {
     vec![
         ("RUST_LOG".to_owned(), config.log_level.clone()),
         ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
     ]
 }
 
-fn flags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn flags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-fn as_args(flags: BTreeMap<String, String>) -> Vec<String> {
+pub(crate) fn as_args(flags: BTreeMap<String, String>) -> Vec<String> {
     flags.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect()
 }
 

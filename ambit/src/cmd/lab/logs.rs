@@ -21,7 +21,8 @@ pub(super) struct LogsArgs {
     /// Go on as the log grows
     #[arg(short, long)]
     follow: bool,
-    /// istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME
+    /// istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME; with `--source kube` also
+    /// istiod/N, apiserver, etcd or controller-manager
     target: Target,
 }
 

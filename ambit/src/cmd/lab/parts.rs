@@ -13,8 +13,18 @@ use crate::out;
 /// One part.
 #[derive(Debug, clap::Args)]
 pub(super) struct TargetArgs {
-    /// istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME
+    /// istiod, ztunnel/NODE, cni/NODE, pod/NAMESPACE/NAME or waypoint/NAMESPACE/NAME; with `--source kube` also
+    /// istiod/N, apiserver, etcd or controller-manager
     target: Target,
+}
+
+/// What kubectl is given.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct KubectlArgs {
+    /// Its arguments, as in `get pods -A`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(super) args: Vec<OsString>,
 }
 
 /// A command in a pod.

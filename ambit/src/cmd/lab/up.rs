@@ -20,6 +20,8 @@ use crate::out;
 
 /// How long the daemon may take to make the fabric and listen.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take with an API server to start first.
+const KUBE_PATIENCE: Duration = Duration::from_secs(150);
 /// Pause between two looks for the daemon's socket.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -38,6 +40,9 @@ pub(super) struct UpArgs {
     /// A setting; an unknown one lists those there are
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// The program with the parts of Kubernetes for `--source kube`
+    #[arg(long, value_name = "FILE", env = "AMBIT_KUBE_BIN", hide = true)]
+    kube_bin: Option<PathBuf>,
     /// How long to wait until everything is up
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -64,14 +69,17 @@ pub(super) struct DownArgs {
 }
 
 pub(super) fn up(lab: &LabName, args: &UpArgs) -> Result<i32, LabError> {
-    if args.source == Source::Kube {
-        return Err(LabError::Usage(
-            "--source kube is not in this version; leave it out to use a folder".to_owned(),
-        ));
-    }
-    let mut config = LabConfig { mesh: !args.without_mesh, ..LabConfig::default() };
+    let source = match args.source {
+        Source::Folder => ambit_lab::kube::Source::Folder,
+        Source::Kube => ambit_lab::kube::Source::Kube,
+    };
+    let mut config = LabConfig { source, mesh: !args.without_mesh, ..LabConfig::default() };
     for setting in &args.set {
         config.set(setting)?;
+    }
+    if args.source == Source::Kube {
+        let own = std::env::current_exe().map_err(LabError::file("finding", "this program"))?;
+        config.kube.complete(args.kube_bin.as_deref(), &own)?;
     }
     config.check_machine()?;
     let loaded = manifests::load(&args.filename)?;
@@ -125,7 +133,8 @@ fn start(
     if rootless::is_inside() {
         rootless::remember(lab, daemon.id())?;
     }
-    wait_for_daemon(lab, &run, &mut daemon)?;
+    let patience = if args.source == Source::Kube { KUBE_PATIENCE } else { DAEMON_PATIENCE };
+    wait_for_daemon((lab, &run), &mut daemon, patience)?;
     let wait = Some(u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX));
     ask(lab, &Request::Apply { objects: loaded.objects, wait: None }, &mut out::say)?;
     ask(lab, &Request::Up { wait }, &mut out::say)?;
@@ -148,8 +157,12 @@ fn start_daemon(lab: &LabName, run: &RunDir) -> Result<Child, LabError> {
         .map_err(fail)
 }
 
-fn wait_for_daemon(lab: &LabName, run: &RunDir, daemon: &mut Child) -> Result<(), LabError> {
-    let deadline = clock::monotonic() + DAEMON_PATIENCE;
+fn wait_for_daemon(
+    (lab, run): (&LabName, &RunDir),
+    daemon: &mut Child,
+    patience: Duration,
+) -> Result<(), LabError> {
+    let deadline = clock::monotonic() + patience;
     while !run.daemon_socket().exists() {
         let ended = daemon.try_wait().ok().flatten();
         if ended.is_some() || clock::monotonic() >= deadline {

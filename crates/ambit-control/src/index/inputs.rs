@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ambit_types::Str;
 
 use crate::input::{
-    AuthorizationPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind, MeshConfig,
-    Name, Namespace, NetworkPolicy, Node, Object, PeerAuthentication, Pod, ReferenceGrant,
+    AuthorizationPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind, Labels,
+    MeshConfig, Name, Namespace, NetworkPolicy, Node, Object, PeerAuthentication, Pod, ReferenceGrant,
     RequestAuthentication, Route, Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
 };
 use crate::routes::references;
+
+/// Label by which a namespace or a pod asks for the mesh.
+const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
 /// Objects of one kind.
 #[derive(Debug, Clone)]
@@ -76,6 +79,8 @@ pub(crate) struct Inputs {
     senders: BTreeMap<Name, BTreeSet<Key>>,
     entries_by_host: BTreeMap<Str, BTreeSet<Name>>,
     pods_by_node: BTreeMap<Str, BTreeSet<Name>>,
+    /// Pods that ask for the mesh by a label of their own, by namespace.
+    pods_asking: BTreeMap<Str, BTreeSet<Name>>,
 }
 
 /// An object before and after an event.
@@ -221,6 +226,9 @@ impl Inputs {
             Change::Pod(name, pods) => {
                 let node = |pod: &Pod| vec![pod.node.clone()];
                 reindex(&mut self.pods_by_node, name, pods, node);
+                let asking =
+                    |pod: &Pod| is_asking(&pod.labels).then(|| pod.name.namespace.clone()).into_iter();
+                reindex(&mut self.pods_asking, name, pods, |pod| asking(pod).collect());
             }
             Change::ServiceEntry(name, entries) => {
                 reindex(&mut self.entries_by_host, name, entries, |entry| entry.hosts.clone());
@@ -298,10 +306,20 @@ impl Inputs {
         in_namespace.flat_map(|(_, routes)| routes)
     }
 
+    /// Namespaces with pods that ask for the mesh by a label of their own.
+    pub(crate) fn namespaces_asking(&self) -> impl Iterator<Item = &Str> {
+        self.pods_asking.keys()
+    }
+
     /// Pods scheduled on a node.
     pub(crate) fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
         self.pods_by_node.get(node).into_iter().flatten().filter_map(|name| self.pods.named(name))
     }
+}
+
+/// Whether labels of a namespace or pod ask for the mesh.
+pub(crate) fn is_asking(labels: &Labels) -> bool {
+    labels.get(DATAPLANE_MODE).is_some_and(|mode| **mode == *"ambient")
 }
 
 fn put<T: PartialEq + Clone>(

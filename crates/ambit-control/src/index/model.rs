@@ -245,7 +245,8 @@ fn gateway() -> impl Strategy<Value = Gateway> {
                 listeners: vec![listener],
                 ..written::Gateway::default()
             };
-            Gateway { name, generation: 0, labels, spec, has_address }
+            let (uid, annotations) = (Str::from(""), Labels::new());
+            Gateway { name, uid, generation: 0, labels, annotations, spec, has_address }
         },
     )
 }
@@ -429,6 +430,7 @@ fn authorization() -> impl Strategy<Value = AuthorizationPolicy> {
     (name(), labels(), action, 0usize..2, vec(word(&["a", "*"]), 0..2)).prop_map(
         |(name, selector, action, targets, namespaces)| AuthorizationPolicy {
             name,
+            generation: 0,
             selector,
             targets,
             action,
@@ -469,6 +471,7 @@ fn service_entry() -> impl Strategy<Value = ServiceEntry> {
         |(name, created, hosts, resolution, endpoints, workload_selector, labels)| ServiceEntry {
             name,
             created,
+            generation: 0,
             labels,
             annotations: Labels::new(),
             hosts,

@@ -60,6 +60,7 @@ fn entry(namespace: &str, name: &str, created: u64, host: &str) -> ServiceEntry 
     ServiceEntry {
         name: Name::new(namespace, name),
         created,
+        generation: 0,
         labels: Labels::new(),
         annotations: Labels::new(),
         hosts: vec![Str::from(host)],
@@ -481,6 +482,7 @@ fn workloads_name_policies_that_select_them_and_root_ones() {
     let policy = |namespace: &str, name: &str, selector: &[(&str, &str)]| {
         Event::Put(Object::AuthorizationPolicy(Box::new(AuthorizationPolicy {
             name: Name::new(namespace, name),
+            generation: 0,
             selector: labels(selector),
             targets: 0,
             action: PolicyAction::Deny,
@@ -580,8 +582,10 @@ fn a_namespace_hands_a_waypoint_for_workloads_down_to_its_pods() {
         index.apply(traffic.map(|traffic| {
             let gateway = Gateway {
                 name: Name::new("shop", "wp"),
+                uid: Str::from(""),
                 generation: 0,
                 labels: labels(&[("istio.io/waypoint-for", traffic)]),
+                annotations: Labels::new(),
                 spec: ambit_types::written::Gateway::default(),
                 has_address: false,
             };

@@ -21,10 +21,14 @@ pub struct GatewayClass {
 pub struct Gateway {
     /// Its namespace and name.
     pub name: Name,
+    /// Its uid, for the owner references of what is made for it; empty if nobody said.
+    pub uid: Str,
     /// `metadata.generation`, 0 if nobody said.
     pub generation: i64,
     /// Its labels, of which `istio.io/waypoint-for` counts.
     pub labels: Labels,
+    /// Its annotations that say how it is made.
+    pub annotations: Labels,
     /// What it says.
     pub spec: written::Gateway,
     /// Whether `status.addresses` holds any: it was made and can be reached.

@@ -13,6 +13,8 @@ use super::{Created, Labels, Name};
 pub struct AuthorizationPolicy {
     /// Its namespace and name.
     pub name: Name,
+    /// `metadata.generation`, 0 if nobody said.
+    pub generation: i64,
     /// Labels it selects; empty selects all.
     pub selector: Labels,
     /// Number of `targetRef` and `targetRefs`, which make it a waypoint's affair.
@@ -167,6 +169,8 @@ pub struct ServiceEntry {
     pub name: Name,
     /// When it was made.
     pub created: Created,
+    /// `metadata.generation`, 0 if nobody said.
+    pub generation: i64,
     /// Its labels.
     pub labels: Labels,
     /// Its annotations.

@@ -19,6 +19,7 @@ fn policy(action: PolicyAction, text: &str) -> AuthorizationPolicy {
     let rules = if text == "none" { Vec::new() } else { text.split("||").map(rule).collect() };
     AuthorizationPolicy {
         name: Name::new("shop", "p"),
+        generation: 0,
         selector: Labels::new(),
         targets: 0,
         action,

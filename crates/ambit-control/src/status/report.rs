@@ -55,6 +55,9 @@ pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 /// Whether a waypoint enforces a policy.
 pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 
+/// Whether nodes enforce a policy.
+pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
+
 /// What to write into an object's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {

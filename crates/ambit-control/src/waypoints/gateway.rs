@@ -5,7 +5,7 @@ use ambit_types::written::{AllowedRoutes, Gateway as Written, LabelSelector};
 
 use super::HBONE_PORT;
 use crate::index::Inputs;
-use crate::input::{Gateway, Labels, Name};
+use crate::input::{Gateway, GatewayClass, Labels, Name};
 
 /// Class of waypoints.
 pub(crate) const CLASS: &str = "istio-waypoint";
@@ -58,10 +58,15 @@ fn class_name(gateway: &Gateway) -> Name {
     Name::new("", gateway.spec.gateway_class_name.as_str())
 }
 
+/// Whether a class is one of waypoints, by its controller.
+pub(crate) fn is_ours(class: &GatewayClass) -> bool {
+    *class.controller == *CONTROLLER
+}
+
 /// Whether a gateway is a waypoint, by its class's controller or, where the class is not known, by its name.
 pub(crate) fn is_waypoint(inputs: &Inputs, gateway: &Gateway) -> bool {
     match inputs.gateway_classes.named(&class_name(gateway)) {
-        Some(class) => *class.controller == *CONTROLLER,
+        Some(class) => is_ours(class),
         None => gateway.spec.gateway_class_name == CLASS,
     }
 }

@@ -5,7 +5,8 @@ use ambit_types::Reason;
 use super::gateway::{CLASS, NOT_A_WAYPOINT, NOT_READY, fault_for_service, is_waypoint};
 use super::{Tags, binding};
 use crate::index::Inputs;
-use crate::input::{Gateway, Service};
+use crate::input::{Gateway, Service, ServiceEntry};
+use crate::services::is_of_gateway;
 use crate::status::{ACCEPTED, Condition, PROGRAMMED, Report, WAYPOINT_BOUND};
 
 /// How a waypoint stands; nothing about gateways of other classes, which are others' affair.
@@ -34,8 +35,8 @@ pub(crate) fn of_gateway(inputs: &Inputs, gateway: &Gateway) -> Option<Report> {
 
 /// How a service stands with the waypoint it asks for; nothing if it asks for none.
 pub(crate) fn of_service(inputs: &Inputs, service: &Service) -> Option<Report> {
-    if service.external_name {
-        // An alias has no address that traffic could have.
+    if service.external_name || is_of_gateway(&service.labels) {
+        // An alias has no address that traffic could have, and what is made for a gateway is bound to none.
         return None;
     }
     let tags = Tags {
@@ -43,8 +44,19 @@ pub(crate) fn of_service(inputs: &Inputs, service: &Service) -> Option<Report> {
         labels: &service.labels,
         annotations: &service.annotations,
     };
+    of_tags(inputs, tags, 0)
+}
+
+/// The same of a service entry.
+pub(crate) fn of_entry(inputs: &Inputs, entry: &ServiceEntry) -> Option<Report> {
+    let tags =
+        Tags { namespace: &entry.name.namespace, labels: &entry.labels, annotations: &entry.annotations };
+    of_tags(inputs, tags, entry.generation)
+}
+
+fn of_tags(inputs: &Inputs, tags: Tags<'_>, generation: i64) -> Option<Report> {
     let binding = binding(inputs, tags)?;
-    let condition = match fault_for_service(inputs, &binding.primary, &service.name.namespace) {
+    let condition = match fault_for_service(inputs, &binding.primary, tags.namespace) {
         Some((reason, words)) => {
             // What is no waypoint has no port where one is looked for.
             let is_absent = matches!(reason, NOT_READY | NOT_A_WAYPOINT);
@@ -60,5 +72,5 @@ pub(crate) fn of_service(inputs: &Inputs, service: &Service) -> Option<Report> {
             Condition::holds(WAYPOINT_BOUND, "WaypointAccepted", message)
         }
     };
-    Some(Report { generation: 0, conditions: vec![condition], parents: Vec::new() })
+    Some(Report { generation, conditions: vec![condition], parents: Vec::new() })
 }

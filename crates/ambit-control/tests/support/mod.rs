@@ -64,8 +64,10 @@ fn gateway_object(name: Name, object: &GatewayObject) -> Object {
             let addresses = o.status.as_ref().and_then(|status| status.get("addresses")?.as_array());
             Object::Gateway(Box::new(Gateway {
                 name,
+                uid: Str::from(""),
                 generation: generation(o),
                 labels: labels(&o.metadata.labels),
+                annotations: Labels::new(),
                 spec: o.spec.clone(),
                 has_address: addresses.is_some_and(|list| !list.is_empty()),
             }))

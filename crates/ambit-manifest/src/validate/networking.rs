@@ -24,8 +24,10 @@ pub(super) fn service_entry(c: &mut Checks<'_>, entry: &ServiceEntry) {
         c.bad("spec.hosts", "a service needs at least one host");
     }
     c.at_most("spec.hosts", &spec.hosts, HOSTS_MAX);
+    let mut hosts = BTreeSet::new();
     for (i, host) in spec.hosts.iter().enumerate() {
         c.text(format!("spec.hosts[{i}]"), host, text::host_name);
+        c.unique(format!("spec.hosts[{i}]"), host.to_ascii_lowercase(), &mut hosts);
     }
     let resolution = spec.resolution.unwrap_or_default();
     addresses(c, spec, resolution);

@@ -25,6 +25,7 @@ use super::rotation;
 use super::{Credential, credential::CredentialError, credential::PemChain, csr};
 
 mod export;
+mod follow;
 
 /// Fetches in flight at once.
 const FETCHES_MAX: usize = 16;
@@ -34,6 +35,9 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A failure younger than this answers callers at once instead of asking the CA again.
 const FAILURE_FRESH: Duration = Duration::from_millis(500);
+
+/// Over how long the fetches are spread that follow a change of the trust bundle's file.
+const RENEWED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long an identity that no pod has is kept after somebody asked for it: longer than a pod takes to leave.
 const UNWANTED_AFTER: Duration = Duration::from_secs(600);
@@ -139,6 +143,8 @@ pub struct CertificateStore {
     received: Arc<watch::Sender<u64>>,
     /// Locked before `entries`, never while that is.
     bundles: Arc<Mutex<Bundles>>,
+    /// Counts how often everything was to be fetched anew.
+    renewals: Arc<watch::Sender<u64>>,
 }
 
 impl std::fmt::Debug for CertificateStore {
@@ -160,6 +166,7 @@ impl CertificateStore {
             random,
             received,
             bundles: Arc::default(),
+            renewals: Arc::new(watch::Sender::new(0)),
         }
     }
 
@@ -206,6 +213,11 @@ impl CertificateStore {
         valid(&state).ok_or_else(|| unavailable(identity, &state))
     }
 
+    /// Fetches every certificate anew within ten seconds: the CA may have another issuer, or another bundle.
+    pub fn renew_all(&self) {
+        self.renewals.send_modify(|count| *count += 1);
+    }
+
     /// Everything known, by identity.
     pub fn list(&self) -> Vec<Known> {
         let entries = self.entries();
@@ -244,7 +256,10 @@ impl CertificateStore {
     /// Fetches, waits for renewal or a caller, fetches again, until nobody wants the identity; forgetting it aborts this.
     async fn keep(self, identity: Identity, entry: Arc<Entry>) {
         let mut failures = 0;
+        let mut renewals = self.renewals.subscribe();
         loop {
+            // What is fetched now is new enough.
+            renewals.mark_unchanged();
             let wait = match self.fetch(&identity).await {
                 Ok(credential) => {
                     failures = 0;
@@ -266,7 +281,7 @@ impl CertificateStore {
                     rotation::retry_after(failures, (self.random)())
                 }
             };
-            match self.wait(&identity, &entry, wait).await {
+            match self.wait(&identity, &entry, (wait, &mut renewals)).await {
                 Next::Fetch => {}
                 Next::Leave => {
                     info!(%identity, "nobody wants this identity; its certificate is dropped");
@@ -309,9 +324,14 @@ impl CertificateStore {
         self.bundles().may_ask(identity.trust_domain(), clock::monotonic())
     }
 
-    /// Waits for the time, for a caller that has no valid certificate, for a doubt about the trust bundle, or until
-    /// nobody wants the identity.
-    async fn wait(&self, identity: &Identity, entry: &Arc<Entry>, wait: Duration) -> Next {
+    /// Waits for the time, for a caller that has no valid certificate, for a doubt about the trust bundle, for word that
+    /// everything is to be fetched anew, or until nobody wants the identity.
+    async fn wait(
+        &self,
+        identity: &Identity,
+        entry: &Arc<Entry>,
+        (wait, renewals): (Duration, &mut watch::Receiver<u64>),
+    ) -> Next {
         let until = tokio::time::sleep(wait);
         tokio::pin!(until);
         loop {
@@ -335,6 +355,14 @@ impl CertificateStore {
                 () = entry.doubts.notified() => {
                     if self.heeds_doubt(identity) {
                         return Next::Fetch;
+                    }
+                }
+                // The store holds the sender, and we are the store.
+                Ok(()) = renewals.changed() => {
+                    let part = u32::try_from((self.random)() % 1000).unwrap_or_default();
+                    let soon = tokio::time::Instant::now() + RENEWED_WITHIN * part / 1000;
+                    if soon < until.deadline() {
+                        until.as_mut().reset(soon);
                     }
                 }
                 () = unwanted => {}

@@ -182,7 +182,13 @@ fn name_of(key: &ObjectKey) -> ObjectName {
 /// The Deployment that controls a pod.
 fn owner(key: &ObjectKey, pod: &Value) -> Option<ObjectName> {
     let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-    let name = owners.filter(|o| text(o, "/kind") == Some("Deployment")).find_map(|o| text(o, "/name"))?;
+    let mut names = owners.filter_map(|o| match text(o, "/kind")? {
+        "Deployment" => text(o, "/name"),
+        // A cluster's own controller has ReplicaSets in between, named by the Deployment and its template.
+        "ReplicaSet" => text(o, "/name")?.rsplit_once('-').map(|(name, _)| name),
+        _ => None,
+    });
+    let name = names.next()?;
     Some(ObjectName { namespace: key.namespace.clone().unwrap_or_default(), name: name.to_owned() })
 }
 

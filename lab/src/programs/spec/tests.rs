@@ -5,10 +5,22 @@ use crate::address::{Families, NodeIndex};
 
 #[test]
 fn targets_read_as_they_are_written() {
-    for good in ["istiod", "ztunnel/node1", "cni/n-2", "pod/shop/web-0", "waypoint/shop/wp"] {
+    for good in [
+        "istiod",
+        "ztunnel/node1",
+        "cni/n-2",
+        "pod/shop/web-0",
+        "waypoint/shop/wp",
+        "istiod/2",
+        "apiserver",
+        "etcd",
+        "controller-manager",
+    ] {
         assert_eq!(good.parse::<Target>().expect(good).to_string(), good);
     }
-    for bad in ["", "ztunnel", "ztunnel/", "istiod/x", "pod/web", "node/node1", "pod/a/b/c"] {
+    for bad in
+        ["", "ztunnel", "ztunnel/", "istiod/x", "istiod/0", "kube", "pod/web", "node/node1", "pod/a/b/c"]
+    {
         assert!(bad.parse::<Target>().is_err(), "row {bad}");
     }
 }

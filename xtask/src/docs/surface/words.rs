@@ -54,6 +54,12 @@ pub(super) const METRICS: &[(&str, &str)] = &[
         "Time of TLS handshakes of tunnels, by our role in them and by the key exchange agreed on",
     ),
     ("ambit_handshakes_failed_total", "TLS handshakes with the control plane that failed"),
+    (
+        "ambit_lead_events_dropped_total",
+        "Kubernetes Events that were not written because too many were waiting",
+    ),
+    ("ambit_lead_failures_total", "Objects that the leader could not write or read; each is tried again"),
+    ("ambit_lead_writes_total", "Objects and statuses that the leader wrote, by kind"),
     ("ambit_log_records_lost_total", "Lines of the log that were dropped because the reader was too slow"),
     ("ambit_manifest_problems", "Manifests that are refused at the moment"),
     (

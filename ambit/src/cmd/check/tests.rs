@@ -1,0 +1,197 @@
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::cluster::Answer;
+use super::finding::{Category, Outcome, text};
+use super::machine::{FEATURES, judge, ruleset};
+use super::{FailOn, before, code, installed, left, rights};
+use crate::out;
+
+/// The findings of a category in short: the mark's word and what.
+fn found(category: &Category) -> Vec<String> {
+    category.checks.iter().map(|check| format!("{:?} {}", check.outcome, check.what)).collect()
+}
+
+fn list(items: Value) -> Answer {
+    Answer::Found(json!({ "items": items }))
+}
+
+#[test]
+fn a_finding_says_why_and_what_to_do() {
+    let mut category = Category::new("Nodes");
+    category.good("ztunnel: ready on 2 of 2 nodes");
+    category.bad("ambit-cni is not ready on node n1", "CrashLoopBackOff", "kubectl logs x");
+    let all = text(&[category.clone()], false);
+    let want = "Nodes\n  ✓ ztunnel: ready on 2 of 2 nodes\n  ✗ ambit-cni is not ready on node n1: CrashLoopBackOff\n      \
+                -> kubectl logs x\n\nResult: 1 error, 0 warnings. Nothing was changed.\n";
+    assert_eq!(all, want);
+    assert!(!text(&[category.clone()], true).contains('✓'));
+    let json = category.json();
+    assert_eq!(json["checks"][1]["result"], "error");
+    assert_eq!(json["checks"][0]["hint"], Value::Null);
+}
+
+#[test]
+fn warnings_fail_only_where_it_was_asked_for() {
+    let mut category = Category::new("c");
+    category.warn("w", "", "");
+    let warned = [category.clone()];
+    assert_eq!(code(&warned, FailOn::Error), out::OK);
+    assert_eq!(code(&warned, FailOn::Warning), out::FINDINGS);
+    category.bad("b", "", "");
+    assert_eq!(code(&[category.clone()], FailOn::Error), out::FINDINGS);
+    assert_eq!(code(&[category], FailOn::Never), out::OK);
+    assert_eq!(code(&[], FailOn::Warning), out::OK);
+}
+
+#[test]
+fn an_old_or_silent_api_server_is_an_error() {
+    let of = |answer: Answer| {
+        let mut api = Category::new("api");
+        (before::version(&mut api, &answer), api.checks[0].outcome)
+    };
+    let version = |minor: &str| Answer::Found(json!({ "major": "1", "minor": minor, "gitVersion": "v" }));
+    assert_eq!(of(version("35")), (true, Outcome::Good));
+    assert_eq!(of(version("30+")), (true, Outcome::Good));
+    assert_eq!(of(version("29")), (true, Outcome::Error));
+    assert_eq!(of(Answer::Unknown("connection refused".to_owned())), (false, Outcome::Error));
+}
+
+#[test]
+fn a_webhook_that_cannot_be_asked_is_found() {
+    let of = |bundle: &str, policy: &str, name: &str| {
+        let mut category = Category::new("webhook");
+        let service = json!({ "name": "istiod", "namespace": "istio-system" });
+        let main = json!({ "name": "rev.validation.istio.io", "failurePolicy": "Fail", "clientConfig": { "caBundle": "x", "service": service } });
+        let one = json!({ "name": name, "failurePolicy": policy, "clientConfig": { "caBundle": bundle, "service": service } });
+        let webhooks = if name == "rev.validation.istio.io" { json!([one]) } else { json!([main, one]) };
+        installed::webhook(&mut category, "istio-system", &Answer::Found(json!({ "webhooks": webhooks })));
+        category.checks.last().unwrap().outcome
+    };
+    assert_eq!(of("x", "Fail", "rev.validation.istio.io"), Outcome::Good);
+    assert_eq!(of("x", "Ignore", "rev.validation.istio.io"), Outcome::Warning);
+    assert_eq!(of("", "Ignore", "rev.validation.istio.io"), Outcome::Error);
+    assert_eq!(of("x", "Ignore", "labels.validation.ambit.internal"), Outcome::Good);
+    assert_eq!(of("x", "Fail", "labels.validation.ambit.internal"), Outcome::Error);
+    let mut category = Category::new("webhook");
+    installed::webhook(&mut category, "istio-system", &Answer::Missing);
+    assert_eq!(category.checks[0].outcome, Outcome::Error);
+}
+
+#[test]
+fn nodes_without_a_ready_proxy_are_named() {
+    let mut nodes = Category::new("nodes");
+    let set = Answer::Found(json!({ "status": { "desiredNumberScheduled": 2, "numberReady": 1 } }));
+    let pod = |name: &str, node: &str, ready: &str| {
+        json!({
+            "metadata": { "name": name }, "spec": { "nodeName": node },
+            "status": {
+                "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }],
+                "containerStatuses": [{ "state": { "waiting": { "reason": "CrashLoopBackOff" } } }],
+            },
+        })
+    };
+    let pods = list(json!([pod("z-1", "n1", "True"), pod("z-2", "n2", "False")]));
+    installed::daemons(&mut nodes, "istio-system", "ztunnel", &set, &pods);
+    assert_eq!(
+        found(&nodes),
+        ["Error ztunnel: ready on 1 of 2 nodes", "Error ztunnel is not ready on node n2"]
+    );
+    assert_eq!(nodes.checks[1].why, "CrashLoopBackOff");
+}
+
+#[test]
+fn roots_of_trust_have_to_be_there_and_alike() {
+    let of = |roots: Value| {
+        let mut category = Category::new("roots");
+        let enrolled = list(json!([{ "metadata": { "name": "shop" } }]));
+        installed::root_maps(&mut category, "istio-system", &enrolled, &list(roots));
+        category.checks[0].outcome
+    };
+    let map = |namespace: &str, pem: &str| json!({ "metadata": { "namespace": namespace }, "data": { "root-cert.pem": pem } });
+    assert_eq!(of(json!([map("istio-system", "a"), map("shop", "a")])), Outcome::Good);
+    assert_eq!(of(json!([map("istio-system", "a"), map("shop", "b")])), Outcome::Warning);
+    assert_eq!(of(json!([map("istio-system", "a")])), Outcome::Error);
+    assert_eq!(of(json!([map("istio-system", "a"), map("shop", "")])), Outcome::Error);
+}
+
+#[test]
+fn pods_that_are_labelled_but_not_captured_are_found() {
+    let pod = |name: &str, annotations: Value, labels: Value| {
+        json!({
+            "metadata": { "name": name, "annotations": annotations, "labels": labels },
+            "spec": { "nodeName": "n1" }, "status": { "phase": "Running" },
+        })
+    };
+    let mut category = Category::new("pods");
+    let pods = list(json!([
+        pod("a", json!({ "ambient.istio.io/redirection": "enabled" }), json!({})),
+        pod("b", json!({}), json!({})),
+        pod("c", json!({}), json!({ "istio.io/dataplane-mode": "none" })),
+    ]));
+    installed::captured(&mut category, "shop", &pods);
+    assert_eq!(found(&category), ["Error shop: 1 of 2 pods captured"]);
+    assert!(category.checks[0].why.starts_with("b are labelled"), "{:?}", category.checks);
+}
+
+#[test]
+fn waypoints_that_are_away_or_not_ready_are_found() {
+    let gateway = |name: &str, programmed: &str| {
+        json!({
+            "metadata": { "namespace": "shop", "name": name }, "spec": { "gatewayClassName": "istio-waypoint" },
+            "status": { "conditions": [
+                { "type": "Accepted", "status": "True" },
+                { "type": "Programmed", "status": programmed, "message": "it has no address yet" },
+            ] },
+        })
+    };
+    let gateways = list(json!([gateway("good", "True"), gateway("slow", "False")]));
+    let mut category = Category::new("waypoints");
+    installed::ready(&mut category, &gateways);
+    let user =
+        |name: &str| json!({ "metadata": { "name": "shop", "labels": { "istio.io/use-waypoint": name } } });
+    installed::used(&mut category, &gateways, &list(json!([user("good"), user("none"), user("ghost")])));
+    assert_eq!(
+        found(&category),
+        [
+            "Good waypoint shop/good is ready",
+            "Error waypoint shop/slow is not Programmed",
+            "Error namespace shop asks for the waypoint shop/ghost",
+        ]
+    );
+}
+
+#[test]
+fn what_is_left_of_the_mesh_is_named_one_by_one() {
+    let mut category = Category::new("left");
+    left::gone(&mut category, "role", &list(json!([])));
+    left::gone(&mut category, "daemonset", &list(json!([{ "metadata": { "namespace": "n", "name": "z" } }])));
+    assert_eq!(found(&category), ["Good no role is left", "Error daemonset n/z is left"]);
+}
+
+#[test]
+fn a_kernel_without_an_expression_is_told_with_its_module() {
+    let mut kernel = Category::new("kernel");
+    for feature in FEATURES {
+        assert!(ruleset(feature).contains(feature.rule));
+        judge(&mut kernel, feature, Err("Operation not supported".to_owned()));
+    }
+    assert!(kernel.checks.iter().all(|check| check.next.starts_with("sudo modprobe nf")), "{kernel:?}");
+    let errors = kernel.checks.iter().filter(|check| check.outcome == Outcome::Error).count();
+    assert_eq!(errors, 3, "without the others pods are captured all the same");
+}
+
+/// Held against the text, since nothing here reads roles: every verb and resource that is needed stands in it.
+#[test]
+fn every_right_that_is_checked_is_one_that_is_installed() {
+    let roles = include_str!("../../../../deploy/20-rbac.yaml");
+    let words: BTreeSet<&str> =
+        roles.split(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '/' | '-'))).collect();
+    for need in rights::NEEDS {
+        let all = need.resources.iter().chain(need.verbs).chain([&need.name, &need.group]);
+        for word in all.filter(|word| !word.is_empty()) {
+            assert!(words.contains(word), "{word} of {} is not in deploy/20-rbac.yaml", need.account);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The way to an API server: a kubeconfig file, or the service account of the pod we run in.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::USER_AGENT;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::error::KubeError;
+
+/// Longest time until a connection stands.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Who we are in the API server's log.
+const AGENT: &str = concat!("ambit/", env!("CARGO_PKG_VERSION"));
+
+/// A client for the API server of a kubeconfig's current context, or for that of the cluster we run in.
+///
+/// Nothing is sent yet. Tokens and root certificates of a pod are read again when they change.
+///
+/// # Errors
+/// [`KubeError::Config`] if the file, or the pod's service account, cannot be read.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubeError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None => Config::incluster().map_err(|cause| KubeError::Config(cause.to_string()))?,
+    };
+    config.connect_timeout = Some(CONNECT_MAX);
+    // Watches are open for minutes; every other request has a time limit where it is made.
+    config.read_timeout = None;
+    config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
+    Client::try_from(config).map_err(|cause| KubeError::Config(cause.to_string()))
+}
+
+async fn from_file(path: &Path) -> Result<Config, KubeError> {
+    let wrong =
+        |cause: kube::config::KubeconfigError| KubeError::Config(format!("{}: {cause}", path.display()));
+    let file = Kubeconfig::read_from(path).map_err(wrong)?;
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)
+}

@@ -1,0 +1,531 @@
+//! The authority in force: holds it, follows what is kept elsewhere, and carries out the steps of a rotation.
+//!
+//! One task owns what is kept and is the only one that changes it; signing, the server's own certificate and the
+//! published bundle read what it last put in force. A kept authority that cannot be used changes nothing: the last good
+//! one stays in force and the fault is told.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use ambit_runtime::clock;
+use ambit_runtime::drain::Drain;
+use ambit_types::{Identity, Str, TrustDomain};
+use futures_util::StreamExt as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use super::ledger::{self, Ledger};
+use super::material::{self, Block, Issuing, MaterialError, Owner};
+use super::rotation::{Phase, Ring, Times};
+use super::secret::{Read, SecretError, Secrets};
+use super::sign::Authority;
+use super::store::{self, StoreError};
+use crate::push::Publisher;
+use crate::world::World;
+
+mod round;
+#[cfg(test)]
+mod tests;
+
+use round::Round;
+
+/// Between two looks at a rotation.
+const LOOK: Duration = Duration::from_secs(1);
+/// Without a reading for this long nothing is signed: a rotation may have gone on without us.
+const FRESH: Duration = Duration::from_secs(20);
+/// Commands that wait.
+const COMMANDS: usize = 4;
+
+/// Why there is no authority, or a change was not kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeepError {
+    /// On disk.
+    #[error(transparent)]
+    Disk(#[from] StoreError),
+    /// In a Secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// What is kept cannot be used.
+    #[error("the authority that is kept cannot be used: {0}")]
+    Unusable(#[from] MaterialError),
+}
+
+/// Nothing can be signed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the certificate authority was not confirmed for {since:?}, so nothing is signed; is the API server away?"
+)]
+pub struct Stale {
+    /// For how long.
+    pub since: Duration,
+}
+
+/// What the operator decided.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Root of trust of every identity.
+    pub trust_domain: TrustDomain,
+    /// Longest life of a leaf.
+    pub leaf_ttl: Duration,
+    /// How long the steps of a rotation take.
+    pub times: Times,
+    /// How long an answer must be followed by silence to count, in seconds; [`ledger::CONFIRM`] unless in tests.
+    pub confirm: u64,
+}
+
+impl Settings {
+    /// The usual ones for keys on disk (`alone`), or in a Secret that several replicas share.
+    pub fn new(trust_domain: TrustDomain, leaf_ttl: Duration, alone: bool) -> Self {
+        let times = if alone { Times::ALONE } else { Times::REPLICAS };
+        Self { trust_domain, leaf_ttl, times, confirm: ledger::CONFIRM }
+    }
+}
+
+/// Where an authority is kept.
+#[derive(Debug, Clone)]
+enum Store {
+    Disk(PathBuf),
+    Secret(Secrets),
+}
+
+/// What signs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Signer(Arc<InForce>);
+
+#[derive(Debug)]
+struct InForce {
+    authority: watch::Sender<Arc<Authority>>,
+    /// When it was read last and for how long that holds; none if nobody else can change it.
+    confirmed: Option<(Mutex<Instant>, Duration)>,
+    times: Times,
+    ledger: Mutex<Ledger>,
+}
+
+impl Signer {
+    fn new(authority: Arc<Authority>, times: Times, fresh: Option<Duration>) -> Self {
+        let authority = watch::Sender::new(authority);
+        let confirmed = fresh.map(|fresh| (Mutex::new(clock::monotonic()), fresh));
+        Self(Arc::new(InForce { authority, confirmed, times, ledger: Mutex::default() }))
+    }
+
+    /// The authority in force, whether it was confirmed lately or not: for the server's own certificate.
+    pub fn current(&self) -> Arc<Authority> {
+        self.0.authority.borrow().clone()
+    }
+
+    /// The authority in force, and word of others.
+    pub fn changes(&self) -> watch::Receiver<Arc<Authority>> {
+        self.0.authority.subscribe()
+    }
+
+    /// A proxy asks for a certificate: the authority to sign it.
+    ///
+    /// # Errors
+    /// [`Stale`] if another one may be in force by now.
+    pub fn asked(&self, proxy: &Str, identity: &Identity) -> Result<Arc<Authority>, Stale> {
+        let authority = self.current();
+        if authority.state().phase != Phase::Idle {
+            self.ledger().asked(proxy, identity, clock::unix_seconds());
+        }
+        if let Some((at, fresh)) = &self.0.confirmed {
+            let at = *at.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = clock::monotonic().saturating_duration_since(at);
+            if since > *fresh {
+                return Err(Stale { since });
+            }
+        }
+        Ok(authority)
+    }
+
+    /// It is answered with a certificate of `authority`.
+    pub fn answered(&self, authority: &Authority, proxy: &Str, identity: &Identity) {
+        let state = authority.state();
+        if state.phase != Phase::Idle {
+            let now = clock::unix_seconds();
+            self.ledger().answered(proxy, identity, state.counting(now, self.0.times), now);
+        }
+    }
+
+    /// A call was refused that may have been of one of these proxies.
+    pub fn refused(&self, proxies: &[Str]) {
+        let now = clock::unix_seconds();
+        let mut ledger = self.ledger();
+        proxies.iter().for_each(|proxy| ledger.refused(proxy, now));
+    }
+
+    /// A call was turned away without a look at who called.
+    pub fn disturbed(&self) {
+        self.ledger().disturbed(clock::unix_seconds());
+    }
+
+    fn confirm(&self, at: Instant) {
+        if let Some((confirmed, _)) = &self.0.confirmed {
+            *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What somebody wants done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Begin a rotation.
+    Rotate,
+    /// Go back to the issuer from before it.
+    Abort,
+}
+
+type Asked = (Command, oneshot::Sender<Result<(), String>>);
+
+/// What is known of the authority and its rotation, for those who ask.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) ring: Ring<Issuing>,
+    pub(super) owner: Owner,
+    version: String,
+    /// What is wrong with what is kept, or why it could not be read or changed.
+    pub(super) problem: Option<String>,
+    /// Proxies that hold the rotation up, the first of them by name, and how many there are.
+    pub(super) behind: Vec<Str>,
+    pub(super) behind_count: usize,
+    pub(super) required_count: usize,
+    pub(super) leads: bool,
+}
+
+impl Known {
+    pub(super) fn of(ring: Ring<Issuing>, owner: Owner, version: String) -> Self {
+        Self {
+            ring,
+            owner,
+            version,
+            problem: None,
+            behind: Vec::new(),
+            behind_count: 0,
+            required_count: 0,
+            leads: false,
+        }
+    }
+}
+
+/// Holds the authority. Cheap to clone.
+#[derive(Clone)]
+pub struct Keeper {
+    store: Store,
+    pub(super) settings: Settings,
+    signer: Signer,
+    bundle: Arc<watch::Sender<Arc<str>>>,
+    known: Arc<Mutex<Known>>,
+    commands: mpsc::Sender<Asked>,
+    asked: Arc<Mutex<Option<mpsc::Receiver<Asked>>>>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("store", &self.store)
+            .field("signer", &self.signer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a keeper sees which proxies there are and which of them it could hear.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Pods and waypoints.
+    pub world: Arc<World>,
+    /// Open streams.
+    pub publisher: Arc<Publisher>,
+}
+
+impl Seen {
+    /// Proxies with a stream here, as [`callers::required`] names them.
+    fn present(&self) -> BTreeSet<Str> {
+        let nodes = self.publisher.sync(std::iter::empty()).into_iter().filter(|node| node.connected);
+        let waypoints = self.publisher.sync_waypoints(|_| true).into_iter().filter(|one| one.connected);
+        let replicas = waypoints.filter_map(|one| {
+            let (namespace, _) = one.gateway.split_once('/')?;
+            Some(Str::from(format!("{namespace}/{}", one.pod)))
+        });
+        nodes.map(|node| Str::from(node.node)).chain(replicas).collect()
+    }
+}
+
+impl Keeper {
+    /// The authority in a folder; made if there is none.
+    ///
+    /// # Errors
+    /// [`KeepError`]; nothing is replaced then.
+    pub fn on_disk(folder: &Path, settings: Settings, now: SystemTime) -> Result<Self, KeepError> {
+        let ring = store::load(folder, &settings.trust_domain, now)?;
+        let read = Read { ring, owner: Owner::Us, version: String::new() };
+        Self::new(Store::Disk(folder.to_owned()), settings, read)
+    }
+
+    /// The authority in Secrets; made if there is none.
+    ///
+    /// # Errors
+    /// [`KeepError`]; nothing is replaced then.
+    pub async fn in_secret(secrets: Secrets, settings: Settings, now: SystemTime) -> Result<Self, KeepError> {
+        let read = secrets.open(&settings.trust_domain, now).await?;
+        Self::new(Store::Secret(secrets), settings, read)
+    }
+
+    fn new(store: Store, settings: Settings, read: Read) -> Result<Self, KeepError> {
+        let authority = Arc::new(material::assemble(&read.ring, &settings.trust_domain, read.owner)?);
+        let bundle = Arc::new(watch::Sender::new(published(&authority)));
+        let fresh = matches!(store, Store::Secret(_)).then_some(FRESH);
+        let signer = Signer::new(authority, settings.times, fresh);
+        let Read { ring, owner, version } = read;
+        let known = Known::of(ring, owner, version);
+        let (commands, asked) = mpsc::channel(COMMANDS);
+        let (known, asked) = (Arc::new(Mutex::new(known)), Arc::new(Mutex::new(Some(asked))));
+        Ok(Self { store, settings, signer, bundle, known, commands, asked })
+    }
+
+    /// What signs.
+    pub fn signer(&self) -> Signer {
+        self.signer.clone()
+    }
+
+    /// The trust bundle to be published, as `root-cert.pem` of ConfigMap `istio-ca-root-cert` has it, and word of
+    /// others. Lines that begin with `#` say which generation it is; see [`certificates_only`].
+    pub fn bundle_changes(&self) -> watch::Receiver<Arc<str>> {
+        self.bundle.subscribe()
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a command carried out.
+    ///
+    /// # Errors
+    /// Why it was not, in words.
+    pub(super) async fn command(&self, command: Command) -> Result<(), String> {
+        let (told, answer) = oneshot::channel();
+        let ended = || "the program is about to end".to_owned();
+        self.commands.send((command, told)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Follows what is kept and carries out rotations while `leader` says so, until `drain` begins. To be run once.
+    pub async fn follow(self, seen: Seen, leader: watch::Receiver<bool>, drain: Drain) {
+        let Some(mut asked) = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let mut changes = match &self.store {
+            Store::Disk(_) => futures_util::stream::pending().boxed(),
+            Store::Secret(secrets) => secrets.changes().boxed(),
+        };
+        let mut round = Round::new(&self.store);
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = changes.next() => self.reload().await,
+                Some((command, told)) = asked.recv() => {
+                    // Who asked may have gone away.
+                    let _ = told.send(self.carry_out(command).await);
+                }
+                () = drain.draining() => return,
+            }
+            let leads = *leader.borrow();
+            self.known().leads = leads;
+            round.look(&self, &seen, leads).await;
+        }
+    }
+
+    /// Reads what is kept; what cannot be used changes nothing.
+    async fn reload(&self) {
+        let Store::Secret(secrets) = &self.store else { return };
+        let begun = clock::monotonic();
+        let problem = match secrets.read().await {
+            Ok(Some(read)) => self.adopt(read).err(),
+            Ok(None) => Some("the Secret is gone; the authority in force is the one it held".to_owned()),
+            Err(error @ SecretError::Unusable { .. }) => Some(error.to_string()),
+            Err(error) => {
+                self.tell(Some(full(&error)));
+                return;
+            }
+        };
+        self.signer.confirm(begun);
+        self.tell(problem);
+    }
+
+    /// Puts an authority that was read in force, if it differs.
+    fn adopt(&self, read: Read) -> Result<(), String> {
+        let mut known = self.known();
+        if known.ring == read.ring && known.owner == read.owner {
+            known.version = read.version;
+            return Ok(());
+        }
+        let is_ours = known.owner == Owner::Us && read.owner == Owner::Us;
+        // A rotation changes one thing at a time; what somebody else wrote has to do so, too.
+        if !is_ours {
+            overlaps(&known.ring, &read.ring)?;
+        }
+        let authority = material::assemble(&read.ring, &self.settings.trust_domain, read.owner)
+            .map_err(|e| e.to_string())?;
+        let state = read.ring.state;
+        info!(
+            generation = state.generation, phase = state.phase.as_str(), owner = ?read.owner,
+            "another certificate authority is in force"
+        );
+        *known = Known { ring: read.ring, owner: read.owner, version: read.version, ..known.clone() };
+        drop(known);
+        self.signer.0.authority.send_replace(Arc::new(authority));
+        Ok(())
+    }
+
+    /// Notes what is wrong; logs it once.
+    fn tell(&self, problem: Option<String>) {
+        let mut known = self.known();
+        if known.problem != problem {
+            match &problem {
+                Some(problem) => warn!(%problem, "the certificate authority in force stays as it is"),
+                None => info!("the problem with the certificate authority is gone"),
+            }
+            known.problem = problem;
+        }
+    }
+
+    async fn carry_out(&self, command: Command) -> Result<(), String> {
+        // On the newest there is, so that nobody is told that somebody else was faster.
+        self.reload().await;
+        let ring = {
+            let known = self.known();
+            if known.owner == Owner::Plugged {
+                return Err(
+                    "the authority is plugged in: rotate it where it comes from, first the bundle, then \
+                            the issuer, then the bundle again"
+                        .to_owned(),
+                );
+            }
+            known.ring.clone()
+        };
+        let now = clock::unix_seconds();
+        let next = match command {
+            Command::Rotate => {
+                let made = material::make(&self.settings.trust_domain, clock::wall());
+                let (fresh, _) = made.map_err(|e| format!("making a new root: {e}"))?;
+                ring.begin(fresh, now, self.settings.leaf_ttl.as_secs())
+            }
+            Command::Abort => ring.abort(now),
+        };
+        let next = next.map_err(|refused| refused.to_string())?;
+        self.keep(&next).await
+    }
+
+    /// Keeps an authority and puts it in force.
+    async fn keep(&self, next: &Ring<Issuing>) -> Result<(), String> {
+        // Never keep what could not be read again.
+        material::assemble(next, &self.settings.trust_domain, Owner::Us).map_err(|e| e.to_string())?;
+        let version = self.known().version.clone();
+        let begun = clock::monotonic();
+        let read = match &self.store {
+            Store::Disk(folder) => {
+                store::save(folder, next).map_err(|e| full(&e))?;
+                Read { ring: next.clone(), owner: Owner::Us, version }
+            }
+            Store::Secret(secrets) => secrets.replace(next, &version).await.map_err(|e| full(&e))?,
+        };
+        self.signer.confirm(begun);
+        self.adopt(read)
+    }
+
+    /// Publishes the bundle in force once every replica answers with it.
+    fn publish(&self, now: u64) {
+        let authority = self.signer.current();
+        let state = authority.state();
+        if state.phase != Phase::Idle && state.counting(now, self.settings.times) != state.generation {
+            return;
+        }
+        let text = published(&authority);
+        self.bundle.send_if_modified(|held| {
+            let differs = *held != text;
+            if differs {
+                *held = text;
+            }
+            differs
+        });
+    }
+}
+
+/// Whether one authority may follow another at once: peers that have not heard of it yet still believe each other.
+fn overlaps(old: &Ring<Issuing>, new: &Ring<Issuing>) -> Result<(), String> {
+    let parts = |ring: &Ring<Issuing>| -> Result<_, MaterialError> {
+        let bundle = material::bundle(ring)?;
+        Ok((
+            material::blocks(material::ROOTS, &bundle)?,
+            material::blocks(material::ROOTS, &ring.signing.roots)?,
+        ))
+    };
+    let ((old_bundle, old_roots), (new_bundle, new_roots)) =
+        (parts(old).map_err(|e| e.to_string())?, parts(new).map_err(|e| e.to_string())?);
+    let shared = |roots: &[Block], bundle: &[Block]| {
+        roots.iter().any(|root| bundle.iter().any(|known| known.der == root.der))
+    };
+    if !shared(&old_roots, &new_bundle) {
+        return Err("the new trust bundle lacks the root of the issuer in force, so it would cut off everybody; keep \
+                    that root in the bundle until all certificates are renewed"
+            .to_owned());
+    }
+    if !shared(&new_roots, &old_bundle) {
+        return Err(
+            "the new issuer's root is not in the trust bundle in force, so nobody would believe its \
+                    certificates; add the root to the bundle first"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// The bundle as it is published. Proxies that watch it ask for certificates anew when it changes; its first line
+/// changes with every generation, and to nudge those that stay behind.
+fn published(authority: &Authority) -> Arc<str> {
+    let state = authority.state();
+    if state.generation == 0 {
+        return Arc::from(authority.roots_pem());
+    }
+    let (generation, nudge) = (state.generation, state.nudge);
+    Arc::from(format!("# Roots of trust, generation {generation}.{nudge}\n{}", authority.roots_pem()))
+}
+
+/// A published bundle without the lines that begin with `#`, for a ClusterTrustBundle, which takes nothing but
+/// certificates.
+pub fn certificates_only(bundle: &str) -> String {
+    bundle.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
+/// Keeps a file in step with the published bundle until `drain` begins; readable by everybody.
+pub async fn keep_file(path: PathBuf, mut bundle: watch::Receiver<Arc<str>>, drain: Drain) {
+    loop {
+        let text = bundle.borrow_and_update().clone();
+        if let Err(error) = store::replace(&path, text.as_bytes()) {
+            warn!(error = full(&error), "the trust bundle could not be written");
+        }
+        tokio::select! {
+            changed = bundle.changed() => if changed.is_err() { return },
+            () = drain.draining() => return,
+        }
+    }
+}
+
+/// An error with its causes.
+fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,123 @@
+//! Arguments and variables, read by the programs' own parsers.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use ambit_control::Name;
+use ambit_control::input::Gateway;
+use ambit_types::written;
+use clap::{Command, CommandFactory as _};
+use istiod_lite::lead::waypoint::objects;
+use serde_json::Value;
+
+use super::{FIELDS, list, text, workloads};
+
+/// A program with its parser.
+struct Program {
+    name: &'static str,
+    command: fn() -> Command,
+    read: fn(Vec<OsString>) -> Result<(), String>,
+}
+
+fn told<T>(read: Result<T, clap::Error>) -> Result<(), String> {
+    read.map(drop).map_err(|error| error.to_string())
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "ztunnel",
+        command: ztunnel::config::Config::command,
+        read: |args| told(ztunnel::config::Config::read(args)),
+    },
+    Program {
+        name: "waypoint",
+        command: waypoint::config::Config::command,
+        read: |args| told(waypoint::config::Config::read(args)),
+    },
+    Program {
+        name: "istiod-lite",
+        command: istiod_lite::config::Config::command,
+        read: |args| told(istiod_lite::config::Config::read(args)),
+    },
+    Program {
+        name: "ambit-cni",
+        command: ambit_cni::config::Config::command,
+        read: |args| told(ambit_cni::config::Config::read(args)),
+    },
+];
+
+/// Has a container's arguments and variables read by the program in its image.
+fn check(container: &Value) -> Result<(), String> {
+    let image = text(container, "/image");
+    let name = image.rsplit('/').next().and_then(|last| last.split(':').next()).unwrap_or_default();
+    let Some(program) = PROGRAMS.iter().find(|program| program.name == name) else {
+        return Err(format!("no program is called {name:?}"));
+    };
+    let command = (program.command)();
+    let mut args = vec![OsString::from(name)];
+    args.extend(list(container, "/args").filter_map(Value::as_str).map(OsString::from));
+    for variable in list(container, "/env") {
+        let (key, value) = (text(variable, "/name"), value_of(variable)?);
+        let argument = command.get_arguments().find(|a| a.get_env().is_some_and(|env| env == key));
+        let argument = argument.ok_or_else(|| format!("{name} does not read the variable {key}"))?;
+        let long = argument.get_long().ok_or_else(|| format!("{key} has no flag"))?;
+        args.push(OsString::from(format!("--{long}={value}")));
+    }
+    (program.read)(args)
+}
+
+fn value_of(variable: &Value) -> Result<String, String> {
+    let Some(from) = variable.get("valueFrom") else { return Ok(text(variable, "/value").to_owned()) };
+    let field = text(from, "/fieldRef/fieldPath");
+    let known = FIELDS.iter().find(|(path, _)| *path == field);
+    known.map(|(_, value)| (*value).to_owned()).ok_or_else(|| format!("nothing is at {from}"))
+}
+
+#[test]
+fn every_argument_and_variable_is_one_that_the_program_reads() {
+    let objects = super::objects();
+    let mut checked = Vec::new();
+    for container in workloads(&objects).flat_map(|w| list(w, "/spec/template/spec/containers")) {
+        check(container).unwrap_or_else(|error| panic!("container {}: {error}", text(container, "/name")));
+        checked.push(text(container, "/name").to_owned());
+    }
+    assert_eq!(checked, ["discovery", "istio-proxy", "install-cni"]);
+}
+
+#[test]
+fn the_control_plane_starts_waypoints_that_can_read_what_they_are_told() {
+    let args =
+        ["istiod-lite", "--source=kube", "--waypoint-image=registry.ambit.internal/ambit/waypoint:0.1.0"];
+    let (config, _) = istiod_lite::config::Config::read(args).unwrap();
+    let gateway = Gateway {
+        name: Name::new("shop", "waypoint"),
+        uid: "uid".into(),
+        generation: 1,
+        labels: BTreeMap::default(),
+        annotations: BTreeMap::default(),
+        spec: written::Gateway {
+            gateway_class_name: "istio-waypoint".to_owned(),
+            ..written::Gateway::default()
+        },
+        has_address: false,
+    };
+    let made = objects::made_of(&gateway, &config.waypoints().unwrap()).unwrap();
+    let containers: Vec<&Value> =
+        workloads(&made).flat_map(|w| list(w, "/spec/template/spec/containers")).collect();
+    assert_eq!(containers.len(), 1);
+    check(containers[0]).unwrap();
+}
+
+#[test]
+fn a_name_that_no_program_reads_is_found() {
+    let container = |env: &str| {
+        serde_json::json!({
+            "image": "r/ztunnel:1", "args": ["proxy", "ztunnel"], "env": [{"name": env, "value": "info"}],
+        })
+    };
+    assert_eq!(check(&container("RUST_LOG")), Ok(()));
+    assert!(check(&container("RUST_LOGS")).unwrap_err().contains("RUST_LOGS"));
+    let mut unknown = container("RUST_LOG");
+    unknown["args"] = serde_json::json!(["--no-such-flag"]);
+    assert!(check(&unknown).is_err());
+}
