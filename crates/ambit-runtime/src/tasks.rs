@@ -17,12 +17,15 @@ where
     tokio::spawn(guarded(name, work))
 }
 
-/// Wraps `work` so that a panic becomes a log line and a count.
-pub async fn guarded<F: Future<Output = ()>>(name: &'static str, work: F) {
-    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-        metrics::counter!("ambit_task_panics_total", "task" => name).increment(1);
-        error!(task = name, panic = %panic_text(&*panic), "a task panicked; its work is lost, the process goes on");
-    }
+/// Wraps `work` so that a panic becomes a log line and a count. An `async fn` would hold `work` twice: as its argument
+/// and as what it awaits.
+pub fn guarded<F: Future<Output = ()>>(name: &'static str, work: F) -> impl Future<Output = ()> {
+    AssertUnwindSafe(work).catch_unwind().map(move |ended| {
+        if let Err(panic) = ended {
+            metrics::counter!("ambit_task_panics_total", "task" => name).increment(1);
+            error!(task = name, panic = %panic_text(&*panic), "a task panicked; its work is lost, the process goes on");
+        }
+    })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -94,6 +94,10 @@ pub fn admit(state: &State, authority: &Authority, client: &str) -> Result<Targe
         }
         Authority::Address(address) => {
             let network = &state.own.workload.network;
+            // Nobody's service takes over the address of a pod; ztunnel has the same order.
+            if state.mesh.workload_at(network, address.ip()).is_some_and(|w| w.uid.is_pod()) {
+                return workload(state, *address);
+            }
             match state.mesh.service_at(network, address.ip(), client) {
                 Some(entry) => service(state, Some(entry), Some(address.ip()), address.port()),
                 None => workload(state, *address),

@@ -174,7 +174,8 @@ impl Sending<'_> {
                     joined(outcome, *deadline.get_or_insert_with(|| self.deadline())).await?;
                 }
                 Http2Claim::Open(turn, held) => {
-                    if let Some(opened) = self.open_http2(turn, held).await? {
+                    // As large as what it makes is rare.
+                    if let Some(opened) = Box::pin(self.open_http2(turn, held)).await? {
                         return Ok(opened);
                     }
                     if self.endpoint.is_gone() {
@@ -269,7 +270,8 @@ impl Sending<'_> {
 
     async fn connect(&self) -> Result<Io, SendError> {
         let opened = self.waypoint.upstream.connect(self.waypoint, self.state, self.endpoint, self.caller);
-        opened.await.map_err(|error| SendError::of_tunnel(&error))
+        // Larger than all the rest of a request together, and rare: not a part of every request's future.
+        Box::pin(opened).await.map_err(|error| SendError::of_tunnel(&error))
     }
 
     /// The place of a new connection, if there is one or can be.

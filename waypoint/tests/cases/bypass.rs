@@ -19,8 +19,12 @@ async fn only_what_is_bound_to_this_waypoint_is_served() {
     other.destination = ambit_types::Destination::Hostname(crate::rig::service_key("other-waypoint"));
     let mut setup = setup.service("others", AppProtocol::Http11, &[app.ip]);
     setup.services[2].waypoint = Some(other);
+    // It claims a pod's address, which stays the pod's.
+    let mut setup = setup.service("claims", AppProtocol::Http11, &[app.ip]);
+    setup.services[3].vips[0].ip = app.ip;
     let rig = setup.start().await;
     let pod = format!("{}:8080", app.ip);
+    let claimed = format!("{}:80", app.ip);
     let own = rig.address.to_string();
     let own_app = format!("{}:80", rig.address.ip());
     for (authority, headers, want) in [
@@ -31,6 +35,8 @@ async fn only_what_is_bound_to_this_waypoint_is_served() {
         ("bare.shop.svc.cluster.local:80", &[], Some(Reason::WaypointNotServing)),
         ("10.9.0.3:80", &[], Some(Reason::WaypointNotServing)),
         (&pod, &[], Some(Reason::WaypointNotServing)),
+        (&claimed, &[], Some(Reason::WaypointNotServing)),
+        ("claims.shop.svc.cluster.local:80", &[], None),
         ("10.9.0.1:15008", &[], Some(Reason::ProxyPortTarget)),
         (&own, &[], Some(Reason::ProxyPortTarget)),
         (&own_app, &[], Some(Reason::LoopDetected)),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -15,6 +15,8 @@ use crate::clock;
 
 /// Longest value of one field, in characters; the rest is cut (T-60).
 const VALUE_CHARS_MAX: usize = 2048;
+/// What is set aside for the fields of a line; an access log's need about as much.
+const LINE_BYTES: usize = 1024;
 
 /// How an event becomes a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,12 +46,10 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
         let spans = span_text(ctx);
         match self {
-            Self::Plain => plain(out, event, &fields, &spans),
-            Self::Json => json(out, event, fields, spans),
+            Self::Plain => plain(out, event, &spans),
+            Self::Json => json(out, event, spans),
         }
     }
 }
@@ -75,29 +75,34 @@ where
     text
 }
 
-fn plain(mut out: Writer<'_>, event: &Event<'_>, fields: &Fields, spans: &str) -> fmt::Result {
+fn plain(mut out: Writer<'_>, event: &Event<'_>, spans: &str) -> fmt::Result {
+    let mut fields = Words { message: String::new(), line: String::with_capacity(LINE_BYTES) };
+    event.record(&mut fields);
     let time = humantime::format_rfc3339_micros(clock::wall());
-    let level = event.metadata().level().as_str().to_lowercase();
-    write!(out, "{time}\t{level}\t{}", event.metadata().target())?;
+    write!(out, "{time}\t{}\t{}", level(event), event.metadata().target())?;
     if !spans.is_empty() {
         write!(out, ":{spans}")?;
     }
     write!(out, "\t{}\t", Escaped(&fields.message))?;
-    for (index, (name, value)) in fields.values.iter().enumerate() {
-        let space = if index == 0 { "" } else { " " };
-        match value {
-            Given::Shown(text) if !needs_quotes(text) => write!(out, "{space}{name}={}", cut(text))?,
-            Given::String(text) | Given::Shown(text) => write!(out, "{space}{name}={:?}", cut(text))?,
-            Given::Other(value) => write!(out, "{space}{name}={value}")?,
-        }
-    }
-    writeln!(out)
+    out.write_str(&fields.line)?;
+    out.write_char('\n')
 }
 
-fn json(mut out: Writer<'_>, event: &Event<'_>, fields: Fields, spans: String) -> fmt::Result {
+fn level(event: &Event<'_>) -> &'static str {
+    match *event.metadata().level() {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+fn json(mut out: Writer<'_>, event: &Event<'_>, spans: String) -> fmt::Result {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
     let mut object = Map::new();
-    let level = event.metadata().level().as_str().to_lowercase();
-    object.insert("level".to_owned(), Value::from(level));
+    object.insert("level".to_owned(), Value::from(level(event)));
     object
         .insert("time".to_owned(), Value::from(humantime::format_rfc3339_micros(clock::wall()).to_string()));
     object.insert("scope".to_owned(), Value::from(event.metadata().target()));
@@ -107,7 +112,7 @@ fn json(mut out: Writer<'_>, event: &Event<'_>, fields: Fields, spans: String) -
     }
     for (name, value) in fields.values {
         let value = match value {
-            Given::String(text) | Given::Shown(text) => Value::from(cut(&text)),
+            Given::Text(text) => Value::from(cut(&text)),
             Given::Other(value) => value,
         };
         object.insert(name.to_owned(), value);
@@ -120,6 +125,9 @@ fn needs_quotes(text: &str) -> bool {
 }
 
 fn cut(text: &str) -> &str {
+    if text.len() <= VALUE_CHARS_MAX {
+        return text;
+    }
     match text.char_indices().nth(VALUE_CHARS_MAX) {
         Some((end, _)) => &text[..end],
         None => text,
@@ -142,12 +150,105 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// An error with its causes, once each.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The fields of one event as words of a line, written as they come: a line of the access log has thirty of them.
+struct Words {
+    message: String,
+    line: String,
+}
+
+impl Words {
+    fn begin(&mut self, field: &Field) {
+        if !self.line.is_empty() {
+            self.line.push(' ');
+        }
+        self.line.push_str(field.name());
+        self.line.push('=');
+    }
+
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        if field.name() == "message" {
+            self.message = value.to_string();
+            return;
+        }
+        self.begin(field);
+        let _ = write!(self.line, "{value}");
+    }
+
+    fn quoted(&mut self, text: &str) {
+        let text = cut(text);
+        if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
+            self.line.push('"');
+            self.line.push_str(text);
+            self.line.push('"');
+        } else {
+            let _ = write!(self.line, "{text:?}");
+        }
+    }
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+            return;
+        }
+        self.begin(field);
+        let at = self.line.len();
+        let _ = write!(self.line, "{value:?}");
+        let text = self.line.get(at..).unwrap_or_default();
+        if needs_quotes(text) {
+            let text = self.line.split_off(at);
+            self.quoted(&text);
+        } else {
+            self.line.truncate(at + cut(text).len());
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message = value.to_owned();
+            return;
+        }
+        self.begin(field);
+        self.quoted(value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.plain(field, Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.record_str(field, &with_causes(value));
+    }
+}
+
 /// A value as it was given.
 enum Given {
-    /// A string.
-    String(String),
-    /// What something that is no string is shown as.
-    Shown(String),
+    /// A text, or what something that is no text is shown as.
+    Text(String),
     /// A number or a truth value.
     Other(Value),
 }
@@ -161,11 +262,11 @@ struct Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.push(field, Given::Shown(format!("{value:?}")));
+        self.push(field, Given::Text(format!("{value:?}")));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, Given::String(value.to_owned()));
+        self.push(field, Given::Text(value.to_owned()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -184,15 +285,8 @@ impl Visit for Fields {
         self.push(field, Given::Other(Value::from(value)));
     }
 
-    /// An error is shown with its causes, once each.
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        self.push(field, Given::String(text));
+        self.push(field, Given::Text(with_causes(value)));
     }
 }
 
@@ -200,7 +294,7 @@ impl Fields {
     fn push(&mut self, field: &Field, value: Given) {
         if field.name() == "message" {
             self.message = match value {
-                Given::String(text) | Given::Shown(text) => text,
+                Given::Text(text) => text,
                 Given::Other(value) => value.to_string(),
             };
         } else {

@@ -12,7 +12,7 @@
 //! an answer: there a stream may well be silent in one direction.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -160,13 +160,12 @@ impl Watch {
         }
     }
 
-    /// Does some work unless the request has to end before.
+    /// Does some work unless the request has to end before. It is pinned by the caller, as it would be held twice here.
     pub(crate) async fn during<T>(
         &mut self,
         upload: Option<&Replay>,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Due> {
-        let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
             Poll::Pending => self.poll(cx, || upload.map(Replay::seen).unwrap_or_default()).map(Err),

@@ -3,6 +3,7 @@
 //! What a client can bring about by itself is no endpoint's failure: a limit of time counts against one only once the
 //! whole request has arrived, and never if the caller set it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,8 +56,10 @@ impl Asked<'_> {
         loop {
             let begun = clock::monotonic();
             watch.begin(begun, sendable.limit(begun));
-            let attempt = self.attempt(sendable, &mut tried, finish);
-            let outcome = watch.during(sendable.replay.as_deref(), attempt).await;
+            let outcome = {
+                let attempt = pin!(self.attempt(sendable, &mut tried, finish));
+                watch.during(sendable.replay.as_deref(), attempt).await
+            };
             finish.record.attempts += 1;
             let ended = clock::monotonic();
             if let (Some(endpoint), Some(health)) = (&finish.record.endpoint, sendable.health(&outcome)) {

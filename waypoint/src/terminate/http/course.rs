@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use ambit_runtime::clock;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -140,18 +142,33 @@ tokio::task_local! {
     static PROGRESS: Arc<Progress>;
 }
 
+pin_project! {
+    /// One stream's work, given up once its client has taken nothing for so long.
+    pub(super) struct UnlessStalled<F> {
+        #[pin]
+        work: TaskLocalFuture<Arc<Progress>, F>,
+        progress: Arc<Progress>,
+        look: Option<Pin<Box<Sleep>>>,
+        after: Duration,
+    }
+}
+
 /// Runs one stream's work, and gives it up once its client has taken nothing for so long.
-pub(super) async fn unless_stalled(work: impl Future<Output = ()>, after: Duration) {
+pub(super) fn unless_stalled<F: Future<Output = ()>>(work: F, after: Duration) -> UnlessStalled<F> {
     let progress = Arc::new(Progress::default());
-    let mut work = std::pin::pin!(PROGRESS.scope(progress.clone(), work));
-    let mut look: Option<Pin<Box<Sleep>>> = None;
-    std::future::poll_fn(|cx| {
-        if work.as_mut().poll(cx).is_ready() {
+    UnlessStalled { work: PROGRESS.scope(progress.clone(), work), progress, look: None, after }
+}
+
+impl<F: Future<Output = ()>> Future for UnlessStalled<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.work.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        poll_stalled(&progress, &mut look, after, cx)
-    })
-    .await;
+        poll_stalled(this.progress, this.look, *this.after, cx)
+    }
 }
 
 /// Ready when the client has had to take something for so long. The timer is moved only when it runs out, because that
