@@ -87,6 +87,10 @@ pub fn cni(config: &LabConfig, run: &RunDir, node: &Node) -> Spec {
         ("zds-socket", &own.join("ztunnel.sock").to_string_lossy()),
         ("sandbox-dir", &run.sandboxes().to_string_lossy()),
         ("admin-socket", &admin.to_string_lossy()),
+        // Other nodes' agents run beside it.
+        ("plugin-socket", &own.join("cni-plugin.sock").to_string_lossy()),
+        ("state-file", &own.join("cni-state.json").to_string_lossy()),
+        ("uninstall-flag", &own.join("cni-uninstall").to_string_lossy()),
     ]);
     flags.extend(config.cni.clone());
     Spec { program: "ambit-cni", args: as_args(flags), env: logging(config), admin }
