@@ -181,7 +181,8 @@ async fn load_what_fits<'r>(netns: &NetNs, rules: &'r Rules) -> Result<&'r str, 
     warn!(
         said,
         "this kernel cannot match listening sockets in packet rules, so tcpSocket probes of captured pods succeed even \
-         if nothing listens; load the modules nft_socket and nft_reject_inet, or use httpGet, grpc or exec probes"
+         if nothing listens; load the modules nft_socket, nft_reject_inet and nft_fib_inet and restart this agent, or \
+         use httpGet, grpc or exec probes"
     );
     Ok(fewer)
 }

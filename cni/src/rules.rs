@@ -1,11 +1,12 @@
 //! Which packet rules a pod has: from facts about the pod to the text of one nftables transaction.
 //!
 //! Pure. The text replaces the whole table `inet ambit` of the namespace it is run in and touches nothing else. What
-//! it means is Istio ambient's in-pod contract (marks 0x539 and 0x111, ports 15001, 15006 and 15008), with three
+//! it means is Istio ambient's in-pod contract (marks 0x539 and 0x111, ports 15001, 15006 and 15008), with four
 //! differences: redirection only ever begins with a connection's first packet, so that connections opened before
 //! capture stay as they are; loopback means all of 127.0.0.0/8; no source address passes by the proxy, which decides
 //! about probes itself; and a port that nothing listens on refuses connections as it would without a mesh, because a
-//! `tcpSocket` probe succeeds with the handshake, which for a redirected connection is the proxy's. DNS is not captured; its rules would go into [`nat_output`] and a raw chain.
+//! `tcpSocket` probe succeeds with the handshake, which for a redirected connection is the proxy's. DNS is not captured;
+//! its rules would go into [`nat_output`] and a raw chain.
 
 use std::fmt::Write as _;
 
@@ -96,8 +97,8 @@ pub struct Rules {
     pub stamp: String,
     /// One transaction for `nft -f`.
     pub text: String,
-    /// The same for a kernel that cannot look for listening sockets (`nft_socket`, `nft_reject_inet`): there the proxy
-    /// takes every connection, and a `tcpSocket` probe tells nothing.
+    /// The same for a kernel that cannot look for listening sockets (`nft_socket`, `nft_reject_inet`, `nft_fib_inet`): there
+    /// the proxy takes every connection, and a `tcpSocket` probe tells nothing.
     pub without_socket_match: Option<String>,
 }
 

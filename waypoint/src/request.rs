@@ -340,9 +340,7 @@ async fn limited(
     }
     let caller = Caller { identity: Some(&call.peer.identity), address: Some(call.peer.address.ip()) };
     call.waypoint.limiters.admit(rule, view, &caller, clock::monotonic()).map_err(excessive)?;
-    // Large, and not for every request.
-    let asked = Box::pin(global::ask(&call.waypoint, global::questions(rule, view, &caller)));
-    asked.await.map_err(excessive)
+    global::ask(&call.waypoint, global::questions(rule, view, &caller)).await.map_err(excessive)
 }
 
 /// What the client gets of a limit that refuses.

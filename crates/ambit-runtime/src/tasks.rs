@@ -35,3 +35,21 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is spawned is copied, so a guard that held it twice would cost every task.
+    #[test]
+    fn a_guard_holds_its_work_once() {
+        let work = async {
+            let held = [1_u8; 4096];
+            tokio::task::yield_now().await;
+            let _ = std::hint::black_box(held);
+        };
+        let size = size_of_val(&work);
+        let guarded = size_of_val(&guarded("held-once", work));
+        assert!(size >= 4096 && guarded < size + 128, "{size} bytes of work, {guarded} guarded");
+    }
+}

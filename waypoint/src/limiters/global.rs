@@ -131,8 +131,9 @@ pub(crate) async fn ask(waypoint: &Arc<Waypoint>, questions: Vec<Question>) -> R
     for question in questions {
         let Question { service, port, domain, timeout, fail_open, descriptors } = question;
         let asked = RateLimitRequest { domain: domain.to_string(), descriptors, hits_addend: 1 };
+        // Large, and not for every request: not a part of every request's future.
         let answer: Result<RateLimitResponse, _> =
-            grpc::unary(waypoint, &service, port, METHOD, &asked, timeout).await;
+            Box::pin(grpc::unary(waypoint, &service, port, METHOD, &asked, timeout)).await;
         // Whoever sends enough could bring an overflow about, and with it pass a limit that fails open.
         let is_overflow = matches!(answer, Err(GrpcError::Call(CallError::Overflow)));
         let fail_open = fail_open && !is_overflow;

@@ -259,7 +259,20 @@ impl Body for Watched {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::{Tally, unless_stalled};
+
+    /// There is one for each stream, and it is copied when that starts.
+    #[test]
+    fn watching_a_stream_holds_its_work_once() {
+        let work = async {
+            let held = [1_u8; 4096];
+            tokio::task::yield_now().await;
+            let _ = std::hint::black_box(held);
+        };
+        let size = size_of_val(&work);
+        let watched = size_of_val(&unless_stalled(work, std::time::Duration::from_secs(1)));
+        assert!(size >= 4096 && watched < size + 128, "{size} bytes of work, {watched} watched");
+    }
 
     #[test]
     fn a_client_may_cancel_as_many_as_it_may_or_as_it_lets_be_answered() {
