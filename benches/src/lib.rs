@@ -1,7 +1,8 @@
 //! Benchmarks of the whole mesh: Ambit against no mesh, HAProxy, and Envoy in a waypoint's place, in the lab's topology.
 //!
-//! Drives the lab and the load generators through their command lines, so it links none of what it measures. It
-//! prints medians and ratios and never asserts a time: it fails only when a contender did not run.
+//! Drives the lab and the load generators through their command lines, so it links none of what it measures; the
+//! programs beside it, `decisions` and `scale`, do. It prints medians and ratios and never asserts a time: it fails only
+//! when a contender did not run.
 
 mod child;
 mod congestion;
@@ -15,6 +16,7 @@ mod options;
 mod out;
 mod report;
 mod run;
+mod scale;
 mod table;
 mod topology;
 mod waypoint;
@@ -22,6 +24,8 @@ mod waypoint;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+pub use scale::{Measure, Mode, Row, Run, Scale, Source, cpu_seconds, run as scale};
 
 /// Exit code after SIGINT, as shells use it.
 const INTERRUPTED: u8 = 130;

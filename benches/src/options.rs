@@ -1,11 +1,13 @@
 //! The command line: what is measured and how often. Parsed once; decides nothing else.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 
 use crate::contenders::{Contender, Place};
 use crate::measures::Measure;
+use crate::scale::{self, Scale};
 use crate::waypoint;
 
 /// Pairs of a full run: even, so that both directions of the order weigh the same.
@@ -15,6 +17,10 @@ const PAIRS_QUICK: usize = 2;
 
 /// Requests a second of the measures at a fixed rate.
 const RATE: u32 = 2000;
+/// Single changes that are timed in the large mesh.
+const CHANGES: usize = 50;
+/// The same of a quick run.
+const CHANGES_QUICK: usize = 10;
 /// The word that asks for the decisions alone; they are a program of their own.
 const DECISIONS: &str = "decisions";
 
@@ -25,7 +31,8 @@ pub(crate) struct Options {
     /// What to measure, all if empty. The mesh: bulk, bulk-1, bulk-4, connections, requests, requests-1,
     /// requests-128, memory; cross-node, same-node; no-mesh, haproxy, ambit, ambit-hbone. A waypoint, all of it:
     /// waypoint; or fixed-rate, saturation; http1, http2; routes-1, routes-100, routes-10000; direct, envoy,
-    /// envoy-tls, ambit-waypoint. Without a network: decisions. Words of one kind add up
+    /// envoy-tls, ambit-waypoint. Without a network: decisions. The control plane of a large mesh: scale-folder,
+    /// scale-kube (only where it is named); on-demand, wildcard. Words of one kind add up
     pub filters: Vec<String>,
     /// How often each contender runs each measure (default 6; 2 with --quick)
     #[arg(long)]
@@ -45,6 +52,25 @@ pub(crate) struct Options {
     /// How long memory settles before it is read (default 30; 5 with --quick)
     #[arg(long)]
     settle: Option<u64>,
+    /// Pods of the large mesh (default 50000; 5000 with --quick)
+    #[arg(long)]
+    pods: Option<usize>,
+    /// Services of the large mesh (default 5000; 500 with --quick)
+    #[arg(long)]
+    services: Option<usize>,
+    /// Nodes of the large mesh, each with a simulated proxy on demand (default 1000; 100 with --quick)
+    #[arg(long)]
+    clients: Option<usize>,
+    /// Simulated proxies that want the whole large mesh; each may cost the control plane and this program as much
+    /// memory as the mesh has bytes (default 100; 10 with --quick)
+    #[arg(long)]
+    wildcard_clients: Option<usize>,
+    /// How long 1000 pods a minute change in the large mesh, in seconds (default 300; 20 with --quick)
+    #[arg(long)]
+    churn: Option<u64>,
+    /// The program with the parts of Kubernetes, for scale-kube (default: kube/ambit-kube in the target folder)
+    #[arg(long, env = "AMBIT_KUBE_BIN")]
+    kube: Option<PathBuf>,
     /// Folder of ambit, ztunnel, istiod-lite and ambit-cni (default: the release folder of this build)
     #[arg(long, env = "AMBIT_BENCH_BIN")]
     bin: Option<PathBuf>,
@@ -76,6 +102,7 @@ pub(crate) struct Parts {
     pub mesh: Option<Selection>,
     pub waypoint: Option<waypoint::Selection>,
     pub decisions: bool,
+    pub scale: Option<scale::Selection>,
 }
 
 impl Options {
@@ -117,6 +144,28 @@ impl Options {
         }
     }
 
+    /// What is asked of the large mesh.
+    pub(crate) fn scale(&self, selection: scale::Selection) -> anyhow::Result<Scale> {
+        let or = |given: Option<usize>, full, quick| given.unwrap_or(if self.quick { quick } else { full });
+        let services = or(self.services, 5000, 500).max(1);
+        let clients = or(self.clients, 1000, 100).max(1);
+        let profile = own_profile()?;
+        let kube = || profile.parent().unwrap_or(&profile).join("kube").join("ambit-kube");
+        Ok(Scale {
+            sources: selection.sources,
+            modes: selection.modes,
+            pods: or(self.pods, 50_000, 5000).max(services),
+            services,
+            clients,
+            wildcard_clients: or(self.wildcard_clients, 100, 10).clamp(1, clients),
+            changes: if self.quick { CHANGES_QUICK } else { CHANGES },
+            churn: Duration::from_secs(self.churn.unwrap_or(if self.quick { 20 } else { 300 }).max(1)),
+            settle: Duration::from_secs(self.settle()),
+            istiod: self.binaries()?.join("istiod-lite"),
+            kube: self.kube.clone().unwrap_or_else(kube),
+        })
+    }
+
     /// Folder for the bench's own files, inside the target folder.
     pub(crate) fn folder() -> anyhow::Result<PathBuf> {
         let profile = own_profile()?;
@@ -149,9 +198,12 @@ fn own_profile() -> anyhow::Result<PathBuf> {
 /// Names the words there are, if one is none of them.
 pub(crate) fn parts(words: &[String]) -> anyhow::Result<Parts> {
     let (mut mesh, mut of_waypoint, mut decisions) = (Vec::new(), Vec::new(), words.is_empty());
+    let mut of_scale = Vec::new();
     for word in words.iter().map(String::as_str) {
         if waypoint::words().contains(&word) {
             of_waypoint.push(word);
+        } else if scale::words().contains(&word) {
+            of_scale.push(word);
         } else if word == DECISIONS {
             decisions = true;
         } else if is_of_mesh(word) {
@@ -162,6 +214,7 @@ pub(crate) fn parts(words: &[String]) -> anyhow::Result<Parts> {
             known.extend(Place::ALL.iter().map(|p| p.name()));
             known.extend(Contender::ALL.iter().map(|c| c.name()));
             known.extend(waypoint::words());
+            known.extend(scale::words());
             known.push(DECISIONS);
             bail!("{word:?} is nothing to measure; there are: {}", known.join(", "));
         }
@@ -171,6 +224,7 @@ pub(crate) fn parts(words: &[String]) -> anyhow::Result<Parts> {
         mesh: (all || !mesh.is_empty()).then(|| select(&mesh)),
         waypoint: (all || !of_waypoint.is_empty()).then(|| waypoint::select(&of_waypoint)),
         decisions,
+        scale: (all || !of_scale.is_empty()).then(|| scale::select(&of_scale)),
     })
 }
 
@@ -238,14 +292,16 @@ mod tests {
     #[test]
     fn words_of_one_part_leave_the_others_out() {
         for (line, wanted) in [
-            ("", (true, true, true)),
-            ("bulk", (true, false, false)),
-            ("http1 routes-1", (false, true, false)),
-            ("waypoint decisions", (false, true, true)),
+            ("", [true, true, true, true]),
+            ("bulk", [true, false, false, false]),
+            ("http1 routes-1", [false, true, false, false]),
+            ("waypoint decisions", [false, true, true, false]),
+            ("scale-folder on-demand", [false, false, false, true]),
         ] {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
             let got = parts(&words).expect(line);
-            assert_eq!((got.mesh.is_some(), got.waypoint.is_some(), got.decisions), wanted, "{line:?}");
+            let parts = [got.mesh.is_some(), got.waypoint.is_some(), got.decisions, got.scale.is_some()];
+            assert_eq!(parts, wanted, "{line:?}");
         }
     }
 }

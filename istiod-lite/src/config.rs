@@ -194,6 +194,20 @@ pub struct Certificates {
     #[arg(long, env = "AMBIT_ACCEPT_RSA", value_name = "BOOL", action = ArgAction::Set, default_value_t = false)]
     pub accept_rsa: bool,
 
+    /// For `--source kube`: how long a step of a rotation waits until every replica has taken it up; 6 s to 10 min, the
+    /// same for all replicas. One that cannot read the authority for two thirds of it, or 20 s, signs nothing.
+    #[arg(long, env = "AMBIT_CA_ROTATION_LAG", value_name = "DURATION", value_parser = rotation_lag, default_value = "30s", hide = true)]
+    pub rotation_lag: Duration,
+
+    /// For `--source kube`: how long a proxy must be silent after an answer until it counts as received; 1 s to 1 h. Less
+    /// than the default is for tests alone: a proxy that lost its answer may not have asked again by then.
+    #[arg(long, env = "AMBIT_CA_ROTATION_CONFIRM", value_name = "DURATION", value_parser = rotation_pause, default_value = "165s", hide = true)]
+    pub rotation_confirm: Duration,
+
+    /// For `--source kube`: how often proxies that hold a rotation up are made to ask anew; 1 s to 1 h.
+    #[arg(long, env = "AMBIT_CA_ROTATION_NUDGE", value_name = "DURATION", value_parser = rotation_pause, default_value = "10m", hide = true)]
+    pub rotation_nudge: Duration,
+
     /// Certificates a node may ask for at once.
     #[arg(long, env = "AMBIT_CSR_BURST", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value_t = 500)]
     pub csr_burst: u32,
@@ -298,6 +312,14 @@ fn print(matches: &ArgMatches) -> String {
 
 fn leaf_ttl(text: &str) -> Result<Duration, String> {
     bounded(text, Duration::from_secs(5), LEAF_TTL_MAX)
+}
+
+fn rotation_lag(text: &str) -> Result<Duration, String> {
+    bounded(text, Duration::from_secs(6), Duration::from_secs(600))
+}
+
+fn rotation_pause(text: &str) -> Result<Duration, String> {
+    bounded(text, Duration::from_secs(1), Duration::from_secs(3600))
 }
 
 fn stream_age(text: &str) -> Result<Duration, String> {

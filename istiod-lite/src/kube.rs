@@ -19,6 +19,7 @@ use crate::admit::{self, AdmitParts};
 use crate::ca::authn::Verifier;
 use crate::ca::keeper::{Keeper, Settings};
 use crate::ca::review::{Limits, Reviewer};
+use crate::ca::rotation::Times;
 use crate::ca::secret::Secrets;
 use crate::config::Config;
 use crate::lead::{self, LeadParts};
@@ -66,7 +67,11 @@ impl Kube {
 
     /// The authority in Secrets of the root namespace; made if there is none. Tries until that is done.
     pub async fn keeper(&self, config: &Config) -> Keeper {
-        let settings = Settings::new(config.mesh.trust_domain.clone(), config.certificates.leaf_ttl, false);
+        let certificates = &config.certificates;
+        let usual = Settings::new(config.mesh.trust_domain.clone(), certificates.leaf_ttl, false);
+        let (lag, nudge) = (certificates.rotation_lag.as_secs(), certificates.rotation_nudge.as_secs());
+        let confirm = certificates.rotation_confirm.as_secs();
+        let settings = Settings { times: Times { lag, nudge }, confirm, ..usual };
         let mut told = BTreeSet::new();
         loop {
             let (namespace, replica) =

@@ -121,7 +121,7 @@ impl Built {
             }
             Source::Kube => {
                 let cluster = served::start((&lab, &run), &config, &runner, &fabric).await?;
-                let store = Store::served(cluster.api.clone()).await;
+                let store = Store::served(cluster.api.clone(), served::driver(&config, &fabric, &run)).await;
                 let issuer = Issuer::server(Requests::of(cluster.api.clone()));
                 (Arc::new(store), Arc::new(issuer), Some(Arc::new(cluster)))
             }

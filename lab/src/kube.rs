@@ -12,6 +12,7 @@ pub mod delta;
 pub mod deploy;
 pub mod front;
 pub mod images;
+pub mod kubectl;
 pub mod members;
 mod mirror;
 pub mod node;
@@ -26,6 +27,7 @@ mod writer;
 
 pub use api::{Api, Refusal};
 pub use cluster::Cluster;
+pub use kubectl::Kubectl;
 pub use mirror::Mirror;
 pub use settings::{KubeSettings, Source};
 pub use spec::KubePart;

@@ -289,14 +289,32 @@ fn own_mounts(container: &Container) -> Result<(), LabError> {
     for bind in &container.binds {
         make_room(bind, &container.scratch, &mut layers).map_err(fail(bind))?;
     }
+    // Then a hold on everything that is to be seen: a volume over the labs' own directory hides what the next is from.
+    let mut held = Vec::new();
     for bind in &container.binds {
-        bind_one(bind).map_err(fail(bind))?;
+        held.push(hold(&bind.from).map_err(fail(bind))?);
+    }
+    for (bind, from) in container.binds.iter().zip(&held) {
+        bind_one(bind, from).map_err(fail(bind))?;
     }
     Ok(())
 }
 
-fn bind_one(bind: &Bind) -> io::Result<()> {
-    mount(Some(&bind.from), &bind.to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+/// A handle of a file or directory that stays good whatever is mounted over its path.
+fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+}
+
+/// The path of what a handle holds, for this process.
+fn held_path(held: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", held.as_raw_fd())
+}
+
+fn bind_one(bind: &Bind, from: &OwnedFd) -> io::Result<()> {
+    let from = held_path(from);
+    let how = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(from.as_str()), &bind.to, None::<&str>, how, None::<&str>)?;
     if bind.read_only {
         let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(None::<&str>, &bind.to, None::<&str>, again, None::<&str>)?;
@@ -309,8 +327,7 @@ fn keep_below(above: &Path) -> io::Result<Option<OwnedFd>> {
     if !Path::new(RUN_ROOT).starts_with(above) {
         return Ok(None);
     }
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    Ok(Some(rustix::fs::open(RUN_ROOT, flags, rustix::fs::Mode::empty())?))
+    hold(Path::new(RUN_ROOT)).map(Some)
 }
 
 /// Shows no namespaces of other pods: an empty directory says so to tools that look.
@@ -349,9 +366,8 @@ fn make_room(bind: &Bind, scratch: &Path, layers: &mut Vec<PathBuf>) -> io::Resu
         let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
         mount(Some("overlay"), above, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
         if let Some(kept) = kept {
-            let own = format!("/proc/self/fd/{}", kept.as_raw_fd());
             let again = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(own.as_str()), RUN_ROOT, None::<&str>, again, None::<&str>)?;
+            mount(Some(held_path(&kept).as_str()), RUN_ROOT, None::<&str>, again, None::<&str>)?;
             hide_namespaces()?;
         }
         layers.push(above.to_owned());

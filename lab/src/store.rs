@@ -20,7 +20,7 @@ pub use ambit_manifest::{Kind, ObjectKey};
 
 use crate::error::LabError;
 use crate::kube::request::Server;
-use crate::kube::{self, Api, Mirror};
+use crate::kube::{self, Api, Kubectl, Mirror};
 
 /// One object, as JSON and in its type.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ impl Snapshot {
 #[derive(Debug)]
 enum Source {
     Folder(Folder),
-    Served { api: Api, mirror: Arc<Mirror> },
+    Served { api: Api, mirror: Arc<Mirror>, kubectl: Option<Arc<Kubectl>> },
 }
 
 /// The objects, and the way to change them. All methods but the readers block on files for some milliseconds; over
@@ -118,20 +118,24 @@ impl Store {
         Ok(Self { source: Source::Folder(folder), current, order: Mutex::new(()) })
     }
 
-    /// Lists what the API server holds, and follows it from now on.
-    pub async fn served(api: Api) -> Self {
+    /// Lists what the API server holds, and follows it from now on. What commands ask is asked by `kubectl`, if there is
+    /// one.
+    pub async fn served(api: Api, kubectl: Option<Arc<Kubectl>>) -> Self {
         let current = watch::channel(Arc::new(Snapshot::default())).0;
         let mirror = kube::follow(&api, current.clone()).await;
-        Self { source: Source::Served { api, mirror }, current, order: Mutex::new(()) }
+        Self { source: Source::Served { api, mirror, kubectl }, current, order: Mutex::new(()) }
     }
 
     /// The API server, if the objects live in one.
     pub fn server(&self) -> Option<Server> {
         match &self.source {
             Source::Folder(_) => None,
-            Source::Served { api, mirror } => {
-                Some(Server { api: api.clone(), mirror: Arc::clone(mirror), objects: self.subscribe() })
-            }
+            Source::Served { api, mirror, kubectl } => Some(Server {
+                api: api.clone(),
+                mirror: Arc::clone(mirror),
+                objects: self.subscribe(),
+                kubectl: kubectl.clone(),
+            }),
         }
     }
 

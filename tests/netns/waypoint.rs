@@ -14,7 +14,7 @@ mod limits;
 mod loss;
 mod resilience;
 mod routing;
-mod shop;
+pub(crate) mod shop;
 mod streams;
 mod tables;
 mod telemetry;

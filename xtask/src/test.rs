@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use totals::Totals;
 pub(crate) struct Options {
     /// Levels to run; all of them when none is named.
     levels: Vec<Level>,
-    /// Runs the rows that need minutes in full: sets AMBIT_SOAK=1 and runs the namespace level and targets named `soak`,
+    /// Runs the rows that need minutes in full: sets AMBIT_SOAK=1 and runs the namespace levels and targets named `soak`,
     /// and the pipeline level as a release build.
     #[arg(long)]
     soak: bool,
@@ -57,6 +58,8 @@ pub(crate) enum Level {
     Foreign,
     /// The real programs in network namespaces.
     Netns,
+    /// The same over a real Kubernetes API server.
+    Kube,
 }
 
 const ALL: &[Level] = &[
@@ -69,6 +72,7 @@ const ALL: &[Level] = &[
     Level::Loopback,
     Level::Foreign,
     Level::Netns,
+    Level::Kube,
 ];
 
 /// How a level ended.
@@ -100,6 +104,7 @@ pub(crate) fn run(tools: &Tools, options: &Options) -> anyhow::Result<bool> {
         soak: options.soak,
         targets: Targets::of(&tools.metadata),
         require_netns: options.require_netns || is_root(),
+        require_kube: options.require_netns,
         require_peers: options.require_peers,
     };
     let mut reports: Vec<Report> = Vec::new();
@@ -124,7 +129,8 @@ pub(crate) fn run(tools: &Tools, options: &Options) -> anyhow::Result<bool> {
 /// When cargo cannot be started at all.
 pub(crate) fn check(tools: &Tools) -> anyhow::Result<bool> {
     let targets = Targets::of(&tools.metadata);
-    let run = Run { tools, soak: false, targets, require_netns: false, require_peers: false };
+    let run =
+        Run { tools, soak: false, targets, require_netns: false, require_kube: false, require_peers: false };
     let mut reports = Vec::new();
     for level in [Level::Fmt, Level::Clippy, Level::Tidy] {
         let report = run.level(level)?;
@@ -142,7 +148,7 @@ pub(crate) fn check(tools: &Tools) -> anyhow::Result<bool> {
 fn chosen(options: &Options) -> Vec<Level> {
     if !options.levels.is_empty() {
         let mut levels = options.levels.clone();
-        if levels.contains(&Level::Netns) {
+        if levels.contains(&Level::Netns) || levels.contains(&Level::Kube) {
             levels.push(Level::Build); // those tests start the programs
         }
         levels.sort_unstable();
@@ -150,7 +156,7 @@ fn chosen(options: &Options) -> Vec<Level> {
         return levels;
     }
     if options.soak {
-        return vec![Level::Build, Level::Pipeline, Level::Netns];
+        return vec![Level::Build, Level::Pipeline, Level::Netns, Level::Kube];
     }
     ALL.to_vec()
 }
@@ -180,6 +186,8 @@ struct Run<'a> {
     soak: bool,
     targets: Targets,
     require_netns: bool,
+    /// Whether it is an error that no API server was built.
+    require_kube: bool,
     require_peers: bool,
 }
 
@@ -210,9 +218,14 @@ impl Run<'_> {
                 let why = "Envoy and h2 are not in target/peers; see above, or run xtask/need.sh test";
                 (Outcome::NotRun(why.to_owned()), Totals::default())
             }
-            Level::Netns if self.require_netns => self.tests(level)?,
-            Level::Netns => {
+            Level::Netns | Level::Kube if !self.require_netns => {
                 (Outcome::NotRun("it needs root; run `make test` as root".to_owned()), Totals::default())
+            }
+            Level::Netns => self.tests(level)?,
+            Level::Kube if self.require_kube || self.has_kube() => self.tests(level)?,
+            Level::Kube => {
+                let why = "ambit-kube is not in target/kube; see above, or run make kube";
+                (Outcome::NotRun(why.to_owned()), Totals::default())
             }
         };
         Ok(Report { level, outcome, totals, took: now() - started })
@@ -221,6 +234,12 @@ impl Run<'_> {
     /// Whether `xtask/need.sh test` could install the peers; it puts the list beside them once they are whole.
     fn has_peers(&self) -> bool {
         self.tools.metadata.target_directory.join("peers/requirements.txt").exists()
+    }
+
+    /// Whether `xtask/need.sh` could build the Kubernetes control plane, or another one is named.
+    fn has_kube(&self) -> bool {
+        let built = self.tools.metadata.target_directory.join("kube/ambit-kube");
+        built.exists() || std::env::var_os("AMBIT_KUBE_BIN").is_some_and(|path| Path::new(&path).exists())
     }
 
     /// Runs a cargo component, if it is there.
@@ -244,8 +263,9 @@ impl Run<'_> {
         let mut totals = Totals::default();
         let mut clean = true;
         for call in calls {
-            let arguments: Vec<&str> = call.iter().map(String::as_str).collect();
+            let arguments: Vec<&str> = call.arguments.iter().map(String::as_str).collect();
             let mut command = self.tools.cargo(&arguments);
+            command.envs(call.variable);
             if self.require_netns {
                 command.env("AMBIT_REQUIRE_NETNS", "1");
             }
@@ -332,6 +352,7 @@ impl Level {
             Self::Loopback => "real TLS, HTTP/2 and gRPC on the loopback device",
             Self::Foreign => "tunnels with a real Envoy and with python's h2, both ways",
             Self::Netns => "the real programs in network namespaces",
+            Self::Kube => "the real programs over a real Kubernetes API server, driven by kubectl",
         }
     }
 }
@@ -348,6 +369,7 @@ impl fmt::Display for Level {
             Self::Loopback => "loopback",
             Self::Foreign => "foreign",
             Self::Netns => "netns",
+            Self::Kube => "kube",
         })
     }
 }

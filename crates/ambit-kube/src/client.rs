@@ -29,6 +29,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubeError> {
     config.connect_timeout = Some(CONNECT_MAX);
     // Watches are open for minutes; every other request has a time limit where it is made.
     config.read_timeout = None;
+    // Whoever calls tries again, and sooner: what the library adds doubles up to minutes while a server starts.
+    config.default_retry = false;
     config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
     Client::try_from(config).map_err(|cause| KubeError::Config(cause.to_string()))
 }

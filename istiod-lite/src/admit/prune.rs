@@ -28,9 +28,9 @@ fn steps(path: &str) -> Vec<&str> {
             steps.push(step);
             rest = after.strip_prefix('.').unwrap_or(after);
         } else {
-            let end = rest.find(['.', '[']).unwrap_or(rest.len());
-            steps.push(&rest[..end]);
-            rest = rest[end..].strip_prefix('.').unwrap_or(&rest[end..]);
+            let (step, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+            steps.push(step);
+            rest = after.strip_prefix('.').unwrap_or(after);
         }
     }
     steps

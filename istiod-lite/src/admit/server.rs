@@ -34,12 +34,16 @@ use crate::world::World;
 const PATH: &str = "/validate";
 /// Largest question: an object before and after, each as large as etcd takes.
 const BODY_BYTES_MAX: usize = 3 << 20;
-/// Bytes of questions that are being read or judged.
+/// Bytes of questions of API servers that are being read or judged.
 const BODIES_BYTES_MAX: usize = 48 << 20;
+/// The same of everybody else together: whoever can reach us cannot keep API servers waiting.
+const STRANGERS_BYTES_MAX: usize = 12 << 20;
 /// What a question counts for at least, in bytes.
 const BODY_BYTES_MIN: usize = 4 << 10;
-/// Questions that are judged at once; each takes a thread.
+/// Questions of API servers that are judged at once; each takes a thread.
 const JUDGED_MAX: usize = 4;
+/// The same of everybody else together.
+const STRANGERS_JUDGED_MAX: usize = 1;
 /// Longest call; the API server waits for 10 s unless told otherwise.
 const CALL: Duration = Duration::from_secs(5);
 /// Longest wait for the next head; clients in Go give an idle connection up after 90 s, so that they do it first.
@@ -88,8 +92,8 @@ pub async fn serve(parts: AdmitParts) -> Result<SocketAddr, AdmitError> {
     let mut connections = tls::accept(listener, tls, &drain);
     let desk = Arc::new(Desk {
         world,
-        bodies: Semaphore::new(BODIES_BYTES_MAX),
-        judged: Semaphore::new(JUDGED_MAX),
+        servers: Room::new(BODIES_BYTES_MAX, JUDGED_MAX),
+        strangers: Room::new(STRANGERS_BYTES_MAX, STRANGERS_JUDGED_MAX),
     });
     drop(tasks::spawn("admission", async move {
         loop {
@@ -145,10 +149,25 @@ type Failure = (StatusCode, &'static str);
 #[derive(Debug)]
 struct Desk {
     world: Arc<World>,
+    /// For API servers that the mesh knows by their addresses.
+    servers: Room,
+    /// For everybody else: API servers behind a translation of addresses, and whoever reaches us.
+    strangers: Room,
+}
+
+/// How much is read and judged at once.
+#[derive(Debug)]
+struct Room {
     /// A permit a byte.
-    bodies: Semaphore,
+    bodies: Arc<Semaphore>,
     /// A permit a question.
-    judged: Semaphore,
+    judged: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(bytes: usize, questions: usize) -> Self {
+        Self { bodies: Arc::new(Semaphore::new(bytes)), judged: Arc::new(Semaphore::new(questions)) }
+    }
 }
 
 impl Desk {
@@ -178,12 +197,20 @@ impl Desk {
         let gone = |_| (StatusCode::SERVICE_UNAVAILABLE, "the webhook is stopping");
         // At most BODY_BYTES_MAX, which fits.
         let share = u32::try_from(bytes.max(BODY_BYTES_MIN)).unwrap_or(u32::MAX);
-        let _share = self.bodies.acquire_many(share).await.map_err(gone)?;
+        let is_server = caller.address.is_some_and(|address| self.world.index().is_api_server(address));
+        let room = if is_server { &self.servers } else { &self.strangers };
+        let share = room.bodies.clone().acquire_many_owned(share).await.map_err(gone)?;
         let body = read(request.into_body()).await?;
-        let _turn = self.judged.acquire().await.map_err(gone)?;
+        let turn = room.judged.clone().acquire_owned().await.map_err(gone)?;
         let world = self.world.clone();
-        // Reading a large object takes long enough to keep others waiting.
-        let decided = tokio::task::spawn_blocking(move || decide(&body, caller, &world)).await;
+        // Reading a large object takes long enough to keep others waiting. The thread goes on when the call is given up,
+        // so that what it takes is given back by the thread.
+        let judging = move || {
+            let decided = decide(&body, caller, &world);
+            drop((turn, share));
+            decided
+        };
+        let decided = tokio::task::spawn_blocking(judging).await;
         decided.unwrap_or_else(|cause| {
             warn!(%cause, "judging an object failed");
             Err((StatusCode::INTERNAL_SERVER_ERROR, "judging the object failed; see the log of istiod-lite"))

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::ledger::{self, Ledger};
 use super::material::{self, Block, Issuing, MaterialError, Owner};
-use super::rotation::{Phase, Ring, Times};
+use super::rotation::{Phase, Ring, State, Times};
 use super::secret::{Read, SecretError, Secrets};
 use super::sign::Authority;
 use super::store::{self, StoreError};
@@ -34,8 +34,6 @@ use round::Round;
 
 /// Between two looks at a rotation.
 const LOOK: Duration = Duration::from_secs(1);
-/// Without a reading for this long nothing is signed: a rotation may have gone on without us.
-const FRESH: Duration = Duration::from_secs(20);
 /// Commands that wait.
 const COMMANDS: usize = 4;
 
@@ -279,8 +277,10 @@ impl Keeper {
 
     fn new(store: Store, settings: Settings, read: Read) -> Result<Self, KeepError> {
         let authority = Arc::new(material::assemble(&read.ring, &settings.trust_domain, read.owner)?);
-        let bundle = Arc::new(watch::Sender::new(published(&authority)));
-        let fresh = matches!(store, Store::Secret(_)).then_some(FRESH);
+        let first = at_start(&read.ring, settings.times, clock::unix_seconds())?;
+        let bundle = Arc::new(watch::Sender::new(first));
+        let fresh = Duration::from_secs(settings.times.fresh());
+        let fresh = matches!(store, Store::Secret(_)).then_some(fresh);
         let signer = Signer::new(authority, settings.times, fresh);
         let Read { ring, owner, version } = read;
         let known = Known::of(ring, owner, version);
@@ -324,13 +324,17 @@ impl Keeper {
             Store::Disk(_) => futures_util::stream::pending().boxed(),
             Store::Secret(secrets) => secrets.changes().boxed(),
         };
+        // The program may have waited for long since it opened the authority, and signs nothing until it is read again.
+        let _ = self.reload().await;
         let mut round = Round::new(&self.store);
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = changes.next() => self.reload().await,
+                _ = changes.next() => {
+                    let _ = self.reload().await;
+                }
                 Some((command, told)) = asked.recv() => {
                     // Who asked may have gone away.
                     let _ = told.send(self.carry_out(command).await);
@@ -343,9 +347,9 @@ impl Keeper {
         }
     }
 
-    /// Reads what is kept; what cannot be used changes nothing.
-    async fn reload(&self) {
-        let Store::Secret(secrets) = &self.store else { return };
+    /// Reads what is kept; what cannot be used changes nothing. Whether it could be read.
+    async fn reload(&self) -> bool {
+        let Store::Secret(secrets) = &self.store else { return true };
         let begun = clock::monotonic();
         let problem = match secrets.read().await {
             Ok(Some(read)) => self.adopt(read).err(),
@@ -353,11 +357,12 @@ impl Keeper {
             Err(error @ SecretError::Unusable { .. }) => Some(error.to_string()),
             Err(error) => {
                 self.tell(Some(full(&error)));
-                return;
+                return false;
             }
         };
         self.signer.confirm(begun);
         self.tell(problem);
+        true
     }
 
     /// Puts an authority that was read in force, if it differs.
@@ -399,7 +404,7 @@ impl Keeper {
 
     async fn carry_out(&self, command: Command) -> Result<(), String> {
         // On the newest there is, so that nobody is told that somebody else was faster.
-        self.reload().await;
+        let _ = self.reload().await;
         let ring = {
             let known = self.known();
             if known.owner == Owner::Plugged {
@@ -448,7 +453,7 @@ impl Keeper {
         if state.phase != Phase::Idle && state.counting(now, self.settings.times) != state.generation {
             return;
         }
-        let text = published(&authority);
+        let text = published(state, authority.roots_pem());
         self.bundle.send_if_modified(|held| {
             let differs = *held != text;
             if differs {
@@ -490,13 +495,21 @@ fn overlaps(old: &Ring<Issuing>, new: &Ring<Issuing>) -> Result<(), String> {
 
 /// The bundle as it is published. Proxies that watch it ask for certificates anew when it changes; its first line
 /// changes with every generation, and to nudge those that stay behind.
-fn published(authority: &Authority) -> Arc<str> {
-    let state = authority.state();
-    if state.generation == 0 {
-        return Arc::from(authority.roots_pem());
-    }
+fn published(state: State, roots: &str) -> Arc<str> {
     let (generation, nudge) = (state.generation, state.nudge);
-    Arc::from(format!("# Roots of trust, generation {generation}.{nudge}\n{}", authority.roots_pem()))
+    match generation {
+        0 => Arc::from(roots),
+        _ => Arc::from(format!("# Roots of trust, generation {generation}.{nudge}\n{roots}")),
+    }
+}
+
+/// What a program that starts publishes: while another replica may still answer with the generation before, the bundle
+/// of that one. Who asked anew now would get an answer that counts for nothing, and not ask again for long.
+fn at_start(ring: &Ring<Issuing>, times: Times, now: u64) -> Result<Arc<str>, MaterialError> {
+    let state = ring.state;
+    let is_early = state.phase != Phase::Idle && state.counting(now, times) != state.generation;
+    let shown = if is_early { ring.before() } else { ring.clone() };
+    Ok(published(shown.state, &material::bundle(&shown)?))
 }
 
 /// A published bundle without the lines that begin with `#`, for a ClusterTrustBundle, which takes nothing but

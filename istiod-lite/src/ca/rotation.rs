@@ -91,6 +91,22 @@ impl Times {
     pub const REPLICAS: Self = Self { lag: 30, nudge: 600 };
     /// Of one process with its keys on disk: nothing lags.
     pub const ALONE: Self = Self { lag: 0, nudge: 600 };
+
+    /// Without a reading of what is kept for so many seconds a replica signs nothing, since a rotation may have gone on
+    /// without it: two thirds of the lag, and 20 at most.
+    pub fn fresh(self) -> u64 {
+        self.part(self.lag * 2 / 3, 20)
+    }
+
+    /// Seconds between two readings that nothing asks for: a sixth of the lag, and 5 at most.
+    pub fn reading(self) -> u64 {
+        self.part(self.lag / 6, 5)
+    }
+
+    /// Where nothing lags nothing has to hurry.
+    fn part(self, seconds: u64, most: u64) -> u64 {
+        if self.lag == 0 { most } else { seconds.clamp(1, most) }
+    }
 }
 
 /// What a step is decided by.
@@ -185,13 +201,30 @@ impl<I: Clone> Ring<I> {
             });
         }
         let last = self.state.nudged.max(self.state.since + times.lag);
-        if facts.now >= last + times.nudge {
-            let mut state = self.state;
-            state.nudge = state.nudge.saturating_add(1);
-            state.nudged = facts.now;
-            return Step::Keep(Self { state, ..self.clone() });
+        if facts.now >= last + times.nudge { Step::Keep(self.nudged(facts.now)) } else { Step::Wait }
+    }
+
+    /// The same, with one more reason for proxies to ask anew.
+    pub fn nudged(&self, now: u64) -> Self {
+        let mut state = self.state;
+        state.nudge = state.nudge.saturating_add(1);
+        state.nudged = now;
+        Self { state, ..self.clone() }
+    }
+
+    /// The ring of the generation before, as far as its bundle goes: while waiting, only the signing issuer had a root
+    /// in it; while reissuing, the same two did, the other way round.
+    pub fn before(&self) -> Self {
+        let generation = self.state.generation.saturating_sub(1);
+        let state = State { generation, nudge: 0, ..self.state };
+        match (self.state.phase, &self.other) {
+            (Phase::Reissuing, Some(other)) => {
+                Self { signing: other.clone(), other: Some(self.signing.clone()), state }
+            }
+            (Phase::Idle | Phase::Waiting | Phase::Reissuing, _) => {
+                Self { signing: self.signing.clone(), other: None, state }
+            }
         }
-        Step::Wait
     }
 
     /// When every leaf of an earlier generation has run out, in seconds since 1970.

@@ -6,6 +6,8 @@
 //! ConfigMap, one member for each replica.
 
 use std::collections::BTreeMap;
+use std::future::ready;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, SystemTime};
 
 use ambit_types::TrustDomain;
@@ -13,6 +15,7 @@ use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
@@ -178,11 +181,13 @@ impl Secrets {
         }
     }
 
-    /// Something about the Secrets changed: a reason to read them. Never ends, and waits longer after each failure.
+    /// Something about the Secrets changed: a reason to read them. Never ends; failures are passed over, and tried
+    /// again in about a second, so that a server that is back is noticed.
     pub fn changes(&self) -> impl Stream<Item = ()> + Send + use<> {
         let one = |name: &str| {
             let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-            watcher(self.secrets(), config).default_backoff().map(|_| ())
+            let events = watcher(self.secrets(), config).backoff(Pauses::default());
+            events.filter_map(|event| ready(event.ok().map(drop)))
         };
         futures_util::stream::select(one(OWN), one(PLUGGED))
     }
@@ -283,6 +288,26 @@ impl Secrets {
             Err(_) => Err(SecretError::Timeout { doing, namespace, name }),
         }
     }
+}
+
+/// Pauses after failed watches: half a second to one and a half, so that replicas do not all come at once.
+#[derive(Debug, Default)]
+struct Pauses {
+    random: RandomState,
+    count: u64,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.count = self.count.wrapping_add(1);
+        Some(Duration::from_millis(500 + self.random.hash_one(self.count) % 1000))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {}
 }
 
 fn post() -> PostParams {

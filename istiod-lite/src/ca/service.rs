@@ -123,6 +123,7 @@ impl Gate {
         metrics::counter!("ambit_callers_refused_total", "cause" => fault.check()).increment(1);
         let record = Record {
             outcome: "turned-away",
+            code: Reason::IssuanceRefused.code(),
             check: fault.check(),
             detail: &shown(&fault.to_string()),
             ..record(asked, now, source)

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::api::{ApiError, At, Resource, Server, encoded};
 use super::ledger::Ledger;
 use super::{Lead, PARALLEL, PAUSE, TURN, chain, told};
+use crate::ca::keeper::certificates_only;
 
 /// Name of the ConfigMap, as every proxy of Istio expects it.
 pub(super) const CONFIG_MAP: &str = "istio-ca-root-cert";
@@ -29,6 +30,8 @@ const SIGNER: &str = "istio.io/istiod-ca";
 const LOOK: Duration = Duration::from_secs(60);
 /// The same for the ClusterTrustBundle while it is not served.
 const UNSERVED: Duration = Duration::from_secs(600);
+/// Time until the ClusterTrustBundle is written again after a failure that may pass.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until it is dropped.
 pub(super) async fn run(
@@ -37,7 +40,7 @@ pub(super) async fn run(
     mut bundle: watch::Receiver<Arc<str>>,
 ) {
     let mut ledger: Ledger<Str, Arc<str>> = Ledger::default();
-    let mut whole = Whole { written: None, look: clock::monotonic() };
+    let mut whole = Whole { written: None, look: clock::monotonic(), failures: 0 };
     let mut look = clock::monotonic();
     loop {
         changed.borrow_and_update();
@@ -171,6 +174,8 @@ async fn remove(server: &Server, namespace: &str) -> Result<(), ApiError> {
 struct Whole {
     written: Option<Arc<str>>,
     look: Instant,
+    /// In a row.
+    failures: u32,
 }
 
 impl Whole {
@@ -186,11 +191,12 @@ impl Whole {
         let object = json!({
             "apiVersion": at.resource.version, "kind": at.resource.kind,
             "metadata": {"name": TRUST_BUNDLE, "labels": {OWN_LABEL.0: OWN_LABEL.1}},
-            "spec": {"signerName": SIGNER, "trustBundle": &**roots},
+            // Comments, which make proxies fetch the roots again, are refused here.
+            "spec": {"signerName": SIGNER, "trustBundle": certificates_only(roots)},
         });
         match server.apply(at, &object).await {
             Ok(_) => {
-                self.written = Some(roots.clone());
+                (self.written, self.failures) = (Some(roots.clone()), 0);
                 self.look = clock::monotonic() + UNSERVED;
             }
             Err(ApiError::NotServed { .. }) => {
@@ -198,8 +204,10 @@ impl Whole {
                 (self.written, self.look) = (None, clock::monotonic() + UNSERVED);
             }
             Err(error) => {
-                told(&at, 1, &error);
-                (self.written, self.look) = (None, clock::monotonic() + LOOK);
+                self.failures = self.failures.saturating_add(1);
+                told(&at, self.failures, &error);
+                let again = if error.is_hopeless() { LOOK } else { AGAIN };
+                (self.written, self.look) = (None, clock::monotonic() + again);
             }
         }
     }

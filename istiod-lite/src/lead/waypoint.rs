@@ -276,7 +276,8 @@ async fn make(lead: &Lead<'_>, gateway: &Gateway, held: &BTreeMap<Piece, i64>) -
             Err(error) => faults.push((resource, Fault::Api(error))),
         }
     }
-    if faults.is_empty() {
+    // Writing what is there already is no news.
+    if faults.is_empty() && pieces.iter().any(|(piece, generation)| held.get(piece).copied() != *generation) {
         info!(gateway = %name, objects = objects.len(), "made a waypoint");
     }
     Made { outcome: outcome(name, &faults), pieces }

@@ -20,7 +20,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -186,6 +186,35 @@ async fn a_question_that_never_ends_is_cut_off() {
     assert_eq!(answer, b"HTTP/1.1 503");
 }
 
+#[tokio::test]
+async fn whoever_reaches_the_webhook_cannot_keep_an_api_server_waiting() {
+    let webhook = Webhook::start(&table().world).await;
+    // As many of the largest questions as are read at once, of which the end never comes.
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut stranger = webhook.tls_from([127, 0, 0, 2]).await;
+        let head = b"POST /validate HTTP/1.1\r\nhost: x\r\ncontent-length: 3145728\r\n\r\n{";
+        stranger.write_all(head).await.unwrap();
+        stranger.flush().await.unwrap();
+        held.push(stranger);
+    }
+    let mut client = webhook.connect().await;
+    let policy = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": { "name": "a", "namespace": "shop" }, "spec": { "rules": [{ "from": [{ "source": { "namespaces": ["shop"] } }] }] },
+    });
+    for _ in 0..20 {
+        let response = client.ask(&create(&policy)).await;
+        assert_eq!(response["allowed"], true, "{response:#}");
+    }
+    // Their calls end by themselves; all were held while the answers came.
+    for stranger in &mut held {
+        let mut answer = [0; 12];
+        tokio::time::timeout(PATIENCE, stranger.read_exact(&mut answer)).await.expect("in time").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 503");
+    }
+}
+
 fn table() -> Table {
     serde_saphyr::from_str(TABLE).expect("a table")
 }
@@ -243,6 +272,10 @@ impl Webhook {
 
     /// Offers what a client in Go offers.
     async fn tls(&self) -> TlsStream<TcpStream> {
+        self.tls_from([127, 0, 0, 1]).await
+    }
+
+    async fn tls_from(&self, from: [u8; 4]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(provider())
@@ -251,7 +284,9 @@ impl Webhook {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
         let name = ServerName::try_from(NAME).unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));

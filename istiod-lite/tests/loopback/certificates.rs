@@ -187,6 +187,7 @@ async fn tokens_that_prove_nothing_are_refused_and_audited() {
         assert!(status.message().contains(check), "{check}: {}", status.message());
         let line = plane.audit().pop().unwrap();
         assert_eq!((&line["outcome"], &line["check"]), (&"turned-away".into(), &check.into()));
+        assert_eq!(line["code"], "AMB2002", "{check}");
         assert_eq!(line["source"], "127.0.0.1");
     }
 }

@@ -21,7 +21,8 @@ use crate::address::{self, Families};
 use crate::config::LabConfig;
 use crate::control::{Call, Request};
 use crate::error::LabError;
-use crate::kube::{self, Cluster, front, members, node, request, settle};
+use crate::kube::settings::Driver;
+use crate::kube::{self, Cluster, Kubectl, front, members, node, request, settle};
 use crate::link::Place;
 use crate::name::LabName;
 use crate::paths::RunDir;
@@ -52,6 +53,12 @@ pub(super) async fn start(
         front::declare(&cluster.api, config).await?;
     }
     Ok(cluster)
+}
+
+/// The `kubectl` that changes objects, if the lab was told to use it.
+pub(super) fn driver(config: &LabConfig, fabric: &Arc<Place>, run: &RunDir) -> Option<Arc<Kubectl>> {
+    let wanted = config.kube.driver == Driver::Kubectl;
+    wanted.then(|| Arc::new(Kubectl::new(config.kube.binary.clone(), Arc::clone(fabric), run.clone())))
 }
 
 /// Keeps alive what has to be told again and again: nodes, and the tokens of the mesh's programs.

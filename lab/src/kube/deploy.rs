@@ -1,10 +1,11 @@
-//! The mesh's manifests: definitions of kinds, accounts, rights. What runs is the lab's own affair and not applied.
+//! The mesh's manifests: definitions of kinds, accounts, rights, the webhook. What runs is the lab's own affair and is
+//! not applied.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::Arc;
 
+use super::Kubectl;
 use crate::error::LabError;
 use crate::link::Place;
 use crate::paths::RunDir;
@@ -15,6 +16,8 @@ const FIRST: [&str; 2] = ["Namespace", "CustomResourceDefinition"];
 const THEN: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
 /// What may lack its definition, which is not the project's.
 const LAST: [&str; 1] = ["GatewayClass"];
+/// Asked before an object is stored; lets everything pass until the control plane answers.
+const WEBHOOKS: [&str; 1] = ["ValidatingWebhookConfiguration"];
 
 /// Beside the program with the parts of Kubernetes: definitions of kinds that are not the project's, as their own
 /// project publishes them.
@@ -33,7 +36,7 @@ fn manifests(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Applies definitions, accounts and rights; says whether there are rights.
+/// Applies definitions, accounts, rights and the admission webhook; says whether there are rights.
 ///
 /// Blocking: runs `kubectl` several times.
 ///
@@ -46,14 +49,16 @@ pub fn apply(folder: &Path, binary: &Path, fabric: &Arc<Place>, run: &RunDir) ->
         let text = fs::read_to_string(&file).map_err(LabError::file("reading", file))?;
         documents.extend(split(&text));
     }
-    let kubectl = Kubectl { binary, fabric, run };
-    if kubectl.apply(&documents, &FIRST)? > 0 && documents.iter().any(|(kind, _)| kind == FIRST[1]) {
+    let kubectl = Kubectl::new(binary.to_owned(), Arc::clone(fabric), run.clone());
+    let apply = |kinds: &[&str]| apply_kinds((&kubectl, run), &documents, kinds);
+    if apply(&FIRST)? > 0 && documents.iter().any(|(kind, _)| kind == FIRST[1]) {
         kubectl.run(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
     }
-    let rights = kubectl.apply(&documents, &THEN)?;
-    if let Err(error) = kubectl.apply(&documents, &LAST) {
+    let rights = apply(&THEN)?;
+    if let Err(error) = apply(&LAST) {
         tracing::info!(error = error.full(), "the class of waypoints is not made");
     }
+    apply(&WEBHOOKS)?;
     Ok(rights > 0)
 }
 
@@ -75,38 +80,22 @@ fn split(text: &str) -> Vec<(String, String)> {
     documents.into_iter().filter_map(|document| Some((kind(&document)?, document))).collect()
 }
 
-struct Kubectl<'a> {
-    binary: &'a Path,
-    fabric: &'a Arc<Place>,
-    run: &'a RunDir,
-}
-
-impl Kubectl<'_> {
-    /// Applies the documents of some kinds; how many there were.
-    fn apply(&self, documents: &[(String, String)], kinds: &[&str]) -> Result<usize, LabError> {
-        let chosen = documents.iter().filter(|(kind, _)| kinds.contains(&kind.as_str()));
-        let texts: Vec<&str> = chosen.map(|(_, text)| text.as_str()).collect();
-        if texts.is_empty() {
-            return Ok(0);
-        }
-        let file = self.run.kube().join("apply.yaml");
-        fs::write(&file, texts.join("---\n")).map_err(LabError::file("writing", file.clone()))?;
-        let file = file.to_string_lossy();
-        self.run(&["apply", "--server-side", "--force-conflicts", "-f", &file])?;
-        Ok(texts.len())
+/// Applies the documents of some kinds; how many there were.
+fn apply_kinds(
+    (kubectl, run): (&Kubectl, &RunDir),
+    documents: &[(String, String)],
+    kinds: &[&str],
+) -> Result<usize, LabError> {
+    let chosen = documents.iter().filter(|(kind, _)| kinds.contains(&kind.as_str()));
+    let texts: Vec<&str> = chosen.map(|(_, text)| text.as_str()).collect();
+    if texts.is_empty() {
+        return Ok(0);
     }
-
-    fn run(&self, args: &[&str]) -> Result<(), LabError> {
-        let failed = |stderr: String| LabError::Tool { tool: "kubectl", doing: args.join(" "), stderr };
-        let mut command = Command::new(self.binary);
-        command.arg("kubectl").args(args).env("KUBECONFIG", self.run.kubeconfig());
-        let output: std::io::Result<Output> = self.fabric.netns.run_on_thread(|| command.output())?;
-        let output = output.map_err(|e| failed(e.to_string()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
+    let file = run.kube().join("apply.yaml");
+    fs::write(&file, texts.join("---\n")).map_err(LabError::file("writing", file.clone()))?;
+    let file = file.to_string_lossy();
+    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &file])?;
+    Ok(texts.len())
 }
 
 #[cfg(test)]

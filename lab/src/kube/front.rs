@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{self, Api, Patch, Refusal};
 use super::{NAMESPACE, spec};
-use crate::address::{Families, ISTIOD_PORT, service_cidrs};
+use crate::address::{Families, ISTIOD_PORT, WEBHOOK_PORT, service_cidrs};
 use crate::config::LabConfig;
 use crate::schedule::endpoints::{OWNER_LABEL, SERVICE_LABEL};
 use crate::schedule::services::family_of;
@@ -18,8 +18,9 @@ use crate::store::{Kind, ObjectKey};
 pub const SERVICE: &str = "istiod";
 /// Its address by its place in the first service range: below what is given out unasked.
 const OFFSET: u8 = 15;
-/// The name of its port, as in the manifests.
-const PORT: &str = "https-dns";
+/// Its ports by their names, as in the manifests: where they are asked for, and where they lead to.
+const PORTS: [(&str, u16, u16); 2] =
+    [("https-dns", ISTIOD_PORT, ISTIOD_PORT), ("https-webhook", 443, WEBHOOK_PORT)];
 
 /// The service's address, in the first family in use.
 pub fn address(families: Families) -> IpAddr {
@@ -47,7 +48,10 @@ pub fn slice_key() -> ObjectKey {
 /// What the API server refused.
 pub async fn declare(api: &Api, config: &LabConfig) -> Result<(), Refusal> {
     let address = address(config.families);
-    let ports = json!([{"name": PORT, "port": ISTIOD_PORT, "targetPort": ISTIOD_PORT, "protocol": "TCP"}]);
+    let ports = PORTS.map(
+        |(name, port, target)| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"}),
+    );
+    let targets = PORTS.map(|(name, _, target)| json!({"name": name, "port": target, "protocol": "TCP"}));
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": NAMESPACE, "name": SERVICE},
@@ -62,7 +66,7 @@ pub async fn declare(api: &Api, config: &LabConfig) -> Result<(), Refusal> {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"namespace": NAMESPACE, "name": key.name, "labels": labels},
         "addressType": family_of(address),
-        "ports": [{"name": PORT, "port": ISTIOD_PORT, "protocol": "TCP"}],
+        "ports": targets,
         "endpoints": endpoints(config, &vec![false; usize::from(config.kube.istiod_replicas)]),
     });
     api.patch(&api::path_of(&key), Patch::Apply, &slice).await?;

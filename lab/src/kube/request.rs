@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::api::{self, Api, Patch, Refusal};
 use super::images;
+use super::kubectl::{Kubectl, Verb};
 use super::mirror::{Mirror, uid_of};
 use crate::error::LabError;
 use crate::manifests;
@@ -31,6 +32,32 @@ pub struct Server {
     pub mirror: Arc<Mirror>,
     /// The objects as they are shown.
     pub objects: watch::Receiver<Arc<Snapshot>>,
+    /// What changes objects instead of requests to the API server, if the lab was told so.
+    pub kubectl: Option<Arc<Kubectl>>,
+}
+
+impl Server {
+    /// Writes one object; what is answered.
+    async fn put(&self, path: &str, object: &Value) -> Result<Value, Refusal> {
+        match &self.kubectl {
+            Some(kubectl) => Ok(kubectl.apply(std::slice::from_ref(object))?.pop().unwrap_or_default()),
+            None => self.api.patch(path, Patch::Apply, object).await,
+        }
+    }
+
+    /// Deletes one object; what it is while it ends.
+    async fn remove(&self, key: &ObjectKey, uid: &str, foreground: bool) -> Result<Value, Refusal> {
+        let path = api::path_of(key);
+        if let Some(kubectl) = &self.kubectl {
+            kubectl.name(Verb::Delete { foreground }, key, &[])?;
+            return self.api.get(&path).await;
+        }
+        let mut options = api::deletion(uid, false);
+        if foreground {
+            options["propagationPolicy"] = json!("Foreground");
+        }
+        self.api.delete(&path, &options).await
+    }
 }
 
 /// Applies objects in the order in which they need each other.
@@ -39,6 +66,11 @@ pub struct Server {
 /// What the server refused; what came before it is applied.
 pub async fn apply(server: Server, mut objects: Vec<Value>) -> Result<(), LabError> {
     objects.sort_by_key(|object| manifests::key_of(object).map(|key| key.kind));
+    if let Some(kubectl) = server.kubectl.clone().filter(|_| objects.len() > 1)
+        && apply_all(&server, &kubectl, &mut objects).await
+    {
+        return Ok(());
+    }
     for object in objects {
         let key = manifests::key_of(&object)
             .ok_or_else(|| LabError::Usage("an object has no kind or no name".to_owned()))?;
@@ -47,16 +79,42 @@ pub async fn apply(server: Server, mut objects: Vec<Value>) -> Result<(), LabErr
     Ok(())
 }
 
+/// Applies all of them in one call; says whether all were taken. What is refused for good is told of one by one.
+async fn apply_all(server: &Server, kubectl: &Kubectl, objects: &mut [Value]) -> bool {
+    for object in &mut *objects {
+        name_namespace(object);
+        images::complete(object);
+    }
+    let until = clock::monotonic() + PATIENCE;
+    loop {
+        match kubectl.apply(objects) {
+            Ok(answers) => {
+                answers.into_iter().for_each(|answer| server.mirror.take_answer(answer));
+                return true;
+            }
+            Err(refusal) if may_pass(&refusal) && clock::monotonic() < until => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Writes the namespace into an object that leaves it to who applies it.
+fn name_namespace(object: &mut Value) {
+    if let Some(namespace) = manifests::key_of(object).and_then(|key| key.namespace) {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+}
+
 async fn apply_one(server: &Server, key: &ObjectKey, mut object: Value) -> Result<(), LabError> {
     let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or("v1").to_owned();
     let path = api::path(&version, key.kind.plural(), key.namespace.as_deref(), &key.name);
-    if let Some(namespace) = &key.namespace {
-        object["metadata"]["namespace"] = json!(namespace);
-    }
+    name_namespace(&mut object);
     images::complete(&mut object);
     let until = clock::monotonic() + PATIENCE;
     loop {
-        match server.api.patch(&path, Patch::Apply, &object).await {
+        match server.put(&path, &object).await {
             Ok(answer) => {
                 server.mirror.take_answer(answer);
                 return Ok(());
@@ -126,11 +184,7 @@ pub async fn delete(
 
 /// Deletes one object; with what depends on it first, if that is asked.
 async fn delete_one(server: &Server, key: &ObjectKey, uid: &str, foreground: bool) -> Result<(), LabError> {
-    let mut options = api::deletion(uid, false);
-    if foreground {
-        options["propagationPolicy"] = json!("Foreground");
-    }
-    match server.api.delete(&api::path_of(key), &options).await {
+    match server.remove(key, uid, foreground).await {
         Ok(answer) => {
             if answer.get("kind").and_then(Value::as_str) == Some(key.kind.as_str())
                 && answer.pointer("/metadata/deletionTimestamp").is_some()
@@ -168,6 +222,16 @@ pub async fn mark(
     annotations: bool,
     changes: Vec<(String, Option<String>)>,
 ) -> Result<(), LabError> {
+    if let Some(kubectl) = &server.kubectl {
+        let verb = if annotations { Verb::Annotate } else { Verb::Label };
+        let word = |(name, value): (String, Option<String>)| match value {
+            Some(value) => format!("{name}={value}"),
+            None => format!("{name}-"),
+        };
+        let changes: Vec<String> = changes.into_iter().map(word).collect();
+        server.mirror.take_answer(kubectl.name(verb, &key, &changes)?);
+        return Ok(());
+    }
     let field = if annotations { "annotations" } else { "labels" };
     let values: Map<String, Value> = changes.into_iter().map(|(name, value)| (name, json!(value))).collect();
     let patch = json!({"metadata": {field: values}});

@@ -31,6 +31,17 @@ pub enum Caller {
     Admin,
 }
 
+/// By what the lab's commands change objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// By requests of the lab's own.
+    #[default]
+    Api,
+    /// By `kubectl`, as a user of a cluster does.
+    Kubectl,
+}
+
 /// Settings of a lab over an API server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,19 +54,28 @@ pub struct KubeSettings {
     pub istiod_replicas: u16,
     /// As whom they call. Default their account.
     pub istiod_kubeconfig: Caller,
+    /// By what the lab's commands change objects. Default its own requests.
+    pub driver: Driver,
 }
 
 impl Default for KubeSettings {
     fn default() -> Self {
-        Self { binary: PathBuf::new(), deploy: None, istiod_replicas: 1, istiod_kubeconfig: Caller::Account }
+        Self {
+            binary: PathBuf::new(),
+            deploy: None,
+            istiod_replicas: 1,
+            istiod_kubeconfig: Caller::Account,
+            driver: Driver::Api,
+        }
     }
 }
 
 impl KubeSettings {
     /// Settings that `--set` knows here, with what they mean.
-    pub const KNOWN: [(&'static str, &'static str); 3] = [
+    pub const KNOWN: [(&'static str, &'static str); 4] = [
         ("istiod_replicas", "control planes with --source kube, 1 to 4; default 1"),
         ("istiod_kubeconfig", "account or admin: as whom they call the API server; default account"),
+        ("driver", "api or kubectl: by what the lab's commands change objects; default api"),
         ("deploy", "folder of the mesh's manifests with --source kube; default the project's deploy/"),
     ];
 
@@ -81,6 +101,15 @@ impl KubeSettings {
                     other => {
                         let text = format!("istiod_kubeconfig={other} is not one of account, admin");
                         return Err(LabError::Usage(text));
+                    }
+                };
+            }
+            "driver" => {
+                self.driver = match value {
+                    "api" => Driver::Api,
+                    "kubectl" => Driver::Kubectl,
+                    other => {
+                        return Err(LabError::Usage(format!("driver={other} is not one of api, kubectl")));
                     }
                 };
             }
@@ -119,6 +148,8 @@ mod tests {
             ("istiod_replicas", "two", Err(())),
             ("istiod_kubeconfig", "admin", Ok(true)),
             ("istiod_kubeconfig", "root", Err(())),
+            ("driver", "kubectl", Ok(true)),
+            ("driver", "helm", Err(())),
             ("deploy", "/nowhere/at/all", Err(())),
             ("leaf_ttl", "20s", Ok(false)),
         ];

@@ -4,11 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::{NAMESPACE, front, members};
-use crate::address::{self, ISTIOD_PORT};
+use crate::address::{self, ISTIOD_PORT, WEBHOOK_PORT};
 use crate::config::LabConfig;
 use crate::paths::RunDir;
 use crate::programs::spec::{self as folder, Spec, as_args, flags, logging};
 use crate::topology::Node;
+
+/// The image of waypoints: the lab runs the program of its name that stands beside its own.
+const WAYPOINT_IMAGE: &str = "ambit.internal/waypoint";
 
 /// A part of the cluster's own control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +60,11 @@ pub fn control_plane(config: &LabConfig, replica: u16) -> SocketAddr {
     SocketAddr::new(address, ISTIOD_PORT)
 }
 
+/// Where that replica serves its admission webhook: replicas share a namespace, and each has its own address.
+fn webhook(config: &LabConfig, replica: u16) -> SocketAddr {
+    SocketAddr::new(control_plane(config, replica).ip(), WEBHOOK_PORT)
+}
+
 /// A control plane: in the fabric's namespace.
 pub fn istiod(config: &LabConfig, run: &RunDir, replica: u16) -> Spec {
     let state = run.istiod_replica(replica);
@@ -66,6 +74,10 @@ pub fn istiod(config: &LabConfig, run: &RunDir, replica: u16) -> Spec {
         ("kubeconfig", &run.istiod_kubeconfig(replica).to_string_lossy()),
         ("state-dir", &state.to_string_lossy()),
         ("listen", &control_plane(config, replica).to_string()),
+        ("webhook-listen", &webhook(config, replica).to_string()),
+        ("waypoint-image", WAYPOINT_IMAGE),
+        ("waypoint-log", &config.log_level),
+        ("waypoint-grace-seconds", &folder::waypoint_grace(config).to_string()),
         ("admin-socket", &admin.to_string_lossy()),
         ("trust-domain", &config.trust_domain),
     ]);
@@ -130,11 +142,13 @@ mod tests {
         let all: Vec<Spec> = (0..3).map(|replica| istiod(&config, &run, replica)).collect();
         for (i, one) in all.iter().enumerate() {
             for other in &all[i + 1..] {
-                for flag in ["--kubeconfig", "--state-dir", "--listen", "--admin-socket"] {
+                for flag in ["--kubeconfig", "--state-dir", "--listen", "--webhook-listen", "--admin-socket"]
+                {
                     assert_ne!(value(one, flag), value(other, flag), "row {flag}");
                 }
             }
             assert_eq!(value(one, "--source").as_deref(), Some("kube"));
+            assert_eq!(value(one, "--waypoint-image").as_deref(), Some(WAYPOINT_IMAGE));
         }
     }
 

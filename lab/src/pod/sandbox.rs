@@ -15,12 +15,14 @@ use ambit_runtime::clock;
 
 use crate::address::{self, Families};
 use crate::error::LabError;
+use crate::kube::images;
 use crate::link::Place;
 use crate::name::LabName;
 use crate::paths::RunDir;
 use crate::pod::plan::{ContainerPlan, PodPlan};
 use crate::pod::volume::{Content, TokenFile, Volume};
 use crate::process::{Bind, Container};
+use crate::programs::spec;
 use crate::token::{Bearer, Issuer};
 use crate::topology::{self, Node};
 
@@ -141,6 +143,10 @@ fn create_parts(site: &Site, plan: &PodPlan) -> Result<Sandbox, LabError> {
     }
     link_sandbox(site, plan)?;
     fill_volumes(&directory, plan)?;
+    if let Some(socket) = images::admin_socket(plan) {
+        let link = spec::waypoint_admin(&site.run, &plan.uid);
+        symlink(socket, &link).map_err(LabError::file("linking the admin socket at", link))?;
+    }
     for (bearer, file) in tokens(site, plan) {
         site.issuer.refresh(&bearer, &file, clock::wall())?;
     }

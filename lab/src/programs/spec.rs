@@ -213,8 +213,7 @@ pub fn waypoint(config: &LabConfig, run: &RunDir, binaries: &Path) -> Program {
     let server = format!("https://{}", control_plane(config));
     let pod = run.pods().join("$(POD_UID)");
     let token = pod.join(VOLUMES).join(TOKEN).join(TOKEN);
-    let set = config.waypoint.get(GRACE_SETTING).and_then(|text| text.parse().ok());
-    let grace_seconds: u64 = set.unwrap_or(WAYPOINT_GRACE_SECONDS);
+    let grace_seconds = waypoint_grace(config);
     let mut env = vec![("RUST_LOG".to_owned(), config.log_level.clone())];
     let fixed = [
         ("XDS_ADDRESS", server.clone()),
@@ -233,6 +232,19 @@ pub fn waypoint(config: &LabConfig, run: &RunDir, binaries: &Path) -> Program {
     env.extend(config.waypoint.iter().map(|(k, v)| (k.clone(), v.clone())));
     let path = binaries.join(WAYPOINT).to_string_lossy().into_owned();
     Program { path, env, grace_seconds }
+}
+
+/// What every waypoint is told beyond what the control plane says, where that one makes its pods.
+pub fn waypoint_settings(config: &LabConfig) -> Vec<(String, String)> {
+    let ranges = ("AMBIT_BLOCKED_CIDRS_IN_JWKS_URIS".to_owned(), own_ranges(config));
+    let own = [ranges].into_iter().filter(|(name, _)| !config.waypoint.contains_key(name));
+    own.chain(config.waypoint.clone()).collect()
+}
+
+/// Grace period of a waypoint's pod, in seconds.
+pub fn waypoint_grace(config: &LabConfig) -> u64 {
+    let set = config.waypoint.get(GRACE_SETTING).and_then(|text| text.parse().ok());
+    set.unwrap_or(WAYPOINT_GRACE_SECONDS)
 }
 
 /// The lab's own ranges, separated by commas: the fabric with its nodes and the control plane, pods, services. What a

@@ -10,6 +10,7 @@ use ambit::bundle::{self, SETTINGS, Settings, Shape};
 use ambit_tests::peers;
 use serde_json::Value;
 
+use super::programs::read_by_their_programs;
 use super::text;
 
 fn root() -> PathBuf {
@@ -63,6 +64,7 @@ fn check(settings: &[&str]) {
     let printed = by_name(bundle::objects(&own).unwrap());
     let names = |of: &BTreeMap<String, Value>| of.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&templated), names(&printed), "{settings:?}");
+    read_by_their_programs(&format!("helm {settings:?}"), templated.values());
     for (name, object) in &printed {
         assert_eq!(&templated[name], object, "{settings:?}: {name}");
     }
@@ -112,5 +114,6 @@ fn the_kustomize_base_is_what_install_prints_and_overlays_build_on_it() {
         let built = read(&run("kubectl", &["kustomize", &folder]).unwrap());
         assert!(printed.keys().all(|name| built.contains_key(name)), "{overlay} lost an object");
         assert_ne!(built, printed, "{overlay} changes nothing");
+        read_by_their_programs(overlay, built.values());
     }
 }

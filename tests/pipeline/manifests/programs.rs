@@ -57,7 +57,7 @@ fn check(container: &Value) -> Result<(), String> {
     let mut args = vec![OsString::from(name)];
     args.extend(list(container, "/args").filter_map(Value::as_str).map(OsString::from));
     for variable in list(container, "/env") {
-        let (key, value) = (text(variable, "/name"), value_of(variable)?);
+        let (key, value) = (text(variable, "/name"), value_of(variable, container)?);
         let argument = command.get_arguments().find(|a| a.get_env().is_some_and(|env| env == key));
         let argument = argument.ok_or_else(|| format!("{name} does not read the variable {key}"))?;
         let long = argument.get_long().ok_or_else(|| format!("{key} has no flag"))?;
@@ -66,30 +66,59 @@ fn check(container: &Value) -> Result<(), String> {
     (program.read)(args)
 }
 
-fn value_of(variable: &Value) -> Result<String, String> {
+fn value_of(variable: &Value, container: &Value) -> Result<String, String> {
     let Some(from) = variable.get("valueFrom") else { return Ok(text(variable, "/value").to_owned()) };
+    if let Some(limit) = text(from, "/resourceFieldRef/resource").strip_prefix("limits.") {
+        // The kubelet hands it out in whole units, rounded up.
+        let limit = container["resources"]["limits"].get(limit).and_then(Value::as_str);
+        return limit.map(str::to_owned).ok_or_else(|| format!("there is no such limit: {from}"));
+    }
     let field = text(from, "/fieldRef/fieldPath");
     let known = FIELDS.iter().find(|(path, _)| *path == field);
     known.map(|(_, value)| (*value).to_owned()).ok_or_else(|| format!("nothing is at {from}"))
 }
 
+/// Has every container of an installation read by its program; `form` says which installation.
+#[track_caller]
+pub(super) fn read_by_their_programs<'a>(form: &str, objects: impl IntoIterator<Item = &'a Value>) {
+    let is_workload = |object: &&Value| matches!(text(object, "/kind"), "Deployment" | "DaemonSet");
+    let mut checked = Vec::new();
+    for workload in objects.into_iter().filter(is_workload) {
+        let pod = &workload["spec"]["template"]["spec"];
+        for container in list(pod, "/initContainers").chain(list(pod, "/containers")) {
+            let name = text(container, "/name");
+            check(container).unwrap_or_else(|error| panic!("{form}: container {name}: {error}"));
+            checked.push(name);
+        }
+    }
+    checked.sort_unstable();
+    assert_eq!(checked, ["discovery", "install-cni", "istio-proxy"], "{form}");
+}
+
 #[test]
 fn every_argument_and_variable_is_one_that_the_program_reads() {
-    let objects = super::objects();
-    let mut checked = Vec::new();
-    for container in workloads(&objects).flat_map(|w| list(w, "/spec/template/spec/containers")) {
-        check(container).unwrap_or_else(|error| panic!("container {}: {error}", text(container, "/name")));
-        checked.push(text(container, "/name").to_owned());
-    }
-    assert_eq!(checked, ["discovery", "istio-proxy", "install-cni"]);
+    read_by_their_programs("deploy", &super::objects());
 }
 
 #[test]
 fn the_control_plane_starts_waypoints_that_can_read_what_they_are_told() {
-    let args =
-        ["istiod-lite", "--source=kube", "--waypoint-image=registry.ambit.internal/ambit/waypoint:0.1.0"];
-    let (config, _) = istiod_lite::config::Config::read(args).unwrap();
-    let gateway = Gateway {
+    let given: [&[&str]; 3] =
+        [&[], &["--waypoint-cpu-limit=500m"], &["--waypoint-cpu-limit=", "--waypoint-log=debug"]];
+    for more in given {
+        let always =
+            ["istiod-lite", "--source=kube", "--waypoint-image=registry.ambit.internal/ambit/waypoint:0.1.0"];
+        let (config, _) = istiod_lite::config::Config::read([&always[..], more].concat()).unwrap();
+        let made = objects::made_of(&gateway(), &config.waypoints().unwrap()).unwrap();
+        let containers: Vec<&Value> =
+            workloads(&made).flat_map(|w| list(w, "/spec/template/spec/containers")).collect();
+        assert_eq!(containers.len(), 1);
+        check(containers[0]).unwrap_or_else(|error| panic!("{more:?}: {error}"));
+    }
+}
+
+/// A waypoint that asks for nothing out of the ordinary.
+fn gateway() -> Gateway {
+    Gateway {
         name: Name::new("shop", "waypoint"),
         uid: "uid".into(),
         generation: 1,
@@ -100,12 +129,7 @@ fn the_control_plane_starts_waypoints_that_can_read_what_they_are_told() {
             ..written::Gateway::default()
         },
         has_address: false,
-    };
-    let made = objects::made_of(&gateway, &config.waypoints().unwrap()).unwrap();
-    let containers: Vec<&Value> =
-        workloads(&made).flat_map(|w| list(w, "/spec/template/spec/containers")).collect();
-    assert_eq!(containers.len(), 1);
-    check(containers[0]).unwrap();
+    }
 }
 
 #[test]

@@ -16,6 +16,45 @@ pub(crate) struct Targets {
 }
 
 const SOAK: &str = "soak";
+/// Target of the tests in namespaces; those of its module `kube` need a real API server.
+const NETNS: &str = "netns";
+/// Those tests, by what their names begin with.
+const SERVED: &str = "kube::";
+/// Says to the tests of the mesh that their labs keep objects in a real API server, changed by `kubectl`.
+const LAB_SOURCE: (&str, &str) = ("AMBIT_LAB_SOURCE", "kube");
+
+/// Tests of the mesh that are run again over a real API server. One that does not exist is no error to cargo, so a test
+/// of this file looks for each.
+const AGAIN: [&str; 9] = [
+    "enrol::a_label_moves_new_connections_into_the_mesh_dual_stack",
+    "policy::the_policy_table_holds_over_ipv6",
+    "cuts::a_new_denial_cuts_live_connections",
+    "cuts::strict_cuts_live_plaintext",
+    "cuts::a_new_label_puts_live_connections_under_a_policy",
+    "strict::strict_refuses_plaintext_and_admits_probes_dual_stack",
+    "outage::traffic_goes_on_without_control_plane_and_changes_follow_its_return",
+    "waypoint::tables::routes::every_routing_table_holds_through_a_waypoint",
+    "waypoint::tables::authorization::the_policy_table_holds_through_a_waypoint",
+];
+/// What a soak runs again beside those.
+const AGAIN_IN_FULL: [&str; 7] = [
+    "enrol::a_label_moves_new_connections_into_the_mesh_ipv4",
+    "enrol::a_label_moves_new_connections_into_the_mesh_ipv6",
+    "policy::the_policy_table_holds_for_real_connections",
+    "strict::strict_refuses_plaintext_and_admits_probes_ipv4",
+    "strict::strict_refuses_plaintext_and_admits_probes_ipv6",
+    "certificates::a_token_of_a_node_is_worth_nothing_elsewhere",
+    "waypoint::tables::tokens::the_token_table_holds_through_a_waypoint",
+];
+
+/// One call of cargo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// Its arguments.
+    pub(crate) arguments: Vec<String>,
+    /// A variable that its tests have beside those of every level.
+    pub(crate) variable: Option<(&'static str, &'static str)>,
+}
 
 /// Targets that need namespaces although their name is another one: without root they would pass with nothing done.
 const IN_NAMESPACES: [&str; 2] = ["program", "reconcile"];
@@ -29,7 +68,7 @@ impl Targets {
     }
 
     /// The arguments of each cargo call of a level; none when there is nothing to call.
-    pub(crate) fn calls(&self, level: Level, soak: bool) -> Vec<Vec<String>> {
+    pub(crate) fn calls(&self, level: Level, soak: bool) -> Vec<Call> {
         match level {
             Level::Fmt | Level::Clippy | Level::Tidy | Level::Build => Vec::new(),
             Level::Unit => {
@@ -39,25 +78,45 @@ impl Targets {
                 vec![call(code), call(["--doc".to_owned()])]
             }
             Level::Pipeline if soak => {
-                let optimized = |mut call: Vec<String>| {
-                    call.push("--release".to_owned());
+                let optimized = |mut call: Call| {
+                    call.arguments.push("--release".to_owned());
                     call
                 };
                 self.named(&[&level.to_string()]).into_iter().map(optimized).collect()
             }
             Level::Pipeline | Level::Loopback | Level::Foreign => self.named(&[&level.to_string()]),
             Level::Netns => {
-                let own = level.to_string();
                 let further = soak.then_some(SOAK);
-                let all = [own.as_str()].into_iter().chain(IN_NAMESPACES).chain(further);
-                self.named(&all.collect::<Vec<_>>())
+                let mut own = self.named(&[NETNS]);
+                own.iter_mut().for_each(|call| call.tests(&["--skip", SERVED]));
+                own.extend(self.named(&IN_NAMESPACES.into_iter().chain(further).collect::<Vec<_>>()));
+                own
+            }
+            Level::Kube => {
+                let (mut own, mut again) = (self.named(&[NETNS]), self.named(&[NETNS]));
+                own.iter_mut().for_each(|call| call.tests(&[SERVED]));
+                let full: &[&str] = if soak { &AGAIN_IN_FULL } else { &[] };
+                for call in &mut again {
+                    call.tests(&[&["--exact"][..], &AGAIN, full].concat());
+                    call.variable = Some(LAB_SOURCE);
+                }
+                own.extend(again);
+                own
             }
         }
     }
 
-    fn named(&self, wanted: &[&str]) -> Vec<Vec<String>> {
+    fn named(&self, wanted: &[&str]) -> Vec<Call> {
         let present = wanted.iter().filter(|name| self.names.contains(**name));
         present.map(|name| call(["--test".to_owned(), (*name).to_owned()])).collect()
+    }
+}
+
+impl Call {
+    /// Picks tests by what their own program is told.
+    fn tests(&mut self, told: &[&str]) {
+        self.arguments.push("--".to_owned());
+        self.arguments.extend(told.iter().map(|word| (*word).to_owned()));
     }
 }
 
@@ -68,9 +127,9 @@ fn is_level(name: &str) -> bool {
             .any(|level| level.to_string() == name)
 }
 
-fn call(selection: impl IntoIterator<Item = String>) -> Vec<String> {
+fn call(selection: impl IntoIterator<Item = String>) -> Call {
     let fixed = ["test", "--workspace", "--no-fail-fast", "--locked"].map(str::to_owned);
-    fixed.into_iter().chain(selection).collect()
+    Call { arguments: fixed.into_iter().chain(selection).collect(), variable: None }
 }
 
 #[cfg(test)]
@@ -84,7 +143,7 @@ mod tests {
     #[track_caller]
     fn check(names: &[&str], level: Level, soak: bool, want: &[&str]) {
         let calls = targets(names).calls(level, soak);
-        let got: Vec<String> = calls.iter().map(|call| call[4..].join(" ")).collect();
+        let got: Vec<String> = calls.iter().map(|call| call.arguments[4..].join(" ")).collect();
         assert_eq!(got, want);
     }
 
@@ -98,7 +157,7 @@ mod tests {
     fn what_needs_namespaces_is_never_run_as_a_unit_test() {
         let names = ["netns", "program", "reconcile", "model"];
         check(&names, Level::Unit, false, &["--lib --bins --test model", "--doc"]);
-        let want = ["--test netns", "--test program", "--test reconcile"];
+        let want = ["--test netns -- --skip kube::", "--test program", "--test reconcile"];
         check(&names, Level::Netns, false, &want);
     }
 
@@ -115,7 +174,30 @@ mod tests {
 
     #[test]
     fn soak_adds_its_own_target() {
-        check(&["netns", "soak"], Level::Netns, false, &["--test netns"]);
-        check(&["netns", "soak"], Level::Netns, true, &["--test netns", "--test soak"]);
+        check(&["netns", "soak"], Level::Netns, false, &["--test netns -- --skip kube::"]);
+        let want = ["--test netns -- --skip kube::", "--test soak"];
+        check(&["netns", "soak"], Level::Netns, true, &want);
+    }
+
+    #[test]
+    fn tests_over_an_api_server_are_a_level_of_their_own_and_soak_runs_more_of_them_again() {
+        let calls = |soak| targets(&["netns", "program"]).calls(Level::Kube, soak);
+        let (short, full) = (calls(false), calls(true));
+        assert_eq!(short[0].arguments[4..].join(" "), "--test netns -- kube::");
+        assert_eq!(short[0].variable, None);
+        assert_eq!(short[1].variable, Some(LAB_SOURCE));
+        let named = |calls: &[Call]| calls[1].arguments.iter().filter(|word| word.contains("::")).count();
+        assert_eq!((named(&short), named(&full)), (AGAIN.len(), AGAIN.len() + AGAIN_IN_FULL.len()));
+    }
+
+    #[test]
+    fn every_test_that_is_run_again_exists() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/netns");
+        for name in AGAIN.iter().chain(&AGAIN_IN_FULL) {
+            let (module, test) = name.rsplit_once("::").expect("a module and a test");
+            let file = folder.join(module.replace("::", "/")).with_extension("rs");
+            let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            assert!(text.contains(&format!("fn {test}()")), "{} has no test {test}", file.display());
+        }
     }
 }

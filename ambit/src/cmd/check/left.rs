@@ -54,7 +54,7 @@ pub(super) fn gone(category: &mut Category, what: &str, answer: &Answer) {
                 category.bad(
                     format!("{what} {} is left", named(one)),
                     why,
-                    "ambit uninstall | kubectl delete -f -",
+                    "ambit uninstall --yes",
                 );
             }
         }

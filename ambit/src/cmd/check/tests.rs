@@ -6,7 +6,7 @@ use super::cluster::Answer;
 use super::finding::{Category, Outcome, text};
 use super::machine::{FEATURES, judge, ruleset};
 use super::{FailOn, before, code, installed, left, rights};
-use crate::out;
+use crate::{bundle, out};
 
 /// The findings of a category in short: the mark's word and what.
 fn found(category: &Category) -> Vec<String> {
@@ -182,16 +182,69 @@ fn a_kernel_without_an_expression_is_told_with_its_module() {
     assert_eq!(errors, 3, "without the others pods are captured all the same");
 }
 
-/// Held against the text, since nothing here reads roles: every verb and resource that is needed stands in it.
 #[test]
-fn every_right_that_is_checked_is_one_that_is_installed() {
-    let roles = include_str!("../../../../deploy/20-rbac.yaml");
-    let words: BTreeSet<&str> =
-        roles.split(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '/' | '-'))).collect();
-    for need in rights::NEEDS {
-        let all = need.resources.iter().chain(need.verbs).chain([&need.name, &need.group]);
-        for word in all.filter(|word| !word.is_empty()) {
-            assert!(words.contains(word), "{word} of {} is not in deploy/20-rbac.yaml", need.account);
+fn every_right_that_is_installed_is_asked_about_and_has_its_purpose_in_words() {
+    let rights = rights::granted(&bundle::everything().unwrap());
+    let used: BTreeSet<usize> = rights
+        .iter()
+        .map(|right| right.purpose().unwrap_or_else(|| panic!("{right:?} is for nothing that is known")))
+        .collect();
+    let idle: Vec<usize> = (0..rights::PURPOSES.len()).filter(|at| !used.contains(at)).collect();
+    assert!(idle.is_empty(), "purposes without a right: {idle:?}");
+    let words: BTreeSet<String> =
+        rights.iter().map(|right| format!("{} {}", right.account, right.words("istio-system"))).collect();
+    assert_eq!(words.len(), rights.len(), "two rights have the same words");
+    for wanted in [
+        "istiod patch gateways/status of gateway.networking.k8s.io",
+        "istiod watch secrets named istio-ca-secret in istio-system",
+        "ambit-cni patch pods/status",
+    ] {
+        assert!(words.contains(wanted), "{wanted}: {words:#?}");
+    }
+    let accounts: BTreeSet<&str> = rights.iter().map(|right| right.account.as_str()).collect();
+    assert_eq!(accounts, BTreeSet::from(["ambit-cni", "istiod"]), "a ztunnel has no rights");
+}
+
+#[test]
+fn no_right_is_granted_twice() {
+    // A right that two rules grant is not missed when one of them goes.
+    let objects = bundle::everything().unwrap();
+    let is_role = |one: &&Value| one["kind"] == "Role" || one["kind"] == "ClusterRole";
+    // The node agent has an account of its own.
+    let of_istiod =
+        |one: &&Value| one["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("istiod"));
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut granted: Vec<(Value, Value, Value, Value)> = Vec::new();
+    let roles = objects.iter().filter(is_role).filter(of_istiod);
+    for rule in roles.flat_map(|role| list(&role["rules"])) {
+        for resource in list(&rule["resources"]) {
+            for verb in list(&rule["verbs"]) {
+                let right =
+                    (rule["apiGroups"].clone(), resource.clone(), rule["resourceNames"].clone(), verb);
+                assert!(!granted.contains(&right), "{right:?} is granted twice");
+                granted.push(right);
+            }
         }
     }
+}
+
+#[test]
+fn each_right_that_lacks_is_named_with_what_it_is_for() {
+    let all = rights::granted(&bundle::everything().unwrap());
+    let lacks = |right: &rights::Right| right.verb == "patch" && right.resource == "gateways/status";
+    let answers: Vec<_> = all.iter().map(|right| (right, Ok(!lacks(right)))).collect();
+    let mut category = Category::new("rights");
+    rights::judge(&mut category, "istio-system", &answers);
+    assert_eq!(
+        found(&category),
+        [
+            "Error service account istiod may not patch gateways/status of gateway.networking.k8s.io",
+            "Good service account ambit-cni may do everything it has to",
+        ]
+    );
+    assert_eq!(category.checks[0].why, "waypoints never have an address");
+    let unknown: Vec<_> = all.iter().map(|right| (right, Err("forbidden".to_owned()))).collect();
+    let mut category = Category::new("rights");
+    rights::judge(&mut category, "istio-system", &unknown);
+    assert!(category.checks.iter().all(|check| check.outcome == Outcome::Warning), "{category:?}");
 }

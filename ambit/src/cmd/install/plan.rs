@@ -125,6 +125,23 @@ pub(crate) fn change(wanted: &Value, live: Option<&Value>, would: Option<&Value>
     if found.is_empty() { Change::Keep } else { Change::Update(found) }
 }
 
+/// The object as it is to be written over `live`: what a webhook does in our absence is the control plane's to say once it
+/// leads, and an upgrade does not open what it closed.
+pub(crate) fn over(wanted: &Value, live: &Value) -> Value {
+    let mut wanted = wanted.clone();
+    if wanted["kind"] != "ValidatingWebhookConfiguration" || !is_ours(live) {
+        return wanted;
+    }
+    let found = live["webhooks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for webhook in wanted.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+        let policy = found.iter().find(|one| one["name"] == webhook["name"]).map(|one| &one["failurePolicy"]);
+        if let Some(policy) = policy.filter(|policy| policy.is_string()) {
+            webhook["failurePolicy"] = policy.clone();
+        }
+    }
+    wanted
+}
+
 /// Whether an object says that it is part of an installation of ours.
 pub(crate) fn is_ours(object: &Value) -> bool {
     object["metadata"]["labels"][PART_OF.0] == PART_OF.1

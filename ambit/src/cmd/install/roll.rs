@@ -38,9 +38,16 @@ pub(crate) async fn look(client: &Client, objects: &[Value]) -> anyhow::Result<V
     let mut steps = Vec::new();
     for object in objects {
         let live = get(client, object).await?;
-        let would = if live.is_some() { rehearse(client, object).await? } else { None };
-        let change = change(object, live.as_ref(), would.as_ref());
-        steps.push(Step { stage: Stage::of(object), object: object.clone(), change });
+        let (object, would) = match &live {
+            Some(live) => {
+                let object = plan::over(object, live);
+                let would = rehearse(client, &object).await?;
+                (object, would)
+            }
+            None => (object.clone(), None),
+        };
+        let change = change(&object, live.as_ref(), would.as_ref());
+        steps.push(Step { stage: Stage::of(&object), object, change });
     }
     steps.extend(unwanted(client, objects).await?);
     steps.sort_by_key(|step| step.stage);

@@ -125,6 +125,8 @@ pub(super) const REPORTED: &[(&str, &str)] = &[
     ("security.istio.io/v1", "RequestAuthentication"),
     ("networking.istio.io/v1", "ServiceEntry"),
     ("ambit.internal/v1", "TrafficPolicy"),
+    // Of waypoints only: of others the control plane owns nothing.
+    ("gateway.networking.k8s.io/v1", "Gateway"),
 ];
 
 /// An apply that takes back what the control plane says in an object's status; none if it says nothing there.

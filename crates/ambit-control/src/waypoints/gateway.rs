@@ -104,7 +104,7 @@ pub(crate) fn fault_for_service(
         let words = format!("waypoint {name} is not for services, by its label {WAYPOINT_FOR}");
         return Some(("UnsupportedTrafficType", words));
     }
-    (!gateway.has_address).then(|| (NOT_READY, format!("waypoint {name} is not ready")))
+    (!gateway.has_address).then(|| (NOT_READY, format!("waypoint \"{name}\" is not ready")))
 }
 
 /// Whether a namespace may attach, by the listener of HBONE; by default only the gateway's own may.

@@ -2,8 +2,8 @@
 
 use ambit_types::Reason;
 
-use super::gateway::{CLASS, NOT_A_WAYPOINT, NOT_READY, fault_for_service, is_waypoint};
-use super::{Tags, binding};
+use super::gateway::{NOT_A_WAYPOINT, NOT_READY, fault_for_service, is_waypoint};
+use super::{HBONE_PORT, Tags, binding};
 use crate::index::Inputs;
 use crate::input::{Gateway, Service, ServiceEntry};
 use crate::services::is_of_gateway;
@@ -14,11 +14,10 @@ pub(crate) fn of_gateway(inputs: &Inputs, gateway: &Gateway) -> Option<Report> {
     if !is_waypoint(inputs, gateway) {
         return None;
     }
-    let listens = gateway.spec.listeners.iter().any(|one| one.protocol == "HBONE");
-    let accepted = if listens {
+    let accepted = if listens_as_a_waypoint(gateway) {
         Condition::holds(ACCEPTED, "Accepted", "a waypoint")
     } else {
-        let words = format!("a Gateway of class {CLASS} needs a listener of protocol HBONE on port 15008");
+        let words = format!("Expected a single listener on port {HBONE_PORT} with protocol \"HBONE\"");
         Condition::fails(ACCEPTED, "UnsupportedProtocol", words)
     };
     let programmed = if gateway.has_address {
@@ -31,6 +30,14 @@ pub(crate) fn of_gateway(inputs: &Inputs, gateway: &Gateway) -> Option<Report> {
         conditions: vec![accepted, programmed],
         parents: Vec::new(),
     })
+}
+
+/// A waypoint has one listener, that of tunnels: nothing carries out what any other asks for.
+fn listens_as_a_waypoint(gateway: &Gateway) -> bool {
+    match gateway.spec.listeners.as_slice() {
+        [one] => one.protocol == "HBONE" && one.port == i64::from(HBONE_PORT),
+        _ => false,
+    }
 }
 
 /// How a service stands with the waypoint it asks for; nothing if it asks for none.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// First and longest wait. An API server that is back is noticed within the latter.
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_millis(1500);
 
 /// Waits that double up to a limit; each is shortened by a random part of its half, so that not everybody comes back
 /// at once.

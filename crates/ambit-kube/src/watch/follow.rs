@@ -37,16 +37,29 @@ use crate::write;
 
 /// How long one watch lasts at least before the server ends it, in seconds.
 const WATCH_SECONDS: u32 = 290;
-/// Longest silence of a watch. Servers send a bookmark every minute; a connection that is silent for longer is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(150);
+/// Longest silence of a watch. Servers send a bookmark every minute; a connection that is silent for longer may be dead,
+/// and asking again from where we were costs little.
+const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// Longest wait until a watch begins: less than for other calls, since nothing has to be gathered for it.
+const OPEN_MAX: Duration = Duration::from_secs(5);
 /// Longest silence before a listing by watch is complete; a server that does not know such listings never completes one.
 const LISTING_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Objects of a page where a listing is read in pages.
 const PAGE: u32 = 500;
 /// Pause between two questions whether a kind is served by now.
 const NOT_SERVED_PAUSE: Duration = Duration::from_secs(5);
+/// How often a kind must be found not served in a row until that is believed, and the pause between: an API server that
+/// has just started does not know its CRDs for a moment, and a policy that is not known allows what it denies.
+const ABSENCES: u32 = 3;
+/// The same where objects would be gone with the kind.
+const ABSENCES_OF_SEEN: u32 = 20;
+const ABSENCE_PAUSE: Duration = Duration::from_millis(500);
 /// Refusals in a row after which everything is listed anew.
 const RELIST_AFTER: u32 = 5;
+/// HTTP statuses that say nothing of where we were: we may not, or the server has too much to do or only just starts.
+const NO_WORD_ON_VERSION: [u16; 4] = [401, 403, 429, 503];
+/// A server that says it has too much to do is left alone for so many times the usual pause.
+const CROWDED: u32 = 2;
 /// Annotation of the bookmark that ends a listing by watch.
 const LISTED: &str = "k8s.io/initial-events-end";
 
@@ -345,15 +358,16 @@ impl<T: Send + 'static> Follower<T> {
 
     /// The kind is not served: nothing to wait for at the start; what was there before is gone once that is certain.
     async fn not_served(&mut self, absences: u32) -> Result<(), Stop> {
-        let kind = self.selection.kind;
-        if absences == 1 {
-            info!(%kind, "the kind is not served yet; its CRD is waited for");
+        let certain = if self.seen.is_empty() { ABSENCES } else { ABSENCES_OF_SEEN };
+        if absences < certain {
+            sleep(ABSENCE_PAUSE).await;
+            return Ok(());
         }
-        // Once could be a server that has not read its CRDs yet.
-        if absences > 1 || self.seen.is_empty() {
-            self.seen.begin();
-            self.listed(String::new()).await?;
+        if absences == certain {
+            info!(kind = %self.selection.kind, "the kind is not served; its CRD is waited for");
         }
+        self.seen.begin();
+        self.listed(String::new()).await?;
         sleep(NOT_SERVED_PAUSE).await;
         Ok(())
     }
@@ -372,7 +386,8 @@ impl<T: Send + 'static> Follower<T> {
     async fn failed(&mut self, cause: &KubeError) -> Result<(), Stop> {
         self.failures = self.failures.saturating_add(1);
         // A server that answers, but never with this: perhaps it was restored to an older state than we have seen.
-        if cause.status().is_some() && self.failures.is_multiple_of(RELIST_AFTER) {
+        let may_be_of_version = cause.status().is_some_and(|status| !NO_WORD_ON_VERSION.contains(&status));
+        if may_be_of_version && self.failures.is_multiple_of(RELIST_AFTER) {
             self.from = None;
         }
         if self.failures == 2 {
@@ -382,7 +397,8 @@ impl<T: Send + 'static> Follower<T> {
             let (index, words) = (self.outlet.index, cause.to_string());
             self.note(Note::Lost { index, words }).await?;
         }
-        sleep(self.backoff.next()).await;
+        let pause = self.backoff.next();
+        sleep(if cause.status() == Some(429) { pause * CROWDED } else { pause }).await;
         Ok(())
     }
 
@@ -429,9 +445,9 @@ fn refused(error: KubeError, listing: bool) -> Stop {
 
 /// Waits for an answer to begin, not for ever.
 async fn answer<A>(call: &Call, asked: impl Future<Output = kube::Result<A>>) -> Result<A, KubeError> {
-    match timeout(write::CALL_MAX, asked).await {
+    match timeout(OPEN_MAX, asked).await {
         Ok(answered) => answered.map_err(|cause| KubeError::of(call, cause)),
-        Err(_) => Err(KubeError::TimedOut { call: Box::new(call.clone()), after: write::CALL_MAX }),
+        Err(_) => Err(KubeError::TimedOut { call: Box::new(call.clone()), after: OPEN_MAX }),
     }
 }
 

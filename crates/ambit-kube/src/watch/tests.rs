@@ -320,3 +320,45 @@ async fn everything_ends_when_nobody_listens() {
     drop(batches);
     timeout(SOON, events.closed()).await.expect("the watch is given up");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_a_server_does_not_know_for_a_moment_costs_no_object() {
+    let known = Arc::new(Mutex::new(true));
+    let streams = Script::default();
+    let (is_known, script) = (known.clone(), streams.clone());
+    let server = client(move |asked: Asked| match asked.path.as_str() {
+        _ if !*is_known.lock().unwrap() => Reply::status(404, "NotFound"),
+        "/apis/security.istio.io/v1" => {
+            let resource = json!({
+                "name": "authorizationpolicies", "kind": "AuthorizationPolicy", "namespaced": true,
+                "singularName": "", "verbs": ["list", "watch"],
+            });
+            Reply::Json(200, json!({ "groupVersion": "security.istio.io/v1", "resources": [resource] }))
+        }
+        _ => script.watches.lock().unwrap().pop_front().unwrap_or(Reply::Never),
+    });
+    let list = async |events: &mpsc::Sender<Value>| {
+        events.send(event("ADDED", policy("lock", 1, "DENY"))).await.unwrap();
+        events.send(bookmark(2, true)).await.unwrap();
+    };
+    let first = streams.open();
+    list(&first).await;
+    let scope = Scope { kinds: vec![Selection::all(Kind::AuthorizationPolicy)] };
+    let (state, mut batches) = timeout(SOON, watch(server, scope)).await.expect("a state in time");
+    assert_eq!(names(&state.objects), ["lock"]);
+
+    let second = streams.open();
+    *known.lock().unwrap() = false;
+    drop(first);
+    let moment = timeout(Duration::from_secs(4), batches.recv()).await;
+    assert!(moment.is_err(), "{moment:?}");
+    *known.lock().unwrap() = true;
+    list(&second).await;
+    let nothing = timeout(Duration::from_secs(4), batches.recv()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+
+    // Gone for good, its objects are.
+    *known.lock().unwrap() = false;
+    drop(second);
+    assert_eq!(next(&mut batches).await.removed.len(), 1);
+}

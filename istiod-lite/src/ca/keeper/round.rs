@@ -12,12 +12,12 @@ use tracing::{info, warn};
 use super::{Keeper, Seen, Store, full};
 use crate::ca::callers;
 use crate::ca::ledger::Present;
-use crate::ca::material::Owner;
-use crate::ca::rotation::{Facts, Phase, State, Step};
+use crate::ca::material::{Issuing, Owner};
+use crate::ca::rotation::{Facts, Phase, Ring, State, Step, Times};
 use crate::ca::store;
 
-/// Between two readings of a Secret that nobody says has changed; and of what other replicas write.
-const READ: Duration = Duration::from_secs(5);
+/// Between two readings after one that failed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// What a replica says of open streams counts for so long, in seconds.
 const TOLD: u64 = 30;
 /// Names of proxies that are behind that are kept for those who ask.
@@ -42,7 +42,13 @@ struct Progress {
 /// What the follower remembers from one look to the next.
 pub(super) struct Round {
     present: Present,
+    /// When everything was read last, and when that is due again.
     read: Instant,
+    pause: Duration,
+    /// Whether we led at the last look.
+    led: bool,
+    /// Who led before us took with it what it knew of answers: proxies are to ask once more.
+    ask_anew: bool,
     own: Progress,
     others: Vec<Progress>,
 }
@@ -54,16 +60,29 @@ impl Round {
             Store::Disk(folder) => remembered(&folder.join(PROGRESS)),
             Store::Secret(_) => Vec::new(),
         };
-        Self { present: Present::new(), read: clock::monotonic(), own: Progress::default(), others }
+        Self {
+            present: Present::new(),
+            read: clock::monotonic(),
+            pause: READ_AGAIN,
+            led: false,
+            ask_anew: false,
+            own: Progress::default(),
+            others,
+        }
     }
 
     /// Looks once, and takes the step that is due if we lead.
     pub(super) async fn look(&mut self, keeper: &Keeper, seen: &Seen, leads: bool) {
-        let due = clock::monotonic().saturating_duration_since(self.read) >= READ;
+        let due = clock::monotonic().saturating_duration_since(self.read) >= self.pause;
+        let mut was_read = false;
         if due {
+            was_read = keeper.reload().await;
             self.read = clock::monotonic();
-            keeper.reload().await;
+            let usual = Duration::from_secs(keeper.settings.times.reading());
+            self.pause = if was_read { usual } else { READ_AGAIN };
         }
+        self.ask_anew |= leads && !self.led;
+        self.led = leads;
         let now = clock::unix_seconds();
         keeper.publish(now);
         let (ring, owner) = {
@@ -80,13 +99,10 @@ impl Round {
             self.present.entry(proxy).or_insert(now);
         }
         let facts = self.facts(keeper, seen, ring.state, now);
-        if due {
+        if was_read {
             self.exchange(keeper).await;
         }
-        let Step::Keep(next) = ring.step(facts, keeper.settings.times) else { return };
-        if !leads {
-            return;
-        }
+        let Some(next) = self.next(&ring, facts, keeper.settings.times).filter(|_| leads) else { return };
         let State { generation, phase, nudge, .. } = next.state;
         info!(generation, phase = phase.as_str(), nudge, behind = facts.behind, "the rotation goes on");
         if let Err(problem) = keeper.keep(&next).await {
@@ -99,7 +115,21 @@ impl Round {
         }
     }
 
+    /// What is to be kept next, if it is time.
+    fn next(&mut self, ring: &Ring<Issuing>, facts: Facts, times: Times) -> Option<Ring<Issuing>> {
+        let settled = ring.state.counting(facts.now, times) == ring.state.generation;
+        match ring.step(facts, times) {
+            Step::Keep(next) => {
+                self.ask_anew = false;
+                Some(next)
+            }
+            Step::Wait if settled && std::mem::take(&mut self.ask_anew) => Some(ring.nudged(facts.now)),
+            Step::Wait | Step::Rest => None,
+        }
+    }
+
     fn rest(&mut self, keeper: &Keeper) {
+        self.ask_anew = false;
         self.present.clear();
         self.others.clear();
         self.own = Progress::default();

@@ -225,3 +225,20 @@ fn a_seen_mesh_without_streams_is_empty() {
     let seen = Seen { publisher, ..seen() };
     assert!(seen.present().is_empty());
 }
+
+#[tokio::test]
+async fn who_starts_early_in_a_step_publishes_the_bundle_of_the_step_before() {
+    let server = Server::default();
+    let slow = Settings { times: Times::REPLICAS, ..settings() };
+    let open = async || Keeper::in_secret(server.secrets("a"), slow.clone(), clock::wall()).await.unwrap();
+    let published = |keeper: &Keeper| keeper.bundle_changes().borrow().clone();
+    let keeper = open().await;
+    let before = published(&keeper);
+    keeper.carry_out(Command::Rotate).await.unwrap();
+    let restarted = open().await;
+    assert_eq!(state(&restarted), (Phase::Waiting, 1));
+    assert_eq!(published(&restarted), before);
+    // Where nothing lags, the newest is published at once.
+    let quick = Keeper::in_secret(server.secrets("a"), settings(), clock::wall()).await.unwrap();
+    assert!(published(&quick).starts_with("# Roots of trust, generation 1.0\n"));
+}

@@ -392,3 +392,24 @@ fn an_answer_counts_only_once_no_replica_can_take_it_back() {
     mesh.happens(&Event::Pass(CONFIRM + 10));
     assert_eq!(mesh.kept.state.phase, Phase::Reissuing);
 }
+
+#[test]
+fn who_cannot_read_stops_signing_before_its_answers_would_count() {
+    for lag in [6, 9, 30, 600] {
+        let times = Times { lag, nudge: 600 };
+        assert!(times.fresh() < lag && times.fresh() <= 20, "lag {lag}: {}", times.fresh());
+        assert!(times.reading() * 3 <= times.fresh(), "lag {lag}: {}", times.reading());
+    }
+    assert_eq!((TIMES.fresh(), TIMES.reading()), (20, 5));
+    assert_eq!((Times::ALONE.fresh(), Times::ALONE.reading()), (20, 5));
+}
+
+#[test]
+fn the_bundle_of_the_step_before_is_known() {
+    let waiting = Ring::new('a').begin('b', 1_000, LIFE).unwrap();
+    let before = waiting.before();
+    assert_eq!((before.signing, before.other, before.state.generation), ('a', None, 0));
+    let reissuing = kept(waiting.step(facts(1_030, 0), TIMES));
+    let before = reissuing.before();
+    assert_eq!((before.signing, before.other, before.state.generation), ('a', Some('b'), 1));
+}

@@ -32,12 +32,15 @@ pub(super) async fn sweep(lead: &Lead<'_>, state: &mut State, seen: &BTreeMap<Na
     let mut listed = BTreeSet::new();
     let query = managed();
     for resource in KINDS {
-        let mut found = BTreeMap::new();
+        let (mut found, mut strayed) = (BTreeMap::new(), BTreeSet::new());
         let result = lead.server.list(resource, &query, |live| {
             let name = name_of(live);
             let Some(gateway) = waypoint_of(live) else { return };
             let gateway = Name::new(name.namespace.clone(), gateway);
-            if seen.contains_key(&gateway) {
+            if let Some(one) = seen.get(&gateway) {
+                if has_strayed(lead, resource, one, live) {
+                    strayed.insert(gateway);
+                }
                 found.insert((resource, name), generation(live));
             } else if orphans.len() < ORPHANS_MAX {
                 orphans.extend(orphan((resource, name), gateway, live));
@@ -47,6 +50,9 @@ pub(super) async fn sweep(lead: &Lead<'_>, state: &mut State, seen: &BTreeMap<Na
             Ok(()) => {
                 listed.insert(resource);
                 compare(state, resource, &found);
+                // Nothing is written for a Gateway that is not accepted, or brings its own addresses.
+                let is_made = |name: &Name| seen.get(name).is_some_and(Seen::is_made);
+                strayed.into_iter().filter(is_made).for_each(|name| state.making.doubt(name));
             }
             Err(error) => {
                 warn!(kind = resource.kind, error = %chain(&error), "cannot look at what was made for waypoints");
@@ -76,6 +82,37 @@ fn orphan(piece: Piece, gateway: Name, live: &Value) -> Option<Orphan> {
     let owner = owner.map(|owner| text(owner, "/uid")).unwrap_or_default().to_owned();
     let uid = text(live, "/metadata/uid").to_owned();
     (is_ours && !is_ending && !uid.is_empty()).then_some(Orphan { piece, uid, gateway, owner })
+}
+
+/// Whether somebody changed an object whose kind has no generation, which would tell: a Service, an account, a scaler.
+/// What others added to it is theirs.
+fn has_strayed(lead: &Lead<'_>, resource: Resource, of: &Seen, live: &Value) -> bool {
+    let Some(settings) = lead.settings.waypoints.as_ref().filter(|_| generation(live) == 0) else {
+        return false;
+    };
+    let made = objects::made_of(&of.gateway, settings).unwrap_or_default();
+    let wanted = made.iter().find(|object| resource_of(object) == Some(resource));
+    wanted.is_some_and(|wanted| !is_within(wanted, live))
+}
+
+/// Whether an object has everything that is wanted of it, and perhaps more.
+fn is_within(wanted: &Value, live: &Value) -> bool {
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, wanted)| {
+            // An empty map is as good as none.
+            let is_empty = wanted.as_object().is_some_and(serde_json::Map::is_empty);
+            // A list does not say of each of its objects of which kind they are.
+            let is_kind = matches!(key.as_str(), "apiVersion" | "kind");
+            match live.get(key) {
+                Some(live) => is_within(wanted, live),
+                None => is_empty || is_kind,
+            }
+        }),
+        (Value::Array(wanted), Value::Array(live)) => {
+            wanted.iter().all(|wanted| live.iter().any(|live| is_within(wanted, live)))
+        }
+        (wanted, live) => wanted == live,
+    }
 }
 
 /// Takes in what is there of one kind; what changed since it was written is written again.
@@ -128,4 +165,36 @@ async fn collect(lead: &Lead<'_>, orphan: &Orphan) -> Result<(), ApiError> {
     lead.server.delete(at, uid).await?;
     info!(object = %at, gateway = %gateway, label = GATEWAY_LABEL, "removed what belongs to no waypoint any more");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::is_within;
+
+    #[test]
+    fn what_others_add_is_no_change_and_what_they_take_is() {
+        let wanted = json!({
+            "kind": "Service", "metadata": {"labels": {"a": "1"}, "annotations": {}},
+            "spec": {"selector": {"app": "wp"}, "ports": [{"name": "mesh", "port": 15008}]},
+        });
+        let live = json!({
+            "metadata": {"labels": {"a": "1", "theirs": "2"}},
+            "spec": {
+                "clusterIP": "10.96.0.9", "selector": {"app": "wp"},
+                "ports": [{"name": "status", "port": 15021}, {"name": "mesh", "port": 15008, "protocol": "TCP"}],
+            },
+        });
+        assert!(is_within(&wanted, &live));
+        for (field, value) in [
+            ("/metadata/labels", json!({"theirs": "2"})),
+            ("/spec/selector", json!({"app": "elsewhere"})),
+            ("/spec/ports", json!([{"name": "mesh", "port": 15009}])),
+        ] {
+            let mut changed = live.clone();
+            *changed.pointer_mut(field).expect("it is there") = value;
+            assert!(!is_within(&wanted, &changed), "{field}");
+        }
+    }
 }

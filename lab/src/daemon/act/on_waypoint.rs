@@ -36,7 +36,7 @@ pub(super) fn begin(
     let gateway = gateway.ok_or_else(|| absent(&snapshot, waypoint, &owner.home.lab))?;
     match action {
         Action::Stop => {
-            annotate(owner, waypoint, waypoints::STOPPED, Some("true"))?;
+            mark_stopped(owner, waypoint, gateway)?;
             let (store, waypoint) = (Arc::clone(&owner.store), waypoint.clone());
             Ok(Box::pin(async move {
                 gone(&store, &waypoint).await;
@@ -46,7 +46,7 @@ pub(super) fn begin(
         Action::Start => {
             asks_for_pods(owner, waypoint, gateway)?;
             let outlook = owner.outlook.borrow().clone();
-            annotate(owner, waypoint, waypoints::STOPPED, None)?;
+            unmark_stopped(owner, waypoint, gateway)?;
             let demand = Demand::of_change((&*snapshot, &outlook), &owner.store.snapshot());
             let watch = commands::watch(owner, demand);
             Ok(Box::pin(async move { in_force(&watch, READY_PATIENCE, &lines).await }))
@@ -79,7 +79,8 @@ fn absent(objects: &Snapshot, waypoint: &ObjectName, lab: &LabName) -> LabError 
 
 /// Refuses what would have no effect on a waypoint that asks for no pods.
 fn asks_for_pods(owner: &Owner, waypoint: &ObjectName, gateway: &Value) -> Result<(), LabError> {
-    if waypoints::replicas_asked(gateway) != Ok(0) {
+    let is_put_aside = owner.home.kube.is_some() && annotation(gateway, waypoints::STOPPED).is_some();
+    if is_put_aside || waypoints::replicas_asked(gateway) != Ok(0) {
         return Ok(());
     }
     let (namespace, name, key) = (&waypoint.namespace, &waypoint.name, waypoints::REPLICAS);
@@ -94,6 +95,37 @@ fn is_started(owner: &Owner, waypoint: &ObjectName, gateway: &Value) -> Result<(
     }
     let start = owner.home.lab.command(&format!("start waypoint/{waypoint}"));
     Err(LabError::Failed(format!("waypoint/{waypoint} does not run; start it with: {start}")))
+}
+
+/// What [`waypoints::STOPPED`] says of a Gateway that asked for no number of pods.
+const NO_NUMBER: &str = "true";
+
+/// Marks a waypoint as stopped. Over an API server the control plane makes its pods and knows only how many are asked
+/// for: none now, and what was asked is put aside in the mark.
+fn mark_stopped(owner: &mut Owner, waypoint: &ObjectName, gateway: &Value) -> Result<(), LabError> {
+    if owner.home.kube.is_none() {
+        return annotate(owner, waypoint, waypoints::STOPPED, Some(NO_NUMBER));
+    }
+    if annotation(gateway, waypoints::STOPPED).is_some() {
+        return Ok(());
+    }
+    let asked = annotation(gateway, waypoints::REPLICAS).unwrap_or(NO_NUMBER);
+    annotate(owner, waypoint, waypoints::STOPPED, Some(asked))?;
+    annotate(owner, waypoint, waypoints::REPLICAS, Some("0"))
+}
+
+/// Takes the mark off, and asks again for what was asked for before.
+fn unmark_stopped(owner: &mut Owner, waypoint: &ObjectName, gateway: &Value) -> Result<(), LabError> {
+    let kept = annotation(gateway, waypoints::STOPPED).filter(|_| owner.home.kube.is_some());
+    if let Some(kept) = kept {
+        let asked = Some(kept).filter(|kept| *kept != NO_NUMBER);
+        annotate(owner, waypoint, waypoints::REPLICAS, asked)?;
+    }
+    annotate(owner, waypoint, waypoints::STOPPED, None)
+}
+
+fn annotation<'a>(gateway: &'a Value, name: &str) -> Option<&'a str> {
+    gateway.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 
 /// Sets or removes an annotation of the Gateway, and begins what follows from it.

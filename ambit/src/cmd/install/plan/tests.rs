@@ -98,3 +98,22 @@ fn a_workload_is_rolled_out_when_every_pod_is_new_and_available() {
         "status": {"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2}});
     assert_eq!(pending(&one), None);
 }
+
+#[test]
+fn an_upgrade_leaves_a_webhook_closed_that_the_control_plane_closed() {
+    let webhooks = |policy: &str| {
+        let mut object = ours("ValidatingWebhookConfiguration", "w", Value::Null);
+        object["webhooks"] =
+            json!([{"name": "a", "failurePolicy": policy}, {"name": "b", "failurePolicy": "Ignore"}]);
+        object
+    };
+    let (wanted, mut live) = (webhooks("Ignore"), webhooks("Fail"));
+    assert_eq!(over(&wanted, &live), live);
+    // A webhook that is new is as installed.
+    live["webhooks"].as_array_mut().unwrap().remove(0);
+    assert_eq!(over(&wanted, &live), wanted);
+    // What somebody else said is not ours to keep.
+    let mut foreign = webhooks("Fail");
+    foreign["metadata"]["labels"] = json!({});
+    assert_eq!(over(&wanted, &foreign), wanted);
+}
