@@ -79,3 +79,29 @@ fn everything_is_named_ours_and_named_once() {
     }
     assert!(seen.len() > 30, "only {} objects", seen.len());
 }
+
+/// One object that nests deeper than a reader of JSON goes would keep a whole kind from being read: a definition bounds
+/// what people write. The status is the control plane's own.
+#[test]
+fn nothing_that_people_write_is_kept_without_a_schema() {
+    fn open(schema: &Value, path: &str, found: &mut Vec<String>) {
+        if schema["x-kubernetes-preserve-unknown-fields"] == true {
+            found.push(path.to_owned());
+        }
+        let maps = schema.as_object().into_iter().flatten().map(|(key, one)| (key.clone(), one));
+        let lists = schema.as_array().into_iter().flatten().enumerate().map(|(i, one)| (i.to_string(), one));
+        for (key, one) in maps.chain(lists).filter(|(key, _)| key != "status") {
+            open(one, &format!("{path}/{key}"), found);
+        }
+    }
+    let mut found = Vec::new();
+    let all = everything().unwrap();
+    let definitions = all.iter().filter(|object| object["kind"] == "CustomResourceDefinition");
+    for definition in definitions {
+        let name = definition["metadata"]["name"].as_str().unwrap();
+        for version in definition["spec"]["versions"].as_array().unwrap() {
+            open(&version["schema"], name, &mut found);
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}

@@ -1,8 +1,8 @@
 //! Row 1: the manifests are accepted as they are, and the rights in them are enough and not more than that.
 //!
 //! Enough: in the API server's audit log no request of the mesh's programs was refused. Not more: each verb on each
-//! resource was used there, or says here when it is. And none is missed in silence: `ambit check` names each one that is
-//! taken away, and nothing else.
+//! resource was used there, or says here when it is. And none is missed in silence: `ambit check` names each one that
+//! is taken away, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -150,8 +150,8 @@ fn rarely(right: &Right) -> Option<&'static str> {
     RARE.iter().find(|(verbs, on, _)| fits(verbs, on)).map(|(_, _, when)| *when)
 }
 
-/// Takes rights away and demands that exactly those are named. In short the first verb of every rule at once, then every
-/// second one, and so on; in full each alone.
+/// Takes rights away and demands that exactly those are named. In short the first verb on every resource at once, then
+/// every second one, and so on; in full each alone.
 #[track_caller]
 fn each_right_is_missed(lab: &Lab) {
     let installed = roles::installed();
