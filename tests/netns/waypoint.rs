@@ -4,6 +4,7 @@
 //! of the mesh is in between.
 
 mod authorizers;
+mod browser;
 mod bypass;
 mod called;
 mod changes;

@@ -12,6 +12,10 @@ import sys
 import threading
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Of a frame's first byte: the flag of a message's last part, and kinds.
+WHOLE = 0x80
+BINARY = 2
+CLOSE = 8
 
 
 def exactly(connection, count):
@@ -35,6 +39,7 @@ def read_head(connection):
 
 
 def read_frame(connection):
+    """Its first byte, which is kind and flags, and its data, unmasked."""
     first, second = exactly(connection, 2)
     length = second & 0x7F
     if length == 126:
@@ -43,18 +48,25 @@ def read_frame(connection):
         (length,) = struct.unpack(">Q", exactly(connection, 8))
     mask = exactly(connection, 4) if second & 0x80 else bytes(4)
     data = exactly(connection, length)
-    return first & 0x0F, bytes(b ^ mask[i % 4] for i, b in enumerate(data))
+    return first, masked(data, mask)
 
 
-def frame(kind, data, mask=None):
-    head = bytes([0x80 | kind])
+def masked(data, mask):
+    repeated = (mask * (len(data) // 4 + 1))[: len(data)]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(repeated, "big")).to_bytes(len(data), "big")
+
+
+def frame(first, data, mask=None):
+    head = bytes([first])
     flag = 0x80 if mask else 0
     if len(data) < 126:
         head += bytes([flag | len(data)])
-    else:
+    elif len(data) < 1 << 16:
         head += bytes([flag | 126]) + struct.pack(">H", len(data))
+    else:
+        head += bytes([flag | 127]) + struct.pack(">Q", len(data))
     if mask:
-        return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data))
+        return head + mask + masked(data, mask)
     return head + data
 
 
@@ -71,11 +83,16 @@ def serve(connection):
             return
         answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
         connection.sendall(answer + accept_of(keys[0]) + b"\r\n\r\n")
-        while True:
-            kind, data = read_frame(connection)
-            connection.sendall(frame(kind, data))
-            if kind == 8:
-                return
+        converse(connection)
+
+
+def converse(connection):
+    """Sends back every frame, a part of a message as that part, until the client closes."""
+    while True:
+        first, data = read_frame(connection)
+        connection.sendall(frame(first, data))
+        if first & 0x0F == CLOSE:
+            return
 
 
 def call(host, port):
@@ -86,17 +103,18 @@ def call(host, port):
     assert accept_of(key) in read_head(connection), "the handshake was not accepted"
     for number in range(200):
         message = os.urandom(1 + number * 37 % 4000)
-        connection.sendall(frame(2, message, os.urandom(4)))
-        assert read_frame(connection) == (2, message), "message %d came back changed" % number
-    connection.sendall(frame(8, b"", os.urandom(4)))
-    assert read_frame(connection)[0] == 8
+        connection.sendall(frame(WHOLE | BINARY, message, os.urandom(4)))
+        assert read_frame(connection) == (WHOLE | BINARY, message), "message %d came back changed" % number
+    connection.sendall(frame(WHOLE | CLOSE, b"", os.urandom(4)))
+    assert read_frame(connection)[0] == WHOLE | CLOSE
     print("200 messages came back")
 
 
-if sys.argv[1] == "serve":
-    listener = socket.create_server(("::", int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
-    while True:
-        peer, _ = listener.accept()
-        threading.Thread(target=serve, args=(peer,), daemon=True).start()
-else:
-    call(sys.argv[2], int(sys.argv[3]))
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        listener = socket.create_server(("::", int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
+        while True:
+            peer, _ = listener.accept()
+            threading.Thread(target=serve, args=(peer,), daemon=True).start()
+    else:
+        call(sys.argv[2], int(sys.argv[3]))
