@@ -38,7 +38,7 @@ fn rules_of<'a>(objects: &'a [Value], account: &str) -> Vec<&'a Value> {
     let bindings = objects.iter().filter(|o| text(o, "/kind").ends_with("RoleBinding"));
     let bindings = bindings.filter(|b| list(b, "/subjects").any(|subject| text(subject, "/name") == account));
     let role = |b: &Value| find(objects, text(b, "/roleRef/kind"), text(b, "/roleRef/name"));
-    bindings.flat_map(|b| list(role(b).unwrap(), "/rules")).collect()
+    bindings.flat_map(|b| list(role(b).expect("the role of a binding"), "/rules")).collect()
 }
 
 fn strings<'a>(rule: &'a Value, key: &str) -> Vec<&'a str> {

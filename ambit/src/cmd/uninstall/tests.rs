@@ -1,3 +1,5 @@
+//! The order of a removal, and what stays.
+
 use super::*;
 
 #[test]
