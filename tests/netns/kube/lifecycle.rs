@@ -195,7 +195,7 @@ impl<'a> Cluster<'a> {
             drop(cluster.kubectl(&["apply", "--server-side", "-f", &folder]).ok());
             drop(cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]).ok());
         }
-        cluster.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}));
+        cluster.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}}}));
         cluster
     }
 
