@@ -415,7 +415,9 @@ fn is_ours(object: &Value) -> bool {
     let metadata = &object["metadata"];
     // Controllers call themselves by the name of the program that holds them.
     let owners = metadata["managedFields"].as_array().into_iter().flatten();
+    // Where a status was taken back, the server fills in the default of the definition, in the name of who asked.
     let wrote = owners
+        .filter(|owner| owner["subresource"] != "status" || owner["manager"] != "ambit-install")
         .filter_map(|owner| owner["manager"].as_str())
         .any(|name| name.starts_with("ambit") && name != "ambit-kube");
     let labels = &metadata["labels"];
