@@ -408,16 +408,22 @@ impl<'a> Cluster<'a> {
 
 fn named(object: &Value) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
+    let owners = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    let owners: Vec<String> = owners.map(|o| format!("{}/{}", o["manager"], o["subresource"])).collect();
+    let owners = owners.join(" ");
+    format!("{} {}/{} by {owners}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
 }
 
 fn is_ours(object: &Value) -> bool {
     let metadata = &object["metadata"];
     // Controllers call themselves by the name of the program that holds them.
     let owners = metadata["managedFields"].as_array().into_iter().flatten();
-    // Where a status was taken back, the server fills in the default of the definition, in the name of who asked.
+    // Where a status was taken back, the server fills in the default of the definition, in the names of who had asked.
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let is_default =
+        object["status"]["addresses"].is_null() && conditions.into_iter().all(|c| c["reason"] == "Pending");
     let wrote = owners
-        .filter(|owner| owner["subresource"] != "status" || owner["manager"] != "ambit-install")
+        .filter(|owner| owner["subresource"] != "status" || !is_default)
         .filter_map(|owner| owner["manager"].as_str())
         .any(|name| name.starts_with("ambit") && name != "ambit-kube");
     let labels = &metadata["labels"];
