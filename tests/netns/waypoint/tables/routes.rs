@@ -108,7 +108,10 @@ fn apply(lab: &Lab, mut objects: Vec<Value>) -> BTreeSet<String> {
         let told = lab.start(&["lab", "apply", "-f", &file]).finish(PATIENCE);
         let is_barred = |object: &Value| {
             let named = object["metadata"]["name"].as_str().unwrap_or_default();
-            told.stderr.contains(&format!("\"{named}\" is invalid"))
+            // Its definition, or the webhook.
+            told.code != Some(0)
+                && told.stderr.contains("invalid")
+                && told.stderr.contains(&format!("/{named}: "))
         };
         let names =
             objects.iter().filter(|object| is_barred(object)).filter_map(|o| o["metadata"]["name"].as_str());
