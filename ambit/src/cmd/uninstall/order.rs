@@ -144,8 +144,9 @@ pub(super) fn taken_back(object: &Value) -> Option<Value> {
         .filter_map(|(field, parts)| Some((field.strip_prefix("f:")?, parts)))
         .map(|(field, parts)| (field.to_owned(), others(&live[field], parts)))
         .collect();
-    let stays =
-        |(field, value): (&String, &Value)| left.get(field).map_or(!value.is_null(), |kept| !kept.is_null());
+    let stays = |(field, value): (&String, &Value)| {
+        left.get(field).map_or_else(|| !value.is_null(), |kept| !kept.is_null())
+    };
     let is_empty = !live.as_object().into_iter().flatten().any(stays);
     // What somebody says in the meantime is not lost: the version that was read is the one that is changed.
     let version = &object["metadata"]["resourceVersion"];
