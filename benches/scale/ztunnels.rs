@@ -2,7 +2,6 @@
 //! them. Of what they are given only the bytes are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -251,7 +250,10 @@ impl Proxy {
     async fn sync(&mut self) -> anyhow::Result<XdsStream> {
         let caller =
             Caller { token: self.token.clone(), cluster_id: "Kubernetes".to_owned(), headers: Vec::new() };
-        let mut stream = XdsStream::open(&self.shared.target, &caller, self.first_requests()).await?;
+        let mut target = self.shared.target.clone();
+        // Each node calls from an address of its own: those of one address are limited.
+        target.local_address = Some(layout::address(self.node));
+        let mut stream = XdsStream::open(&target, &caller, self.first_requests()).await?;
         let mut answered = BTreeSet::new();
         while answered.len() < Kind::ALL.len() || !self.asked.is_empty() {
             let response = stream.next().await?;
@@ -267,7 +269,7 @@ impl Proxy {
     /// The requests that a proxy which just started sends first.
     fn first_requests(&self) -> Vec<DeltaDiscoveryRequest> {
         let identity = NodeIdentity {
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip: layout::address(self.node),
             pod_name: layout::proxy(self.node),
             namespace: layout::SYSTEM.to_owned(),
             node_name: layout::node(self.node),
