@@ -23,6 +23,7 @@ pub mod keys;
 mod limiters;
 pub mod limits;
 pub mod observe;
+mod outbox;
 mod random;
 pub mod request;
 pub mod state;

@@ -30,6 +30,7 @@ use detect::Reading;
 pub(crate) use http::{Course, Tasks};
 use meter::Metered;
 
+use crate::outbox::Outbox;
 use crate::stream::Stream;
 use crate::{Waypoint, random};
 
@@ -112,7 +113,7 @@ pub async fn serve(waypoint: Arc<Waypoint>, tcp: TcpStream, peer: SocketAddr) {
     drop((turn, share));
     let usable_until = accepted.peer_not_after.min(credential.not_after());
     let peer = Arc::new(Peer { identity: accepted.peer, address, tally: Arc::default() });
-    let metered = Metered::new(accepted.stream, waypoint.limits.control_frames_max);
+    let metered = Metered::new(Outbox::new(accepted.stream), waypoint.limits.control_frames_max);
     let drain = &waypoint.drain;
     let served = serve_tunnel(metered, address, usable_until, settings, drain, |asking| {
         spawn_stream(drain, stream(waypoint.clone(), peer.clone(), asking));

@@ -20,6 +20,7 @@ use tracing::debug;
 use super::Call;
 use super::meter::Metered;
 use super::relays::{Facts, Upgraded};
+use crate::outbox::Outbox;
 use crate::request::{self, Client, framing::Framed};
 use crate::stream::Stream;
 use course::Watched;
@@ -130,7 +131,8 @@ pub(super) async fn serve_http2(call: Arc<Call>, stream: Stream) {
         let (client, course) = served.clone();
         async move { Ok::<_, Infallible>(answer(&client, &course, asked).await) }
     });
-    let metered = Metered::new(stream.unless_stalled(limits.stall_timeout), limits.control_frames_max);
+    let outbox = Outbox::new(stream.unless_stalled(limits.stall_timeout));
+    let metered = Metered::new(outbox, limits.control_frames_max);
     let sentence = metered.sentence();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(metered), service));
     let drain = &call.waypoint.drain;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use super::Io;
+use crate::outbox::Outbox;
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +54,7 @@ impl Room {
 /// A connection whose first frame is watched for.
 #[derive(Debug)]
 pub(super) struct Watched {
-    io: Io,
+    io: Outbox<Io>,
     greeting: Greeting,
     room: Arc<Room>,
 }
@@ -75,7 +76,7 @@ enum Greeting {
 
 impl Watched {
     pub(super) fn new(io: Io, room: Arc<Room>) -> Self {
-        Self { io, greeting: Greeting::Head([0; HEAD_BYTES], 0), room }
+        Self { io: Outbox::new(io), greeting: Greeting::Head([0; HEAD_BYTES], 0), room }
     }
 
     /// More is asked for, so all that was read before has been acted on.

@@ -14,6 +14,7 @@ use ambit_net::tunnel::client::{Opened, TunnelError};
 use ambit_types::Identity;
 
 use super::{Caller, Endpoint, Io, Upstream};
+use crate::outbox::Outbox;
 use crate::stream::Stream;
 use crate::{State, Waypoint, random};
 
@@ -104,6 +105,7 @@ impl Upstream {
         let connected = client::connect(&credential, expected, tcp, key.peer, settings.handshake_timeout)
             .await
             .map_err(|e| TunnelError::Tls(Arc::new(e)))?;
+        let connected = connected.map(Outbox::new);
         tunnel::client::open(connected, key.peer, credential.not_after(), settings.clone()).await
     }
 }

@@ -35,13 +35,20 @@ pub fn settings(key: &Arc<CertifiedKey>, verifier: PeerVerifier) -> Result<Clien
 
 /// A peer that proved to be one of the expected.
 #[derive(Debug)]
-pub struct Connected {
+pub struct Connected<S = TlsStream<ReadAhead>> {
     /// The encrypted stream.
-    pub stream: TlsStream<ReadAhead>,
+    pub stream: S,
     /// Who the peer is.
     pub peer: Identity,
     /// Last second of the peer's certificate since 1970.
     pub peer_not_after: u64,
+}
+
+impl<S> Connected<S> {
+    /// The same peer behind what `wrap` makes of its stream.
+    pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Connected<T> {
+        Connected { stream: wrap(self.stream), peer: self.peer, peer_not_after: self.peer_not_after }
+    }
 }
 
 /// Performs the handshake within `timeout`.

@@ -160,12 +160,15 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`TunnelError::Http2`] or [`TunnelError::Timeout`].
-pub async fn open(
-    connected: Connected,
+pub async fn open<S>(
+    connected: Connected<S>,
     peer: SocketAddr,
     own_not_after: u64,
     settings: Arc<TunnelSettings>,
-) -> Result<Tunnel, TunnelError> {
+) -> Result<Tunnel, TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Abandon + Unpin + Send + 'static,
+{
     let usable_until = own_not_after.min(connected.peer_not_after);
     let heard = Heard::now();
     let stream = Listening::new(connected.stream, heard.clone());
