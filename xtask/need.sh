@@ -146,8 +146,12 @@ fetch_definitions() {
   module=$(go mod download -json "$gateway_api" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
   rm -rf "$1/crds.new" "$1/crds"
   mkdir "$1/crds.new"
-  for kind in gatewayclasses gateways httproutes grpcroutes tcproutes tlsroutes referencegrants; do
+  for kind in gatewayclasses gateways tcproutes tlsroutes referencegrants; do
     cp "$module"/config/crd/standard/*_"$kind".yaml "$1/crds.new/"
+  done
+  # Retries and session persistence are still experimental.
+  for kind in httproutes grpcroutes; do
+    cp "$module"/config/crd/experimental/*_"$kind".yaml "$1/crds.new/"
   done
   chmod -R u+w "$1/crds.new"
   mv "$1/crds.new" "$1/crds"

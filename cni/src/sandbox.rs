@@ -27,6 +27,9 @@ mod process;
 #[cfg(test)]
 mod tests;
 
+/// A pod's namespace, and what it is called in messages.
+type Found = (PathBuf, NetNs);
+
 /// How long a given namespace counts without asking for processes: containers take a while to start, and those of an
 /// earlier sandbox a while to end.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -227,7 +230,7 @@ impl Sandboxes {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn find(&self, uid: &str) -> Result<(PathBuf, NetNs), SandboxError> {
+    fn find(&self, uid: &str) -> Result<Found, SandboxError> {
         let (path, netns) = match self.gift(uid)? {
             Some((gift, age)) if age < SETTLE => gift,
             Some((gift, _)) => match self.seek(uid) {
@@ -247,7 +250,7 @@ impl Sandboxes {
         Ok((path, netns))
     }
 
-    fn seek(&self, uid: &str) -> Result<Option<(PathBuf, NetNs)>, SandboxError> {
+    fn seek(&self, uid: &str) -> Result<Option<Found>, SandboxError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if uid.is_empty() || uid.starts_with('.') || !uid.chars().all(plain) {
             return Err(SandboxError::Uid { uid: uid.to_owned() });

@@ -208,13 +208,17 @@ fn say(object: &mut Value, announcement: &Announcement, now: &str) {
         }
         None => {
             let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-            annotations.map(|annotations| annotations.remove(REDIRECTION));
+            if let Some(annotations) = annotations {
+                annotations.remove(REDIRECTION);
+            }
         }
     }
     let Some(condition) = &announcement.condition else { return };
     if condition.is_withdrawn() {
         let list = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
-        list.map(|list| list.retain(|c| c["type"] != CAPTURED));
+        if let Some(list) = list {
+            list.retain(|c| c["type"] != CAPTURED);
+        }
         return;
     }
     let status = if condition.status { "True" } else { "False" };

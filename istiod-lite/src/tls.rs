@@ -74,11 +74,7 @@ impl ResolvesServerCert for Current {
 ///
 /// # Errors
 /// [`ServerTlsError`] if no first certificate can be made.
-pub fn settings(
-    signer: Signer,
-    names: &ServerNames,
-    drain: &Drain,
-) -> Result<ServerConfig, ServerTlsError> {
+pub fn settings(signer: Signer, names: &ServerNames, drain: &Drain) -> Result<ServerConfig, ServerTlsError> {
     let mut changes = signer.changes();
     let (key, not_after) = certify(&changes.borrow_and_update(), names)?;
     let current = Arc::new(Current(ArcSwap::new(key)));

@@ -177,13 +177,8 @@ pub fn adopt(pid: u32) -> io::Result<Running> {
     let (told, ended) = oneshot::channel();
     std::thread::Builder::new().name(format!("watch {pid}")).stack_size(WAITER_STACK_BYTES).spawn(
         move || {
-            loop {
-                // It becomes readable when the process has ended.
-                match poll(&mut [PollFd::new(&*watched, PollFlags::IN)], None) {
-                    Err(rustix::io::Errno::INTR) => {}
-                    Ok(_) | Err(_) => break,
-                }
-            }
+            // It becomes readable when the process has ended.
+            while poll(&mut [PollFd::new(&*watched, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
             let _ = told.send(Exit { code: -1 });
         },
     )?;

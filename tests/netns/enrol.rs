@@ -51,7 +51,7 @@ fn check(name: &str, families: &str, used: &[u8]) {
 
     on_the_fabric_in_clear(&lab, &webs, "marker-before");
     let _ = lab.lab(&["label", "namespace", "shop", &format!("{LABEL}=ambient")]);
-    assert!(PODS.iter().all(|p| lab.is_captured(p)), "a pod is not captured");
+    wait_until("the pods are captured", Duration::from_secs(5), || PODS.iter().all(|p| lab.is_captured(p)));
     let inside = on_the_fabric_in_tls(&lab, &webs, "marker-inside", || all(hold));
 
     let _ = lab.lab(&["label", "namespace", "shop", &format!("{LABEL}-")]);

@@ -287,7 +287,6 @@ fn links(lab: &Lab) {
 fn starts(lab: &Lab) {
     let again = lab.ambit(&["lab", "up"]);
     assert!(again.code == Some(1) && again.stderr.contains("already up"), "{again:?}");
-    assert_eq!(lab.ambit(&["lab", "up", "--name", "t-walk-kube", "--source", "kube"]).code, Some(64));
     let setting = lab.ambit(&["lab", "up", "--name", "t-walk-set", "--set", "colour=red"]);
     assert!(setting.code == Some(64) && setting.stderr.contains("ip_families"), "{setting:?}");
     for args in [&["status"][..], &["get", "pods"], &["cut", "node1"], &["exec", "x", "--", "true"]] {

@@ -24,7 +24,7 @@ const FIELDS: &[(&str, &str)] = &[
 
 /// Everything that any settings install.
 fn objects() -> Vec<Value> {
-    bundle::everything().unwrap()
+    bundle::everything().expect("manifests")
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
@@ -203,7 +203,7 @@ fn each_program_has_the_capabilities_that_it_needs_and_no_other() {
     ] {
         let pod = &find(&objects, kind, name).unwrap()["spec"]["template"]["spec"];
         let own = &pod["containers"][0]["securityContext"];
-        let run_as = own.get("runAsUser").unwrap_or(&pod["securityContext"]["runAsUser"]);
+        let run_as = own.get("runAsUser").unwrap_or_else(|| &pod["securityContext"]["runAsUser"]);
         assert_eq!((run_as, &own["privileged"]), (&Value::from(user), &Value::from(false)), "{name}");
         assert_eq!(own["allowPrivilegeEscalation"], false, "{name}");
         assert_eq!(own["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}");

@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Makes namespace tests fail where they cannot run, instead of being left out. Root implies it.
     #[arg(long, env = "AMBIT_REQUIRE_NETNS", value_parser = clap::builder::FalseyValueParser::new())]
     require_netns: bool,
+    /// Makes the tests over a Kubernetes API server fail where its program could not be built, instead of being left out.
+    #[arg(long, env = "AMBIT_REQUIRE_KUBE", value_parser = clap::builder::FalseyValueParser::new())]
+    require_kube: bool,
     /// Makes tests with foreign peers fail where those are not installed, instead of being left out.
     #[arg(long, env = "AMBIT_REQUIRE_PEERS", value_parser = clap::builder::FalseyValueParser::new())]
     require_peers: bool,
@@ -104,7 +107,7 @@ pub(crate) fn run(tools: &Tools, options: &Options) -> anyhow::Result<bool> {
         soak: options.soak,
         targets: Targets::of(&tools.metadata),
         require_netns: options.require_netns || is_root(),
-        require_kube: options.require_netns,
+        require_kube: options.require_kube,
         require_peers: options.require_peers,
     };
     let mut reports: Vec<Report> = Vec::new();

@@ -1,3 +1,5 @@
+//! What is rendered from the manifests: settings, order, and that nothing unknown is kept.
+
 use super::*;
 
 fn settings(words: &[&str]) -> Settings {

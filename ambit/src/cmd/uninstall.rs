@@ -14,7 +14,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::{interval, timeout};
 
-use super::install::cluster::{At, merge, name_of};
+use super::install::cluster::{At, merge, merge_status, name_of};
 use super::install::plan::is_ours;
 use super::nodes::block_on;
 use crate::bundle::{self, NAMESPACE};
@@ -158,8 +158,8 @@ impl Removal<'_> {
         let mut count = 0_usize;
         for (version, kind) in REPORTED {
             for object in self.list(version, kind, None).await? {
-                let Some((manager, empty)) = order::taken_back(&object) else { continue };
-                match write::apply_status(&self.client, manager, &empty, true).await {
+                let Some(change) = order::taken_back(&object) else { continue };
+                match merge_status(&self.client, &Target::of(&object)?, &change).await {
                     Ok(_) => count += 1,
                     // It is gone, and with it its status.
                     Err(KubeError::NotFound { .. }) => {}

@@ -303,7 +303,7 @@ fn strip(text: &str) -> Result<String, String> {
 /// A list made from a single configuration, with our entry after it.
 fn as_list(file: &ConfFile, entry: &Entry) -> Result<String, String> {
     let value: Value = serde_json::from_str(&file.text).map_err(|e| format!("it is not JSON ({e})"))?;
-    if !value["type"].as_str().is_some_and(|kind| !kind.is_empty()) {
+    if value["type"].as_str().is_none_or(str::is_empty) {
         return Err("it names no plugin \"type\"".to_owned());
     }
     let stem = file.name.rsplit_once('.').map_or(file.name.as_str(), |(stem, _)| stem);
@@ -323,13 +323,13 @@ fn as_list(file: &ConfFile, entry: &Entry) -> Result<String, String> {
 /// A list that a container runtime would take, where its plugins stand in the text, and what they are.
 fn read_list(text: &str) -> Result<(Value, Array, Vec<Value>), String> {
     let value: Value = serde_json::from_str(text).map_err(|e| format!("it is not JSON ({e})"))?;
-    if !value["name"].as_str().is_some_and(|name| !name.is_empty()) {
+    if value["name"].as_str().is_none_or(str::is_empty) {
         return Err("it has no \"name\"".to_owned());
     }
     let Some(plugins) = value["plugins"].as_array().filter(|list| !list.is_empty()) else {
         return Err("it has no list of \"plugins\"".to_owned());
     };
-    if let Some(at) = plugins.iter().position(|p| !p["type"].as_str().is_some_and(|kind| !kind.is_empty())) {
+    if let Some(at) = plugins.iter().position(|p| p["type"].as_str().is_none_or(str::is_empty)) {
         return Err(format!("plugin {at} has no \"type\""));
     }
     let plugins = plugins.clone();

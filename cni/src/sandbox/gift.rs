@@ -10,7 +10,7 @@ use ambit_net::linux::netns::{NetNs, NetNsId};
 use ambit_runtime::clock;
 use tokio::sync::watch;
 
-use super::{SandboxError, Sandboxes};
+use super::{Found, SandboxError, Sandboxes};
 
 /// One of them.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Sandboxes {
         self.given.subscribe()
     }
 
-    pub(super) fn gift(&self, uid: &str) -> Result<Option<((PathBuf, NetNs), Duration)>, SandboxError> {
+    pub(super) fn gift(&self, uid: &str) -> Result<Option<(Found, Duration)>, SandboxError> {
         let gifts = self.gifts.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(gift) = gifts.get(uid) else { return Ok(None) };
         let netns = gift.netns.try_clone().map_err(SandboxError::Kept)?;

@@ -28,9 +28,9 @@ mod tests;
 
 use dirty::Dirty;
 pub(crate) use inputs::{Change, Inputs};
-pub use preview::{Around, Preview};
 use layer7::{Dirty7, Layer7};
 pub use lead::Health;
+pub use preview::{Around, Preview};
 
 /// Label that names the network of the mesh, on the root namespace.
 const NETWORK_LABEL: &str = "topology.istio.io/network";

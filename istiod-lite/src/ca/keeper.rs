@@ -467,23 +467,18 @@ impl Keeper {
 /// Whether one authority may follow another at once: peers that have not heard of it yet still believe each other.
 fn overlaps(old: &Ring<Issuing>, new: &Ring<Issuing>) -> Result<(), String> {
     let parts = |ring: &Ring<Issuing>| -> Result<_, MaterialError> {
-        let bundle = material::bundle(ring)?;
-        Ok((
-            material::blocks(material::ROOTS, &bundle)?,
-            material::blocks(material::ROOTS, &ring.signing.roots)?,
-        ))
+        // Not any root of its bundle: the one by which others would have to know its certificates.
+        Ok((material::blocks(material::ROOTS, &material::bundle(ring)?)?, material::root(&ring.signing)?))
     };
-    let ((old_bundle, old_roots), (new_bundle, new_roots)) =
-        (parts(old).map_err(|e| e.to_string())?, parts(new).map_err(|e| e.to_string())?);
-    let shared = |roots: &[Block], bundle: &[Block]| {
-        roots.iter().any(|root| bundle.iter().any(|known| known.der == root.der))
-    };
-    if !shared(&old_roots, &new_bundle) {
+    let (old_bundle, old_root) = parts(old).map_err(|e| e.to_string())?;
+    let (new_bundle, new_root) = parts(new).map_err(|e| e.to_string())?;
+    let holds = |bundle: &[Block], root: &Block| bundle.iter().any(|known| known.der == root.der);
+    if !holds(&new_bundle, &old_root) {
         return Err("the new trust bundle lacks the root of the issuer in force, so it would cut off everybody; keep \
                     that root in the bundle until all certificates are renewed"
             .to_owned());
     }
-    if !shared(&new_roots, &old_bundle) {
+    if !holds(&old_bundle, &new_root) {
         return Err(
             "the new issuer's root is not in the trust bundle in force, so nobody would believe its \
                     certificates; add the root to the bundle first"

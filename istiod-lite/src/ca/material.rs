@@ -283,6 +283,18 @@ fn open(of: &Issuing, trust_domain: &TrustDomain, owner: Owner) -> Result<Opened
     Ok(Opened { issuer, above, not_after: Duration::from_secs(not_after) })
 }
 
+/// The root that an issuer's certificates end in.
+///
+/// # Errors
+/// If there is none among its roots.
+pub(crate) fn root(of: &Issuing) -> Result<Block, MaterialError> {
+    let Some(signing) = blocks(CERT, &of.certificate)?.into_iter().next() else {
+        return wrong(CERT, "no certificate in it");
+    };
+    let roots = blocks(ROOTS, &of.roots)?;
+    path(&signing, &blocks(CHAIN, &of.chain)?, &roots).map(|(_, root)| root.clone())
+}
+
 /// The certificates from the one that signs up to, not including, a root, each signed by the next; and the root.
 fn path<'r>(
     signing: &Block,

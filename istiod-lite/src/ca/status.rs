@@ -99,7 +99,7 @@ fn steps(known: &Known, times: Times, now: u64) -> Vec<Row> {
     let row = |step, state, evidence| Row { step, state, evidence };
     let fresh =
         if state.phase == Phase::Waiting { known.ring.other.as_ref() } else { Some(&known.ring.signing) };
-    let name = fresh.and_then(|issuing| first_fingerprint(issuing)).unwrap_or_default();
+    let name = fresh.and_then(first_fingerprint).unwrap_or_default();
     vec![
         row("add root", "done", name),
         row("every proxy trusts it", waiting, during(waiting, "the bundle")),

@@ -3,11 +3,16 @@
 //! Only `kubectl` and the lab's own commands change anything; what the mesh did is read from its flow records and from
 //! the objects' status, as anybody could.
 
+use std::time::Duration;
+
 use ambit_tests::lab::{Lab, all_completed, ambit, wait_until};
 use serde_json::{Value, json};
 
 use super::{LABEL, SETTLED, kubectl, pod, wait_for, with_image, write};
 use crate::cast::{PORT, oracle};
+
+/// How far a watch of the lab may be behind.
+const WATCHED: Duration = Duration::from_secs(1);
 
 fn cast() -> Vec<Value> {
     let server = with_image(oracle(PORT));
@@ -116,7 +121,8 @@ fn the_labs_own_commands_work_through_the_api_server_and_outlast_it() {
     let Some(lab) = Lab::up_kube("kubecmd", &[namespace, server, caller], &settings) else { return };
     let target = lab.target("shop/echo", 4, PORT);
     let _ = lab.lab(&["label", "namespace", "shop", &format!("{LABEL}=ambient")]);
-    assert!(lab.is_captured("shop/echo"), "the command returned before the pod was captured");
+    // The lab reads the annotation by a watch of its own, which may be a moment behind.
+    wait_until("the pod is captured", WATCHED, || lab.is_captured("shop/echo"));
     let _ = all_completed(&lab.call("shop/caller", &target, &["--connections", "1"]));
 
     // The data plane does not notice that the API server, its store and a control plane are away.
@@ -133,7 +139,7 @@ fn the_labs_own_commands_work_through_the_api_server_and_outlast_it() {
         &json!({"name": "app", "command": [ambit(), "echoer", "server", "--listen", "[::]:7001"]}),
     );
     lab.apply(&[late]);
-    assert!(lab.is_captured("shop/late"));
+    wait_until("the late pod is captured", WATCHED, || lab.is_captured("shop/late"));
     let late = lab.target("shop/late", 4, 7001);
     wait_until("the late pod serves", SETTLED, || {
         lab.call("shop/caller", &late, &["--connections", "1"])["ok"] == true

@@ -14,7 +14,7 @@ use super::programs::read_by_their_programs;
 use super::text;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
 /// Runs a tool; its output, if it is there.
@@ -29,7 +29,7 @@ fn run(tool: &str, args: &[&str]) -> Option<String> {
         }
     };
     assert!(output.status.success(), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap())
+    Some(String::from_utf8(output.stdout).expect("UTF-8"))
 }
 
 /// Objects by kind, namespace and name.
@@ -41,7 +41,7 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
 }
 
 fn read(yaml: &str) -> BTreeMap<String, Value> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("YAML");
     by_name(documents.into_iter().filter(Value::is_object).collect())
 }
 
@@ -57,11 +57,11 @@ fn template(settings: &[String]) -> Option<BTreeMap<String, Value>> {
 
 #[track_caller]
 fn check(settings: &[&str]) {
-    let own = Settings::parse(settings).unwrap();
+    let own = Settings::parse(settings).expect("settings");
     // Helm takes a comma for the end of a value.
     let theirs: Vec<String> = settings.iter().map(|s| s.replace(',', "\\,")).collect();
     let Some(templated) = template(&theirs) else { return };
-    let printed = by_name(bundle::objects(&own).unwrap());
+    let printed = by_name(bundle::objects(&own).expect("objects"));
     let names = |of: &BTreeMap<String, Value>| of.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&templated), names(&printed), "{settings:?}");
     read_by_their_programs(&format!("helm {settings:?}"), templated.values());

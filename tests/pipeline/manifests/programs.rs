@@ -102,8 +102,11 @@ fn every_argument_and_variable_is_one_that_the_program_reads() {
 
 #[test]
 fn the_control_plane_starts_waypoints_that_can_read_what_they_are_told() {
-    let given: [&[&str]; 3] =
-        [&[], &["--waypoint-cpu-limit=500m"], &["--waypoint-cpu-limit=", "--waypoint-log=debug"]];
+    let given: [&[&str]; 3] = [
+        &[],
+        &["--waypoint-limits=cpu=500m,memory=1Gi"],
+        &["--waypoint-limits=cpu=2", "--waypoint-log=debug"],
+    ];
     for more in given {
         let always =
             ["istiod-lite", "--source=kube", "--waypoint-image=registry.ambit.internal/ambit/waypoint:0.1.0"];

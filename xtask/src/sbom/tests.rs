@@ -1,3 +1,5 @@
+//! The bill of materials of the programs.
+
 use super::*;
 
 fn of(name: &str) -> Value {

@@ -59,7 +59,7 @@ impl Cluster {
         // The variable may hold several files; the first that is there counts.
         let given = kubeconfig.map(|all| {
             let files: Vec<PathBuf> = std::env::split_paths(all).collect();
-            files.iter().find(|file| file.is_file()).or(files.first()).cloned().unwrap_or_default()
+            files.iter().find(|file| file.is_file()).or_else(|| files.first()).cloned().unwrap_or_default()
         });
         let file = given.or_else(usual);
         let client = connect(file.as_deref())

@@ -51,11 +51,7 @@ pub(super) fn gone(category: &mut Category, what: &str, answer: &Answer) {
         Answer::Found(_) | Answer::Missing => {
             for one in answer.items() {
                 let why = "it was made for the mesh";
-                category.bad(
-                    format!("{what} {} is left", named(one)),
-                    why,
-                    "ambit uninstall --yes",
-                );
+                category.bad(format!("{what} {} is left", named(one)), why, "ambit uninstall --yes");
             }
         }
     }

@@ -1,3 +1,5 @@
+//! Findings, their order and the exit code that follows from them.
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

@@ -92,6 +92,23 @@ pub(crate) async fn merge(client: &Client, target: &Target, change: &Value) -> R
     patch(client, target, &params, &Patch::Merge(change)).await
 }
 
+/// Merges a change into an object's status.
+///
+/// # Errors
+/// As [`merge`]; [`KubeError::Conflict`] if the change names another version than the live one.
+pub(crate) async fn merge_status(
+    client: &Client,
+    target: &Target,
+    change: &Value,
+) -> Result<Value, KubeError> {
+    let Target { resource, namespace, name } = target;
+    let call = Call::new("patch", resource, namespace.as_deref(), Some(name)).part("status");
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let request = Request::new(resource.path(namespace.as_deref()));
+    let request = request.patch_subresource("status", name, &params, &Patch::Merge(change));
+    send(client, call, request).await
+}
+
 async fn patch(
     client: &Client,
     target: &Target,
@@ -100,9 +117,16 @@ async fn patch(
 ) -> Result<Value, KubeError> {
     let Target { resource, namespace, name } = target;
     let call = Call::new("patch", resource, namespace.as_deref(), Some(name));
-    let request = Request::new(resource.path(namespace.as_deref()));
+    let request = Request::new(resource.path(namespace.as_deref())).patch(name, params, change);
+    send(client, call, request).await
+}
+
+async fn send<E: std::fmt::Display>(
+    client: &Client,
+    call: Call,
+    request: Result<http::Request<Vec<u8>>, E>,
+) -> Result<Value, KubeError> {
     let request = request
-        .patch(name, params, change)
         .map_err(|cause| KubeError::Answer { call: Box::new(call.clone()), cause: cause.to_string() })?;
     match tokio::time::timeout(CALL_MAX, client.request(request)).await {
         Ok(answer) => answer.map_err(|error| KubeError::of(&call, error)),

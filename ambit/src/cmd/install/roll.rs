@@ -174,7 +174,7 @@ pub(crate) async fn stand(client: &Client, object: &Value, patience: Duration) -
         loop {
             ticks.tick().await;
             let live = get(client, object).await?;
-            let Some(missing) = live.as_ref().map_or(Some("it is gone".to_owned()), lacks) else {
+            let Some(missing) = live.as_ref().map_or_else(|| Some("it is gone".to_owned()), lacks) else {
                 return anyhow::Ok(());
             };
             if told.as_ref() != Some(&missing) {

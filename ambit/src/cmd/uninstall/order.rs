@@ -1,6 +1,6 @@
 //! What belongs to an installation beside what was applied, and in which order all of it goes. Pure.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Kind of definitions.
 pub(super) const CRD: &str = "CustomResourceDefinition";
@@ -129,21 +129,43 @@ pub(super) const REPORTED: &[(&str, &str)] = &[
     ("gateway.networking.k8s.io/v1", "Gateway"),
 ];
 
-/// An apply that takes back what the control plane says in an object's status; none if it says nothing there.
-pub(super) fn taken_back(object: &Value) -> Option<(&'static str, Value)> {
+/// A merge into an object's status that takes out what the control plane says there; none if it says nothing.
+///
+/// Not an apply of nothing: that leaves `null` behind where a condition was the only one, which no definition allows.
+pub(super) fn taken_back(object: &Value) -> Option<Value> {
     let owners = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-    let is_ours = |owner: &Value| {
+    let is_ours = |owner: &&Value| {
         owner["manager"] == CONTROL_PLANE && owner["subresource"] == "status" && owner["operation"] == "Apply"
     };
-    owners?.iter().any(is_ours).then(|| {
-        let metadata = json!({
-            "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"],
-        });
-        let empty = json!({
-            "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata, "status": {},
-        });
-        (CONTROL_PLANE, empty)
-    })
+    let owned = owners?.iter().find(is_ours)?.pointer("/fieldsV1/f:status")?.as_object()?;
+    let live = &object["status"];
+    let left: Map<String, Value> = owned
+        .iter()
+        .filter_map(|(field, parts)| Some((field.strip_prefix("f:")?, parts)))
+        .map(|(field, parts)| (field.to_owned(), others(&live[field], parts)))
+        .collect();
+    let stays = |(field, value): (&String, &Value)| {
+        left.get(field).map_or_else(|| !value.is_null(), |kept| !kept.is_null())
+    };
+    let is_empty = !live.as_object().into_iter().flatten().any(stays);
+    // What somebody says in the meantime is not lost: the version that was read is the one that is changed.
+    let version = &object["metadata"]["resourceVersion"];
+    let status = if is_empty { Value::Null } else { Value::Object(left) };
+    Some(json!({"metadata": {"resourceVersion": version}, "status": status}))
+}
+
+/// What others hold of a field; null if they hold nothing. Only lists of conditions are shared.
+fn others(live: &Value, owned: &Value) -> Value {
+    let keys = owned.as_object().into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("k:"));
+    let keys: Vec<Value> = keys.filter_map(|key| serde_json::from_str(key).ok()).collect();
+    let is_owned = |one: &&Value| {
+        keys.iter()
+            .filter_map(Value::as_object)
+            .any(|key| key.iter().all(|(name, value)| one[name] == *value))
+    };
+    let kept: Vec<Value> =
+        live.as_array().into_iter().flatten().filter(|one| !is_owned(one)).cloned().collect();
+    if keys.is_empty() || kept.is_empty() { Value::Null } else { Value::Array(kept) }
 }
 
 /// What people made, and keep: without us it does nothing.

@@ -1,3 +1,5 @@
+//! The order of a removal, and what stays.
+
 use super::*;
 
 #[test]
@@ -33,15 +35,29 @@ fn only_what_we_wrote_is_taken_for_ours() {
 
 #[test]
 fn only_what_the_control_plane_says_is_taken_back() {
-    let owned = |manager: &str, part: &str| {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart", "namespace": "shop",
-            "managedFields": [{"manager": manager, "subresource": part, "operation": "Apply"}]}})
+    let said = |manager: &str, part: &str, status: &Value| {
+        json!({"apiVersion": "v1", "kind": "Service", "status": status, "metadata": {
+        "name": "cart", "namespace": "shop", "resourceVersion": "7",
+        "managedFields": [{"manager": manager, "subresource": part, "operation": "Apply", "fieldsV1": {"f:status": {
+            "f:conditions": {"k:{\"type\":\"istio.io/WaypointBound\"}": {".": {}, "f:status": {}}},
+            "f:observedGeneration": {},
+        }}}]}})
     };
-    let (manager, empty) = order::taken_back(&owned("ambit-istiod", "status")).unwrap();
-    assert_eq!((manager, &empty["status"]), ("ambit-istiod", &json!({})));
-    assert_eq!(name_of(&empty), "Service shop/cart");
-    assert!(order::taken_back(&owned("ambit-istiod", "")).is_none());
-    assert!(order::taken_back(&owned("kubectl", "status")).is_none());
+    let (ours, theirs) = (json!({"type": "istio.io/WaypointBound"}), json!({"type": "theirs"}));
+    let rows = [
+        (json!({"conditions": [ours], "observedGeneration": 3}), Value::Null),
+        (
+            json!({"conditions": [ours], "observedGeneration": 3, "loadBalancer": {}}),
+            json!({"conditions": null, "observedGeneration": null}),
+        ),
+        (json!({"conditions": [theirs, ours]}), json!({"conditions": [theirs], "observedGeneration": null})),
+    ];
+    for (status, left) in rows {
+        let change = order::taken_back(&said("ambit-istiod", "status", &status)).unwrap();
+        assert_eq!(change, json!({"metadata": {"resourceVersion": "7"}, "status": left}), "{status}");
+        assert!(order::taken_back(&said("ambit-istiod", "", &status)).is_none());
+        assert!(order::taken_back(&said("kubectl", "status", &status)).is_none());
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_millis(5);
 /// Pause between two remarks on what is waited for at the start.
 const REMARK_PAUSE: Duration = Duration::from_secs(10);
 /// Objects of a namespace, and problems of an object, that are listed.
-const OBJECTS_MAX: usize = 100;
+const OBJECTS_MAX: usize = 1000;
 const PROBLEMS_MAX: usize = 10;
 
 /// News of a kind.

@@ -275,7 +275,7 @@ impl Mesh {
             return;
         }
         // Read every 5 s, so what is stepped on may be old.
-        if replica.view.is_none() || (now + at as u64) % 5 == 0 {
+        if replica.view.is_none() || (now + at as u64).is_multiple_of(5) {
             (replica.view, replica.read_at) = (Some((self.kept.clone(), self.version)), now);
         }
         let Some((ring, version)) = replica.view.clone() else { return };

@@ -178,7 +178,7 @@ async fn a_plugged_authority_wins_and_a_broken_one_is_an_error() {
     );
     let read = secrets.read().await.unwrap().unwrap();
     assert_eq!((read.owner, &read.ring.signing), (Owner::Plugged, &plugged));
-    server.put("cacerts", &[("ca-cert.pem", &plugged.certificate)]);
+    server.put("cacerts", &[("ca-cert.pem", &plugged.certificate), ("root-cert.pem", &plugged.roots)]);
     let error = secrets.read().await.unwrap_err().to_string();
     assert!(error.contains("istio-system/cacerts") && error.contains("ca-key.pem"), "{error}");
     assert!(secrets.open(&domain, now()).await.is_err(), "and it is never replaced by ours");

@@ -1,3 +1,5 @@
+//! Differences of objects, and objects laid over each other.
+
 use serde_json::{Value, json};
 
 use super::{combine, difference, overlay};

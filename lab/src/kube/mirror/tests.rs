@@ -1,3 +1,5 @@
+//! What the lab's store says of an API server's objects.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

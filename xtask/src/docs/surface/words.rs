@@ -3,6 +3,21 @@
 /// Metrics and what they mean.
 pub(super) const METRICS: &[(&str, &str)] = &[
     (
+        "ambit_admission_reviews_total",
+        "Objects that the API server asked about before it stored them, by verdict",
+    ),
+    ("ambit_ca_proxies_behind", "Proxies that have not yet confirmed the bundle of the rotation under way"),
+    (
+        "ambit_cni_config_writes_total",
+        "Times that the node's CNI configuration was written because our entry was not in it",
+    ),
+    ("ambit_cni_plugin_installed", "1 while the plugin and its entry are in the node's CNI configuration"),
+    ("ambit_cni_plugin_requests_total", "Calls of the CNI plugin, by command and verdict"),
+    ("ambit_events_suppressed_total", "Kubernetes Events that were not written because there were too many"),
+    ("ambit_source_stale", "1 while some kind of object cannot be followed at the API server"),
+    ("ambit_token_reviews_saved_total", "Callers whose token the API server had vouched for a moment before"),
+    ("ambit_token_reviews_total", "Tokens that the API server was asked about"),
+    (
         "ambit_callers_refused_total",
         "Calls that were refused before anything was asked of the CA or discovery, by the check that failed",
     ),
@@ -323,6 +338,7 @@ pub(super) const REQUEST_FIELDS: &[(&str, &str)] = &[
 
 /// Paths of the admin sockets and what they answer.
 pub(super) const PATHS: &[(&str, &str)] = &[
+    ("/uninstall", "POST: takes the mesh off this node; GET: how far that is"),
     ("/healthz/live", "`alive` as long as the program answers at all"),
     ("/healthz/startup", "As `/healthz/ready`"),
     ("/healthz/ready", "200 once every part is ready; `?verbose` lists the parts as JSON"),

@@ -1,3 +1,5 @@
+//! What is said of pods on their way into the mesh or out of it.
+
 use serde_json::json;
 
 use super::*;

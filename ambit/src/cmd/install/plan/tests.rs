@@ -1,3 +1,5 @@
+//! Which objects a plan changes, and in which fields.
+
 use serde_json::json;
 
 use super::*;
