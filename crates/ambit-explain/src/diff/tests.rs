@@ -31,7 +31,7 @@ fn mesh(callers: Option<&[&str]>) -> Arc<Snapshot> {
     };
     let allow = callers.map(|callers| Allow {
         name: "allow".to_owned(),
-        selector: std::collections::BTreeMap::new(),
+        selector: BTreeMap::new(),
         rules: vec![rule(callers)],
     });
     let policy = allow.map(|allow| Update::Policy(Arc::new(allow.policy("shop"))));
@@ -68,7 +68,7 @@ fn only_what_would_end_otherwise_is_told() {
         flow("batch", "inbound", "02", "2026-01-01T00:00:01.000Z"),
         flow("batch", "inbound", "03", "2026-01-01T00:00:02.000Z"),
     ];
-    let diff = super::diff(&View::new(&open), &View::new(&web), &flows);
+    let diff = diff(&View::new(&open), &View::new(&web), &flows);
     assert_eq!((diff.compared, diff.unclear), (2, 0));
     let [change] = &diff.changes[..] else { panic!("{:#?}", diff.changes) };
     assert_eq!((&*change.source, &*change.destination), ("shop/batch", "10.0.0.3:80"));
@@ -90,7 +90,7 @@ fn refusals_come_first_and_what_says_too_little_is_counted() {
         flow("web", "inbound", "03", "2026-01-01T00:00:00.000Z"),
         silent,
     ];
-    let diff = super::diff(&View::new(&web), &View::new(&batch), &flows);
+    let diff = diff(&View::new(&web), &View::new(&batch), &flows);
     let told: Vec<(&str, Verdict)> = diff.changes.iter().map(|c| (&*c.source, c.after.verdict)).collect();
     assert_eq!(told, [("shop/web", Verdict::Deny), ("shop/batch", Verdict::Allow)]);
     assert_eq!(diff.unclear, 1);

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use ambit_runtime::flows::Filter;
 use ambit_runtime::{clock, tasks};
-use ambit_xds::proto::ambit::observe::v1::{
-    Answer, Ended, Flows, FromProxy, Memory, Records, from_proxy, to_proxy,
-};
-use bytes::Bytes;
+use ambit_xds::proto::ambit::observe::v1::{Answer, Ended, Flows, FromProxy, Records, from_proxy, to_proxy};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
