@@ -102,7 +102,7 @@ mod tests {
         let pass = policy("2026-01-01T12:10:00Z");
         assert!(passes.take(&pass, now));
         assert!(passes.ended(now).is_empty());
-        assert_eq!(passes.ended(at("2026-01-01T12:10:00Z")), [pass.key.clone()]);
+        assert_eq!(passes.ended(at("2026-01-01T12:10:00Z")), std::slice::from_ref(&pass.key));
         assert!(passes.ended(at("2026-01-01T12:10:00Z")).is_empty(), "once");
         assert!(passes.take(&pass, now));
         passes.forget(&pass.key);

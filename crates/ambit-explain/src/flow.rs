@@ -120,7 +120,7 @@ impl Flow {
     fn destination(&self) -> Result<Destination, QuestionError> {
         let missing = QuestionError::Incomplete("who was called, or at which port");
         let asked = self.hbone_addr.as_deref().or(self.dst.addr.as_deref());
-        let asked = asked.ok_or(missing.clone())?;
+        let asked = asked.ok_or_else(|| missing.clone())?;
         match asked.parse::<SocketAddr>() {
             Ok(address) => Ok(Destination::Address(address)),
             Err(_) => asked.parse().map_err(|_| missing),

@@ -89,12 +89,12 @@ impl Walk<'_> {
                 let chosen =
                     entry.and_then(|entry| self.endpoint_of(entry, via.authority.port(), &via.workload));
                 if let Some((workload, address)) = chosen {
-                    self.to_workload(&workload, address, &via.workload, &peer.identity);
+                    self.connect_workload(&workload, address, &via.workload, &peer.identity);
                 }
             }
             None => {
                 if let Some(workload) = snapshot.workload_at(network, via.authority.ip()) {
-                    self.to_workload(workload, via.authority, &via.workload, &peer.identity);
+                    self.connect_workload(workload, via.authority, &via.workload, &peer.identity);
                 }
             }
         }
@@ -294,13 +294,13 @@ impl Walk<'_> {
         match onward {
             Sent::Workload(workload, address) => {
                 self.onward_to(&workload, address, &own, client);
-                self.to_workload(&workload, address, &own, client);
+                self.connect_workload(&workload, address, &own, client);
             }
             Sent::Service(key, port) => match at.state.mesh.service(&key) {
                 Some(entry) => {
                     if let Some((workload, address)) = self.endpoint_of(entry, port, &own) {
                         self.onward_to(&workload, address, &own, client);
-                        self.to_workload(&workload, address, &own, client);
+                        self.connect_workload(&workload, address, &own, client);
                     }
                 }
                 None => {
@@ -343,7 +343,7 @@ impl Walk<'_> {
     }
 
     /// The waypoint's own connection to the endpoint, on behalf of who called it.
-    fn to_workload(
+    fn connect_workload(
         &mut self,
         workload: &Arc<Workload>,
         address: SocketAddr,

@@ -85,9 +85,9 @@ impl Fields for Value {
         };
         let found = at.iter().try_fold(self, |value, key| value.get(key))?;
         match found {
-            Value::String(text) => Some(Cow::Borrowed(text)),
-            Value::Number(number) => Some(Cow::Owned(number.to_string())),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+            Self::String(text) => Some(Cow::Borrowed(text)),
+            Self::Number(number) => Some(Cow::Owned(number.to_string())),
+            Self::Null | Self::Bool(_) | Self::Array(_) | Self::Object(_) => None,
         }
     }
 }

@@ -211,7 +211,7 @@ impl Aggregates {
     /// Counts a summary of who attends under a number and sees from `node`, at a time in seconds since 1970. A ztunnel
     /// speaks for the end that is on its node, a waypoint for requests through it, and nobody for anything else.
     pub(super) fn take(&mut self, attends: u64, node: &str, is_waypoint: bool, summary: Summary, now: u64) {
-        self.began.get_or_insert(now.saturating_sub(summary.covers_ms.min(60_000) / 1000));
+        self.began.get_or_insert_with(|| now.saturating_sub(summary.covers_ms.min(60_000) / 1000));
         self.lost = self.lost.saturating_add(summary.lost);
         for mut pair in summary.pairs {
             let reporter = pair.reporter();

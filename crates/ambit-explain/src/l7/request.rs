@@ -50,7 +50,7 @@ impl Asked {
             checked.map_err(|malformed| format!("header {name:?}: {malformed}"))?;
         }
         let own_host = question.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let host = question.host.as_deref().or(own_host.map(|(_, value)| &**value)).unwrap_or(host);
+        let host = question.host.as_deref().or_else(|| own_host.map(|(_, value)| &**value)).unwrap_or(host);
         let headers = question.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
         let mut asked = Self {
             method: question.method.clone(),

@@ -152,12 +152,12 @@ pub(super) fn label_of<'a>(metadata: &'a Value, label: &str) -> Option<&'a str> 
 }
 
 /// The members of a list; none if it is no list.
-pub(super) fn list<'a>(value: &'a Value) -> impl Iterator<Item = (usize, &'a Value)> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = (usize, &Value)> {
     value.as_array().into_iter().flatten().enumerate()
 }
 
 /// Texts of a list.
-pub(super) fn texts<'a>(value: &'a Value) -> impl Iterator<Item = (usize, &'a str)> {
+pub(super) fn texts(value: &Value) -> impl Iterator<Item = (usize, &str)> {
     list(value).filter_map(|(at, one)| Some((at, one.as_str()?)))
 }
 
