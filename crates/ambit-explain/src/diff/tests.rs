@@ -1,3 +1,5 @@
+//! What a change of policy says of connections that were seen.
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

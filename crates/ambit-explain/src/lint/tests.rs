@@ -1,3 +1,5 @@
+//! Each check as manifests with one fault, and the same manifests without it.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which rules come out of which connections, and what is said beside them.
+
 use std::net::IpAddr;
 
 use ambit_types::TrustDomain;

@@ -1,3 +1,5 @@
+//! Every filter as a row: a record that agrees and one that does not.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;

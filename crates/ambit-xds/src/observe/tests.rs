@@ -1,3 +1,5 @@
+//! What the pairs count, and where their bound is.
+
 use ambit_types::Reason;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a day of summaries keeps, forgets and counts.
+
 use super::*;
 
 fn pair(source: &str, destination: &str) -> Pair {

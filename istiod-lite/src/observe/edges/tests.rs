@@ -1,3 +1,5 @@
+//! What both ends tell of a connection becomes one edge.
+
 use ambit_xds::observe::{BUCKETS, bucket_of};
 use ambit_xds::proto::ambit::observe::v1::{End, Pair, Summary};
 

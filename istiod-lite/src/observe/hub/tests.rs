@@ -1,3 +1,5 @@
+//! Proxies that attend, those who ask them, and what neither may lose unseen.
+
 use ambit_xds::proto::ambit::observe::v1::{
     Answer, Cancel, End, Ended, FromProxy, Pair, Records, Reporter, from_proxy,
 };

@@ -1,3 +1,5 @@
+//! Which refusals are one incident, and which changes are its suspects.
+
 use super::*;
 
 fn cause(source: &str) -> Cause {

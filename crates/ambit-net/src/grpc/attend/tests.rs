@@ -1,3 +1,5 @@
+//! What a proxy answers to questions, and what its summaries count.
+
 use ambit_xds::observe::{Example, Key, Side};
 use ambit_xds::proto::ambit::observe::v1::{Cancel, Connections, Flows, Reporter, SelfTests};
 
