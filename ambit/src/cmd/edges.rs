@@ -141,7 +141,7 @@ mod tests {
             lines[0][..8],
             ["SRC", "DST", "SRC_NS", "DST_NS", "CLIENT_ID", "SERVER_ID", "SECURED", "WHY_NOT"]
         );
-        assert_eq!(lines[1][..4], ["web", "db.shop.svc.cluster.local", "shop", "-"]);
+        assert_eq!(lines[1][..4], ["web", "db.shop.svc.cluster.local", "shop", "shop"]);
         assert_eq!(
             lines[1][6..],
             [

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit_state::plan::outbound::Hop;
-use ambit_state::{OutboundFacts, OutboundPlan, Refusal, plan_outbound};
+use ambit_state::{OutboundFacts, OutboundPlan, Refusal, SameNode, plan_outbound};
 use ambit_types::{Reason, TunnelProtocol, Workload};
 
 use crate::explanation::{Outcome, Step, Way};
@@ -26,7 +26,7 @@ impl Walk<'_> {
             source: Some(source),
             source_address: caller.address,
             destination: at,
-            same_node: self.view.settings.same_node,
+            same_node: self.same_node(source),
             tried: &[],
             draw: self.question.draw,
         };
@@ -71,6 +71,14 @@ impl Walk<'_> {
                 self.unplanned(at, Refusal::new(Reason::UnknownDestination, detail));
             }
         }
+    }
+
+    /// What this node does with pods of its own. Another node's pod, or a waypoint, which opens tunnels by itself, comes
+    /// to it through a tunnel whatever is set.
+    fn same_node(&self, source: &Workload) -> SameNode {
+        let is_captured_here =
+            self.view.snapshot.is_own(source) && !source.native_tunnel && self.question.client.is_none();
+        if is_captured_here { self.view.settings.same_node } else { SameNode::Hbone }
     }
 
     fn unplanned(&mut self, at: SocketAddr, refusal: Refusal) {
