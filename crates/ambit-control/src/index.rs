@@ -1,6 +1,6 @@
 //! The incremental index: objects in, differing records out.
 //!
-//! An event marks what it can affect ([`dirty`]); the marked records are made anew from the objects and compared
+//! An event marks what it can affect (`dirty`); the marked records are made anew from the objects and compared
 //! with what was there. The outcome depends only on the objects held, never on the order in which they came: the
 //! model test compares every state with one built from scratch.
 
