@@ -72,7 +72,11 @@ fn what_proxies_see_is_gathered_and_shown() {
         counted(edge(&lab, "legacy/stranger", "shop/echo"), "denied", 3)
     });
     numbers(&lab);
-    commands(&lab);
+    let more = commands(&lab);
+    // What is not told before the restart would be told after it.
+    wait_until("those of the commands are counted", WAIT, || {
+        counted(edge(&lab, "shop/caller", "shop/echo"), "connections", 25 + more)
+    });
     // A control plane that begins anew knows nothing, and hears of everything that happens from then on.
     let _ = lab.lab(&["restart", "istiod"]);
     wait_until("both nodes attend again", WAIT, || attached(&lab) == 2);
@@ -103,8 +107,9 @@ fn numbers(lab: &Lab) {
     assert_eq!(one.expect("an incident")["count"], 3, "{incidents:#}");
 }
 
+/// Every command shows what happened; how many connections that took.
 #[track_caller]
-fn commands(lab: &Lab) {
+fn commands(lab: &Lab) -> u64 {
     let edges = lab.ambit(&["edges"]).ok();
     let heading: Vec<&str> = edges.lines().next().expect("a heading").split_whitespace().collect();
     assert_eq!(heading, ["SRC", "DST", "SRC_NS", "DST_NS", "CLIENT_ID", "SERVER_ID", "SECURED", "WHY_NOT"]);
@@ -134,7 +139,9 @@ fn commands(lab: &Lab) {
     assert_eq!(lab.ambit(&["flows", "--to-port", "http"]).code, Some(64));
     let tap = lab.start(&["tap", "--from-pod", "shop/caller", "-o", "wide"]);
     let target = lab.target("shop/echo", 4, PORT);
+    let mut made = 0;
     wait_until("tap shows a connection's end", WAIT, || {
+        made += 1;
         let _ = lab.call("shop/caller", &target, &["--connections", "1"]);
         let lines = tap.stdout();
         lines.lines().any(|l| {
@@ -142,6 +149,7 @@ fn commands(lab: &Lab) {
         })
     });
     drop(tap.stop());
+    made
 }
 
 #[test]
