@@ -37,9 +37,16 @@ enum Inner {
     Kube(mpsc::Receiver<ambit_kube::watch::Batch<Option<Event>>>),
 }
 
+/// An object of a folder, reduced as it was read: of tens of thousands nothing else is ever held.
+#[derive(Debug)]
+struct Reduced {
+    key: ObjectKey,
+    read: Result<Option<Event>, Vec<Problem>>,
+}
+
 #[derive(Debug)]
 struct Folder {
-    batches: mpsc::Receiver<ambit_folder::Batch>,
+    batches: mpsc::Receiver<ambit_folder::Batch<Reduced>>,
     /// Objects whose manifests are well-formed, but which the mesh cannot read.
     unread: BTreeMap<ObjectKey, Vec<Problem>>,
 }
@@ -50,7 +57,11 @@ impl Feed {
     /// # Errors
     /// [`FolderError`] if it cannot be read or watched.
     pub fn folder(path: &Path) -> Result<(Self, Update), FolderError> {
-        let (state, batches) = ambit_folder::watch(path)?;
+        let reduce = |object: Located| {
+            let read = ingest::put(&object);
+            Reduced { key: object.key, read }
+        };
+        let (state, batches) = ambit_folder::watch_as(path, reduce)?;
         let mut folder = Folder { batches, unread: BTreeMap::new() };
         let FolderState { objects, problems, revision } = state;
         let first = folder.update(objects.into_values().collect(), Vec::new(), problems, revision);
@@ -97,7 +108,7 @@ impl Feed {
 impl Folder {
     fn update(
         &mut self,
-        changed: Vec<Located>,
+        changed: Vec<Reduced>,
         removed: Vec<ObjectKey>,
         mut problems: Vec<Problem>,
         revision: u64,
@@ -107,15 +118,15 @@ impl Folder {
             self.unread.remove(&key);
             events.extend(ingest::remove(&key));
         }
-        for object in changed {
-            match ingest::put(&object) {
+        for Reduced { key, read } in changed {
+            match read {
                 Ok(event) => {
-                    self.unread.remove(&object.key);
+                    self.unread.remove(&key);
                     // An object that was read before and now means nothing to the mesh is gone for it.
-                    events.extend(event.or_else(|| ingest::remove(&object.key)));
+                    events.extend(event.or_else(|| ingest::remove(&key)));
                 }
                 Err(found) => {
-                    self.unread.insert(object.key.clone(), found);
+                    self.unread.insert(key, found);
                 }
             }
         }
