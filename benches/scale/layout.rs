@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 
@@ -89,14 +90,14 @@ impl Layout {
         std::iter::once(account(SYSTEM, PROXY)).chain(ours).collect()
     }
 
-    /// Nodes. All of them are this machine, from where their proxies call.
+    /// Nodes, each with the loopback address from where its proxy calls.
     pub(crate) fn node_objects(&self) -> impl Iterator<Item = Value> {
         (0..self.nodes).map(|number| {
             let name = node(number);
             json!({
                 "apiVersion": "v1", "kind": "Node",
                 "metadata": {"name": name, "uid": node_uid(number)},
-                "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]},
+                "status": {"addresses": [{"type": "InternalIP", "address": address(number)}]},
             })
         })
     }
@@ -272,6 +273,12 @@ fn resource_of_service(number: usize) -> String {
 /// Name of a node.
 pub(crate) fn node(number: usize) -> String {
     format!("node-{number:04}")
+}
+
+/// Where the proxy of a node calls from: 127.1.0.1 and on.
+pub(crate) fn address(number: usize) -> IpAddr {
+    let [high, low] = u16::try_from(number + 1).unwrap_or(u16::MAX).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, 1, high, low))
 }
 
 /// Uid of a node where nobody else gives it one.

@@ -78,6 +78,7 @@ impl Plane {
             address: format!("https://{}", self.listen),
             roots: self.state.join("root-cert.pem").display().to_string(),
             alternative_name: None,
+            local_address: None,
         }
     }
 

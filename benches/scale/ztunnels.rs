@@ -2,7 +2,6 @@
 //! them. Of what they are given only the bytes are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use ambit_runtime::{clock, tasks};
 use ambit_xds::Kind;
 use ambit_xds::client::{self, Client};
 use ambit_xds::node::NodeIdentity;
+use ambit_xds::parts;
 use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use anyhow::{Context as _, anyhow, bail};
 use prost::Message as _;
@@ -251,11 +251,16 @@ impl Proxy {
     async fn sync(&mut self) -> anyhow::Result<XdsStream> {
         let caller =
             Caller { token: self.token.clone(), cluster_id: "Kubernetes".to_owned(), headers: Vec::new() };
-        let mut stream = XdsStream::open(&self.shared.target, &caller, self.first_requests()).await?;
+        let mut target = self.shared.target.clone();
+        // Each node calls from an address of its own: those of one address are limited.
+        target.local_address = Some(layout::address(self.node));
+        let mut stream = XdsStream::open(&target, &caller, self.first_requests()).await?;
         let mut answered = BTreeSet::new();
         while answered.len() < Kind::ALL.len() || !self.asked.is_empty() {
             let response = stream.next().await?;
-            answered.insert(response.type_url.clone());
+            if parts::is_last(&response) {
+                answered.insert(response.type_url.clone());
+            }
             for resource in &response.resources {
                 self.asked.remove(&resource.name);
             }
@@ -267,7 +272,7 @@ impl Proxy {
     /// The requests that a proxy which just started sends first.
     fn first_requests(&self) -> Vec<DeltaDiscoveryRequest> {
         let identity = NodeIdentity {
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip: layout::address(self.node),
             pod_name: layout::proxy(self.node),
             namespace: layout::SYSTEM.to_owned(),
             node_name: layout::node(self.node),

@@ -20,28 +20,46 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// The longest that a pass may be ahead of its end; one that says more is taken for a mistake.
 const LONGEST: Duration = Duration::from_secs(25 * 3600);
 
+/// When an object goes out of force by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is no pass.
+    Never,
+    /// A pass, until then.
+    At(SystemTime),
+    /// A pass that does not say until when.
+    Unreadable,
+}
+
+impl End {
+    /// What an object says.
+    pub(crate) fn of(object: &Located) -> Self {
+        if object.kind() != Kind::AuthorizationPolicy || object.key.name != BREAKGLASS {
+            return Self::Never;
+        }
+        let annotations = object.object.metadata().annotations.as_ref();
+        let end = annotations.and_then(|all| humantime::parse_rfc3339(all.get(UNTIL)?).ok());
+        end.map_or(Self::Unreadable, Self::At)
+    }
+}
+
 /// Passes that are in force, with their ends. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Passes(Arc<Mutex<BTreeMap<ObjectKey, SystemTime>>>);
 
 impl Passes {
     /// Takes note of an object; false if it is a pass that may not be in force now.
-    pub(crate) fn take(&self, object: &Located, now: SystemTime) -> bool {
-        if object.kind() != Kind::AuthorizationPolicy || object.key.name != BREAKGLASS {
-            return true;
-        }
-        let annotations = object.object.metadata().annotations.as_ref();
-        let end = annotations.and_then(|all| humantime::parse_rfc3339(all.get(UNTIL)?).ok());
-        let in_force = end.filter(|end| *end > now && *end <= now + LONGEST);
-        match in_force {
-            Some(end) => {
-                warn!(policy = %object.key, until = %humantime::format_rfc3339_seconds(end), "a break-glass is open");
-                self.lock().insert(object.key.clone(), end);
+    pub(crate) fn take(&self, key: &ObjectKey, end: End, now: SystemTime) -> bool {
+        match end {
+            End::Never => true,
+            End::At(end) if end > now && end <= now + LONGEST => {
+                warn!(policy = %key, until = %humantime::format_rfc3339_seconds(end), "a break-glass is open");
+                self.lock().insert(key.clone(), end);
                 true
             }
-            None => {
-                warn!(policy = %object.key, "a break-glass has ended, or its end cannot be read; it is not in force");
-                self.forget(&object.key);
+            End::At(_) | End::Unreadable => {
+                warn!(policy = %key, "a break-glass has ended, or its end cannot be read; it is not in force");
+                self.forget(key);
                 false
             }
         }
@@ -96,15 +114,16 @@ mod tests {
         let at = |text: &str| humantime::parse_rfc3339(text).expect("a time");
         let now = at("2026-01-01T12:00:00Z");
         let passes = Passes::default();
+        let take = |object: &Located, now| passes.take(&object.key, End::of(object), now);
         for never in ["2026-01-01T11:59:59Z", "2026-02-01T00:00:00Z", "soon"] {
-            assert!(!passes.take(&policy(never), now), "{never}");
+            assert!(!take(&policy(never), now), "{never}");
         }
         let pass = policy("2026-01-01T12:10:00Z");
-        assert!(passes.take(&pass, now));
+        assert!(take(&pass, now));
         assert!(passes.ended(now).is_empty());
         assert_eq!(passes.ended(at("2026-01-01T12:10:00Z")), std::slice::from_ref(&pass.key));
         assert!(passes.ended(at("2026-01-01T12:10:00Z")).is_empty(), "once");
-        assert!(passes.take(&pass, now));
+        assert!(take(&pass, now));
         passes.forget(&pass.key);
         assert!(passes.ended(at("2026-01-02T00:00:00Z")).is_empty());
     }

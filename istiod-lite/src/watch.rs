@@ -14,7 +14,7 @@ use kube::Client;
 use tokio::sync::mpsc;
 
 use crate::ingest;
-use crate::passes::Passes;
+use crate::passes::{End, Passes};
 
 /// What changed.
 #[derive(Debug, Default)]
@@ -44,9 +44,17 @@ enum Inner {
     Kube(mpsc::Receiver<ambit_kube::watch::Batch<Option<Event>>>),
 }
 
+/// An object of a folder, reduced as it was read: of tens of thousands nothing else is ever held.
+#[derive(Debug)]
+struct Reduced {
+    key: ObjectKey,
+    end: End,
+    read: Result<Option<Event>, Vec<Problem>>,
+}
+
 #[derive(Debug)]
 struct Folder {
-    batches: mpsc::Receiver<ambit_folder::Batch>,
+    batches: mpsc::Receiver<ambit_folder::Batch<Reduced>>,
     passes: Passes,
     /// Objects whose manifests are well-formed, but which the mesh cannot read.
     unread: BTreeMap<ObjectKey, Vec<Problem>>,
@@ -58,7 +66,11 @@ impl Feed {
     /// # Errors
     /// [`FolderError`] if it cannot be read or watched.
     pub fn folder(path: &Path) -> Result<(Self, Update), FolderError> {
-        let (state, batches) = ambit_folder::watch(path)?;
+        let reduce = |object: Located| {
+            let (end, read) = (End::of(&object), ingest::put(&object));
+            Reduced { key: object.key, end, read }
+        };
+        let (state, batches) = ambit_folder::watch_as(path, reduce)?;
         let passes = Passes::default();
         let mut folder = Folder { batches, passes: passes.clone(), unread: BTreeMap::new() };
         let FolderState { objects, problems, revision } = state;
@@ -75,7 +87,7 @@ impl Feed {
         let passes = Passes::default();
         let held = passes.clone();
         let make = move |object: Located| {
-            if !held.take(&object, clock::wall()) {
+            if !held.take(&object.key, End::of(&object), clock::wall()) {
                 return Ok(ingest::remove(&object.key));
             }
             // An object that was read before and now means nothing to the mesh is gone for it.
@@ -143,7 +155,7 @@ impl Inner {
 impl Folder {
     fn update(
         &mut self,
-        changed: Vec<Located>,
+        changed: Vec<Reduced>,
         removed: Vec<ObjectKey>,
         mut problems: Vec<Problem>,
         revision: u64,
@@ -154,19 +166,19 @@ impl Folder {
             self.passes.forget(&key);
             events.extend(ingest::remove(&key));
         }
-        for object in changed {
-            if !self.passes.take(&object, clock::wall()) {
-                events.extend(ingest::remove(&object.key));
+        for Reduced { key, end, read } in changed {
+            if !self.passes.take(&key, end, clock::wall()) {
+                events.extend(ingest::remove(&key));
                 continue;
             }
-            match ingest::put(&object) {
+            match read {
                 Ok(event) => {
-                    self.unread.remove(&object.key);
+                    self.unread.remove(&key);
                     // An object that was read before and now means nothing to the mesh is gone for it.
-                    events.extend(event.or_else(|| ingest::remove(&object.key)));
+                    events.extend(event.or_else(|| ingest::remove(&key)));
                 }
                 Err(found) => {
-                    self.unread.insert(object.key.clone(), found);
+                    self.unread.insert(key, found);
                 }
             }
         }

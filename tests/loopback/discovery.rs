@@ -63,7 +63,12 @@ async fn ends(says: Says) -> (StreamError, Duration) {
 async fn black_hole() -> (StreamError, Duration) {
     let hole = fakes::BlackHole::start().await;
     let roots = pem(&TestCa::new().root.der);
-    let target = Target { address: format!("https://{}", hole.address), roots, alternative_name: None };
+    let target = Target {
+        address: format!("https://{}", hole.address),
+        roots,
+        alternative_name: None,
+        local_address: None,
+    };
     timed(async { open(&target).await.map(|_| ()) }).await
 }
 
@@ -100,7 +105,7 @@ async fn plane(says: Says) -> Target {
             fakes::start(serve(h2::server::handshake(tls).await.expect("a good client"), says));
         }
     });
-    Target { address, roots: pem(&ca.root.der), alternative_name: None }
+    Target { address, roots: pem(&ca.root.der), alternative_name: None, local_address: None }
 }
 
 /// Holds what it is asked for as long as the client is there.

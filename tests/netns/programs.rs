@@ -135,7 +135,7 @@ fn start(lab: &Lab, server: &str) -> Vec<Background> {
          --innodb-use-native-aio=0 --innodb-flush-method=nosync"
     );
     let database = format!(
-        "mariadb-install-db {options} --auth-root-authentication-method=normal --skip-test-db && exec mariadbd {options} \
+        "mkdir -p {folder}/db-tmp && mariadb-install-db {options} --auth-root-authentication-method=normal --skip-test-db && exec mariadbd {options} \
          --socket={folder}/db.sock --pid-file={folder}/db.pid --bind-address=* --port=3306 --skip-grant-tables \
          --skip-networking=0"
     );

@@ -237,7 +237,7 @@ impl Config {
         let control = &self.control;
         let address = self.address(control.xds_address.as_deref());
         let (roots, alternative_name) = (control.xds_root_ca.clone(), control.alt_xds_hostname.clone());
-        (Target { address, roots, alternative_name }, self.caller())
+        (Target { address, roots, alternative_name, local_address: None }, self.caller())
     }
 
     /// The CA, and what identifies us to it.
@@ -245,7 +245,7 @@ impl Config {
         let control = &self.control;
         let address = self.address(control.ca_address.as_deref());
         let (roots, alternative_name) = (control.ca_root_ca.clone(), control.alt_ca_hostname.clone());
-        (Target { address, roots, alternative_name }, self.caller())
+        (Target { address, roots, alternative_name, local_address: None }, self.caller())
     }
 
     fn address(&self, said: Option<&str>) -> String {

@@ -24,6 +24,8 @@ mod keys;
 mod limits;
 #[path = "cases/passing.rs"]
 mod passing;
+#[path = "cases/pieces.rs"]
+mod pieces;
 #[path = "cases/policy.rs"]
 mod policy;
 #[path = "cases/resilience.rs"]

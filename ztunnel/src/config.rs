@@ -318,7 +318,7 @@ impl Config {
             return None;
         }
         let (roots, alternative_name) = (control.xds_root_ca.clone(), control.alt_xds_hostname.clone());
-        let target = Target { address, roots, alternative_name };
+        let target = Target { address, roots, alternative_name, local_address: None };
         Some((target, self.caller(&self.environment.xds_headers)))
     }
 
@@ -327,7 +327,10 @@ impl Config {
         let control = &self.control;
         let address = control.ca_address.clone().unwrap_or_else(|| self.environment.control_plane());
         let (roots, alternative_name) = (control.ca_root_ca.clone(), control.alt_ca_hostname.clone());
-        (Target { address, roots, alternative_name }, self.caller(&self.environment.ca_headers))
+        (
+            Target { address, roots, alternative_name, local_address: None },
+            self.caller(&self.environment.ca_headers),
+        )
     }
 
     fn caller(&self, headers: &[(String, String)]) -> Caller {

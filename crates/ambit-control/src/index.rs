@@ -79,9 +79,9 @@ pub struct Index {
     workloads: BTreeMap<Uid, Arc<Workload>>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
     policies: BTreeMap<PolicyKey, Arc<Policy>>,
-    uids: BTreeMap<Maker, BTreeSet<Uid>>,
-    keys: BTreeMap<Str, BTreeSet<ServiceKey>>,
-    policy_keys: BTreeMap<Key, BTreeSet<PolicyKey>>,
+    uids: BTreeMap<Maker, Box<[Uid]>>,
+    keys: BTreeMap<Str, Box<[ServiceKey]>>,
+    policy_keys: BTreeMap<Key, Box<[PolicyKey]>>,
     standings: BTreeMap<Key, Standing>,
     layer7: Layer7,
 }

@@ -9,6 +9,7 @@ pub mod ext_authz;
 mod kind;
 pub mod node;
 pub mod observe;
+pub mod parts;
 pub mod proto;
 pub mod server;
 

@@ -129,6 +129,7 @@ impl Plane {
             address: format!("https://{}", self.running.listen),
             roots: self.state.join("root-cert.pem").display().to_string(),
             alternative_name: None,
+            local_address: None,
         }
     }
 

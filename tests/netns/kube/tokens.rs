@@ -239,6 +239,7 @@ impl Asked<'_> {
             roots: self.lab.run_dir().join("kube/root-cert.pem").display().to_string(),
             // Its certificate is for the service's name.
             alternative_name: Some("istiod.istio-system.svc".to_owned()),
+            local_address: None,
         }
     }
 

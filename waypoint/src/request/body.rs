@@ -1,6 +1,7 @@
 //! Bodies: a request's on its way up ([`replay`]), and a response's on its way down, with what has to happen when it
 //! is over.
 
+mod gather;
 mod messages;
 mod replay;
 mod watch;

@@ -106,6 +106,7 @@ impl Asked<'_> {
             is_mirrored,
             keeps_trailers: self.wishes.trailers || is_grpc,
             is_grpc,
+            is_paced: self.client.version == Version::HTTP_11,
         }
     }
 

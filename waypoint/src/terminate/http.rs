@@ -1,6 +1,7 @@
 //! HTTP on one connection of a client: hyper with every limit set, and an end for clients that abuse it.
 
 mod course;
+mod trust;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -176,7 +177,11 @@ async fn answer(
     let call = &client.call;
     let is_http2 = asked.version() == http::Version::HTTP_2;
     let tally = is_http2.then(|| (call.peer.tally.clone(), call.waypoint.limits.resets_max));
-    let under_way = course.begin(tally);
+    let mut under_way = course.begin(tally);
+    if is_http2 {
+        // Of a request that is given up before its turn nothing has been read, and nothing is told.
+        under_way.turn().await;
+    }
     let state = call.waypoint.state();
     let asks_for_other = asked.headers().contains_key(UPGRADE);
     let kept = (asks_for_other && !is_http2).then(|| Upgraded::new(&asked, call, &state)).flatten();

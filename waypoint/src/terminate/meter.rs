@@ -25,6 +25,9 @@ const HEADER_BYTES: usize = 9;
 /// What a client sends before its first frame: `PRI * HTTP/2.0` and so on.
 const PREFACE_BYTES: usize = 24;
 
+/// Frames that are read before others have their turn: what drives a connection reads on as long as there is anything.
+const TURN_FRAMES: u32 = 256;
+
 /// Frames of control that each frame of a user pays for, and each KiB in it one more.
 const CREDIT: u32 = 8;
 
@@ -161,6 +164,8 @@ pub(crate) struct Metered<S> {
     received: Frames,
     sent: Frames,
     count: Count,
+    /// Frames that have been received since others had their turn.
+    in_turn: u32,
     /// Streams that the peer began and has not reset.
     resettable: u64,
     sentence: Sentence,
@@ -176,6 +181,7 @@ impl<S> Metered<S> {
             received: Frames::behind(PREFACE_BYTES),
             sent: Frames::behind(0),
             count: Count { since: clock::monotonic(), unpaid: 0, most },
+            in_turn: 0,
             resettable: 0,
             sentence: Sentence::default(),
             poison: &POISON,
@@ -209,6 +215,7 @@ impl<S> Metered<S> {
             let (taken, head) = self.received.step(&bytes[at..]);
             at += taken;
             let Some(head) = head else { continue };
+            self.in_turn = self.in_turn.saturating_add(1);
             let weight = self.weight(head);
             if self.count.is_excess(weight, clock::monotonic) && !self.sentence.is_passed() {
                 metrics::counter!("ambit_waypoint_clients_dismissed_total", "cause" => "control_frames")
@@ -246,6 +253,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.in_turn >= TURN_FRAMES {
+            this.in_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if !(this.sentence.is_passed() && this.received.is_between()) {
             let before = into.filled().len();
             ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;

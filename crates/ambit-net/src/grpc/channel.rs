@@ -1,5 +1,6 @@
 //! A TLS channel to the control plane, and the headers every call carries.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct Target {
     pub roots: String,
     /// Another name the server's certificate may have, tried second.
     pub alternative_name: Option<String>,
+    /// The address to call from, where the system's choice will not do.
+    pub local_address: Option<IpAddr>,
 }
 
 /// What identifies the caller.
@@ -89,11 +92,38 @@ impl Target {
     pub async fn connect(&self) -> Result<Channel, ChannelError> {
         let address = self.https()?;
         let pem = self.read_roots()?;
-        let first = connect_as(&address, &pem, None).await;
+        let first = self.connect_as(&address, &pem, None).await;
         match (&self.alternative_name, first) {
-            (Some(name), Err(_)) => connect_as(&address, &pem, Some(name)).await,
+            (Some(name), Err(_)) => self.connect_as(&address, &pem, Some(name)).await,
             (_, first) => first,
         }
+    }
+
+    async fn connect_as(
+        &self,
+        address: &str,
+        pem: &[u8],
+        name: Option<&str>,
+    ) -> Result<Channel, ChannelError> {
+        let wrong = |cause| ChannelError::Endpoint { address: address.to_owned(), cause };
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).timeout(CONNECT_TIMEOUT);
+        if let Some(name) = name {
+            tls = tls.domain_name(name);
+        }
+        Endpoint::from_shared(address.to_owned())
+            .map_err(wrong)?
+            .tls_config(tls)
+            .map_err(wrong)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(Some(Duration::from_secs(300)))
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            .local_address(self.local_address)
+            .connect()
+            .await
+            .map_err(|cause| ChannelError::Connect { address: address.to_owned(), cause })
     }
 
     fn https(&self) -> Result<String, ChannelError> {
@@ -126,26 +156,6 @@ pub fn system_roots() -> &'static str {
     let known =
         ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
     known.into_iter().find(|path| Path::new(path).exists()).unwrap_or(known[0])
-}
-
-async fn connect_as(address: &str, pem: &[u8], name: Option<&str>) -> Result<Channel, ChannelError> {
-    let wrong = |cause| ChannelError::Endpoint { address: address.to_owned(), cause };
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).timeout(CONNECT_TIMEOUT);
-    if let Some(name) = name {
-        tls = tls.domain_name(name);
-    }
-    Endpoint::from_shared(address.to_owned())
-        .map_err(wrong)?
-        .tls_config(tls)
-        .map_err(wrong)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_keepalive(Some(Duration::from_secs(300)))
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(|cause| ChannelError::Connect { address: address.to_owned(), cause })
 }
 
 impl Caller {

@@ -15,9 +15,11 @@ use http::HeaderMap;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::sync::watch;
 
-use super::super::sanitize::clean_trailers;
+use super::gather::{Pace, Pieces};
 use super::messages::Messages;
 use super::watch::Seen;
+
+mod arrival;
 
 /// What a held frame costs besides its bytes, so that many small ones count for what they take.
 const FRAME_BYTES: usize = 128;
@@ -53,6 +55,15 @@ pub(crate) enum Held {
     Trailers(HeaderMap),
 }
 
+impl Held {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+}
+
 /// What is done with a body besides passing it on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keeping {
@@ -64,6 +75,8 @@ pub(crate) struct Keeping {
     pub(crate) keeps_trailers: bool,
     /// Whether its messages are counted.
     pub(crate) is_grpc: bool,
+    /// Whether very many small pieces of it are held back; where the library does not bound them.
+    pub(crate) is_paced: bool,
 }
 
 /// A request's body, with its beginning held as long as it is short.
@@ -107,7 +120,12 @@ struct Inner {
     frames: u64,
     bytes: u64,
     messages: Option<Messages>,
+    /// Arrived, and gone to no attempt; nothing once all has arrived.
+    pieces: Pieces,
+    pace: Pace,
 }
+
+type Polled = Poll<Option<Result<Frame<Bytes>, UploadError>>>;
 
 impl Replay {
     /// A body of which nothing has been read.
@@ -126,6 +144,8 @@ impl Replay {
             frames: 0,
             bytes: 0,
             messages: keeping.is_grpc.then(Messages::default),
+            pieces: Pieces::default(),
+            pace: Pace::default(),
         };
         Arc::new(Self { inner: Mutex::new(inner), whole: watch::Sender::new(None), hint, keeping })
     }
@@ -173,6 +193,7 @@ impl Replay {
         let mut inner = self.lock();
         let reader = inner.supersede();
         let body = inner.body.take();
+        inner.pieces = Pieces::default();
         if !(self.keeping.is_mirrored && inner.course == Course::Whole) {
             inner.held = VecDeque::new();
             inner.is_held = false;
@@ -221,7 +242,7 @@ impl Replay {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll(&self, cx: &mut Context<'_>, attempt: u64) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    fn poll(&self, cx: &mut Context<'_>, attempt: u64) -> Polled {
         let mut inner = self.lock();
         if inner.attempt != attempt {
             return Poll::Ready(Some(Err(UploadError::given_up())));
@@ -234,35 +255,14 @@ impl Replay {
             Course::Broken => return Poll::Ready(Some(Err(UploadError::broken()))),
             Course::Open => {}
         }
-        let Some(body) = &mut inner.body else { return Poll::Ready(Some(Err(UploadError::given_up()))) };
-        let polled = Pin::new(body).poll_frame(cx);
-        inner.is_starved = polled.is_pending();
-        match polled {
-            Poll::Pending => {
-                inner.wait(cx.waker());
-                Poll::Pending
-            }
-            Poll::Ready(None) => {
-                self.end(&mut inner, Course::Whole);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(_))) => {
-                self.end(&mut inner, Course::Broken);
-                Poll::Ready(Some(Err(UploadError::broken())))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                let frame = inner.arrived(frame, &self.keeping);
-                if inner.body.as_ref().is_some_and(hyper::body::Body::is_end_stream) {
-                    self.end(&mut inner, Course::Whole);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+        let polled = inner.next(cx, &self.keeping);
+        if polled.is_pending() {
+            inner.wait(cx.waker());
+        } else if inner.course != Course::Open {
+            // By now all that is held is there.
+            self.whole.send_replace(Some(inner.course == Course::Whole && inner.is_held));
         }
-    }
-
-    fn end(&self, inner: &mut Inner, course: Course) {
-        inner.course = course;
-        self.whole.send_replace(Some(course == Course::Whole && inner.is_held));
+        polled
     }
 
     fn is_at_end(&self, attempt: u64) -> bool {
@@ -307,40 +307,6 @@ impl Inner {
         Some(held)
     }
 
-    /// A frame that came while the attempt waited.
-    fn arrived(&mut self, frame: Frame<Bytes>, keeping: &Keeping) -> Frame<Bytes> {
-        self.frames += 1;
-        match frame.into_data() {
-            Ok(data) => {
-                self.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
-                if let Some(messages) = &mut self.messages {
-                    messages.pass(&data);
-                }
-                self.hold(data.len(), keeping, || Held::Data(data.clone()));
-                Frame::data(data)
-            }
-            Err(other) => {
-                let mut trailers = other.into_trailers().unwrap_or_default();
-                clean_trailers(&mut trailers, keeping.keeps_trailers);
-                self.hold(0, keeping, || Held::Trailers(trailers.clone()));
-                Frame::trailers(trailers)
-            }
-        }
-    }
-
-    /// Holds a frame that the attempt gets, or lets go of all if it is too much by now.
-    fn hold(&mut self, bytes: usize, keeping: &Keeping, frame: impl FnOnce() -> Held) {
-        if !self.is_held {
-            return;
-        }
-        self.charge = self.charge.saturating_add(bytes).saturating_add(FRAME_BYTES);
-        if self.charge > keeping.bytes_max {
-            return self.let_go();
-        }
-        self.held.push_back(frame());
-        self.taken += 1;
-    }
-
     /// Holds no more than the attempt at hand has to get yet.
     fn let_go(&mut self) {
         if self.is_held {
@@ -383,10 +349,7 @@ impl hyper::body::Body for Upload {
     type Data = Bytes;
     type Error = UploadError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Replayed { replay, attempt } => replay.poll(cx, *attempt),
@@ -407,10 +370,7 @@ impl hyper::body::Body for Upload {
             Self::Empty => SizeHint::with_exact(0),
             Self::Replayed { replay, .. } => replay.hint,
             Self::Copy(held) => {
-                let bytes = held.iter().map(|held| match held {
-                    Held::Data(data) => u64::try_from(data.len()).unwrap_or(u64::MAX),
-                    Held::Trailers(_) => 0,
-                });
+                let bytes = held.iter().map(|held| u64::try_from(held.bytes()).unwrap_or(u64::MAX));
                 SizeHint::with_exact(bytes.sum())
             }
         }

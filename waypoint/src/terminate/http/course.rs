@@ -10,10 +10,12 @@ use ambit_runtime::clock;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::trust::Trust;
 use crate::request::body::Outgoing;
 use crate::terminate::relays::Entered;
 
@@ -21,6 +23,8 @@ use crate::terminate::relays::Entered;
 #[derive(Debug, Default)]
 pub(crate) struct Course {
     under_way: AtomicU32,
+    /// What they have come to so far.
+    trust: Trust,
     /// Who reads, and waits for what is under way to end.
     reader: Mutex<Option<Waker>>,
     /// It was upgraded: since then nothing on it is HTTP.
@@ -67,7 +71,7 @@ impl Course {
     /// A request has come.
     pub(super) fn begin(self: &Arc<Self>, tally: Option<(Arc<Tally>, u32)>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        UnderWay { course: self.clone(), tally, is_complete: false }
+        UnderWay { course: self.clone(), tally, is_complete: false, place: None }
     }
 }
 
@@ -104,10 +108,22 @@ pub(super) struct UnderWay {
     course: Arc<Course>,
     tally: Option<(Arc<Tally>, u32)>,
     is_complete: bool,
+    /// Of those that a new connection has.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl UnderWay {
+    /// Waits until the connection may have one more request begun. Who is given up before counts as any other that is.
+    pub(super) async fn turn(&mut self) {
+        self.place = self.course.trust.turn().await;
+    }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        if self.is_complete {
+            self.course.trust.earn();
+        }
         self.course.under_way.fetch_sub(1, Ordering::AcqRel);
         let reader = self.course.reader().take();
         if let Some(reader) = reader {

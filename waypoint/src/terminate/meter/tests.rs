@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ambit_runtime::clock;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Count, Frames, Head, Metered, POISON, PREFACE_BYTES, Weight};
+use super::{Count, Frames, Head, Metered, POISON, PREFACE_BYTES, TURN_FRAMES, Weight};
 
 fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
     let [.., a, b, c] = u32::try_from(length).unwrap().to_be_bytes();
@@ -122,4 +122,29 @@ async fn a_sentence_from_outside_waits_for_the_frame_at_hand() {
     let mut rest = Vec::new();
     metered.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, [&sound[60..], &POISON].concat());
+}
+
+/// Who is driven by one task reads all there is in one go, unless it is told to wait.
+#[tokio::test]
+async fn others_have_their_turn_between_many_frames() {
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let mut metered = Metered::new(near, 100);
+    let turns = 3;
+    let frames = usize::try_from(TURN_FRAMES * turns).unwrap();
+    far.write_all(&[vec![1; 24], frame(0, 0, 1).repeat(frames), frame(0, 1, 1)].concat()).await.unwrap();
+    let (mut read, mut waited) = (0, 0);
+    while read < 24 + (frames + 1) * 10 {
+        let mut part = [0; 100];
+        let mut part = tokio::io::ReadBuf::new(&mut part);
+        let polled = std::future::poll_fn(|cx| {
+            let polled = std::pin::Pin::new(&mut metered).poll_read(cx, &mut part);
+            std::task::Poll::Ready(polled.is_ready())
+        });
+        if polled.await {
+            read += part.filled().len();
+        } else {
+            waited += 1;
+        }
+    }
+    assert_eq!(waited, turns);
 }
