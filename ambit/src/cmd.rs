@@ -4,11 +4,14 @@ use clap::{Parser, Subcommand};
 
 use crate::out;
 
+pub mod breakglass;
 pub mod ca;
 pub mod check;
 pub mod demo;
 pub mod echoer;
+pub mod edges;
 pub mod enroll;
+pub mod explain;
 pub mod flows;
 mod form;
 pub mod get;
@@ -16,8 +19,16 @@ pub mod install;
 mod interrupted;
 mod jsonpath;
 pub mod lab;
+pub mod lint;
+pub mod map;
 mod nodes;
+mod objects;
+pub mod policy;
+pub mod stat;
 pub mod status;
+pub mod strict;
+pub mod tap;
+pub mod top;
 pub mod uninstall;
 pub mod upgrade;
 pub mod waypoint;
@@ -59,8 +70,28 @@ enum Command {
     Get(get::Args),
     /// What happened: one record a connection and end
     Flows(flows::Args),
+    /// Connections and requests as they happen, with both identities
+    Tap(tap::Args),
+    /// Who talks to whom most, as it happens
+    Top(top::Args),
+    /// Golden numbers: rate, success, latency, refusals
+    Stat(stat::Args),
+    /// Who talks to whom, and whether that is secured
+    Edges(edges::Args),
+    /// The map of the mesh, here or in a browser
+    Map(map::Args),
+    /// What happens if A calls B, hop by hop, and why
+    Explain(explain::Args),
     /// What a reason code means, or why a connection was refused
     Why(why::Args),
+    /// Expected verdicts as a test, what a change would do, rules made of what was seen
+    Policy(policy::Args),
+    /// Mistakes in manifests or in a running mesh
+    Lint(lint::Args),
+    /// Who would be refused if plaintext were
+    Strict(strict::Args),
+    /// Let a namespace be called by anybody for a while, loudly
+    Breakglass(breakglass::Args),
     /// A TCP server that states who it is, and a client that checks every byte
     #[command(hide = true)]
     Echoer(echoer::Args),
@@ -94,7 +125,17 @@ pub fn run() -> i32 {
         Command::Ca(args) => told(ca::run(&args)),
         Command::Get(args) => told(get::run(&args)),
         Command::Flows(args) => told(flows::run(&args)),
+        Command::Tap(args) => told(tap::run(&args)),
+        Command::Top(args) => told(top::run(&args)),
+        Command::Stat(args) => told(stat::run(&args)),
+        Command::Edges(args) => told(edges::run(&args)),
+        Command::Map(args) => told(map::run(&args)),
+        Command::Explain(args) => told(explain::run(&args)),
         Command::Why(args) => told(why::run(&args)),
+        Command::Policy(args) => told(policy::run(&args)),
+        Command::Lint(args) => told(lint::run(&args)),
+        Command::Strict(args) => told(strict::run(&args)),
+        Command::Breakglass(args) => told(breakglass::run(&args)),
         Command::Echoer(args) => told(echoer::run(args)),
     }
 }
@@ -118,9 +159,21 @@ fn enter(command: &Command) -> anyhow::Result<()> {
         },
         Command::Get(args) => (&args.at.name, false),
         Command::Flows(args) => (&args.at.name, false),
+        Command::Tap(args) => (&args.at.name, false),
+        Command::Top(args) => (&args.at.name, false),
+        Command::Stat(args) => (&args.seen.at.name, false),
+        Command::Edges(args) => (&args.seen.at.name, false),
+        Command::Map(args) => (&args.seen.at.name, false),
+        Command::Explain(args) => (&args.at.name, false),
         Command::Why(args) => (&args.at.name, false),
+        Command::Policy(args) if args.asks_lab() => (&args.at.name, false),
+        Command::Lint(args) if args.asks_lab() => (&args.at.name, false),
+        Command::Strict(args) => (&args.at.name, false),
+        Command::Breakglass(args) => (&args.at.name, false),
         // It asks for itself, or needs no lab.
         Command::Lab(_)
+        | Command::Policy(_)
+        | Command::Lint(_)
         | Command::Check(_)
         | Command::Install(_)
         | Command::Upgrade(_)

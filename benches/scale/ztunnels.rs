@@ -13,6 +13,7 @@ use ambit_runtime::{clock, tasks};
 use ambit_xds::Kind;
 use ambit_xds::client::{self, Client};
 use ambit_xds::node::NodeIdentity;
+use ambit_xds::parts;
 use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use anyhow::{Context as _, anyhow, bail};
 use prost::Message as _;
@@ -257,7 +258,9 @@ impl Proxy {
         let mut answered = BTreeSet::new();
         while answered.len() < Kind::ALL.len() || !self.asked.is_empty() {
             let response = stream.next().await?;
-            answered.insert(response.type_url.clone());
+            if parts::is_last(&response) {
+                answered.insert(response.type_url.clone());
+            }
             for resource in &response.resources {
                 self.asked.remove(&resource.name);
             }

@@ -10,6 +10,7 @@ use ambit_runtime::metrics::{IDLE, Registry};
 use ambit_runtime::readiness::Readiness;
 use anyhow::Context as _;
 use http::StatusCode;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
@@ -55,6 +56,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     // Before the objects: where there are none yet, why is to be asked.
     let base = Routes::new().health(&readiness).metrics(&registry).logging(&log);
+    serve_monitoring(config, &readiness, &registry, &drain).await?;
     let client = client(config).await?;
     let objects = open_source(config, client.clone(), &readiness, &drain);
     let waiting = drain.child();
@@ -86,6 +88,19 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     }
     info!(told = signal, "stopping; captured pods stay captured");
     drain.begin();
+    Ok(())
+}
+
+/// Metrics and health for those who may not use the admin socket.
+async fn serve_monitoring(
+    config: &Config,
+    readiness: &Readiness,
+    registry: &Registry,
+    drain: &Drain,
+) -> anyhow::Result<()> {
+    let Some(address) = config.monitoring_listen else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    server::serve_tcp(listener, Routes::new().health(readiness).metrics(registry), drain);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -123,6 +124,10 @@ pub struct Config {
         default_value = "/var/run/ambit/cni-admin.sock"
     )]
     pub admin_socket: PathBuf,
+
+    /// Where metrics and health are served by plain HTTP; nowhere unless given.
+    #[arg(long, env = "AMBIT_MONITORING_LISTEN", value_name = "ADDRESS:PORT")]
+    pub monitoring_listen: Option<SocketAddr>,
 
     /// Namespaces that are never enrolled, with commas between.
     #[arg(

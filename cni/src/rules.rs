@@ -6,7 +6,7 @@
 //! capture stay as they are; loopback means all of 127.0.0.0/8; no source address passes by the proxy, which decides
 //! about probes itself; and a port that nothing listens on refuses connections as it would without a mesh, because a
 //! `tcpSocket` probe succeeds with the handshake, which for a redirected connection is the proxy's. DNS is not captured;
-//! its rules would go into [`nat_output`] and a raw chain.
+//! its rules would go into `nat_output` and a raw chain.
 
 use std::fmt::Write as _;
 

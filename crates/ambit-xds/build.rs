@@ -1,6 +1,6 @@
 //! Compiles `proto/` into Rust messages without protoc.
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "google/rpc/status.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "envoy/config/core/v3/base.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 15] = [
     "istio/ca.proto",
     "ambit.proto",
     "ambit/waypoint.proto",
+    "ambit/observe.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

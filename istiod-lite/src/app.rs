@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ambit_net::grpc::services::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use ambit_net::grpc::services::istio_certificate_service_server::IstioCertificateServiceServer;
+use ambit_net::grpc::services::observer_server::ObserverServer;
 use ambit_runtime::admin::{Routes, server};
 use ambit_runtime::drain::Drain;
 use ambit_runtime::metrics::{IDLE, Registry};
@@ -27,8 +28,10 @@ use crate::ca::service::{CertificateService, Gate};
 use crate::ca::sign::ServerNames;
 use crate::ca::{Audit, store};
 use crate::config::{Config, Source};
+use crate::console;
 use crate::follower::Follower;
 use crate::kube::{Kube, Shared};
+use crate::observe::AttendService;
 use crate::push::service::DiscoveryService;
 use crate::report;
 use crate::tls;
@@ -41,6 +44,8 @@ const CALL: Duration = Duration::from_secs(20);
 const CERTIFICATE_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Largest discovery request: a node that reconnects names everything it holds.
 const DISCOVERY_REQUEST_BYTES_MAX: usize = 64 << 20;
+/// Largest message of a proxy that attends: a summary of every pair it may tell apart.
+const ATTEND_MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Streams of one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// Bytes of a call's headers; a token is the largest of them.
@@ -86,6 +91,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let result = match begun {
         Err(told) => Ok(told),
         Ok(mut running) => {
+            registry.add(running.gauges.clone());
             let routes = running.routes.clone().metrics(&registry).logging(&log);
             server::serve_unix(&config.surface.admin_socket, routes, &drain)
                 .context("opening the admin surface")?;
@@ -114,6 +120,8 @@ pub struct Running {
     pub readiness: Readiness,
     /// What the admin surface shows.
     pub routes: Routes,
+    /// What the metrics tell of what is served.
+    pub gauges: Arc<report::Gauges>,
     /// Resolves if the program cannot go on.
     pub lost: oneshot::Receiver<&'static str>,
 }
@@ -156,7 +164,11 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
     let routes = report::routes(&follower.sources, &follower.world, &follower.publisher)
         .merge(keeper.routes())
         .health(&readiness);
+    let parts = parts(&follower, &keeper);
+    let routes = routes.merge(console::routes(&parts));
+    console::start(&config.console, &parts, drain).await?;
 
+    let gauges = report::Gauges::of(&follower.world, &follower.publisher);
     let gate = open_gate(config, kube.as_ref(), follower.world.clone())?;
     let listener = TcpListener::bind(config.surface.listen)
         .await
@@ -165,8 +177,10 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
     let settings = tls::settings(keeper.signer(), &server_names(config, listen), drain)?;
     let connections = ReceiverStream::new(tls::accept(listener, settings.clone(), drain));
     let certificates = CertificateService::new(gate.clone(), keeper.signer());
-    let discovery =
-        DiscoveryService::new(gate, follower.publisher.clone(), config.surface.stream_age_max, drain);
+    let age_max = config.surface.stream_age_max;
+    let (hub, changed) = (follower.hub.clone(), follower.changed.subscribe());
+    let attend = AttendService::new(gate.clone(), hub, changed, age_max, drain);
+    let discovery = DiscoveryService::new(gate, follower.publisher.clone(), age_max, drain);
     // Who leads writes, so nobody leads before he knows everything.
     let leader = match &kube {
         Some(kube) => kube.elect(config, drain),
@@ -180,11 +194,23 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
     }
     let seen = Seen { world: follower.world.clone(), publisher: follower.publisher.clone() };
     drop(tasks::spawn("authority", keeper.follow(seen, leader, drain.clone())));
-    let serve = grpc(certificates, discovery, connections, drain.clone());
+    let serve = grpc(certificates, discovery, attend, connections, drain.clone());
     drop(tasks::spawn("grpc", drain.track(serve)));
     drop(tasks::spawn("objects", follower.follow(feed, drain.clone(), on_loss)));
     serving.set(true);
-    Ok(Running { listen, readiness, routes, lost })
+    Ok(Running { listen, readiness, routes, gauges, lost })
+}
+
+/// What the API reads.
+fn parts(follower: &Follower, keeper: &Keeper) -> console::Parts {
+    console::Parts {
+        world: follower.world.clone(),
+        publisher: follower.publisher.clone(),
+        sources: follower.sources.clone(),
+        keeper: keeper.clone(),
+        gathered: Arc::new(follower.hub.clone()),
+        changed: follower.changed.subscribe(),
+    }
 }
 
 async fn open_feed(config: &Config, kube: Option<&Kube>) -> anyhow::Result<(Feed, Update)> {
@@ -200,6 +226,7 @@ async fn open_feed(config: &Config, kube: Option<&Kube>) -> anyhow::Result<(Feed
 async fn grpc(
     certificates: CertificateService,
     discovery: DiscoveryService,
+    attend: AttendService,
     connections: ReceiverStream<std::io::Result<tls::Connection>>,
     drain: Drain,
 ) {
@@ -207,6 +234,7 @@ async fn grpc(
         .max_decoding_message_size(CERTIFICATE_REQUEST_BYTES_MAX);
     let discovery = AggregatedDiscoveryServiceServer::new(discovery)
         .max_decoding_message_size(DISCOVERY_REQUEST_BYTES_MAX);
+    let attend = ObserverServer::new(attend).max_decoding_message_size(ATTEND_MESSAGE_BYTES_MAX);
     let served = Server::builder()
         .timeout(CALL)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -215,6 +243,7 @@ async fn grpc(
         .http2_keepalive_timeout(Some(PONG))
         .add_service(certificates)
         .add_service(discovery)
+        .add_service(attend)
         .serve_with_incoming_shutdown(connections, async move { drain.draining().await })
         .await;
     if let Err(cause) = served {

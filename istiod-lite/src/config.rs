@@ -16,10 +16,12 @@ use clap::{ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _
 use crate::admit::Webhook;
 use crate::ca::authn::Expected;
 
+mod console;
 mod kube;
 #[cfg(test)]
 mod tests;
 
+pub use console::Console;
 pub use kube::{Kubernetes, Waypoints};
 
 /// Longest life of a certificate that can be set: 90 days.
@@ -36,6 +38,9 @@ pub struct Config {
     /// Where we listen and keep state.
     #[command(flatten)]
     pub surface: Surface,
+    /// The HTTP API and console.
+    #[command(flatten)]
+    pub console: Console,
     /// Names of the mesh.
     #[command(flatten)]
     pub mesh: Mesh,
@@ -236,6 +241,9 @@ impl Config {
 
     /// What a source needs must be given; what it has no use for is left alone, since it may stand in an environment.
     fn complete(&self) -> Result<(), clap::Error> {
+        self.console
+            .complete(self.objects.source)
+            .map_err(|words| Self::command().error(ErrorKind::MissingRequiredArgument, words))?;
         let missing = match self.objects.source {
             Source::Folder if self.objects.folder.is_none() => "--folder <DIR>",
             Source::Folder if self.callers.token_issuer_keys.is_empty() => "--token-issuer-key <FILES>",

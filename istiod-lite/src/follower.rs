@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
 use crate::config::Config;
+use crate::observe::{self, Hub};
 use crate::push::Publisher;
 use crate::report::Sources;
 use crate::watch::{Feed, Update};
@@ -21,6 +22,8 @@ pub(crate) struct Follower {
     pub(crate) world: Arc<World>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) sources: Arc<Sources>,
+    /// Where changes stand beside what was refused after them.
+    pub(crate) hub: Hub,
     /// Counts updates, for those who act on them.
     pub(crate) changed: watch::Sender<u64>,
     /// What is wrong with objects that cannot be read; changes before `changed` does.
@@ -35,7 +38,15 @@ impl Follower {
         let (publisher, sources) = (Arc::default(), Arc::default());
         let world = Arc::new(World::new(config.index()));
         let problems = watch::Sender::new(Arc::from(Vec::new()));
-        Self { world, publisher, sources, changed: watch::Sender::new(0), problems, objects }
+        Self {
+            world,
+            publisher,
+            sources,
+            hub: Hub::default(),
+            changed: watch::Sender::new(0),
+            problems,
+            objects,
+        }
     }
 
     /// Takes in updates until `drain` begins; tells `on_loss` if there can be no more.
@@ -59,10 +70,13 @@ impl Follower {
     /// Takes in an update.
     pub(crate) fn take(&self, update: Update) {
         let Update { events, revision, problems, stale } = update;
-        let changed = events.len();
+        let (changed, named) = (events.len(), observe::named(&events));
         let delta = self.world.apply(events);
         self.sources.tell(&delta);
         self.publisher.publish(revision, delta);
+        if let Some(named) = named {
+            self.hub.changed(revision, named);
+        }
         {
             let index = self.world.index();
             let is_replica = |gateway: &WaypointKey, pod: &str, node: &str| {

@@ -18,7 +18,10 @@ use tracing::{info, warn};
 use crate::push::{NodeSync, Publisher, WaypointSync};
 use crate::world::World;
 
+mod gauges;
 mod layer7;
+
+pub use gauges::Gauges;
 
 /// What has been read so far, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -34,6 +37,19 @@ struct State {
     stale: Vec<String>,
     /// What is wrong with objects that are well-formed, in words.
     faults: BTreeMap<Key, BTreeSet<String>>,
+}
+
+/// What is in force, and what is wrong.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Revision of the source that is served.
+    pub(crate) revision: u64,
+    /// What cannot be read.
+    pub(crate) problems: Vec<String>,
+    /// What of the source cannot be followed now.
+    pub(crate) stale: Vec<String>,
+    /// What is well-formed and still not in force as written.
+    pub(crate) faults: Vec<String>,
 }
 
 /// A problem, for programs and for people.
@@ -78,6 +94,16 @@ impl Sources {
     pub fn stale(&self, stale: Vec<String>) {
         metrics::gauge!("ambit_source_stale").set(f64::from(u8::from(!stale.is_empty())));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).stale = stale;
+    }
+
+    /// What is in force and what is wrong with what was read, for people.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let problems = state.problems.iter().map(ToString::to_string).collect();
+        let faults = state.faults.iter();
+        let faults =
+            faults.flat_map(|(key, words)| words.iter().map(move |word| format!("{key}: {word}"))).collect();
+        Standing { revision: state.revision, problems, stale: state.stale.clone(), faults }
     }
 
     /// Logs each fault that conditions of objects tell of once, when it comes and when it goes.
@@ -144,7 +170,8 @@ fn dump(sources: &Sources, index: &Index) -> Reply {
     }))
 }
 
-fn workload(of: &Workload) -> Value {
+/// A workload as it is shown.
+pub(crate) fn workload(of: &Workload) -> Value {
     let services: BTreeMap<String, Vec<String>> =
         of.services.iter().map(|(key, ports)| (key.to_string(), ports.iter().map(port).collect())).collect();
     json!({

@@ -9,10 +9,12 @@ use ambit_control::Event;
 use ambit_folder::{FolderError, FolderState};
 use ambit_kube::watch::Scope;
 use ambit_manifest::{Located, ObjectKey, Problem};
+use ambit_runtime::clock;
 use kube::Client;
 use tokio::sync::mpsc;
 
 use crate::ingest;
+use crate::passes::{End, Passes};
 
 /// What changed.
 #[derive(Debug, Default)]
@@ -29,7 +31,12 @@ pub struct Update {
 
 /// A source of updates.
 #[derive(Debug)]
-pub struct Feed(Inner);
+pub struct Feed {
+    inner: Inner,
+    passes: Passes,
+    /// How it stood at the last update, without events.
+    last: Update,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -37,9 +44,18 @@ enum Inner {
     Kube(mpsc::Receiver<ambit_kube::watch::Batch<Option<Event>>>),
 }
 
+/// An object of a folder, reduced as it was read: of tens of thousands nothing else is ever held.
+#[derive(Debug)]
+struct Reduced {
+    key: ObjectKey,
+    end: End,
+    read: Result<Option<Event>, Vec<Problem>>,
+}
+
 #[derive(Debug)]
 struct Folder {
-    batches: mpsc::Receiver<ambit_folder::Batch>,
+    batches: mpsc::Receiver<ambit_folder::Batch<Reduced>>,
+    passes: Passes,
     /// Objects whose manifests are well-formed, but which the mesh cannot read.
     unread: BTreeMap<ObjectKey, Vec<Problem>>,
 }
@@ -50,11 +66,17 @@ impl Feed {
     /// # Errors
     /// [`FolderError`] if it cannot be read or watched.
     pub fn folder(path: &Path) -> Result<(Self, Update), FolderError> {
-        let (state, batches) = ambit_folder::watch(path)?;
-        let mut folder = Folder { batches, unread: BTreeMap::new() };
+        let reduce = |object: Located| {
+            let (end, read) = (End::of(&object), ingest::put(&object));
+            Reduced { key: object.key, end, read }
+        };
+        let (state, batches) = ambit_folder::watch_as(path, reduce)?;
+        let passes = Passes::default();
+        let mut folder = Folder { batches, passes: passes.clone(), unread: BTreeMap::new() };
         let FolderState { objects, problems, revision } = state;
         let first = folder.update(objects.into_values().collect(), Vec::new(), problems, revision);
-        Ok((Self(Inner::Folder(folder)), first))
+        let last = first.without_events();
+        Ok((Self { inner: Inner::Folder(folder), passes, last }, first))
     }
 
     /// Lists what an API server holds and follows it; the first update holds everything there is. Waits until every
@@ -62,7 +84,12 @@ impl Feed {
     ///
     /// Objects are reduced as they are read: of tens of thousands nothing else is ever held.
     pub async fn kube(client: Client, root_namespace: &str) -> (Self, Update) {
-        let make = |object: Located| {
+        let passes = Passes::default();
+        let held = passes.clone();
+        let make = move |object: Located| {
+            if !held.take(&object.key, End::of(&object), clock::wall()) {
+                return Ok(ingest::remove(&object.key));
+            }
             // An object that was read before and now means nothing to the mesh is gone for it.
             ingest::put(&object).map(|event| event.or_else(|| ingest::remove(&object.key)))
         };
@@ -70,17 +97,48 @@ impl Feed {
             ambit_kube::watch::watch_as(client, Scope::everything(root_namespace), make).await;
         let ambit_kube::watch::State { objects, problems, revision } = state;
         let events = objects.into_iter().flatten().collect();
-        (Self(Inner::Kube(batches)), Update { events, revision, problems, stale: Vec::new() })
+        let first = Update { events, revision, problems, stale: Vec::new() };
+        let last = first.without_events();
+        (Self { inner: Inner::Kube(batches), passes, last }, first)
     }
 
-    /// The next update; none when the source is gone for good.
+    /// The next update; none when the source is gone for good. May be dropped while it waits.
     pub async fn next(&mut self) -> Option<Update> {
-        match &mut self.0 {
-            Inner::Folder(folder) => {
+        loop {
+            let ends = self.passes.clone();
+            tokio::select! {
+                update = self.inner.next() => {
+                    let update = update?;
+                    self.last = update.without_events();
+                    return Some(update);
+                }
+                () = ends.wait() => {
+                    let ended = self.passes.ended(clock::wall());
+                    let events: Vec<Event> = ended.iter().filter_map(ingest::remove).collect();
+                    if !events.is_empty() {
+                        return Some(Update { events, ..self.last.without_events() });
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Update {
+    fn without_events(&self) -> Self {
+        let Self { events: _, revision, problems, stale } = self;
+        Self { events: Vec::new(), revision: *revision, problems: problems.clone(), stale: stale.clone() }
+    }
+}
+
+impl Inner {
+    async fn next(&mut self) -> Option<Update> {
+        match self {
+            Self::Folder(folder) => {
                 let batch = folder.batches.recv().await?;
                 Some(folder.update(batch.changed, batch.removed, batch.problems, batch.revision))
             }
-            Inner::Kube(batches) => {
+            Self::Kube(batches) => {
                 let batch = batches.recv().await?;
                 let removed = batch.removed.iter().filter_map(ingest::remove);
                 Some(Update {
@@ -97,7 +155,7 @@ impl Feed {
 impl Folder {
     fn update(
         &mut self,
-        changed: Vec<Located>,
+        changed: Vec<Reduced>,
         removed: Vec<ObjectKey>,
         mut problems: Vec<Problem>,
         revision: u64,
@@ -105,17 +163,22 @@ impl Folder {
         let mut events = Vec::new();
         for key in removed {
             self.unread.remove(&key);
+            self.passes.forget(&key);
             events.extend(ingest::remove(&key));
         }
-        for object in changed {
-            match ingest::put(&object) {
+        for Reduced { key, end, read } in changed {
+            if !self.passes.take(&key, end, clock::wall()) {
+                events.extend(ingest::remove(&key));
+                continue;
+            }
+            match read {
                 Ok(event) => {
-                    self.unread.remove(&object.key);
+                    self.unread.remove(&key);
                     // An object that was read before and now means nothing to the mesh is gone for it.
-                    events.extend(event.or_else(|| ingest::remove(&object.key)));
+                    events.extend(event.or_else(|| ingest::remove(&key)));
                 }
                 Err(found) => {
-                    self.unread.insert(object.key.clone(), found);
+                    self.unread.insert(key, found);
                 }
             }
         }

@@ -4,6 +4,9 @@
 #[path = "loopback/admission.rs"]
 mod admission;
 #[cfg(test)]
+#[path = "loopback/attend.rs"]
+mod attend;
+#[cfg(test)]
 #[path = "loopback/certificates.rs"]
 mod certificates;
 #[cfg(test)]

@@ -63,7 +63,12 @@ async fn ends(says: Says) -> (StreamError, Duration) {
 async fn black_hole() -> (StreamError, Duration) {
     let hole = fakes::BlackHole::start().await;
     let roots = pem(&TestCa::new().root.der);
-    let target = Target { address: format!("https://{}", hole.address), roots, alternative_name: None, local_address: None };
+    let target = Target {
+        address: format!("https://{}", hole.address),
+        roots,
+        alternative_name: None,
+        local_address: None,
+    };
     timed(async { open(&target).await.map(|_| ()) }).await
 }
 

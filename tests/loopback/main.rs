@@ -7,6 +7,7 @@ mod announced;
 mod answers;
 mod bundles;
 mod carried;
+mod codes;
 mod discovery;
 mod ends;
 mod floods;

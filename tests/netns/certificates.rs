@@ -74,7 +74,7 @@ fn ask(lab: &Lab, place: &str) -> Result<(), String> {
         address: "https://172.30.0.254:15012".to_owned(),
         roots: text("istiod/root-cert.pem"),
         alternative_name: None,
-            local_address: None,
+        local_address: None,
     };
     let caller =
         Caller { token: text("nodes/node1/token"), cluster_id: "Kubernetes".to_owned(), headers: Vec::new() };

@@ -219,7 +219,19 @@ impl<'a> Driver<'a> {
             found = records(self.lab, &server, &source, row);
             found.len() > before
         });
-        differs(found.last().expect("one at least"), row)
+        differs(found.last().expect("one at least"), row).or_else(|| self.is_explained_otherwise(row))
+    }
+
+    /// What the nodes say beforehand, if it is not what happened.
+    fn is_explained_otherwise(&self, row: &Row) -> Option<String> {
+        let client = key(self.table, &row.client);
+        let target = SocketAddr::new(self.addresses[&*row.server], row.port).to_string();
+        let told = self.lab.ambit(&["explain", &client, &target, "-o", "json"]).ok();
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        let told = &told["items"][0];
+        let is_so =
+            told["verdict"] == *row.expect.verdict && told["reason"]["code"] == json!(row.expect.code);
+        (!is_so).then(|| format!("`ambit explain` tells otherwise: {told}"))
     }
 }
 

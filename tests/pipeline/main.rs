@@ -4,8 +4,11 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells people what it measured")]
 
+mod alerts;
+mod change;
 mod istiod;
 mod manifests;
 mod mesh;
 mod policies;
+mod reasons;
 mod services;

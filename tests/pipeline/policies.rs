@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_control::Index;
+use ambit_explain::{Destination, Question, Source, View};
 use ambit_policy::model::Scope;
 use ambit_policy::{Decision, Facts, PolicySet, Verdict, decide};
 use ambit_runtime::clock;
@@ -251,7 +252,33 @@ impl Case<'_> {
             Some(_) => self.by_tunnel(&nodes[&self.member(&self.row.client).node], server, own),
             None => self.in_clear(server, own),
         };
-        authorize(server, &own.uid, &Facts::new(identity.as_ref(), source, to.ip(), to.port()))
+        let decision =
+            authorize(server, &own.uid, &Facts::new(identity.as_ref(), source, to.ip(), to.port()));
+        self.is_explained(&nodes, &decision);
+        decision
+    }
+
+    /// Every node that is asked explains the row as it was decided.
+    fn is_explained(&self, nodes: &BTreeMap<String, Arc<Snapshot>>, decision: &Decision) {
+        let source = Source::Uid(self.uid(&self.row.client));
+        let question = Question::new(source, Destination::Address(self.destination()));
+        for (node, snapshot) in nodes {
+            let client = snapshot.workload(&self.uid(&self.row.client));
+            // The row may be about somebody whom no discovery knows, such as one of another trust domain.
+            let is_known = |identity: &Identity| client.is_some_and(|client| client.identity() == *identity);
+            if self.identity().is_some_and(|identity| !is_known(&identity)) {
+                continue;
+            }
+            let told = ambit_explain::explain(&View::new(snapshot), &question);
+            let policy = told.decided_by.as_ref().map(|by| &by.policy);
+            let want = (decision.is_allow(), decision.reason, decision.policy.as_ref());
+            assert_eq!(
+                (told.is_allow(), told.code(), policy),
+                want,
+                "{} on {node}: {told:#?}",
+                self.row.name
+            );
+        }
     }
 
     fn by_tunnel(&self, client: &Snapshot, server: &Snapshot, own: &Arc<Workload>) -> SocketAddr {

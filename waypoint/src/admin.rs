@@ -1,6 +1,7 @@
 //! What people and tools may ask of a running waypoint.
 
 mod dump;
+mod explain;
 
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use ambit_runtime::admin::{Reply, Routes};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+pub(crate) use explain::answer;
 
 use crate::Waypoint;
 use crate::config::Config;
@@ -41,11 +44,20 @@ impl Source {
         });
         Self { waypoint, told, certificates, about: Arc::new(about) }
     }
+
+    /// Waits until there is a waypoint; for ever if there will be none.
+    pub(crate) async fn complete(&self) {
+        let mut waypoint = self.waypoint.clone();
+        if waypoint.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
-/// Adds `/config_dump` and `/certificates`.
+/// Adds `/config_dump`, `/certificates` and `/explain`.
 pub fn routes(routes: Routes, source: &Source) -> Routes {
     let (whole, held) = (source.clone(), source.certificates.clone());
+    let asked = source.clone();
     routes
         .get("/config_dump", move |_| {
             let source = whole.clone();
@@ -59,6 +71,10 @@ pub fn routes(routes: Routes, source: &Source) -> Routes {
         })
         .get("/certificates", move |_| {
             let reply = Reply::json(&dump::certificates(&held));
+            async move { reply }
+        })
+        .post("/explain", move |call| {
+            let reply = explain::explain(&asked, &call);
             async move { reply }
         })
 }

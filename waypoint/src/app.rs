@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ambit_net::grpc::ca_client::CaClient;
 use ambit_net::socket::{Accepts, SocketFactory, SocketOptions, wildcard};
+use ambit_net::tls::remaining::Remaining;
 use ambit_net::tls::store::CertificateStore;
 use ambit_runtime::admin::{Routes, server};
 use ambit_runtime::drain::Drain;
@@ -24,7 +25,7 @@ use crate::discovery::{self, Following, Make, Outputs, Parts, TellProviders};
 use crate::keys::Keys;
 use crate::observe::export::{self, Exporter};
 use crate::observe::{self, Setup, flows};
-use crate::{Hooks, Observe, Waypoint, admin, external, random, terminate};
+use crate::{Hooks, Observe, Waypoint, admin, attend, external, random, terminate};
 
 /// Runs until a signal ends it.
 ///
@@ -50,7 +51,10 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     running.set(true);
 
     let Following { waypoint, told } = discovery::start(&config, Outputs { make, providers }, parts);
+    metrics.add(Remaining::of(&certificates));
+    metrics.add(told.clone());
     let source = admin::Source::new(&config, waypoint.clone(), told, certificates.clone());
+    attend::start(&config, &observe, &source);
     serve_surface(&config, (&source, &observe), &readiness, (&log, &metrics), &drain)?;
     info!(pod = config.node.pod_name, gateway = config.gateway(), version, "waypoint started");
     let signal = tokio::select! {

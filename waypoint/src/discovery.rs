@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ambit_net::grpc::follow::{Subscriber, follow};
+use ambit_runtime::metrics::Source;
+use ambit_runtime::metrics::text::single;
 use ambit_runtime::readiness::Part;
 use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
@@ -82,6 +84,13 @@ impl Told {
     /// When the control plane went away, seconds since 1970; none while it is there.
     pub fn away_since(&self) -> Option<u64> {
         Some(self.away_since.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+}
+
+impl Source for Told {
+    fn write(&self, text: &mut String) {
+        let away = self.away_since().map_or(0, |since| clock::unix_seconds().saturating_sub(since));
+        single(text, "ambit_control_plane_away_seconds", "gauge", away);
     }
 }
 
@@ -224,7 +233,8 @@ impl Subscriber for Discovery {
     }
 }
 
-fn node(config: &Config) -> NodeIdentity {
+/// What the waypoint says of itself.
+pub(crate) fn node(config: &Config) -> NodeIdentity {
     let node = &config.node;
     let more = [
         ("CLUSTER_ID", &*node.cluster_id),

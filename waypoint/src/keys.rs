@@ -1,6 +1,6 @@
 //! Keys by which tokens are checked: those that rules bring with them, and those that are fetched.
 //!
-//! A set that is fetched has one task ([`remote`]), which is the only one that fetches it. Requests only read what is
+//! A set that is fetched has one task (`remote`), which is the only one that fetches it. Requests only read what is
 //! there: checking a signature never waits. A request whose rules need a set that nobody has tried to fetch yet waits
 //! for that first try ([`Keys::ready`]), and one whose token has an unknown key for a fetch that this sets off
 //! ([`Keys::renewed`]). Without keys no token is accepted.

@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod app;
+mod attend;
 mod calls;
 pub mod config;
 pub mod discovery;

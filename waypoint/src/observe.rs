@@ -15,6 +15,7 @@ mod otlp;
 mod record;
 mod series;
 mod spans;
+mod tallied;
 pub mod trace;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
+use ambit_xds::observe::Tally;
 use http::HeaderMap;
 
 pub(crate) use connection::Connection;
@@ -75,6 +77,8 @@ pub struct Observe {
     pub series: Arc<Series>,
     /// The last flow records; served by [`flows::routes`].
     pub flows: Arc<Ring>,
+    /// Counts of pairs, told to the control plane.
+    pub tally: Arc<Tally>,
     sink: Arc<dyn Sink>,
     sampler: Sampler,
     exporter: Option<Exporter>,
@@ -102,7 +106,8 @@ impl Observe {
         // Nobody behind us is to record the rest of a trace of which the beginning goes nowhere.
         let sampler = if exporter.is_some() { sampler } else { Sampler::FOLLOW };
         let flows = Arc::new(Ring::new(&node, flow_records));
-        Arc::new(Self { series: Arc::default(), flows, sink, sampler, exporter })
+        let tally = Arc::default();
+        Arc::new(Self { series: Arc::default(), flows, tally, sink, sampler, exporter })
     }
 
     /// Joins the trace of a request, or begins one, and writes the headers that go on. What comes back writes those of
@@ -124,6 +129,7 @@ impl Observe {
         exchange.settle();
         let record = exchange.record(call);
         self.series.request(&record, clock::monotonic());
+        tallied::request(&self.tally, &record);
         for policy in &exchange.shadow {
             metrics::counter!("ambit_policy_shadow_denied_total", "policy" => policy.to_string())
                 .increment(1);
@@ -152,6 +158,7 @@ impl Observe {
     /// A connection that was passed through is over.
     pub(crate) fn passed(&self, record: &Record<'_>) {
         self.series.closed(record, clock::monotonic());
+        tallied::connection(&self.tally, record);
         self.told(record);
     }
 

@@ -14,6 +14,7 @@ use crate::layers;
 use crate::tidy::Finding;
 
 mod copies;
+mod dashboards;
 mod settings;
 mod surface;
 #[cfg(test)]
@@ -50,6 +51,7 @@ fn generated(root: &Path) -> anyhow::Result<Vec<Page>> {
         whole("docs/reference/access-log.md", surface::access_log(root)?),
         whole("docs/reference/admin.md", surface::admin(root)?),
     ];
+    pages.extend(dashboards::pages(root)?);
     pages.extend(copies::pages(root)?);
     Ok(pages)
 }
@@ -80,6 +82,7 @@ pub(crate) fn write(root: &Path) -> anyhow::Result<bool> {
 pub(crate) fn check(root: &Path) -> Vec<Finding> {
     let mut findings = undocumented();
     findings.extend(surface::check(root));
+    findings.extend(dashboards::check(root));
     let pages = match generated(root) {
         Ok(pages) => pages,
         Err(error) => {
@@ -145,6 +148,7 @@ fn reasons() -> String {
         "# Reason codes\n\n\
          Every refused or odd connection carries one of these codes.\n\
          The same code stands in the access log, the metric, the flow record and here; `ambit why CODE` prints it offline.\n\
+         Each has a page that says where to look and how to mend it.\n\
          Codes are never reused.\n\
          The column *flag* is the `response_flags` label that existing dashboards know.\n\n\
          Generated from `crates/ambit-types/src/reason/list.rs` by `cargo xtask docs`.\n",
@@ -164,7 +168,7 @@ fn reasons() -> String {
         let code = entry.reason.code();
         writeln!(
             out,
-            "| <a id=\"{}\"></a>{code} | {} | {kind} | {} | {} | {} |",
+            "| <a id=\"{}\"></a>[{code}](../runbooks/{code}.md) | {} | {kind} | {} | {} | {} |",
             code.to_lowercase(),
             entry.name,
             entry.flag,

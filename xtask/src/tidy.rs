@@ -7,6 +7,7 @@ use std::fmt;
 use crate::docs;
 use crate::tool::Tools;
 
+mod bundle;
 mod imports;
 mod links;
 mod manifest;
@@ -74,6 +75,7 @@ pub(crate) fn run(tools: &Tools) -> anyhow::Result<bool> {
     let files = tree::read(&tools.root)?;
     let mut findings = imports::check(&imports::packages(&tools.metadata));
     findings.extend(check_files(&files));
+    findings.extend(bundle::check(&files));
     findings.extend(docs::check(&tools.root));
     findings.sort_by(|a, b| (&a.path, a.line, &a.what).cmp(&(&b.path, b.line, &b.what)));
     for finding in &findings {

@@ -1,6 +1,7 @@
 //! What people and tools may ask of a running ztunnel.
 
 mod dump;
+mod explain;
 mod live;
 mod tools;
 
@@ -13,12 +14,15 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+pub(crate) use explain::answer;
+pub(crate) use live::connections;
 pub use tools::tools;
 
 use crate::app::LastHeard;
 use crate::config::Config;
 use crate::proxy::Proxy;
 use crate::sealed::Recorder;
+use crate::selftest::SelfTests;
 use crate::telemetry::{FlowRecord, Memory, StaleFor as _};
 
 /// Records shown where nobody says how many.
@@ -76,6 +80,7 @@ impl DumpSource {
 pub fn routes(routes: Routes, source: &DumpSource) -> Routes {
     let proxy = || source.proxy.clone();
     let (connections, flows, certificates, budget) = (proxy(), proxy(), proxy(), proxy());
+    let asked = proxy();
     with_dump(routes, source)
         .get("/connections", move |_| {
             let reply = Reply::json(&live::connections(&connections));
@@ -89,10 +94,23 @@ pub fn routes(routes: Routes, source: &DumpSource) -> Routes {
             let reply = flow_records(&flows, &call);
             async move { reply }
         })
+        .post("/explain", move |call| {
+            let proxy = asked.clone();
+            async move { explain::explain(&proxy, &call).await }
+        })
         .get("/budget", move |_| {
             let reply = Reply::json(&live::budget(&budget));
             async move { reply }
         })
+}
+
+/// Adds what the node's tests of itself came to; null until the first ones have ended.
+pub fn selftests(routes: Routes, tests: &SelfTests) -> Routes {
+    let tests = tests.clone();
+    routes.get("/selftest", move |_| {
+        let reply = Reply::json(&tests.to_json());
+        async move { reply }
+    })
 }
 
 /// Adds `/config_dump`. That of a large mesh takes a while: no thread that carries traffic writes it.

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use ambit_net::grpc::ca_client::CaClient;
 use ambit_net::socket::{Accepts, SocketFactory, SocketOptions, wildcard};
+use ambit_net::tls::remaining::Remaining;
 use ambit_net::tls::store::CertificateStore;
 use ambit_runtime::admin::{Routes, server};
 use ambit_runtime::drain::Drain;
 use ambit_runtime::logging::LogControl;
-use ambit_runtime::metrics::Registry;
+use ambit_runtime::metrics::text::single;
+use ambit_runtime::metrics::{Registry, Source};
 use ambit_runtime::readiness::Readiness;
 use ambit_runtime::{clock, tasks};
 use ambit_state::World;
@@ -28,9 +30,10 @@ use crate::inpod::{Workloads, protocol};
 use crate::lookups::Lookups;
 use crate::mesh::Mesh;
 use crate::proxy::{Pods, Proxy, Settings};
+use crate::selftest::SelfTests;
 use crate::telemetry::{Held, StaleFor, Telemetry};
 use crate::xds::Progress;
-use crate::{admin, identity, random, sealed, xds};
+use crate::{admin, attend, identity, random, sealed, selftest, xds};
 
 /// How long listeners wait for discovery at start; then pods are captured anyway, and refused by name (G14).
 const SYNC_WAIT: Duration = Duration::from_secs(5);
@@ -80,6 +83,12 @@ impl LastHeard {
     }
 }
 
+impl Source for LastHeard {
+    fn write(&self, text: &mut String) {
+        single(text, "ambit_control_plane_away_seconds", "gauge", self.stale_for().unwrap_or(0));
+    }
+}
+
 impl StaleFor for LastHeard {
     fn stale_for(&self) -> Option<u64> {
         self.since().map(|since| clock::unix_seconds().saturating_sub(since))
@@ -104,15 +113,19 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let mut sealed = sealed::open(&config);
     let state = admin::State { heard: heard.clone(), recorder: sealed.recorder() };
     let source = DumpSource::new(&config, proxy.clone(), state);
-    serve_surface(&config, &source, &readiness, (&log, &metrics), &drain)?;
+    let selftests = selftest::start(&proxy.settings, &drain);
+    serve_surface(&config, (&source, &selftests), &readiness, (&log, &metrics), &drain)?;
     serve_tools(&config, &source, &drain);
     metrics.add(proxy.telemetry.source());
     metrics.add(Held::by(&proxy));
+    metrics.add(Remaining::of(&proxy.certificates));
+    metrics.add(heard.clone());
     proxy.telemetry.watch(proxy.mesh.clone());
     proxy.connections.watch(proxy.mesh.clone());
 
     let discovery = readiness.part("state manager");
     let progress = xds::start(&config, &proxy.mesh, &heard, discovery, &mut sealed);
+    attend::start(&config, &proxy, &selftests, progress.clone());
     // Before anybody asks for certificates: those that are there need not be waited for.
     sealed.adopt_certificates(&proxy);
     identity::follow(&proxy.mesh, &proxy.certificates);
@@ -179,7 +192,7 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
 /// Opens the admin socket, the metrics port and the readiness port.
 fn serve_surface(
     config: &Config,
-    source: &DumpSource,
+    (source, selftests): (&DumpSource, &SelfTests),
     readiness: &Readiness,
     (log, metrics): (&LogControl, &Registry),
     drain: &Drain,
@@ -187,7 +200,8 @@ fn serve_surface(
     let common = Routes::new().health(readiness);
     let socket = &config.surface.admin_socket;
     if !socket.as_os_str().is_empty() {
-        let routes = admin::routes(Routes::new(), source).health(readiness).metrics(metrics).logging(log);
+        let routes = admin::selftests(admin::routes(Routes::new(), source), selftests);
+        let routes = routes.health(readiness).metrics(metrics).logging(log);
         server::serve_unix(socket, routes, drain).with_context(|| {
             format!(
                 "opening the admin socket; set AMBIT_ADMIN_SOCKET to a writable path, not {}",

@@ -327,7 +327,10 @@ impl Config {
         let control = &self.control;
         let address = control.ca_address.clone().unwrap_or_else(|| self.environment.control_plane());
         let (roots, alternative_name) = (control.ca_root_ca.clone(), control.alt_ca_hostname.clone());
-        (Target { address, roots, alternative_name, local_address: None }, self.caller(&self.environment.ca_headers))
+        (
+            Target { address, roots, alternative_name, local_address: None },
+            self.caller(&self.environment.ca_headers),
+        )
     }
 
     fn caller(&self, headers: &[(String, String)]) -> Caller {

@@ -84,8 +84,10 @@ async fn handshake(
     let begun = clock::monotonic();
     let accepted =
         server::accept(&credential, tcp, peer, timeout).await.map_err(|e| fail(e.reason(), describe(&e)))?;
-    let (_, tls) = accepted.stream.get_ref();
-    note_handshake("server", tls.negotiated_key_exchange_group().map(|group| group.name()), begun);
+    if !proxy.telemetry.is_hidden() {
+        let (_, tls) = accepted.stream.get_ref();
+        note_handshake("server", tls.negotiated_key_exchange_group().map(|group| group.name()), begun);
+    }
     Ok((own, accepted, credential.not_after()))
 }
 

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod admit;
 pub mod app;
+pub mod attend;
 pub mod config;
 pub mod connections;
 pub mod flow;
@@ -18,6 +19,7 @@ pub mod passthrough;
 pub mod proxy;
 pub mod random;
 pub mod sealed;
+pub mod selftest;
 pub mod sources;
 pub mod telemetry;
 pub mod xds;

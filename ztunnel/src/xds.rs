@@ -95,7 +95,8 @@ pub fn start(
     told
 }
 
-fn node(config: &Config) -> NodeIdentity {
+/// What the node says of itself.
+pub(crate) fn node(config: &Config) -> NodeIdentity {
     let (metadata, unreadable) = node_metadata(config);
     for name in unreadable {
         warn!(variable = name, "the variable is no JSON and is left out of the node's metadata");

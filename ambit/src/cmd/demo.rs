@@ -91,6 +91,8 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let code = summary(&claims, begun);
     stage.interrupted.done();
     if stays {
+        // So that there is something to find out and to mend: batch is refused again, once.
+        steps::leave_a_refusal(&stage)?;
         out::data(&format!("\nThe lab {} stays. Try:\n{}", args.name, to_try(&stage)));
     }
     Ok(code)
@@ -143,12 +145,14 @@ fn agreed() -> anyhow::Result<bool> {
 fn to_try(stage: &Stage) -> String {
     let commands = [
         "status",
+        "map",
         "get workloads",
         "get certificates",
         "get connections",
         "flows --verdict denied",
         "why last",
         "why AMB2104",
+        "policy suggest -n shop --allow last",
     ];
     let mut lines: Vec<String> =
         commands.iter().map(|c| stage.typed(&c.split(' ').collect::<Vec<_>>())).collect();

@@ -1,17 +1,25 @@
 //! `ambit flows`: what happened, from the ring of records on every node.
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ambit_runtime::clock;
-use ambit_types::Reason;
-use clap::{Args as ClapArgs, ValueEnum};
-use serde_json::Value;
+use ambit_runtime::flows::Filter;
+use anyhow::Context as _;
+use clap::Args as ClapArgs;
+use serde_json::{Map, Value};
 
 use super::form::{FORMS, Form};
 use super::nodes::{Node, Where, ask_all, block_on, cell, or_dash, short_id, text};
 use crate::out;
+use filters::Filters;
 
-mod follow;
+pub(super) mod filters;
+pub(super) mod follow;
+
+/// Records asked for where all are meant: more than a ring holds.
+pub(super) const ALL: usize = 1_000_000;
 
 /// Shows flow records: one a connection and end.
 #[derive(Debug, Clone, ClapArgs)]
@@ -19,69 +27,72 @@ pub struct Args {
     #[command(flatten)]
     pub(super) at: Where,
     /// Go on as connections end; a node whose ztunnel restarts is followed again
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "input_file")]
     follow: bool,
     /// How many records of each node, before filtering
     #[arg(long, default_value_t = 1000)]
     pub(super) last: usize,
-    /// Only this namespace, at either end
-    #[arg(short = 'n', long)]
-    namespace: Option<String>,
-    /// All namespaces, which is the default here
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
-    all_namespaces: bool,
-    /// Only from this pod (POD or NS/POD)
-    #[arg(long)]
-    from_pod: Option<String>,
-    /// Only to this pod (POD or NS/POD)
-    #[arg(long)]
-    to_pod: Option<String>,
-    /// Only this verdict
-    #[arg(long)]
-    verdict: Option<Verdict>,
-    /// Only this code or reason
-    #[arg(long)]
-    code: Option<Reason>,
+    /// All records that are held
+    #[arg(long, conflicts_with = "last")]
+    all: bool,
+    /// Of the records that are meant, the oldest so many
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    first: Option<usize>,
+    #[command(flatten)]
+    filters: Filters,
+    /// Read records from a file instead, one a line as -o json writes them; - is standard input
+    #[arg(long, value_name = "FILE")]
+    input_file: Option<PathBuf>,
+    /// Of each record only these fields, such as time,src.workload,code; for -o json, yaml and jsonpath
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    field_mask: Vec<String>,
     #[arg(short, long, default_value = "table", help = format!("{FORMS}; json is one object a line"))]
     output: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Verdict {
-    Allowed,
-    Denied,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When no node answers.
+/// When no node answers, the input cannot be read, or a filter is none.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
+    let filter = args.filters.filter()?;
     block_on(async {
-        let nodes = args.at.recorders()?;
         if args.follow {
-            return follow::follow(args, nodes).await;
+            return follow::follow(args, &filter, args.at.recorders()?).await;
         }
-        let Records { records, memory } = records(args, &nodes).await?;
-        match &args.output {
-            Form::Table | Form::Wide => {
-                let wide = matches!(args.output, Form::Wide);
-                let rows: Vec<Vec<String>> = records.iter().map(|r| cells(r, wide)).collect();
-                out::data(&out::table(&heading(wide), &rows));
-                out::say(&footer(records.len(), &memory));
-            }
-            // A stream, so without an envelope.
-            Form::Json | Form::Yaml | Form::Name | Form::JsonPath(_) => {
-                records.iter().for_each(|record| line(&args.output, record));
-            }
+        let told = match &args.input_file {
+            Some(path) => Records { records: read_file(path)?, memory: Vec::new() },
+            None => all_records(args, &args.at.recorders()?).await?,
+        };
+        let Records { mut records, memory } = told;
+        records.retain(|record| filter.passes(record));
+        records.sort_by_cached_key(|record| text(record, "time"));
+        records.truncate(args.first.unwrap_or(usize::MAX));
+        show(args, &records);
+        if matches!(args.output, Form::Table | Form::Wide) && args.input_file.is_none() {
+            out::say(&footer(records.len(), &memory));
         }
         Ok(out::OK)
     })
 }
 
+fn show(args: &Args, records: &[Value]) {
+    match &args.output {
+        Form::Table | Form::Wide => {
+            let wide = matches!(args.output, Form::Wide);
+            let rows: Vec<Vec<String>> = records.iter().map(|r| cells(r, wide)).collect();
+            out::data(&out::table(&heading(wide), &rows));
+        }
+        // A stream, so without an envelope.
+        Form::Json | Form::Yaml | Form::Name | Form::JsonPath(_) => {
+            records.iter().for_each(|record| line(args, record));
+        }
+    }
+}
+
 /// Records and what their nodes say of how much they remember.
 pub(super) struct Records {
-    /// The records of all nodes, oldest first.
+    /// The records of all nodes.
     pub(super) records: Vec<Value>,
     memory: Vec<Value>,
 }
@@ -89,52 +100,79 @@ pub(super) struct Records {
 /// The records of all nodes that pass the filters, oldest first.
 ///
 /// # Errors
-/// When no node answers.
+/// When no node answers, or a filter is none.
 pub(super) async fn records(args: &Args, nodes: &[Node]) -> anyhow::Result<Records> {
-    let mut told = Records { records: Vec::new(), memory: Vec::new() };
-    for (_, body) in ask_all(nodes, &format!("/flows?last={}", args.last)).await? {
-        for line in body.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok())
-        {
-            match line.get("footer") {
-                Some(footer) => told.memory.push(footer.clone()),
-                None if passes(args, &line) => told.records.push(line),
-                None => {}
-            }
-        }
-    }
+    let filter = args.filters.filter()?;
+    let mut told = all_records(args, nodes).await?;
+    told.records.retain(|record| filter.passes(record));
     told.records.sort_by_cached_key(|record| text(record, "time"));
     Ok(told)
 }
 
-fn passes(args: &Args, record: &Value) -> bool {
-    let (src, dst) = (&record["src"], &record["dst"]);
-    let pod = |end: &Value, wanted: &Option<String>| {
-        wanted.as_ref().is_none_or(|wanted| {
-            let name = text(end, "workload");
-            *wanted == name || *wanted == format!("{}/{name}", text(end, "namespace"))
-        })
+async fn all_records(args: &Args, nodes: &[Node]) -> anyhow::Result<Records> {
+    let mut told = Records { records: Vec::new(), memory: Vec::new() };
+    let last = if args.all { ALL } else { args.last };
+    for (_, body) in ask_all(nodes, &format!("/flows?last={last}")).await? {
+        for line in lines(&body) {
+            match line.get("footer") {
+                Some(footer) => told.memory.push(footer.clone()),
+                None => told.records.push(line),
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// Objects, one a line; a line that is none is left out.
+fn lines(body: &[u8]) -> impl Iterator<Item = Value> {
+    body.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut body = Vec::new();
+    let read = match path.as_os_str() == "-" {
+        true => std::io::stdin().lock().read_to_end(&mut body).map(|_| ()),
+        false => std::fs::read(path).map(|bytes| body = bytes),
     };
-    let in_namespace = |ns: &String| src["namespace"] == **ns || dst["namespace"] == **ns;
-    let verdict = |v: Verdict| match v {
-        Verdict::Allowed => record["verdict"] == "allowed",
-        Verdict::Denied => record["verdict"] == "denied",
-    };
-    args.namespace.as_ref().is_none_or(in_namespace)
-        && pod(src, &args.from_pod)
-        && pod(dst, &args.to_pod)
-        && args.verdict.is_none_or(verdict)
-        && args.code.is_none_or(|code| record["code"] == code.code())
+    read.with_context(|| format!("reading records from {}", path.display()))?;
+    let records: Vec<Value> = lines(&body).filter(|line| line.get("conn_id").is_some()).collect();
+    if records.is_empty() && !body.is_empty() {
+        let text = format!("{} has no records, one a line as -o json writes them", path.display());
+        return Err(out::Failure::new(out::BAD_DATA, text).into());
+    }
+    Ok(records)
+}
+
+/// A record with only some of its fields, where some are asked for.
+fn masked(record: &Value, mask: &[String]) -> Value {
+    if mask.is_empty() {
+        return record.clone();
+    }
+    let mut kept = Value::Object(Map::new());
+    for field in mask {
+        let path = format!("/{}", field.replace('.', "/"));
+        let Some(value) = record.pointer(&path) else { continue };
+        let mut at = &mut kept;
+        for key in field.split('.') {
+            at = &mut at[key];
+        }
+        *at = value.clone();
+    }
+    kept
 }
 
 /// One record of a stream in a form other than a whole table.
-fn line(form: &Form, record: &Value) {
-    match form {
+fn line(args: &Args, record: &Value) {
+    match &args.output {
         Form::Table => out::data(&cells(record, false).join("  ")),
         Form::Wide => out::data(&cells(record, true).join("  ")),
-        Form::Json => out::data(&record.to_string()),
-        Form::Yaml => out::data(&format!("---\n{}", ambit_lab::manifests::to_yaml(record))),
+        Form::Json => out::data(&masked(record, &args.field_mask).to_string()),
+        Form::Yaml => {
+            let yaml = ambit_lab::manifests::to_yaml(&masked(record, &args.field_mask));
+            out::data(&format!("---\n{yaml}"));
+        }
         Form::Name => out::data(&format!("flow/{}", text(record, "conn_id"))),
-        Form::JsonPath(template) => out::raw(&template.fill(record)),
+        Form::JsonPath(template) => out::raw(&template.fill(&masked(record, &args.field_mask))),
     }
 }
 
@@ -146,7 +184,7 @@ fn heading(wide: bool) -> Vec<&'static str> {
     HEADING.iter().chain(HEADING_WIDE.iter().filter(|_| wide)).copied().collect()
 }
 
-fn cells(record: &Value, wide: bool) -> Vec<String> {
+pub(super) fn cells(record: &Value, wide: bool) -> Vec<String> {
     let port_of =
         |address: String| address.rsplit(':').next().map(ToOwned::to_owned).filter(|p| !p.is_empty());
     let port = port_of(text(record, "hbone_addr")).or_else(|| port_of(text(&record["dst"], "addr")));
@@ -168,7 +206,7 @@ fn cells(record: &Value, wide: bool) -> Vec<String> {
 }
 
 /// A workload by its name, anything else by its address without the port.
-fn end(end: &Value) -> String {
+pub(super) fn end(end: &Value) -> String {
     match text(end, "workload") {
         name if name.is_empty() => {
             let address = text(end, "addr");
@@ -182,6 +220,9 @@ fn summary(record: &Value) -> String {
     let error = text(record, "error");
     if !error.is_empty() {
         return error;
+    }
+    if let Some(http) = record.get("http").filter(|http| http.is_object()) {
+        return format!("{} {} {}", text(http, "method"), text(http, "path"), text(http, "status"));
     }
     let identity = text(&record["src"], "identity");
     let from = if identity.is_empty() { "no identity".to_owned() } else { identity };
@@ -204,5 +245,27 @@ fn footer(shown: usize, memory: &[Value]) -> String {
     match age {
         Some(age) => format!("{shown} records shown; oldest record {age} ago, {lost} lost"),
         None => format!("no connection has ended yet, {lost} lost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_mask_keeps_what_it_names_and_nothing_else() {
+        let record = json!({"time": "t", "src": {"workload": "web", "addr": "a"}, "code": null});
+        let mask = ["time", "src.workload", "dst.workload"].map(str::to_owned);
+        assert_eq!(masked(&record, &mask), json!({"time": "t", "src": {"workload": "web"}}));
+        assert_eq!(masked(&record, &[]), record);
+    }
+
+    #[test]
+    fn a_request_is_summed_up_as_one() {
+        let http = json!({"method": "GET", "path": "/a", "status": 200});
+        assert_eq!(summary(&json!({ "http": http })), "GET /a 200");
+        assert!(summary(&json!({"http": null, "direction": "inbound"})).starts_with("inbound"));
     }
 }

@@ -15,6 +15,7 @@ use super::waypoint::show::{POD_HEADING, pod_row};
 use crate::out;
 
 mod faults;
+mod selftest;
 
 use faults::Faults;
 
@@ -97,7 +98,12 @@ async fn look(args: &Args) -> anyhow::Result<(State, bool)> {
     waypoints.retain(|pod| args.at.node.as_ref().is_none_or(|node| pod["node"] == **node));
     // What nobody could tell is not well.
     let captured = |row: &Value| !row["expected"].is_null() && row["captured"] == row["expected"];
-    let well = |row: &Value| row["ready"] == true && row["synced"] == true && captured(row);
+    let well = |row: &Value| {
+        row["ready"] == true
+            && row["synced"] == true
+            && captured(row)
+            && !selftest::is_amiss(&row["selftest"])
+    };
     // A control plane that says nothing of waypoints gives them nothing to lack; an old one that drains needs nothing.
     let serves = |pod: &Value| pod["ending"] == true || (pod["ready"] == true && pod["synced"] != false);
     let healthy = !sync.is_null() && nodes.iter().all(well) && waypoints.iter().all(serves);
@@ -117,6 +123,7 @@ async fn row(node: &Node, sync: &Value) -> Value {
     let version = dump.as_ref().map_or(Value::Null, |dump| dump["version"]["version"].clone());
     let certificates =
         dump.as_ref().ok().and_then(|dump| dump["certificates"].as_array()).cloned().unwrap_or_default();
+    let selftest = json(&node.socket, "/selftest").await.unwrap_or(Value::Null);
     // Only the node agent knows which pods are meant to be captured.
     let pods = json(&node.agent, "/pods").await;
     let pods = pods.as_ref().ok().and_then(Value::as_array);
@@ -131,7 +138,7 @@ async fn row(node: &Node, sync: &Value) -> Value {
         "expected": count(|pod| pod["enrolled"] == true),
         "certificates_valid": dump.is_ok().then(|| certificates.iter().filter(|c| c["valid"] == true).count()),
         "certificates": dump.is_ok().then_some(certificates.len()),
-        "selftest": Value::Null,
+        "selftest": selftest,
         "rejected": told.map_or_else(|| json!([]), |n| n["rejected"].clone()),
     })
 }
@@ -155,7 +162,7 @@ const COLUMNS: &[Column] = &[
     ("SYNCED", |v| cell(v, "synced")),
     ("CAPTURED", |v| share(v, "captured", "expected")),
     ("CERTS", |v| share(v, "certificates_valid", "certificates")),
-    ("SELFTEST", |v| cell(v, "selftest")),
+    ("SELFTEST", |v| selftest::cell(&v["selftest"])),
 ];
 
 const WIDE: &[Column] =

@@ -1,13 +1,17 @@
 //! `ambit why`: what a code means, or why a connection was refused.
 
 use ambit_lab::LabName;
-use ambit_types::Reason;
-use ambit_types::reason::Kind;
+use ambit_types::reason::{Entry, Kind};
+use ambit_types::{Fault, Reason};
 use clap::{Args as ClapArgs, Parser as _};
 use serde_json::Value;
 
 use super::nodes::{Where, ask_all, block_on, read, text};
 use crate::out::{self, Failure};
+
+mod runbooks;
+
+use runbooks::RUNBOOKS;
 
 /// Records of each node that are searched: more than a ring holds.
 const RECORDS: usize = 1_000_000;
@@ -149,21 +153,81 @@ struct FlowArgs {
     flows: super::flows::Args,
 }
 
-/// What is known of a code.
+/// What is known of a code: its five parts, and its page.
 fn page(reason: Reason) -> String {
-    let entry = reason.entry();
-    let kind = match entry.kind {
-        Kind::Refusal => "the connection was refused or cut",
-        Kind::Info => "the connection went through",
-    };
+    let runbook = RUNBOOKS.iter().find(|(code, _)| *code == reason.code());
+    let text = runbook.map_or("", |(_, page)| page.trim_start_matches(|c: char| c != '\n').trim_start());
+    format!("{}\n{text}", facts(reason.entry()))
+}
+
+/// A code in five parts: what, why, where it shows, try, read.
+fn facts(entry: Entry) -> String {
+    let Entry { reason, when, try_next, flag, .. } = entry;
+    let (what, who, shown) = (what(entry), who(entry.fault), shown(entry));
     format!(
-        "{reason}\n  when    {}\n  means   {kind}; to be changed by: {}\n  flag    response_flags=\"{}\"\n  try     {}\n  read    docs/reference/reasons.md#{}\n",
-        entry.when,
-        format!("{:?}", entry.fault).to_lowercase(),
-        entry.flag,
-        entry.try_next,
-        reason.code().to_lowercase(),
+        "{reason}\n  what        {what}; to be changed by: {who}\n  why         {when}\n  shown       {shown}; response_flags=\"{flag}\"\n  try         {try_next}\n  read        {}\n",
+        link(reason),
     )
+}
+
+/// What a code is about: most are about connections.
+fn what(entry: Entry) -> &'static str {
+    match (subject(entry.number), entry.kind) {
+        (Subject::Pod, _) => "a pod is not captured",
+        (Subject::Certificate, _) => "a certificate was not issued",
+        (Subject::Object, _) => "an object has no effect",
+        (Subject::State, _) => "configuration or state was not taken",
+        (Subject::Connection, Kind::Refusal) => "a connection was refused or cut",
+        (Subject::Connection, Kind::Info) => "a connection went through",
+    }
+}
+
+/// What carries a code.
+enum Subject {
+    Pod,
+    Certificate,
+    Object,
+    State,
+    Connection,
+}
+
+fn subject(number: u16) -> Subject {
+    match number {
+        1001..=1103 | 1105 => Subject::Pod,
+        2002 => Subject::Certificate,
+        3006 | 3103 => Subject::Object,
+        6003..=6006 => Subject::State,
+        _ => Subject::Connection,
+    }
+}
+
+/// Where what was measured is seen.
+fn shown(entry: Entry) -> String {
+    match subject(entry.number) {
+        Subject::Pod => {
+            "the pod's condition `ambit.internal/captured` (`kubectl describe pod POD`)".to_owned()
+        }
+        Subject::Certificate => "`ambit get certificates`".to_owned(),
+        Subject::Object => "the object's conditions: `ambit status`".to_owned(),
+        Subject::State => "`ambit status -o wide`".to_owned(),
+        Subject::Connection => format!("`ambit flows --code {}`", entry.reason.code()),
+    }
+}
+
+/// Who has to act, in words.
+fn who(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Peer => "the peer",
+        Fault::Local => "this node",
+        Fault::ControlPlane => "the control plane",
+        Fault::Configuration => "the configuration",
+        Fault::Application => "the application",
+    }
+}
+
+/// The page of a code, in the repository.
+fn link(reason: Reason) -> String {
+    format!("docs/runbooks/{}.md", reason.code())
 }
 
 /// A workload with its address.
@@ -205,7 +269,7 @@ fn explain(record: &Value, lab: &LabName) -> String {
     let verdict = if is_refused(record) { "refused" } else { "allowed" };
     let head = reason.map_or_else(|| verdict.to_owned(), |r| r.to_string());
     let policy = match (text(record, "policy"), text(record, "rule")) {
-        (none, _) if none.is_empty() => "no policy".to_owned(),
+        (none, _) if none.is_empty() => nobody(reason).to_owned(),
         (key, rule) if rule.is_empty() => format!("policy {key}"),
         (key, rule) => format!("policy {key}, rule {rule}"),
     };
@@ -221,9 +285,17 @@ fn explain(record: &Value, lab: &LabName) -> String {
     lines.push(format!("  connection  {id} at {at} on {node}"));
     if let Some(reason) = reason {
         lines.push(format!("  try         {}", for_lab(reason.entry().try_next, lab)));
-        lines.push(format!("  read        docs/reference/reasons.md#{}", reason.code().to_lowercase()));
+        lines.push(format!("  read        {}", link(reason)));
     }
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// What decided where no policy is named.
+fn nobody(reason: Option<Reason>) -> &'static str {
+    match reason {
+        Some(Reason::PolicyDenied | Reason::HttpPolicyDenied) => "no ALLOW policy that applies matched",
+        Some(_) | None => "no policy",
+    }
 }
 
 /// A hint whose commands name the lab, so that they can be typed as they stand.
@@ -239,48 +311,4 @@ fn for_lab(hint: &str, lab: &LabName) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn every_command_that_a_hint_names_exists() {
-        for reason in Reason::ALL {
-            let entry = reason.entry();
-            let quoted = entry.try_next.split('`').skip(1).step_by(2);
-            for command in quoted.filter(|text| text.starts_with("ambit ")) {
-                let words = command.split(' ').map(|word| if word == "CODE" { "AMB2104" } else { word });
-                let parsed = crate::cmd::Cli::command().try_get_matches_from(words);
-                assert!(parsed.is_ok(), "{reason}: {command}: {}", parsed.unwrap_err());
-            }
-        }
-    }
-
-    #[test]
-    fn hints_name_the_lab_they_are_about() {
-        let shop = "shop".parse().unwrap();
-        let hint = "allow it: `ambit get policies -o yaml`, or `spec.rules`";
-        assert_eq!(for_lab(hint, &LabName::default()), hint);
-        let want = "allow it: `ambit get policies -o yaml --name shop`, or `spec.rules`";
-        assert_eq!(for_lab(hint, &shop), want);
-    }
-
-    #[test]
-    fn an_id_may_be_shortened_as_long_as_it_is_one() {
-        let record = |id: &str, verdict: &str| json!({"conn_id": id, "verdict": verdict});
-        let known = Known {
-            ended: vec![
-                record("aabbcc01", "denied"),
-                record("aabbcc01", "allowed"),
-                record("aabbcc02", "allowed"),
-            ],
-            open: vec![record("ddeeff01", "")],
-        };
-        assert!(matches!(found(&known, "aabbcc01"), Ok(Found::Ended(r)) if is_refused(r)));
-        assert!(matches!(found(&known, "ddeeff"), Ok(Found::Open(_))));
-        assert_eq!(found(&known, "aabbcc").unwrap_err().code, out::BAD_DATA);
-        assert_eq!(found(&known, "012345").unwrap_err().code, out::FAILED);
-    }
-}
+mod tests;

@@ -56,14 +56,15 @@ impl Delta {
 
 /// Replaces the records one source makes, and says which differ.
 ///
-/// `held` are all records of this kind, `mine` the keys the source made before; both are brought up to date.
+/// `held` are all records of this kind, and are brought up to date; `mine` the keys the source made before. Returns those
+/// it makes now, in order.
 pub(crate) fn replace<K: Ord + Clone, V: PartialEq>(
     held: &mut BTreeMap<K, Arc<V>>,
-    mine: &BTreeSet<K>,
+    mine: &[K],
     made: Vec<(K, V)>,
     changed: &mut BTreeMap<K, Arc<V>>,
     removed: &mut BTreeSet<K>,
-) -> BTreeSet<K> {
+) -> Box<[K]> {
     let mut now = BTreeSet::new();
     for (key, value) in made {
         // The first of two records with one key stands; later ones would make the outcome depend on order.
@@ -78,11 +79,12 @@ pub(crate) fn replace<K: Ord + Clone, V: PartialEq>(
         held.insert(key.clone(), value.clone());
         changed.insert(key, value);
     }
-    for gone in mine.difference(&now) {
+    for gone in mine.iter().filter(|key| !now.contains(*key)) {
         if held.remove(gone).is_some() {
             changed.remove(gone);
             removed.insert(gone.clone());
         }
     }
-    now
+    // A list takes far less memory than a set, and nearly every source makes one record.
+    now.into_iter().collect()
 }

@@ -1,6 +1,6 @@
 //! The incremental index: objects in, differing records out.
 //!
-//! An event marks what it can affect ([`dirty`]); the marked records are made anew from the objects and compared
+//! An event marks what it can affect (`dirty`); the marked records are made anew from the objects and compared
 //! with what was there. The outcome depends only on the objects held, never on the order in which they came: the
 //! model test compares every state with one built from scratch.
 
@@ -79,9 +79,9 @@ pub struct Index {
     workloads: BTreeMap<Uid, Arc<Workload>>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
     policies: BTreeMap<PolicyKey, Arc<Policy>>,
-    uids: BTreeMap<Maker, BTreeSet<Uid>>,
-    keys: BTreeMap<Str, BTreeSet<ServiceKey>>,
-    policy_keys: BTreeMap<Key, BTreeSet<PolicyKey>>,
+    uids: BTreeMap<Maker, Box<[Uid]>>,
+    keys: BTreeMap<Str, Box<[ServiceKey]>>,
+    policy_keys: BTreeMap<Key, Box<[PolicyKey]>>,
     standings: BTreeMap<Key, Standing>,
     layer7: Layer7,
 }

@@ -119,12 +119,13 @@ impl From<'_> {
             }
         }
         for slice in self.inputs.slices.in_namespace(namespace) {
-            if !lists(slice, pod) {
-                continue;
-            }
             let name = Name::new(namespace.clone(), slice.service.clone());
             let service = self.inputs.services.named(&name);
-            if let Some(service) = service.filter(|s| s.selector.is_empty() && !s.external_name) {
+            // Nearly every slice is of a service with a selector: its endpoints, of which there may be as many as pods,
+            // need not be looked through for each pod.
+            if let Some(service) = service.filter(|s| s.selector.is_empty() && !s.external_name)
+                && lists(slice, pod)
+            {
                 let ports: &mut Vec<Port> = backed.entry(self.key(&name)).or_default();
                 ports::merge(ports, ports::of_slice(&service.ports, slice));
             }

@@ -17,4 +17,4 @@ mod tests;
 pub use contents::{Batch, FolderState};
 pub use error::FolderError;
 pub use store::{Folder, LOCK_WAIT_MAX, Written};
-pub use watch::{COALESCE, QUEUE_MAX, watch};
+pub use watch::{COALESCE, QUEUE_MAX, watch, watch_as};

@@ -49,10 +49,11 @@ pub(crate) fn about_file(name: &str, message: String) -> Problem {
     Problem { location, object: None, field: String::new(), message, nearest: None, other: None }
 }
 
-/// The problem of an object that another place defines already.
-pub(crate) fn defined_twice(later: &Located, first: &Location) -> Problem {
-    let mut problem =
-        later.problem("metadata.name", "the object is defined twice, the first one stays in force");
+/// What is said of an object that another place defines already.
+pub(crate) const DEFINED_TWICE: &str = "the object is defined twice, the first one stays in force";
+
+fn defined_twice(later: &Located, first: &Location) -> Problem {
+    let mut problem = later.problem("metadata.name", DEFINED_TWICE);
     problem.other = Some(first.clone());
     problem
 }

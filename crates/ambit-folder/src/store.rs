@@ -16,7 +16,7 @@ use ambit_manifest::{Located, ObjectKey, read_value, to_yaml};
 use ambit_runtime::clock;
 use serde_json::Value;
 
-use crate::contents::{Contents, FolderState};
+use crate::contents::{Contents, FolderState, News};
 use crate::error::FolderError;
 use crate::layout::{self, LOCK, REVISION};
 use crate::read::{self, FileRead};
@@ -67,7 +67,7 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Io`] if the folder cannot be listed. A broken file is a problem in the state, no error.
     pub fn load(&self) -> Result<FolderState, FolderError> {
-        Ok(load(&self.root)?.state())
+        load(&self.root)
     }
 
     /// Reads one object.
@@ -255,13 +255,15 @@ struct Found {
 }
 
 /// Reads the whole folder.
-pub(crate) fn load(root: &Path) -> Result<Contents, FolderError> {
+fn load(root: &Path) -> Result<FolderState, FolderError> {
     let revision = revision(root)?;
-    let readings =
-        layout::files(root)?.into_iter().map(|path| (path.clone(), read::file(root, &path))).collect();
-    let mut contents = Contents::default();
-    contents.take(revision, readings);
-    Ok(contents)
+    let readings = layout::files(root)?.into_iter().map(|path| {
+        let reading = read::file(root, &path);
+        (path, reading)
+    });
+    let news = Contents::new(|object| object).take(revision, readings);
+    // Nothing new in comparison with nothing at all: the folder is empty.
+    Ok(news.map_or_else(|| FolderState::empty(revision), News::state))
 }
 
 /// The count of writes; 0 if none was counted yet.

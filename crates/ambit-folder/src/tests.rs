@@ -5,10 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ambit_manifest::{Kind, ObjectKey};
+use ambit_manifest::{Kind, Located, ObjectKey};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
@@ -322,8 +324,8 @@ fn everything_is_read_again_when_the_kernel_lost_count() {
     let (dir, folder) = folder();
     folder.put(&config("a", "1")).unwrap();
     folder.put(&config("b", "1")).unwrap();
-    let mut watcher = Watcher::start(dir.path().to_owned()).unwrap();
-    let first = watcher.refresh().unwrap();
+    let mut watcher = Watcher::start(dir.path().to_owned(), |object| object).unwrap();
+    let first = watcher.refresh().unwrap().batch();
     assert_eq!(first.changed.len(), 2);
     let room = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let room: usize = room.trim().parse().unwrap();
@@ -336,11 +338,11 @@ fn everything_is_read_again_when_the_kernel_lost_count() {
     folder.remove(&key("b")).unwrap();
     fs::create_dir(dir.path().join("new")).unwrap();
     drop_in(&dir.path().join("new/c.yaml"), &yaml("c", "1"));
-    let batch = watcher.refresh().unwrap();
+    let batch = watcher.refresh().unwrap().batch();
     assert_eq!(names(std::slice::from_ref(&batch)), ["a", "c"]);
     assert_eq!((batch.removed, batch.revision), (vec![key("b")], 4));
     drop_in(&dir.path().join("new/c.yaml"), &yaml("c", "2"));
-    assert_eq!(names(&[watcher.refresh().unwrap()]), ["c"], "the folder found meanwhile is watched");
+    assert_eq!(names(&[watcher.refresh().unwrap().batch()]), ["c"], "the folder found meanwhile is watched");
 }
 
 #[test]
@@ -348,7 +350,7 @@ fn only_what_changed_is_read_again() {
     let (dir, folder) = folder();
     folder.put(&config("a", "1")).unwrap();
     folder.put(&config("b", "1")).unwrap();
-    let mut watcher = Watcher::start(dir.path().to_owned()).unwrap();
+    let mut watcher = Watcher::start(dir.path().to_owned(), |object| object).unwrap();
     assert_eq!(watcher.dirty().unwrap().len(), 2, "at first everything is");
     folder.put(&config("a", "2")).unwrap();
     assert_eq!(
@@ -361,6 +363,53 @@ fn only_what_changed_is_read_again() {
         [Path::new("ConfigMap/default/b.yaml")]
     );
     assert!(watcher.dirty().unwrap().is_empty());
+}
+
+#[test]
+fn only_what_a_change_concerns_is_checked_again() {
+    let (dir, folder) = folder();
+    let many: Vec<Value> = (0..100).map(|n| config(&format!("c{n}"), "1")).collect();
+    folder.put_all(&many).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    let make = move |object: Located| {
+        count.fetch_add(1, Ordering::Relaxed);
+        object.key.name
+    };
+    let mut watcher = Watcher::start(dir.path().to_owned(), make).unwrap();
+    assert_eq!(watcher.refresh().unwrap().state().objects.len(), 100);
+    assert_eq!((made.load(Ordering::Relaxed), watcher.checked()), (100, 100));
+    folder.put(&config("c7", "2")).unwrap();
+    assert_eq!(watcher.refresh().unwrap().batch().changed, ["c7"]);
+    assert_eq!((made.load(Ordering::Relaxed), watcher.checked()), (101, 101));
+    folder.remove(&key("c7")).unwrap();
+    assert_eq!(watcher.refresh().unwrap().batch().removed, [key("c7")]);
+    assert_eq!((made.load(Ordering::Relaxed), watcher.checked()), (101, 101));
+}
+
+#[test]
+fn what_comes_into_force_later_is_handed_on_then_unless_it_says_the_same() {
+    let (dir, _folder) = folder();
+    let file = |name: &str| dir.path().join(name);
+    drop_in(&file("1.yaml"), &yaml("a", "first"));
+    let mut watcher = Watcher::start(dir.path().to_owned(), |object| object).unwrap();
+    watcher.refresh().unwrap();
+    for (name, says) in [("2.yaml", "second"), ("3.yaml", "third"), ("4.yaml", "third")] {
+        drop_in(&file(name), &yaml("a", says));
+        assert_eq!(names(&[watcher.refresh().unwrap().batch()]), [""; 0], "{name}");
+    }
+    drop_in(&file("2.yaml"), &yaml("a", "changed"));
+    assert!(watcher.refresh().is_none(), "nobody can see it");
+    let mut after = |gone: &str| {
+        fs::remove_file(file(gone)).unwrap();
+        let batch = watcher.refresh().unwrap().batch();
+        let says: Vec<_> = batch.changed.iter().map(|o| o.value["data"]["k"].clone()).collect();
+        (says, batch.removed.len(), batch.problems.len())
+    };
+    assert_eq!(after("1.yaml"), (vec![json!("changed")], 0, 2));
+    assert_eq!(after("2.yaml"), (vec![json!("third")], 0, 1));
+    assert_eq!(after("3.yaml"), (vec![], 0, 0), "the same");
+    assert_eq!(after("4.yaml"), (vec![], 1, 0));
 }
 
 #[tokio::test]

@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use ambit_manifest::Located;
 use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 use tracing::{debug, error};
 
-use crate::contents::{Batch, Contents, FolderState};
+use crate::contents::{Batch, Contents, FolderState, News};
 use crate::error::FolderError;
 use crate::layout::{self, ROOT};
 use crate::read;
@@ -43,13 +44,25 @@ const EVENT_BYTES: usize = 64 << 10;
 /// [`FolderError::Io`] if the folder cannot be listed or the kernel grants no watch. Later trouble is reported as a
 /// problem in the batches, with the last good state in force.
 pub fn watch(root: impl Into<PathBuf>) -> Result<(FolderState, mpsc::Receiver<Batch>), FolderError> {
+    watch_as(root, |object| object)
+}
+
+/// As [`watch`], with `make` applied to each object as soon as it is read, so that no more is kept of it: of many objects
+/// nothing else is ever held at once.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_as<T: Send + 'static>(
+    root: impl Into<PathBuf>,
+    make: impl Fn(Located) -> T + Send + 'static,
+) -> Result<(FolderState<T>, mpsc::Receiver<Batch<T>>), FolderError> {
     let root = root.into();
-    let mut watcher = Watcher::start(root.clone())?;
-    watcher.refresh();
+    let mut watcher = Watcher::start(root.clone(), make)?;
+    let news = watcher.refresh();
     if let Some(cause) = watcher.failed.take() {
         return Err(cause);
     }
-    let state = watcher.contents.state();
+    let state = news.map_or_else(|| FolderState::empty(watcher.contents.revision()), News::state);
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let name = "folder-watch".to_owned();
     // A thread, because every step of it blocks on the file system; it ends with its receiver.
@@ -62,13 +75,13 @@ pub fn watch(root: impl Into<PathBuf>) -> Result<(FolderState, mpsc::Receiver<Ba
     Ok((state, receiver))
 }
 
-fn follow(watcher: &mut Watcher, sender: &mpsc::Sender<Batch>) -> io::Result<()> {
+fn follow<T>(watcher: &mut Watcher<T>, sender: &mpsc::Sender<Batch<T>>) -> io::Result<()> {
     while !sender.is_closed() {
         if !watcher.wait()? {
             continue;
         }
         thread::sleep(COALESCE);
-        let Some(batch) = watcher.refresh() else { continue };
+        let Some(batch) = watcher.refresh().map(News::batch) else { continue };
         let (changed, removed) = (batch.changed.len(), batch.removed.len());
         debug!(
             revision = batch.revision,
@@ -85,12 +98,12 @@ fn follow(watcher: &mut Watcher, sender: &mpsc::Sender<Batch>) -> io::Result<()>
 }
 
 /// The watch of one folder, without the thread that waits.
-pub(crate) struct Watcher {
+pub(crate) struct Watcher<T> {
     root: PathBuf,
     inotify: Inotify,
     /// Which folder each watch is for, below the root.
     folders: BTreeMap<WatchDescriptor, PathBuf>,
-    contents: Contents,
+    contents: Contents<T>,
     /// Everything must be read again, because we cannot know what changed.
     all: bool,
     /// Why the last reading was not complete; it is tried again until it is.
@@ -106,10 +119,13 @@ struct Changes {
     all: bool,
 }
 
-impl Watcher {
-    pub(crate) fn start(root: PathBuf) -> Result<Self, FolderError> {
+impl<T> Watcher<T> {
+    pub(crate) fn start(
+        root: PathBuf,
+        make: impl Fn(Located) -> T + Send + 'static,
+    ) -> Result<Self, FolderError> {
         let inotify = Inotify::init().map_err(FolderError::io("watch", &root))?;
-        let (folders, contents) = (BTreeMap::new(), Contents::default());
+        let (folders, contents) = (BTreeMap::new(), Contents::new(make));
         Ok(Self { root, inotify, folders, contents, all: true, failed: None })
     }
 
@@ -128,29 +144,41 @@ impl Watcher {
     }
 
     /// Reads what changed; blocks on the file system.
-    pub(crate) fn refresh(&mut self) -> Option<Batch> {
+    pub(crate) fn refresh(&mut self) -> Option<News<T>> {
         // The revision comes first: a write that it counts has already put its events into the queue.
         let (revision, damage) = match store::revision(&self.root) {
             Ok(revision) => (revision, None),
             Err(cause) => (self.contents.revision(), Some(cause)),
         };
         let dirty = self.dirty();
-        let readings = match dirty {
+        let paths = match dirty {
             Ok(paths) => {
                 self.failed = None;
-                paths.into_iter().map(|path| (path.clone(), read::file(&self.root, &path))).collect()
+                paths
             }
             Err(cause) => {
                 self.all = true;
                 self.failed = Some(cause);
-                Vec::new()
+                BTreeSet::new()
             }
         };
         let name = self.root.display().to_string();
         let trouble = damage.iter().chain(&self.failed);
         let trouble = trouble.map(|cause| read::about_file(&name, in_full(cause))).collect();
         self.contents.set_trouble(trouble);
+        // Read one by one as they are taken in: a file takes far more memory than what stays of it.
+        let root = &self.root;
+        let readings = paths.into_iter().map(|path| {
+            let reading = read::file(root, &path);
+            (path, reading)
+        });
         self.contents.take(revision, readings)
+    }
+
+    /// How many objects were checked against others so far.
+    #[cfg(test)]
+    pub(crate) fn checked(&self) -> u64 {
+        self.contents.checked()
     }
 
     /// The files to read, after the watches were brought up to date.

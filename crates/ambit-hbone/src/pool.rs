@@ -135,6 +135,11 @@ impl Tunnels {
         (self.open.len(), self.open.iter().map(|t| u64::from(t.streams)).sum())
     }
 
+    /// Callers that wait for a tunnel that is opening.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
     /// Whether nothing is open, opening or awaited, so that the key can be forgotten.
     pub fn is_unused(&self) -> bool {
         self.open.is_empty() && self.opening == 0 && self.waiting == 0

@@ -31,6 +31,6 @@ pub use object::{Located, Object};
 pub use parse::{Parsed, parse, read_value};
 pub use problem::{Location, Problem};
 pub use served::{SERVED, read_served, served};
-pub use set::{BUILT_IN_NAMESPACES, check_set};
+pub use set::{BUILT_IN_NAMESPACES, CheckedSet, Outline, check_set};
 pub use tree::{DEPTH_MAX, FILE_BYTES_MAX, NODES_MAX};
 pub use yaml::to_yaml;

@@ -3,15 +3,19 @@
 //! Whether a single object is right is `validate`'s affair. A selector that matches nothing is no fault: what it
 //! should match may come later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-use k8s_openapi::api::core::v1::{PodSpec, Service};
 
 use crate::kind::{DEFAULT_NAMESPACE, Kind, ObjectKey};
 use crate::nearest::nearest;
-use crate::object::{Located, Object};
-use crate::problem::{Location, Problem};
+use crate::object::Located;
+use crate::problem::Problem;
+
+mod follow;
+mod outline;
+
+pub use follow::CheckedSet;
+pub use outline::Outline;
 
 /// Namespaces that exist without an object, as in a cluster with a mesh.
 pub const BUILT_IN_NAMESPACES: &[&str] = &[DEFAULT_NAMESPACE, "kube-system", "istio-system"];
@@ -23,162 +27,94 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Everything wrong between the objects of a set, in the order of their places.
 ///
 /// An object defined twice is reported at its later definition, a reference to nothing at the field that holds it,
-/// with the nearest name that exists.
+/// with the nearest name that exists. A set that changes is better kept as a [`CheckedSet`].
 pub fn check_set(objects: &[Located]) -> Vec<Problem> {
+    let outlines: Vec<Outline> = objects.iter().map(Outline::of).collect();
     let mut problems = Vec::new();
-    let names = Names::of(objects, &mut problems);
-    let mut addresses = BTreeMap::new();
-    for object in objects {
-        names.namespace(object, &mut problems);
-        match &*object.object {
-            Object::Pod(pod) => {
-                if let Some(spec) = &pod.spec {
-                    names.pod(object, "spec", spec, &mut problems);
-                }
-            }
-            Object::Deployment(deployment) => {
-                let spec = deployment.spec.as_ref().and_then(|s| s.template.spec.as_ref());
-                if let Some(spec) = spec {
-                    names.pod(object, "spec.template.spec", spec, &mut problems);
-                }
-            }
-            Object::EndpointSlice(_) => names.slice(object, &mut problems),
-            Object::Service(service) => service_addresses(object, service, &mut addresses, &mut problems),
-            Object::Namespace(_)
-            | Object::Node(_)
-            | Object::ServiceAccount(_)
-            | Object::ConfigMap(_)
-            | Object::Secret(_)
-            | Object::NetworkPolicy(_)
-            | Object::PeerAuthentication(_)
-            | Object::AuthorizationPolicy(_)
-            | Object::RequestAuthentication(_)
-            | Object::ServiceEntry(_)
-            | Object::WorkloadEntry(_)
-            | Object::GatewayApi(_) => {}
-        }
-    }
+    let listed = Listed::of(&outlines, &mut problems);
+    problems.extend(outlines.iter().flat_map(|outline| problems_of(outline, &listed)));
     problems.sort();
     problems
 }
 
-/// Which objects exist.
-struct Names<'o> {
-    first: BTreeMap<&'o ObjectKey, &'o Located>,
+/// What is there.
+trait Known {
+    fn exists(&self, key: &ObjectKey) -> bool;
+
+    fn has_nodes(&self) -> bool;
+
+    /// Names of the same kind in the same namespace, in order.
+    fn names<'k>(&'k self, like: &ObjectKey) -> Box<dyn Iterator<Item = &'k str> + 'k>;
+
+    /// The service that has an address.
+    fn holder(&self, ip: IpAddr) -> Option<&Outline>;
+}
+
+/// What is wrong with an object among those that are known.
+fn problems_of(outline: &Outline, known: &impl Known) -> Vec<Problem> {
+    let namespace = outline.key.namespace.as_deref();
+    let mut problems = Vec::new();
+    for need in &outline.needs {
+        let needed = ObjectKey::new(need.kind, namespace, &need.name);
+        // A set without any node leaves open which there are.
+        if known.exists(&needed) || (need.kind == Kind::Node && !known.has_nodes()) {
+            continue;
+        }
+        let built_in = if need.kind == Kind::Namespace { BUILT_IN_NAMESPACES } else { &[] };
+        let names = known.names(&needed).chain(built_in.iter().copied());
+        problems.push(outline.lacks(need, nearest(&need.name, names)));
+    }
+    for address in &outline.addresses {
+        if let Some(holder) = known.holder(address.ip).filter(|holder| holder.key != outline.key) {
+            problems.push(outline.shares(address, holder));
+        }
+    }
+    problems
+}
+
+/// Objects of a list; of several with one name the first counts.
+struct Listed<'o> {
+    first: BTreeMap<&'o ObjectKey, &'o Outline>,
+    holders: BTreeMap<IpAddr, &'o Outline>,
     has_nodes: bool,
 }
 
-impl<'o> Names<'o> {
-    fn of(objects: &'o [Located], problems: &mut Vec<Problem>) -> Self {
-        let mut first: BTreeMap<&ObjectKey, &Located> = BTreeMap::new();
-        for object in objects {
-            match first.get(&object.key) {
+impl<'o> Listed<'o> {
+    fn of(outlines: &'o [Outline], problems: &mut Vec<Problem>) -> Self {
+        let mut first: BTreeMap<&ObjectKey, &Outline> = BTreeMap::new();
+        let mut holders = BTreeMap::new();
+        for outline in outlines {
+            match first.get(&*outline.key) {
                 Some(earlier) => {
-                    let mut problem = object.problem("metadata.name", "the object is defined twice");
-                    problem.other = Some(earlier.location.clone());
-                    problems.push(problem);
+                    problems.push(outline.defined_twice(earlier.location(), "the object is defined twice"));
                 }
-                None => {
-                    first.insert(&object.key, object);
-                }
+                None => _ = first.insert(&outline.key, outline),
+            }
+            for address in &outline.addresses {
+                holders.entry(address.ip).or_insert(outline);
             }
         }
         let has_nodes = first.keys().any(|k| k.kind == Kind::Node);
-        Self { first, has_nodes }
-    }
-
-    fn exists(&self, kind: Kind, namespace: Option<&str>, name: &str) -> bool {
-        self.first.contains_key(&ObjectKey::new(kind, namespace, name))
-    }
-
-    /// Names of a kind in a namespace, in order.
-    fn all(&self, kind: Kind, namespace: Option<&'o str>) -> impl Iterator<Item = &'o str> {
-        let there = move |key: &&&ObjectKey| key.kind == kind && key.namespace.as_deref() == namespace;
-        self.first.keys().filter(there).map(|key| key.name.as_str())
-    }
-
-    fn namespace(&self, object: &Located, problems: &mut Vec<Problem>) {
-        let Some(namespace) = object.key.namespace.as_deref() else { return };
-        if BUILT_IN_NAMESPACES.contains(&namespace) || self.exists(Kind::Namespace, None, namespace) {
-            return;
-        }
-        let words = format!("there is no Namespace \"{namespace}\"");
-        let known = self.all(Kind::Namespace, None).chain(BUILT_IN_NAMESPACES.iter().copied());
-        problems.push(with_nearest(object.problem("metadata.namespace", words), nearest(namespace, known)));
-    }
-
-    fn pod(&self, object: &'o Located, path: &str, spec: &PodSpec, problems: &mut Vec<Problem>) {
-        let namespace = object.key.namespace.as_deref();
-        let account = spec.service_account_name.as_deref().unwrap_or_default();
-        let known = account.is_empty()
-            || account == DEFAULT_ACCOUNT
-            || self.exists(Kind::ServiceAccount, namespace, account);
-        if !known {
-            let in_namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
-            let words =
-                format!("there is no ServiceAccount \"{account}\" in the namespace \"{in_namespace}\"");
-            let near = nearest(account, self.all(Kind::ServiceAccount, namespace));
-            problems.push(with_nearest(object.problem(&format!("{path}.serviceAccountName"), words), near));
-        }
-        let node = spec.node_name.as_deref().unwrap_or_default();
-        if self.has_nodes && !node.is_empty() && !self.exists(Kind::Node, None, node) {
-            let words = format!("there is no Node \"{node}\"");
-            let near = nearest(node, self.all(Kind::Node, None));
-            problems.push(with_nearest(object.problem(&format!("{path}.nodeName"), words), near));
-        }
-    }
-
-    fn slice(&self, object: &'o Located, problems: &mut Vec<Problem>) {
-        let labels = object.object.metadata().labels.as_ref();
-        let Some(service) = labels.and_then(|l| l.get(SERVICE_NAME)) else { return };
-        let namespace = object.key.namespace.as_deref();
-        if !self.exists(Kind::Service, namespace, service) {
-            let words = format!("there is no Service \"{service}\" in the same namespace");
-            let near = nearest(service, self.all(Kind::Service, namespace));
-            let path = format!("metadata.labels[{SERVICE_NAME}]");
-            problems.push(with_nearest(object.problem(&path, words), near));
-        }
+        Self { first, holders, has_nodes }
     }
 }
 
-/// No two services share an address.
-fn service_addresses<'o>(
-    object: &'o Located,
-    service: &Service,
-    taken: &mut BTreeMap<IpAddr, &'o Located>,
-    problems: &mut Vec<Problem>,
-) {
-    let Some(spec) = &service.spec else { return };
-    let first = spec.cluster_ip.iter().map(|ip| ("spec.clusterIP".to_owned(), ip));
-    let all = spec.cluster_ips.iter().flatten().enumerate();
-    let all = all.map(|(i, ip)| (format!("spec.clusterIPs[{i}]"), ip));
-    let mut own = BTreeSet::new();
-    for (path, ip) in first.chain(all) {
-        let Ok(ip) = ip.parse::<IpAddr>() else { continue };
-        if !own.insert(ip) {
-            continue;
-        }
-        match taken.get(&ip) {
-            Some(earlier) if earlier.key != object.key => {
-                let mut problem =
-                    object.problem(&path, format!("{ip} is the address of {} already", earlier.key));
-                problem.other = Some(place_of(earlier, ip));
-                problems.push(problem);
-            }
-            Some(_) => {}
-            None => {
-                taken.insert(ip, object);
-            }
-        }
+impl Known for Listed<'_> {
+    fn exists(&self, key: &ObjectKey) -> bool {
+        self.first.contains_key(key)
     }
-}
 
-fn place_of(service: &Located, ip: IpAddr) -> Location {
-    let own = service.value["spec"]["clusterIP"].as_str().and_then(|text| text.parse().ok());
-    service.at(if own == Some(ip) { "spec.clusterIP" } else { "spec.clusterIPs" })
-}
+    fn has_nodes(&self) -> bool {
+        self.has_nodes
+    }
 
-fn with_nearest(mut problem: Problem, near: Option<&str>) -> Problem {
-    problem.nearest = near.map(str::to_owned);
-    problem
+    fn names<'k>(&'k self, like: &ObjectKey) -> Box<dyn Iterator<Item = &'k str> + 'k> {
+        let (kind, namespace) = (like.kind, like.namespace.clone());
+        let there = move |key: &&&ObjectKey| key.kind == kind && key.namespace == namespace;
+        Box::new(self.first.keys().filter(there).map(|key| key.name.as_str()))
+    }
+
+    fn holder(&self, ip: IpAddr) -> Option<&Outline> {
+        self.holders.get(&ip).copied()
+    }
 }

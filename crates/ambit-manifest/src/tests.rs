@@ -5,3 +5,4 @@ mod good;
 mod mesh;
 mod robust;
 mod served;
+mod set;

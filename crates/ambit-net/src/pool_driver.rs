@@ -136,6 +136,11 @@ impl<K: Key> Pool<K> {
         counts.fold((0, 0), |(tunnels, streams), (t, s)| (tunnels + t, streams + s))
     }
 
+    /// Callers that wait for a tunnel, over all keys.
+    pub fn waiting(&self) -> u64 {
+        self.lock().values().map(|entry| u64::from(entry.slots.waiting())).sum()
+    }
+
     fn acquire(&self, key: &K) -> Step<K> {
         let now = clock::unix_seconds();
         let mut entries = self.lock();

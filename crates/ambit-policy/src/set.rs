@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use ambit_types::PolicyKey;
 
+use crate::decide::is_breakglass;
 use crate::model::{Action, Policy};
 
-/// Policies of one workload by what they do, each list ascending by key.
+/// Policies of one workload by what they do, each list ascending by key but for a pass for a while, which comes last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicySet {
     pub(crate) deny: Vec<Arc<Policy>>,
@@ -43,6 +44,7 @@ impl PolicySet {
             };
             list.push(policy);
         }
+        set.allow.sort_by_key(|policy| is_breakglass(policy));
         set
     }
 

@@ -25,6 +25,8 @@ pub struct Call {
     pub query: BTreeMap<String, String>,
     /// Whether the caller names OpenMetrics among what it takes.
     pub takes_openmetrics: bool,
+    /// What a POST carries, at most [`server::BODY_BYTES_MAX`]; empty otherwise.
+    pub body: Bytes,
 }
 
 /// What a route answers.
@@ -78,6 +80,17 @@ impl Reply {
     /// Lines that are sent as they come, until the sender goes away (newline-delimited JSON).
     pub fn stream(lines: tokio::sync::mpsc::Receiver<Bytes>) -> Self {
         Self { status: StatusCode::OK, content_type: "application/x-ndjson", body: ReplyBody::Stream(lines) }
+    }
+
+    /// Events that are sent as they come, until the sender goes away; each piece is one, as server-sent events are
+    /// written.
+    pub fn events(events: tokio::sync::mpsc::Receiver<Bytes>) -> Self {
+        Self { status: StatusCode::OK, content_type: "text/event-stream", body: ReplyBody::Stream(events) }
+    }
+
+    /// Bytes of a kind that the program itself holds.
+    pub fn file(content_type: &'static str, bytes: &'static [u8]) -> Self {
+        Self { status: StatusCode::OK, content_type, body: ReplyBody::Whole(Bytes::from_static(bytes)) }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod admin;
 pub mod clock;
 pub mod drain;
+pub mod flows;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;

@@ -35,7 +35,17 @@ pub fn authorize(snapshot: &Snapshot, workload: &Uid, facts: &Facts<'_>) -> Deci
 /// None as long as a service in front of the workload has not arrived, which may have that waypoint.
 pub fn speaks_for_others(snapshot: &Snapshot, workload: &Uid, peer: &Identity, port: u16) -> Option<bool> {
     let Some(own) = snapshot.own.by_uid.get(workload) else { return Some(false) };
-    match passage(snapshot, &own.workload, Some(peer), port) {
+    speaks_for_others_at(snapshot, &own.workload, peer, port)
+}
+
+/// The same at a port of any workload of the mesh.
+pub fn speaks_for_others_at(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    peer: &Identity,
+    port: u16,
+) -> Option<bool> {
+    match passage(snapshot, workload, Some(peer), port) {
         Passage::Waypoint => Some(true),
         Passage::Free | Passage::Bypassed => Some(false),
         Passage::Untold => None,

@@ -6,7 +6,7 @@ use ambit_types::service::Visibility;
 use ambit_types::{NetworkAddress, Service, ServiceKey, Str, Workload};
 use rpds::HashTrieMapSync;
 
-use crate::pick::PickCache;
+use crate::pick::{PickCache, target_port};
 
 mod ranges;
 #[cfg(test)]
@@ -35,6 +35,11 @@ impl ServiceEntry {
     /// Every workload that backs it, ready or not, ascending by uid.
     pub fn endpoints(&self) -> &[Arc<Workload>] {
         &self.endpoints
+    }
+
+    /// The port of the application behind a port of the service, at one of its endpoints; none if it has none there.
+    pub fn target_port(&self, endpoint: &Workload, port: u16) -> Option<u16> {
+        target_port(&self.service, &self.service.key(), endpoint, port, false)
     }
 
     fn sees(&self, client: &str) -> bool {

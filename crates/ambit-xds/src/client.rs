@@ -2,7 +2,8 @@
 //!
 //! Holds only names and versions; the resources themselves go to whoever applies an [`Update`]. A response is
 //! acknowledged by [`Receipt::applied`], so nothing is ever acknowledged that is not in force. Resources that
-//! cannot be read are refused one by one, the rest of their response counts, also towards being synced (G13).
+//! cannot be read are refused one by one, the rest of their response counts, also towards being synced (G13). Of a
+//! response in parts ([`crate::parts`]) each part is put in force and acknowledged as it comes; it counts with the last.
 //!
 //! A node's client ([`Client::new`]) and a waypoint's ([`Client::for_waypoint`]) differ in what they subscribe to.
 
@@ -26,6 +27,7 @@ use ambit_types::Str;
 
 use crate::kind::{Kind, PerKind};
 use crate::node::NodeIdentity;
+use crate::parts;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::proto::google::rpc::Status;
 use lookup::Lookups;
@@ -84,7 +86,7 @@ struct Subscription {
     held: BTreeMap<String, String>,
     /// Names held that did not fit into this stream's first request.
     undeclared: BTreeSet<String>,
-    /// This stream has had no response yet.
+    /// This stream has had no response yet, or not all parts of the first one.
     awaiting_first: bool,
     /// A response was applied, on this or an earlier stream.
     synced: bool,
@@ -198,17 +200,22 @@ impl Client {
     pub fn handle_response(&mut self, response: DeltaDiscoveryResponse) -> (Update, Receipt) {
         let kind = Kind::among(self.kinds, &response.type_url);
         let (nonce, type_url) = (response.nonce.clone(), response.type_url.clone());
+        let is_last = parts::is_last(&response);
         let mut update = response::read(kind, response);
         if let Some(kind) = kind {
             let subscription = self.subscriptions.of_mut(kind);
-            if std::mem::take(&mut subscription.awaiting_first) {
-                let undeclared = std::mem::take(&mut subscription.undeclared);
-                update.remove_unmentioned(undeclared);
+            if subscription.awaiting_first {
+                update.mentioned().for_each(|name| _ = subscription.undeclared.remove(name));
+                if is_last {
+                    subscription.awaiting_first = false;
+                    update.remove(std::mem::take(&mut subscription.undeclared));
+                }
             }
         }
         let receipt = Receipt {
             stream: self.stream,
             kind,
+            is_last,
             type_url,
             nonce,
             versions: update.take_versions(),
@@ -330,6 +337,8 @@ fn nack_text(rejected: &[Rejected], bytes_max: usize) -> Option<String> {
 pub struct Receipt {
     stream: u64,
     kind: Option<Kind>,
+    /// No further part of it follows.
+    is_last: bool,
     type_url: String,
     nonce: String,
     versions: Vec<(String, String)>,
@@ -362,9 +371,12 @@ impl Receipt {
             subscription.held.extend(self.versions);
             // Declared without a version: the server sends it again, or says that it is gone.
             subscription.held.extend(self.rejected.iter().map(|name| (name.clone(), String::new())));
-            subscription.synced = true;
+            subscription.synced |= self.is_last;
             if kind == Kind::Address && client.mode == Mode::OnDemand {
-                answered = client.lookups.arrived(self.covered, &self.removed, &self.rejected);
+                client.lookups.arrived(self.covered, &self.removed, &self.rejected);
+                if self.is_last {
+                    answered = client.lookups.answered();
+                }
             }
         }
         let current = client.connected && self.stream == client.stream;

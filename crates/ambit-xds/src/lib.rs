@@ -8,6 +8,8 @@ pub mod codec;
 pub mod ext_authz;
 mod kind;
 pub mod node;
+pub mod observe;
+pub mod parts;
 pub mod proto;
 pub mod server;
 

@@ -14,6 +14,7 @@ use ambit_types::Str;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Struct, Value};
 
+use crate::parts;
 use crate::proto::envoy::service::discovery::v3::Node;
 
 /// Kinds of node that may subscribe: the first part of a node id.
@@ -87,6 +88,7 @@ impl NodeIdentity {
     fn encode_with<const N: usize>(&self, id: String, more: [(String, Value); N]) -> Node {
         let mut fields = self.metadata.clone();
         fields.extend(more);
+        fields.extend([parts::metadata()]);
         let fixed = [
             ("NAME", self.pod_name.clone()),
             ("NAMESPACE", self.namespace.clone()),
@@ -179,7 +181,7 @@ fn ips(listed: &str, of_id: &str) -> Option<Vec<IpAddr>> {
     if listed.is_empty() { of_id.parse().ok().map(|ip| vec![ip]) } else { Some(listed) }
 }
 
-fn field<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
     match node.metadata.as_ref()?.fields.get(name)?.kind.as_ref()? {
         ValueKind::StringValue(text) => Some(text),
         ValueKind::NullValue(_)

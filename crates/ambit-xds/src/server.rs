@@ -5,14 +5,22 @@
 //! that are gone. So a workload never names a policy that the client has not been given, and a policy is never
 //! taken away while a workload names it. A refused policy does not hold the cycle up: the workload goes out, and
 //! the client denies for want of the policy. Changes that come during a cycle wait for the next one and cost no
-//! memory: the next goal is whatever is newest then.
+//! memory: the next goal is whatever is newest then. A change costs a connection that it does not concern a look at
+//! what was touched, and no look at what it holds.
+//!
+//! What is too much for one response goes in parts, each answered before the next, if the client says that it takes
+//! them ([`crate::parts`]).
 //!
 //! A waypoint has more kinds of resources, and more steps for the same reason; [`Connection::for_waypoint`] gives it
 //! its own and nobody else's.
 //!
 //! Whether the caller may open the stream is decided elsewhere.
 
+mod changes;
+mod entry;
+mod history;
 mod interest;
+mod leads;
 mod plan;
 mod refusal;
 pub mod resources;
@@ -32,10 +40,12 @@ pub use waypoint::WaypointDelta;
 
 use crate::kind::Kind;
 use crate::node::WaypointKey;
+use crate::parts;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use changes::{Changes, Content};
 use plan::{Plan, Role};
 use refusal::{Refusal, refusals};
-use subscription::{AddressWatch, Changes, NamedWatch};
+use subscription::{AddressWatch, NamedWatch};
 
 /// Bounds of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +56,11 @@ pub struct Limits {
     pub policy_grace: Duration,
     /// Most names one client subscribes to on demand; default 65536.
     pub names_max: usize,
+    /// Largest response to a client that takes parts, in bytes; default 1 MiB. One resource that is larger goes alone.
+    ///
+    /// Bounds what a stream takes of memory while its client reads, and stays under the 4 MiB that gRPC receives where
+    /// nothing else is set.
+    pub response_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -54,6 +69,7 @@ impl Default for Limits {
             answer_timeout: Duration::from_secs(60),
             policy_grace: Duration::from_secs(1),
             names_max: 65_536,
+            response_bytes_max: 1 << 20,
         }
     }
 }
@@ -91,6 +107,8 @@ struct Cycle {
     goal: Arc<Resources>,
     /// What is left to do.
     plan: Plan,
+    /// What is left to send of the step before.
+    pending: Option<(Kind, Changes)>,
 }
 
 /// A response that waits for its answer.
@@ -107,6 +125,8 @@ pub struct Connection {
     node_name: String,
     role: Role,
     limits: Limits,
+    /// Whether the client takes responses in parts.
+    takes_parts: bool,
     latest: Arc<Resources>,
     addresses: Option<AddressWatch>,
     /// Subscriptions to other kinds.
@@ -145,6 +165,7 @@ impl Connection {
             node_name,
             role,
             limits,
+            takes_parts: false,
             latest,
             addresses: None,
             named: BTreeMap::new(),
@@ -238,6 +259,7 @@ impl Connection {
 
     fn open(&mut self, kind: Kind, request: DeltaDiscoveryRequest, now: Instant) {
         self.subscription_changed = true;
+        self.takes_parts |= parts::are_taken(request.node.as_ref());
         if kind == Kind::Address {
             self.addresses = Some(AddressWatch::open(request));
             self.policies_until = Some(now + self.limits.policy_grace);
@@ -254,6 +276,10 @@ impl Connection {
         // Policies are always subscribed all, whatever names are given.
         if let (Kind::Address, Some(watch)) = (kind, &mut self.addresses) {
             self.subscription_changed |= watch.change(request);
+            let pending = self.cycle.as_mut().and_then(|cycle| cycle.pending.as_mut());
+            if let Some((Kind::Address, changes)) = pending {
+                changes.forget(&request.resource_names_unsubscribe);
+            }
         }
     }
 
@@ -264,10 +290,12 @@ impl Connection {
             return;
         }
         self.outstanding = None;
-        if kind == Kind::Address {
-            self.addresses.iter_mut().for_each(|watch| watch.answered = true);
+        if self.cycle.as_ref().is_none_or(|cycle| cycle.pending.is_none()) {
+            if kind == Kind::Address {
+                self.addresses.iter_mut().for_each(|watch| watch.answered = true);
+            }
+            self.named.get_mut(&kind).into_iter().for_each(|watch| watch.answered = true);
         }
-        self.named.get_mut(&kind).into_iter().for_each(|watch| watch.answered = true);
         let Some(goal) = self.cycle.as_ref().map(|cycle| cycle.goal.clone()) else { return };
         // A refusal stands while the refused version does: it is not sent again before it changes.
         let waypoint = self.role.waypoint();
@@ -299,7 +327,7 @@ impl Connection {
                     return None;
                 }
                 self.subscription_changed = false;
-                self.cycle = Some(Cycle { goal: self.latest.clone(), plan: self.role.plan() });
+                self.cycle = Some(Cycle { goal: self.latest.clone(), plan: self.role.plan(), pending: None });
             }
             if let Some(response) = self.step(now) {
                 return Some(response);
@@ -318,33 +346,49 @@ impl Connection {
     /// One step of the cycle; without anything to send the next one follows at once.
     fn step(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
         let cycle = self.cycle.as_mut()?;
-        let goal = cycle.goal.clone();
-        let Some(((kind, part), rest)) = cycle.plan.split_first() else {
-            self.cycle = None;
-            self.completed = Some(goal);
-            return None;
-        };
-        cycle.plan = rest;
-        let changes = if *kind == Kind::Address {
-            let node = &self.node_name;
-            self.addresses.as_mut().and_then(|watch| watch.changes(&goal, node, *part))
-        } else {
-            self.named.get_mut(kind).and_then(|watch| watch.changes(&goal, *part))
-        };
-        changes.map(|changes| self.send(*kind, changes, goal.revision(), now))
+        if cycle.pending.is_none() {
+            let Some(((kind, part), rest)) = cycle.plan.split_first() else {
+                self.completed = self.cycle.take().map(|cycle| cycle.goal);
+                return None;
+            };
+            cycle.plan = rest;
+            let changes = if *kind == Kind::Address {
+                let node = &self.node_name;
+                self.addresses.as_mut().and_then(|watch| watch.changes(&cycle.goal, node, *part))
+            } else {
+                self.named.get_mut(kind).and_then(|watch| watch.changes(&cycle.goal, *part))
+            };
+            cycle.pending = changes.map(|changes| (*kind, changes));
+        }
+        let bytes_max = if self.takes_parts { self.limits.response_bytes_max } else { usize::MAX };
+        let (kind, changes) = cycle.pending.as_mut()?;
+        let (kind, content) = (*kind, changes.take(*kind, bytes_max));
+        let is_last = changes.is_empty();
+        if is_last {
+            cycle.pending = None;
+        }
+        let version = parts::version(cycle.goal.revision(), is_last);
+        let revision = cycle.goal.revision();
+        Some(self.send(kind, content, (revision, version), now))
     }
 
-    fn send(&mut self, kind: Kind, changes: Changes, revision: u64, now: Instant) -> DeltaDiscoveryResponse {
+    fn send(
+        &mut self,
+        kind: Kind,
+        content: Content,
+        (revision, version): (u64, String),
+        now: Instant,
+    ) -> DeltaDiscoveryResponse {
         self.nonces += 1;
         let nonce = format!("{revision}.{}", self.nonces);
         let deadline = now + self.limits.answer_timeout;
         self.outstanding = Some(Outstanding { kind, nonce: nonce.clone(), deadline });
         DeltaDiscoveryResponse {
-            system_version_info: revision.to_string(),
-            resources: changes.upserts,
+            system_version_info: version,
+            resources: content.upserts,
             type_url: kind.url().to_owned(),
             nonce,
-            removed_resources: changes.removed,
+            removed_resources: content.removed,
         }
     }
 }

@@ -243,7 +243,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Proxies with a stream here, as [`callers::required`] names them.
+    /// Proxies with a stream here, as `callers::required` names them.
     fn present(&self) -> BTreeSet<Str> {
         let nodes = self.publisher.sync(std::iter::empty()).into_iter().filter(|node| node.connected);
         let waypoints = self.publisher.sync_waypoints(|_| true).into_iter().filter(|one| one.connected);

@@ -82,3 +82,18 @@ fn each_source_asks_for_what_it_needs() {
     );
     assert_eq!(made.requests.get("cpu").map(String::as_str), Some("100m"));
 }
+
+#[test]
+fn a_console_without_a_token_is_for_the_machine_of_a_lab_only() {
+    let cluster = ["istiod-lite", "--source=kube", "--console-listen=127.0.0.1:7070"];
+    let in_cluster = |more: &[&'static str]| Config::read(cluster.iter().chain(more).copied()).is_ok();
+    assert!(read(&["--console-listen=127.0.0.1:7070"]).is_ok());
+    assert!(read(&["--console-listen=[::1]:7070"]).is_ok());
+    for listen in ["--console-listen=0.0.0.0:7070", "--console-listen=10.0.0.1:7070"] {
+        assert!(read(&[listen]).unwrap_err().contains("--console-token-file"), "{listen}");
+        assert!(read(&[listen, "--console-token-file=/token"]).is_ok(), "{listen}");
+    }
+    assert!(!in_cluster(&[]));
+    assert!(in_cluster(&["--console-token-file=/token"]));
+    assert_eq!(read(&[]).unwrap().console.console_listen, None);
+}

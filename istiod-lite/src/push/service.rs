@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{self, Shared};
+pub(crate) use super::stream::{age, check_node};
 use super::{Publisher, Subject};
 use crate::ca::callers::Admitted;
 use crate::ca::service::Gate;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ambit_runtime::clock;
 use ambit_runtime::drain::Drain;
 use ambit_xds::node::Caller;
-use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use ambit_xds::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use ambit_xds::server::{Connection, Limits, Resources, StreamError};
 use aws_lc_rs::rand;
 use tokio::sync::{mpsc, watch};
@@ -74,7 +74,7 @@ async fn run(
         .await
         .map_err(|_| Status::deadline_exceeded("no first request within 10 s"))??;
     let Some(first) = first else { return Ok(()) };
-    let stated = check_node(&shared.visitor.token, &first)?;
+    let stated = check_node(&shared.visitor.token, first.node.as_ref())?;
     let role = shared.gate.role(&shared.visitor, &stated)?;
     let mut connection = shared.connect(&role, stated)?;
     let mut response = connection.handle_request(first, clock::monotonic()).map_err(|e| status(&e))?;
@@ -117,8 +117,8 @@ async fn run(
 }
 
 /// What the client says of itself must be what its token proves.
-fn check_node(token: &Token, first: &DeltaDiscoveryRequest) -> Result<Caller, Status> {
-    let caller = Caller::decode(first.node.as_ref()).map_err(|e| Status::invalid_argument(e.to_string()))?;
+pub(crate) fn check_node(token: &Token, node: Option<&Node>) -> Result<Caller, Status> {
+    let caller = Caller::decode(node).map_err(|e| Status::invalid_argument(e.to_string()))?;
     let differs = if caller.namespace != *token.namespace {
         Some(("namespace", &caller.namespace, &token.namespace))
     } else if caller.node_name != *token.node {
@@ -148,7 +148,7 @@ fn status(error: &StreamError) -> Status {
 }
 
 /// The longest age, give or take a tenth, so that streams opened together do not end together.
-fn age(max: Duration) -> Duration {
+pub(crate) fn age(max: Duration) -> Duration {
     let mut byte = [0; 1];
     // Without a draw the middle does as well.
     if rand::fill(&mut byte).is_err() {

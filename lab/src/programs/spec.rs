@@ -134,6 +134,9 @@ pub struct Spec {
     pub admin: PathBuf,
 }
 
+/// Where the control plane serves its console, in the fabric's namespace.
+pub const CONSOLE: &str = "127.0.0.1:7070";
+
 /// The control plane: in the fabric's namespace.
 pub fn istiod(config: &LabConfig, run: &RunDir) -> Spec {
     let state = run.istiod();
@@ -144,6 +147,8 @@ pub fn istiod(config: &LabConfig, run: &RunDir) -> Spec {
         ("state-dir", &state.to_string_lossy()),
         ("listen", &control_plane(config).to_string()),
         ("admin-socket", &admin.to_string_lossy()),
+        // Of the fabric's namespace, so that two labs are in nobody's way.
+        ("console-listen", CONSOLE),
         ("token-issuer-key", &token_issuer_key(run).to_string_lossy()),
         ("trust-domain", &config.trust_domain),
     ]);

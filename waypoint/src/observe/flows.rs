@@ -23,6 +23,8 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Record;
 use super::trace::TraceId;
 
+mod told;
+
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use ambit_policy::normalize::{Options, Received, Target as Read, normalize};
 use ambit_route::filter::{Filters, Head as Changes, RequestHead, Step};
 use ambit_route::model::Target;
 use ambit_route::{Forward, Selected, Side};
-use ambit_types::{Reason, ServiceKey};
+use ambit_types::Reason;
 use http::HeaderMap;
 
 use super::answer::Refusal;
@@ -129,27 +129,10 @@ impl Change<'_> {
         self.forward.target().into_iter().chain(mirrors)
     }
 
-    /// What applies to a backend by itself and has not been asked, and where the backend is. The service's namespace
-    /// splits its traffic as it likes, as in Istio: only the policies of the service called count there. To a consumer
-    /// another port of that service is another backend, since policies compare ports.
+    /// What applies to a backend by itself and has not been asked, and where the backend is.
     fn own_of(&self, to: &Target) -> Option<(&Arc<Applied>, SocketAddr)> {
-        let Target::Service { service, port } = to else { return None };
-        let (called, at) = (self.judge.client.call.target.service()?, self.judge.at);
-        if !self.is_consumers() && called.namespace == service.namespace {
-            return None;
-        }
-        if called == service {
-            let is_other = *port != at.port();
-            return is_other.then(|| (self.governing.first(), SocketAddr::new(at.ip(), *port)));
-        }
-        let applied = self.state.policies.services.get(service)?;
-        Some((applied, SocketAddr::new(self.address_of(service), *port)))
-    }
-
-    /// The first virtual address of a service; the one that was called if it has none.
-    fn address_of(&self, service: &ServiceKey) -> std::net::IpAddr {
-        let vip = self.state.mesh.service(service).and_then(|entry| Some(entry.service().vips.first()?.ip));
-        vip.unwrap_or_else(|| self.judge.at.ip())
+        let called = &self.judge.client.call.target;
+        self.state.rules_of_backend(called, self.governing, self.is_consumers(), to)
     }
 
     /// Judges what has become of a request, or of a copy, that goes to `to`; answers with what authorizers change in

@@ -6,13 +6,11 @@
 
 use std::time::Duration;
 
-use ambit_route::RouteKind;
 use ambit_runtime::drain::Drain;
-use ambit_types::AppProtocol;
+pub(super) use ambit_state::waypoint::{Reading, reading};
 
-use super::Target;
+use crate::Limits;
 use crate::stream::Stream;
-use crate::{Limits, State};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -25,19 +23,6 @@ const LINE_BYTES_MAX: usize = 2048;
 /// How long a client that has connected and said nothing is waited for once the waypoint leaves.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// How a connection is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// As HTTP of whichever version.
-    Http,
-    /// As TLS that is passed through.
-    Tls,
-    /// Not at all.
-    Stream,
-    /// By its first bytes.
-    Unknown,
-}
-
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
@@ -49,31 +34,6 @@ pub(super) enum Found {
     Tls,
     /// Anything else, or the server speaks first.
     Other,
-}
-
-/// How a port is to be read: what it declares, else what its routes are for.
-pub(super) fn reading(state: &State, target: &Target, client: &str) -> Reading {
-    match state.protocol(target) {
-        AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Reading::Http,
-        AppProtocol::Tcp => Reading::Stream,
-        AppProtocol::Tls => Reading::Tls,
-        AppProtocol::Unknown => {
-            let port = target.address().port();
-            let routes =
-                target.service().and_then(|service| state.routes.routes_for(service, port, Some(client)));
-            match routes.map(|(routes, _)| routes.kind()) {
-                Some(RouteKind::Http | RouteKind::Grpc) => Reading::Http,
-                Some(RouteKind::Tls) => Reading::Tls,
-                Some(RouteKind::Tcp) => Reading::Stream,
-                None if needs_http(state, target) => Reading::Http,
-                None => Reading::Unknown,
-            }
-        }
-    }
-}
-
-fn needs_http(state: &State, target: &Target) -> bool {
-    state.governing(target).is_some_and(|governing| governing.iter().any(|applied| applied.needs_http()))
 }
 
 /// What some first bytes look like; none if more are needed.

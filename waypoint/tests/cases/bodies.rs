@@ -296,6 +296,26 @@ async fn one_caller_does_not_take_the_places_of_all() {
 }
 
 #[tokio::test]
+async fn all_callers_together_have_a_bound() {
+    let app = App::start("web-0", false, |_, _| std::future::pending()).await;
+    let rig = rig(&app, AppProtocol::Http11, vec![], |limits| {
+        (limits.requests_max, limits.requests_per_caller_max) = (1, Some(1));
+    })
+    .await;
+    let mut slow = rig.http1().await;
+    let held = start(slow.send_request(request("GET /", &[], text(""))));
+    app.until_got(1).await;
+    let other = rig.tunnel_of(&identity("jobs", "cron")).await;
+    let stream = rig.connect_with(&other, "10.9.0.1:80", &[]).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    start(connection);
+    let refused = within(sender.send_request(request("GET /", &[], text("")))).await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["x-ambit-reason"], "AMB7002");
+    held.abort();
+}
+
+#[tokio::test]
 async fn a_backend_does_not_park_requests() {
     let app = App::start("web-0", false, |_, _| async {
         Response::builder().status(503).header("retry-after", "3600").body(text("later")).unwrap()

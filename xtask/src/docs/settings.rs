@@ -19,7 +19,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
         "waypoint",
         &["waypoint/src/config.rs", "waypoint/src/config/bounds.rs", "waypoint/src/config/tokens.rs"],
     ),
-    ("istiod-lite", &["istiod-lite/src/config.rs"]),
+    ("istiod-lite", &["istiod-lite/src/config.rs", "istiod-lite/src/config/console.rs"]),
     ("ambit-cni", &["cni/src/config.rs"]),
 ];
 

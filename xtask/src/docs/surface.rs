@@ -43,6 +43,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("waypoint/src/observe/flows.rs", "waypoint"),
     ("cni/src/app.rs", "ambit-cni"),
     ("istiod-lite/src/report.rs", "istiod-lite"),
+    ("istiod-lite/src/console/api.rs", "istiod-lite"),
 ];
 
 /// Names in the code that have no meaning here, and meanings of what is gone.
@@ -71,6 +72,14 @@ pub(super) fn check(root: &Path) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The names of all metrics.
+///
+/// # Errors
+/// When the sources cannot be read.
+pub(super) fn names(root: &Path) -> anyhow::Result<BTreeSet<String>> {
+    Ok(found_metrics(root)?.into_keys().collect())
 }
 
 fn meaning(list: &[(&str, &str)], name: &str) -> String {

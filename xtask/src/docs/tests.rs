@@ -38,7 +38,7 @@ fn every_reason_code_has_a_row_and_a_family() {
     let text = reasons();
     for reason in Reason::ALL {
         assert!(
-            text.contains(&format!("</a>{} | {} |", reason.code(), reason.name())),
+            text.contains(&format!("</a>[{0}](../runbooks/{0}.md) | {1} |", reason.code(), reason.name())),
             "{reason} has no row"
         );
         assert_ne!(family_of(reason.entry().number), "Others", "{reason} has no family");

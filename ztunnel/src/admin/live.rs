@@ -11,7 +11,7 @@ use crate::flow::Flow;
 use crate::proxy::Proxy;
 
 /// Live connections.
-pub(super) fn connections(proxy: &Proxy) -> Value {
+pub(crate) fn connections(proxy: &Proxy) -> Value {
     let now = clock::monotonic();
     let one = |flow: &Arc<Flow>| {
         let (sent, received) = flow.workload_bytes();

@@ -66,6 +66,12 @@ impl Key {
         }
     }
 
+    /// Whether an end is named by its own word alone.
+    pub(super) fn is_asserted(&self) -> bool {
+        let is_asserted = |side: &Side| side.workload.is_none() && side.asserted.is_some();
+        is_asserted(&self.src) || is_asserted(&self.dst)
+    }
+
     /// The workloads that the series tell of.
     pub(super) fn workloads(&self) -> impl Iterator<Item = &Uid> {
         self.src.workload.iter().chain(&self.dst.workload)

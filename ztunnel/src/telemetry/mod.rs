@@ -5,6 +5,7 @@ mod labels;
 mod record;
 mod ring;
 mod series;
+mod tallied;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,6 +16,7 @@ use ambit_runtime::access_log::{self, Direction, Record};
 use ambit_runtime::metrics::Source;
 use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
+use ambit_xds::observe::{Cell, Tally};
 
 use crate::flow::{Flow, Outcome};
 use crate::mesh::Mesh;
@@ -34,8 +36,11 @@ pub struct Telemetry {
     node: Arc<str>,
     ring: Arc<Ring>,
     series: Arc<Series>,
+    tally: Arc<Tally>,
     live: Arc<Mutex<BTreeMap<u64, Live>>>,
     stale_since: Arc<dyn StaleFor>,
+    /// Whether only those who follow the ring hear of connections.
+    is_hidden: bool,
 }
 
 /// A connection that is counted while it lives; it keeps its series.
@@ -43,6 +48,8 @@ pub struct Telemetry {
 struct Live {
     flow: Arc<Flow>,
     pair: Arc<Pair>,
+    /// What summaries count of it; none beyond their bounds.
+    cell: Option<Arc<Cell>>,
 }
 
 /// Says for how many seconds the control plane has been away.
@@ -58,9 +65,22 @@ impl Telemetry {
             node: Arc::from(node),
             ring: Arc::new(Ring::new(records)),
             series: Arc::default(),
+            tally: Arc::default(),
             live: Arc::default(),
             stale_since,
+            is_hidden: false,
         }
+    }
+
+    /// The same, telling of connections only to those who follow the ring: no metric, no log, nothing is kept.
+    #[must_use]
+    pub fn hidden(self) -> Self {
+        Self { is_hidden: true, ..self }
+    }
+
+    /// Whether only those who follow the ring hear of connections.
+    pub fn is_hidden(&self) -> bool {
+        self.is_hidden
     }
 
     /// Counts the bytes of live connections, and forgets series of workloads that `mesh` no longer knows, until the
@@ -82,6 +102,11 @@ impl Telemetry {
         self.series.clone()
     }
 
+    /// What summaries are made of.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
     /// The flow records.
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
@@ -89,10 +114,17 @@ impl Telemetry {
 
     /// A connection begins: it is counted as opened and followed until [`Telemetry::ended`].
     pub fn opened(&self, number: u64, flow: &Arc<Flow>) {
+        if self.is_hidden {
+            return;
+        }
         let pair = self.series.of(flow, clock::monotonic());
         pair.open();
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).increment(1.0);
-        self.lock().insert(number, Live { flow: flow.clone(), pair });
+        let cell = self.tally.cell(tallied::key(flow, None), || tallied::ends(flow));
+        if let Some(cell) = &cell {
+            cell.open();
+        }
+        self.lock().insert(number, Live { flow: flow.clone(), pair, cell });
         if access_log::wants_opened() {
             record::with_access_record(flow, self.stale_since.stale_for(), access_log::opened);
         }
@@ -101,11 +133,17 @@ impl Telemetry {
     /// A connection that was opened has ended.
     pub fn ended(&self, number: u64, flow: &Arc<Flow>, outcome: Outcome) {
         flow.end(outcome);
+        if self.is_hidden {
+            return self.ring.pass(FlowRecord::new(&self.node, flow.clone()));
+        }
         let live = self.lock().remove(&number);
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).decrement(1.0);
         let pair = match live {
             Some(live) => {
                 live.count();
+                if let Some(cell) = &live.cell {
+                    cell.close();
+                }
                 live.pair
             }
             None => self.series.of(flow, clock::monotonic()),
@@ -126,6 +164,9 @@ impl Telemetry {
 
     fn unopened(&self, flow: &Arc<Flow>, outcome: Outcome, log: fn(&Record<'_>)) {
         flow.end(outcome);
+        if self.is_hidden {
+            return self.ring.pass(FlowRecord::new(&self.node, flow.clone()));
+        }
         let pair = self.series.of(flow, clock::monotonic());
         pair.open();
         self.finish(flow, &pair, log);
@@ -136,6 +177,9 @@ impl Telemetry {
         let flag = outcome.reason.map_or("-", Reason::flag);
         let failed = outcome.is_failure();
         pair.close(flag, failed);
+        if let Some(cell) = self.tally.cell(tallied::key(flow, Some(outcome)), || tallied::ends(flow)) {
+            cell.end();
+        }
         if let (true, Some(reason)) = (failed, outcome.reason) {
             let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();
             metrics::counter!("ambit_connections_refused_total", "code" => reason.code(), "policy" => policy)
@@ -151,7 +195,8 @@ impl Telemetry {
         self.ring.push(FlowRecord::new(&self.node, flow.clone()));
     }
 
-    fn count_live(&self) {
+    /// Adds what live connections have moved to the metrics and to what summaries are made of.
+    pub fn count_live(&self) {
         let live: Vec<Live> = self.lock().values().cloned().collect();
         for one in live {
             one.count();
@@ -177,6 +222,10 @@ impl Live {
         let (received, sent) = self.flow.uncounted();
         if received + sent > 0 {
             self.pair.moved(received, sent);
+            if let Some(cell) = &self.cell {
+                // The metric is named from the server's side: what it received, the client sent.
+                cell.moved(received, sent);
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! One connection as a log record and as a flow record.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ambit_policy::Verdict;
 use ambit_runtime::access_log::{self, Direction, Record, Totals};
+use ambit_runtime::flows::{Field, Fields};
 use ambit_types::Reason;
 use serde_json::{Map, Value, json};
 
@@ -122,6 +124,47 @@ impl FlowRecord {
             "duration_ms": u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
             "error": outcome.error,
         })
+    }
+}
+
+/// The same fields as in the JSON form, so that a record that is not meant need not be written.
+impl Fields for FlowRecord {
+    fn field(&self, field: Field) -> Option<Cow<'_, str>> {
+        let flow = &*self.flow;
+        let (_, outcome) = flow.ended()?;
+        let (src, dst) = (|| log_end(&flow.src), || log_end(&flow.route.dst));
+        let known = |text: &'_ str| (!text.is_empty()).then(|| Cow::Owned(text.to_owned()));
+        let shown = |text: Option<String>| text.map(Cow::Owned);
+        match field {
+            Field::Time => shown(Some(humantime::format_rfc3339_millis(self.at()).to_string())),
+            Field::Node => Some(Cow::Borrowed(&*self.node)),
+            Field::Direction => Some(Cow::Borrowed(match flow.direction {
+                Direction::Inbound => "inbound",
+                Direction::Outbound => "outbound",
+            })),
+            Field::Verdict => Some(Cow::Borrowed(if outcome.is_failure() { "denied" } else { "allowed" })),
+            Field::Code => outcome.reason.map(|reason| Cow::Borrowed(reason.code())),
+            Field::Policy => shown(outcome.policy.as_ref().map(ToString::to_string)),
+            Field::Path => Some(Cow::Borrowed(flow.path.as_str())),
+            Field::ConnId => shown(Some(flow.id.to_string())),
+            Field::SrcAddr => shown(src().addr.map(|addr| addr.to_string())),
+            Field::SrcWorkload => known(src().workload),
+            Field::SrcNamespace => known(src().namespace),
+            Field::SrcIdentity => shown(src().identity.map(ToString::to_string)),
+            Field::SrcCluster => known(src().cluster),
+            Field::DstAddr => shown(dst().addr.map(|addr| addr.to_string())),
+            Field::DstWorkload => known(dst().workload),
+            Field::DstNamespace => known(dst().namespace),
+            Field::DstIdentity => shown(dst().identity.map(ToString::to_string)),
+            Field::DstCluster => known(dst().cluster),
+            Field::Service => flow.route.service.as_ref().map(|s| Cow::Borrowed(&*s.hostname)),
+            Field::HboneAddr => flow.route.hbone_addr.as_deref().map(Cow::Borrowed),
+            Field::HttpMethod
+            | Field::HttpPath
+            | Field::HttpAuthority
+            | Field::HttpStatus
+            | Field::TraceId => None,
+        }
     }
 }
 

@@ -80,6 +80,12 @@ impl Ring {
         let _ = self.news.send(record);
     }
 
+    /// Tells those who follow of a record, without keeping it.
+    pub(super) fn pass(&self, record: FlowRecord) {
+        // Nobody following is normal.
+        let _ = self.news.send(record);
+    }
+
     /// The last `most` records, oldest first, and what the ring holds at that moment.
     pub fn last(&self, most: usize) -> (Vec<FlowRecord>, Memory) {
         let kept = self.kept();

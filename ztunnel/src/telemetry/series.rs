@@ -24,6 +24,10 @@ const LINGER: Duration = Duration::from_secs(60);
 /// Pairs of ends known at once; every further one is counted together.
 const PAIRS_MAX: usize = 10_000;
 
+/// Of these, pairs with an end that discovery does not know and that is named by its own word: whoever makes up names
+/// must not take the room of others.
+const ASSERTED_MAX: usize = 500;
+
 /// The counters of one set of labels.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -76,6 +80,8 @@ struct Known {
 #[derive(Debug, Default)]
 struct Sets {
     pairs: HashMap<Key, Known>,
+    /// How many of them are named by an end's own word.
+    asserted: usize,
     /// By the labels as they are written.
     counters: BTreeMap<Text, Arc<Counters>>,
 }
@@ -102,13 +108,15 @@ impl Series {
             known.used = now;
             return known.pair.clone();
         }
-        if sets.pairs.len() >= PAIRS_MAX {
+        let is_asserted = key.is_asserted();
+        if sets.pairs.len() >= PAIRS_MAX || (is_asserted && sets.asserted >= ASSERTED_MAX) {
             metrics::counter!("ambit_metrics_overflow_total", "family" => "istio_tcp").increment(1);
             return self.overflow.clone();
         }
         let counters = sets.counters.entry(Text::of(flow)).or_default().clone();
         let pair = Arc::new(Pair(counters));
         sets.pairs.insert(key, Known { pair: pair.clone(), used: now });
+        sets.asserted += usize::from(is_asserted);
         pair
     }
 
@@ -120,6 +128,7 @@ impl Series {
             let limit = if gone { LINGER } else { IDLE };
             Arc::strong_count(&known.pair) > 1 || now.saturating_duration_since(known.used) < limit
         });
+        sets.asserted = sets.pairs.keys().filter(|key| key.is_asserted()).count();
         // Every pair holds its counters.
         sets.counters.retain(|_, counters| Arc::strong_count(counters) > 1);
     }

@@ -168,6 +168,18 @@ pub(super) fn policy(stage: &Stage, claims: &mut Claims) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts the policy in force again by which batch may not call cart, and lets it try once.
+pub(super) fn leave_a_refusal(stage: &Stage) -> anyhow::Result<()> {
+    stage.lab(&["apply", "-f", &stage.file("only-web.yaml")])?;
+    stage.ask_cart("shop", "batch", "x")?;
+    eventually(PATIENCE, || {
+        let last = stage.flows(&["--verdict", "denied"]).unwrap_or_default().into_iter().next_back();
+        last.is_some_and(|record| record["code"] == "AMB2104" || record["code"] == "AMB4006")
+    })
+    .context("no record of the refusal")?;
+    Ok(())
+}
+
 /// The newest record of a refusal with that code; null if there is none.
 fn denied(stage: &Stage, code: &str) -> Value {
     let found = stage.flows(&["--verdict", "denied", "--code", code]).unwrap_or_default();

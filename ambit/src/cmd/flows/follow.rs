@@ -12,7 +12,7 @@ use ambit_runtime::tasks;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{Args, line, passes};
+use super::{ALL, Args, Filter, line};
 use crate::cmd::nodes::{Node, silent};
 use crate::out;
 
@@ -20,25 +20,28 @@ use crate::out;
 const RECORDS_WAITING: usize = 256;
 /// Pause between two looks for another instance of a node's ztunnel.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Records asked for of an instance that began while we followed: more than a ring holds.
-const ALL: usize = 1_000_000;
 
 /// Shows records until nobody reads them any more.
 ///
 /// # Errors
 /// None so far: a node that is silent is told and tried again.
-pub(super) async fn follow(args: &Args, nodes: Vec<Node>) -> anyhow::Result<i32> {
-    let (send, mut records) = mpsc::channel::<Value>(RECORDS_WAITING);
-    for node in nodes {
-        tasks::spawn("follow", keep_following(node, args.last, send.clone()));
-    }
-    drop(send);
+pub(super) async fn follow(args: &Args, filter: &Filter, nodes: Vec<Node>) -> anyhow::Result<i32> {
+    let mut records = stream(nodes, args.last);
     while let Some(record) = records.recv().await {
-        if passes(args, &record) {
-            line(&args.output, &record);
+        if filter.passes(&record) {
+            line(args, &record);
         }
     }
     Ok(out::OK)
+}
+
+/// The last records of every node and those that follow, for as long as they are read.
+pub(in crate::cmd) fn stream(nodes: Vec<Node>, last: usize) -> mpsc::Receiver<Value> {
+    let (send, records) = mpsc::channel::<Value>(RECORDS_WAITING);
+    for node in nodes {
+        tasks::spawn("follow", keep_following(node, last, send.clone()));
+    }
+    records
 }
 
 /// Follows every instance of a node's ztunnel, one after the other or side by side.

@@ -34,7 +34,7 @@ pub(super) use dirty::Dirty7;
 pub(super) struct Layer7 {
     frontends: BTreeMap<FrontendKey, Arc<Frontend>>,
     /// Which frontends a service has.
-    ports: BTreeMap<Name, BTreeSet<FrontendKey>>,
+    ports: BTreeMap<Name, Box<[FrontendKey]>>,
     destinations: BTreeMap<ServiceKey, Arc<DestinationPolicy>>,
     policies: BTreeMap<Name, Result<Policy, Vec<String>>>,
     authentications: BTreeMap<Name, Result<Vec<jwt::Rule>, Vec<String>>>,

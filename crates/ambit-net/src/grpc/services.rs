@@ -1,4 +1,4 @@
-//! Clients and servers of `AggregatedDiscoveryService` and `IstioCertificateService`, as generated.
+//! Clients and servers of `AggregatedDiscoveryService`, `IstioCertificateService` and `Observer`, as generated.
 //!
 //! The messages are those of [`ambit_xds::proto`].
 #![allow(
@@ -12,6 +12,7 @@
 
 include!(concat!(env!("OUT_DIR"), "/services.rs"));
 
+pub use ambit::observe::v1::{observer_client, observer_server};
 pub use envoy::service::discovery::v3::{
     aggregated_discovery_service_client, aggregated_discovery_service_server,
 };

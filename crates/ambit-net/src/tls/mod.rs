@@ -8,6 +8,7 @@ pub mod client;
 pub mod credential;
 pub mod csr;
 pub mod error;
+pub mod remaining;
 pub mod rotation;
 pub mod server;
 pub mod spiffe;

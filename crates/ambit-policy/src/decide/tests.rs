@@ -37,6 +37,22 @@ fn allow_admits_what_matches_and_nothing_else() {
 }
 
 #[test]
+fn a_pass_for_a_while_is_told_where_nothing_else_lets_in() {
+    let pass = "allow AMB2305 breakglass-admitted by shop/ambit-breakglass rule 0";
+    check(
+        "ALLOW web: ns=shop ; ALLOW ambit-breakglass: any ; DENY lock: port=22",
+        &[
+            ("shop/cart -> 80", "allow by shop/web rule 0"),
+            ("jobs/cron -> 80", pass),
+            ("plain -> 80", pass),
+            ("jobs/cron -> 22", "AMB2103 deny-rule-matched by shop/lock rule 0"),
+        ],
+    );
+    // Without another ALLOW everybody is let in anyway.
+    check("ALLOW ambit-breakglass: any", &[("jobs/cron -> 80", "allow by shop/ambit-breakglass rule 0")]);
+}
+
+#[test]
 fn deny_is_stronger_than_allow() {
     check(
         "ALLOW all: any ; DENY lock: principal=cluster.local/ns/shop/sa/batch || port=22",

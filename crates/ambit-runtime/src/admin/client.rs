@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -92,7 +92,7 @@ pub struct Answer {
 /// # Errors
 /// [`CallError`].
 pub async fn get(socket: &Path, what: &str) -> Result<Answer, CallError> {
-    whole(socket, Method::GET, what).await
+    whole(socket, Method::GET, what, Bytes::new()).await
 }
 
 /// Asks `POST what` on a Unix socket.
@@ -100,12 +100,20 @@ pub async fn get(socket: &Path, what: &str) -> Result<Answer, CallError> {
 /// # Errors
 /// [`CallError`].
 pub async fn post(socket: &Path, what: &str) -> Result<Answer, CallError> {
-    whole(socket, Method::POST, what).await
+    whole(socket, Method::POST, what, Bytes::new()).await
 }
 
-async fn whole(socket: &Path, method: Method, what: &str) -> Result<Answer, CallError> {
+/// Asks `POST what` with a body on a Unix socket.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn post_body(socket: &Path, what: &str, body: impl Into<Bytes>) -> Result<Answer, CallError> {
+    whole(socket, Method::POST, what, body.into()).await
+}
+
+async fn whole(socket: &Path, method: Method, what: &str, sent: Bytes) -> Result<Answer, CallError> {
     let call = async {
-        let (status, mut body) = open(socket, method, what).await?;
+        let (status, mut body) = open(socket, method, what, sent).await?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|cause| http_error(socket, what, cause))?;
@@ -159,7 +167,7 @@ impl Stream {
 /// # Errors
 /// [`CallError`], also if the answer is a refusal.
 pub async fn stream(socket: &Path, what: &str) -> Result<Stream, CallError> {
-    let (status, body) = in_time(socket, what, open(socket, Method::GET, what)).await?;
+    let (status, body) = in_time(socket, what, open(socket, Method::GET, what, Bytes::new())).await?;
     let (path, what) = (socket.to_owned(), what.to_owned());
     if !status.is_success() {
         return Err(CallError::Status { path, what, status });
@@ -167,7 +175,12 @@ pub async fn stream(socket: &Path, what: &str) -> Result<Stream, CallError> {
     Ok(Stream { body, socket: path, what })
 }
 
-async fn open(socket: &Path, method: Method, what: &str) -> Result<(StatusCode, Incoming), CallError> {
+async fn open(
+    socket: &Path,
+    method: Method,
+    what: &str,
+    sent: Bytes,
+) -> Result<(StatusCode, Incoming), CallError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|cause| CallError::Connect { path: socket.to_owned(), cause })?;
@@ -182,7 +195,7 @@ async fn open(socket: &Path, method: Method, what: &str) -> Result<(StatusCode, 
         .method(method)
         .uri(what)
         .header(http::header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(sent))
         .map_err(|_| CallError::Path { what: what.to_owned() })?;
     let response = sender.send_request(request).await.map_err(http)?;
     Ok((response.status(), response.into_body()))

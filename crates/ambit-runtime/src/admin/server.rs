@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,6 +32,12 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest head of a request, the least that hyper takes. Nothing here has a longer one, and every caller may have such
 /// a buffer.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Largest body of a POST: a question, or a few manifests.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Longest wait for the whole of it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Calls of one listener at once. One more ends the oldest, so that callers who hold on keep no prober out.
 const CALLS_MAX: usize = 64;
@@ -154,7 +160,7 @@ fn is_permitted(uid: u32) -> bool {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, routes: Routes) {
     let service = service_fn(move |request| {
         let routes = routes.clone();
-        async move { Ok::<_, Infallible>(answer(routes, request).await) }
+        async move { Ok::<_, Infallible>(routes.answer(request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -169,18 +175,25 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, ro
     }
 }
 
-async fn answer(routes: Routes, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
-    let path = request.uri().path();
-    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let table = if reading { &routes.get } else { &routes.post };
-    let reply = match table.get(path) {
-        Some(route) if reading || *request.method() == Method::POST => route(call(&request)).await,
-        Some(_) | None if routes.get.contains_key(path) || routes.post.contains_key(path) => {
-            Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method\n")
-        }
-        Some(_) | None => Reply::text(StatusCode::NOT_FOUND, "no such path\n"),
-    };
-    into_response(reply)
+impl Routes {
+    /// What a request is answered; for servers that decide for themselves who may ask.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        let table = if reading { &self.get } else { &self.post };
+        let path = request.uri().path();
+        let reply = match table.get(path) {
+            Some(route) if reading => route(call(&request)).await,
+            Some(route) if *request.method() == Method::POST => match posted(request).await {
+                Ok(call) => route(call).await,
+                Err(refusal) => refusal,
+            },
+            Some(_) | None if self.get.contains_key(path) || self.post.contains_key(path) => {
+                Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method\n")
+            }
+            Some(_) | None => Reply::text(StatusCode::NOT_FOUND, "no such path\n"),
+        };
+        reply.into_response()
+    }
 }
 
 fn call(request: &Request<Incoming>) -> Call {
@@ -190,23 +203,46 @@ fn call(request: &Request<Incoming>) -> Call {
         takes_openmetrics: accepted
             .filter_map(|value| value.to_str().ok())
             .any(|value| value.contains("application/openmetrics-text")),
+        body: Bytes::new(),
     }
 }
 
-fn into_response(reply: Reply) -> Response<BoxBody<Bytes, Infallible>> {
-    let body = match reply.body {
-        ReplyBody::Whole(bytes) => Full::new(bytes).boxed(),
-        ReplyBody::Stream(lines) => {
-            let frames = stream::unfold(lines, |mut lines| async move {
-                lines.recv().await.map(|bytes| (Ok(Frame::data(bytes)), lines))
-            });
-            BodyExt::boxed(StreamBody::new(frames))
+/// The call of a POST with its body, or why that was not taken.
+async fn posted(request: Request<Incoming>) -> Result<Call, Reply> {
+    let mut call = call(&request);
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let refused = |status, words: &str| Err(Reply::text(status, words));
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => {
+            call.body = body.to_bytes();
+            Ok(call)
         }
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = reply.status;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(reply.content_type));
-    response
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => {
+            refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB\n")
+        }
+        Ok(Err(_)) => refused(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
+    }
+}
+
+impl Reply {
+    /// The answer as HTTP has it.
+    pub fn into_response(self) -> Response<BoxBody<Bytes, Infallible>> {
+        let body = match self.body {
+            ReplyBody::Whole(bytes) => Full::new(bytes).boxed(),
+            ReplyBody::Stream(lines) => {
+                let frames = stream::unfold(lines, |mut lines| async move {
+                    lines.recv().await.map(|bytes| (Ok(Frame::data(bytes)), lines))
+                });
+                BodyExt::boxed(StreamBody::new(frames))
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let content_type = http::HeaderValue::from_static(self.content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
 }
 
 /// `a=1&b` becomes `{a: 1, b: ""}`; `%XX` and `+` are decoded.

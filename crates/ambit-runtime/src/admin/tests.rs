@@ -48,6 +48,24 @@ async fn routes_answer_and_unknown_ones_are_named() {
     assert_eq!(client::post(&socket, "/echo").await.unwrap().status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
+#[tokio::test]
+async fn a_post_carries_a_body_of_bounded_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let routes = Routes::new()
+        .post("/count", |call| async move { Reply::text(StatusCode::OK, call.body.len().to_string()) });
+    server::serve_unix(&socket, routes, &Drain::new()).unwrap();
+    for (bytes, status) in [
+        (0, StatusCode::OK),
+        (server::BODY_BYTES_MAX, StatusCode::OK),
+        (server::BODY_BYTES_MAX + 1, StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        let answer = client::post_body(&socket, "/count", vec![b'x'; bytes]).await.unwrap();
+        assert_eq!(answer.status, status, "{bytes} bytes");
+        assert!(!status.is_success() || answer.body == bytes.to_string(), "{bytes} bytes: {:?}", answer.body);
+    }
+}
+
 /// Longest time anything here may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 

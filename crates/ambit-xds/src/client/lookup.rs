@@ -65,6 +65,8 @@ pub(super) struct Lookups {
     node_name: String,
     keys: BTreeMap<String, Key>,
     records: BTreeMap<String, Record>,
+    /// Keys that a response has answered of which more follows, and whether there is something behind them.
+    arrived: Vec<(String, bool)>,
     waiting: usize,
     next_ticket: u64,
 }
@@ -106,7 +108,8 @@ fn gateway(address: &GatewayAddress) -> String {
 
 impl Lookups {
     pub(super) fn new(node_name: String) -> Self {
-        Self { node_name, keys: BTreeMap::new(), records: BTreeMap::new(), waiting: 0, next_ticket: 0 }
+        let (keys, records, arrived) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { node_name, keys, records, arrived, waiting: 0, next_ticket: 0 }
     }
 
     pub(super) fn ask(&mut self, key: &str, now: Instant, limits: &Limits) -> LookedUp {
@@ -146,40 +149,46 @@ impl Lookups {
 
     /// A new stream knows no keys: all of them.
     pub(super) fn resubscribe(&mut self) -> Vec<String> {
+        // What a broken stream had begun to say is said anew.
+        self.arrived.clear();
         self.keys.values_mut().for_each(|key| key.sent = false);
         self.unsent()
     }
 
-    /// An update is in force.
-    pub(super) fn arrived(
-        &mut self,
-        covers: Covers,
-        removed: &[String],
-        rejected: &[String],
-    ) -> Vec<Answered> {
-        let mut answered = Vec::new();
+    /// An update is in force, or a part of one.
+    pub(super) fn arrived(&mut self, covers: Covers, removed: &[String], rejected: &[String]) {
         for name in removed {
             self.records.remove(name);
         }
         for name in removed.iter().chain(rejected) {
-            self.answer(name, false, &mut answered);
+            self.note(name, false);
         }
         for (name, mut record) in covers.0 {
             record.own_node = !record.node.is_empty() && record.node == self.node_name;
-            self.answer(&name, true, &mut answered);
+            self.note(&name, true);
             for alias in &record.aliases {
-                self.answer(alias, true, &mut answered);
+                self.note(alias, true);
             }
             self.records.insert(name, record);
         }
-        answered
     }
 
-    fn answer(&mut self, key: &str, found: bool, answered: &mut Vec<Answered>) {
-        let Some(known) = self.keys.get_mut(key) else { return };
-        known.answered = true;
-        self.waiting -= known.waiters.len();
-        answered.extend(known.waiters.drain(..).map(|(ticket, _)| Answered { ticket, found }));
+    fn note(&mut self, key: &str, found: bool) {
+        if self.keys.contains_key(key) {
+            self.arrived.push((key.to_owned(), found));
+        }
+    }
+
+    /// Those whose key was answered: nothing is missing that came with it, such as the endpoints of a service.
+    pub(super) fn answered(&mut self) -> Vec<Answered> {
+        let mut answered = Vec::new();
+        for (key, found) in std::mem::take(&mut self.arrived) {
+            let Some(known) = self.keys.get_mut(&key) else { continue };
+            known.answered = true;
+            self.waiting -= known.waiters.len();
+            answered.extend(known.waiters.drain(..).map(|(ticket, _)| Answered { ticket, found }));
+        }
+        answered
     }
 
     pub(super) fn expired(&mut self, now: Instant) -> Vec<Ticket> {

@@ -92,18 +92,15 @@ impl Update {
         &self.aliases
     }
 
-    /// A first response is complete: names held that were neither declared nor sent again no longer exist.
-    pub(super) fn remove_unmentioned(&mut self, undeclared: BTreeSet<String>) {
-        if undeclared.is_empty() {
-            return;
-        }
-        let sent: BTreeSet<&str> = self
-            .versions
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .chain(self.rejected.iter().map(|rejected| rejected.name.as_str()))
-            .collect();
-        let gone = undeclared.into_iter().filter(|name| !sent.contains(name.as_str())).collect::<Vec<_>>();
+    /// Names of what was sent, usable or not.
+    pub(super) fn mentioned(&self) -> impl Iterator<Item = &str> {
+        let rejected = self.rejected.iter().map(|rejected| rejected.name.as_str());
+        self.versions.iter().map(|(name, _)| name.as_str()).chain(rejected)
+    }
+
+    /// Adds names that are gone, too: a first response is complete, and what was held and neither declared nor sent
+    /// again no longer exists.
+    pub(super) fn remove(&mut self, gone: BTreeSet<String>) {
         match &mut self.content {
             Content::Addresses { removed, .. } | Content::Policies { removed, .. } => removed.extend(gone),
             Content::Waypoint(content) => content.removed_mut().extend(gone),

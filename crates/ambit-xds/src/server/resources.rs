@@ -7,17 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_policy::model::Policy;
-use ambit_types::service::HealthPolicy;
-use ambit_types::{Destination, GatewayAddress, Service, Str, Workload};
-use xxhash_rust::xxh64::xxh64;
+use ambit_types::Str;
 
+use super::entry::{Entry, Links};
+use super::history::{History, Touched};
+use super::leads::Leads;
 use super::shards::{Same, Shards};
 use super::waypoint::{WaypointDelta, WaypointResources};
-use crate::any::Any;
 use crate::codec::{Address, authorization};
 use crate::kind::Kind;
 use crate::node::WaypointKey;
-use crate::proto::envoy::service::discovery::v3::Resource;
 
 /// Changes to publish.
 #[derive(Debug, Clone, Default)]
@@ -41,72 +40,13 @@ pub struct Resources {
     /// What each waypoint gets besides.
     waypoints: BTreeMap<WaypointKey, Arc<WaypointResources>>,
     /// Alias to names.
-    aliases: Index,
+    aliases: Leads,
     /// Service to the workloads behind it.
-    endpoints: Index,
+    endpoints: Leads,
     /// Node to the workloads on it.
-    nodes: Index,
-}
-
-type Index = Shards<Arc<BTreeSet<Str>>>;
-
-/// One resource.
-#[derive(Debug)]
-pub(super) struct Entry {
-    version: String,
-    content: Any,
-    links: Links,
-}
-
-/// What leads to a resource, and where it leads.
-#[derive(Debug, Default)]
-struct Links {
-    aliases: Vec<Str>,
-    services: Vec<Str>,
-    node: Option<Str>,
-    /// Names or aliases of waypoints and gateways.
-    gateways: Vec<Str>,
-    /// A service that takes endpoints which are not ready.
-    unready_too: bool,
-}
-
-impl Same for Arc<Entry> {
-    fn same(&self, other: &Self) -> bool {
-        Self::ptr_eq(self, other) || self.version == other.version
-    }
-}
-
-impl Entry {
-    /// One that nothing leads to but its name.
-    pub(super) fn plain(content: Any) -> Self {
-        Self::new(content, Links::default())
-    }
-
-    fn new(content: Any, links: Links) -> Self {
-        Self { version: format!("{:016x}", xxh64(&content.value, 0)), content, links }
-    }
-
-    /// Hash of the content.
-    pub(super) fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Whether it is a service that takes endpoints which are not ready.
-    pub(super) fn takes_unready(&self) -> bool {
-        self.links.unready_too
-    }
-
-    /// The message; aliases only for those who asked by alias.
-    pub(super) fn message(&self, name: &str, with_aliases: bool) -> Resource {
-        let aliases = if with_aliases { &self.links.aliases[..] } else { &[] };
-        Resource {
-            version: self.version.clone(),
-            resource: Some(self.content.clone()),
-            name: name.to_owned(),
-            aliases: aliases.iter().map(ToString::to_string).collect(),
-            ..Resource::default()
-        }
-    }
+    nodes: Leads,
+    /// What the newest changes touched of workloads and services.
+    history: History,
 }
 
 impl Resources {
@@ -115,13 +55,15 @@ impl Resources {
     /// Revisions only grow; a smaller one is raised to the one already reached.
     pub fn apply(&mut self, revision: u64, delta: Delta) -> bool {
         self.revision = self.revision.max(revision);
-        let mut changed = false;
+        let mut touched = Touched::default();
         for name in &delta.removed_addresses {
-            changed |= self.remove_address(name);
+            self.remove_address(name, &mut touched);
         }
         for address in &delta.addresses {
-            changed |= self.put_address(address);
+            self.put_address(address, &mut touched);
         }
+        let mut changed = !touched.names.is_empty();
+        self.history.push(touched);
         for name in &delta.removed_policies {
             changed |= self.policies.remove(name).is_some();
         }
@@ -200,22 +142,45 @@ impl Resources {
         &self.addresses
     }
 
+    /// The newest changes of workloads and services.
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Workloads and services that are new or different here, and the names of those that only `older` has; both
+    /// ordered by name.
+    pub(super) fn since<'a>(&'a self, older: &'a Self) -> (BTreeMap<&'a Str, &'a Arc<Entry>>, Vec<&'a Str>) {
+        let Some(steps) = self.history.since(older.history.newest()) else {
+            return self.addresses.since(&older.addresses);
+        };
+        let (mut changed, mut removed) = (BTreeMap::new(), BTreeSet::new());
+        for name in steps.flat_map(|step| &step.names) {
+            match (self.addresses.entry(name), older.addresses.entry(name)) {
+                (Some((_, new)), Some((_, old))) if new.same(old) => {}
+                (Some((name, new)), _) => _ = changed.insert(name, new),
+                (None, Some((name, _))) => _ = removed.insert(name),
+                (None, None) => {}
+            }
+        }
+        (changed, removed.into_iter().collect())
+    }
+
     /// Names behind a name or an alias.
     pub(super) fn resolve(&self, key: &str) -> Vec<Str> {
         if self.addresses.get(key).is_some() {
             return vec![Str::from(key)];
         }
-        self.aliases.get(key).map(|names| names.iter().cloned().collect()).unwrap_or_default()
+        self.aliases.of(key).cloned().collect()
     }
 
     /// Workloads on a node.
     pub(super) fn on_node(&self, node: &str) -> impl Iterator<Item = &Str> {
-        self.nodes.get(node).into_iter().flat_map(|names| names.iter())
+        self.nodes.of(node)
     }
 
     /// Workloads behind a service.
     pub(super) fn endpoints(&self, service: &str) -> impl Iterator<Item = &Str> {
-        self.endpoints.get(service).into_iter().flat_map(|names| names.iter())
+        self.endpoints.of(service)
     }
 
     /// What a client that has `name` needs besides: the endpoints of a service, waypoints and gateways.
@@ -235,84 +200,60 @@ impl Resources {
         named.filter(move |service| self.addresses.get(service).is_some())
     }
 
-    fn put_address(&mut self, address: &Address) -> bool {
-        let entry = Entry::new(address.encode(), links(address));
+    /// Keys that a workload or service leads to, whether there is anything behind them or not: its waypoints and
+    /// gateways, and the services that it is behind.
+    pub(super) fn leads(&self, name: &str) -> impl Iterator<Item = &Str> {
+        let links = self.addresses.get(name).map(|entry| &entry.links);
+        links.into_iter().flat_map(|links| links.gateways.iter().chain(&links.services))
+    }
+
+    fn put_address(&mut self, address: &Address, touched: &mut Touched) {
+        let entry = Entry::of(address);
         let name = Str::from(address.name());
-        if self.addresses.get(&name).is_some_and(|old| old.version == entry.version) {
-            return false;
+        match self.addresses.get(&name) {
+            Some(old) if old.has_content_of(&entry) => return,
+            // Most changes of a workload are of its readiness, and nothing leads elsewhere.
+            Some(old) if old.links == entry.links => {}
+            Some(_) | None => {
+                self.remove_address(&name, touched);
+                self.link(&name, &entry.links);
+            }
         }
-        self.remove_address(&name);
-        for alias in &entry.links.aliases {
-            add(&mut self.aliases, alias, &name);
-        }
-        for service in &entry.links.services {
-            add(&mut self.endpoints, service, &name);
-        }
-        if let Some(node) = &entry.links.node {
-            add(&mut self.nodes, node, &name);
-        }
+        touch(touched, &name, &entry.links);
         self.addresses.insert(name, Arc::new(entry));
-        true
     }
 
-    fn remove_address(&mut self, name: &str) -> bool {
-        let Some(entry) = self.addresses.remove(name) else { return false };
+    fn link(&mut self, name: &Str, links: &Links) {
+        for alias in &links.aliases {
+            self.aliases.add(alias, name);
+        }
+        for service in &links.services {
+            self.endpoints.add(service, name);
+        }
+        if let Some(node) = &links.node {
+            self.nodes.add(node, name);
+        }
+    }
+
+    fn remove_address(&mut self, name: &str, touched: &mut Touched) {
+        let Some((key, _)) = self.addresses.entry(name) else { return };
+        let key = key.clone();
+        let Some(entry) = self.addresses.remove(name) else { return };
         for alias in &entry.links.aliases {
-            drop_name(&mut self.aliases, alias, name);
+            self.aliases.remove(alias, name);
         }
         for service in &entry.links.services {
-            drop_name(&mut self.endpoints, service, name);
+            self.endpoints.remove(service, name);
         }
         if let Some(node) = &entry.links.node {
-            drop_name(&mut self.nodes, node, name);
+            self.nodes.remove(node, name);
         }
-        true
+        touch(touched, &key, &entry.links);
     }
 }
 
-fn add(index: &mut Index, key: &Str, name: &Str) {
-    let mut names = index.remove(key).unwrap_or_default();
-    Arc::make_mut(&mut names).insert(name.clone());
-    index.insert(key.clone(), names);
-}
-
-fn drop_name(index: &mut Index, key: &Str, name: &str) {
-    let Some(mut names) = index.remove(key) else { return };
-    Arc::make_mut(&mut names).remove(name);
-    if !names.is_empty() {
-        index.insert(key.clone(), names);
-    }
-}
-
-fn links(address: &Address) -> Links {
-    let aliases = address.aliases().into_iter().map(Str::from).collect();
-    match address {
-        Address::Workload(workload) => of_workload(workload, aliases),
-        Address::Service(service) => of_service(service, aliases),
-    }
-}
-
-fn of_workload(workload: &Workload, aliases: Vec<Str>) -> Links {
-    let gateways = workload.waypoint.iter().chain(&workload.network_gateway);
-    Links {
-        aliases,
-        services: workload.services.keys().map(|key| Str::from(key.to_string())).collect(),
-        node: (!workload.node.is_empty()).then(|| workload.node.clone()),
-        gateways: gateways.map(gateway_key).collect(),
-        unready_too: false,
-    }
-}
-
-fn of_service(service: &Service, aliases: Vec<Str>) -> Links {
-    let weighted = service.weighted_waypoints.iter().map(|entry| &entry.destination);
-    let gateways = service.waypoint.iter().chain(weighted).map(gateway_key).collect();
-    let unready_too = service.load_balancing.health == HealthPolicy::AllowAll;
-    Links { aliases, gateways, unready_too, ..Links::default() }
-}
-
-fn gateway_key(gateway: &GatewayAddress) -> Str {
-    Str::from(match &gateway.destination {
-        Destination::Hostname(key) => key.to_string(),
-        Destination::Address(address) => address.to_string(),
-    })
+fn touch(touched: &mut Touched, name: &Str, links: &Links) {
+    touched.names.insert(name.clone());
+    touched.keys.extend(links.aliases.iter().chain(&links.services).cloned());
+    touched.nodes.extend(links.node.clone());
 }

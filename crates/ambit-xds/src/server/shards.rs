@@ -11,13 +11,14 @@ const SHARDS: usize = 64;
 
 #[derive(Debug, Clone)]
 pub(super) struct Shards<V> {
-    pieces: Vec<Arc<BTreeMap<Str, V>>>,
+    /// Shared as a whole, too, so that two copies of which none was changed are told to be equal by one look.
+    pieces: Arc<Vec<Arc<BTreeMap<Str, V>>>>,
 }
 
 impl<V> Default for Shards<V> {
     fn default() -> Self {
         let empty = Arc::new(BTreeMap::new());
-        Self { pieces: vec![empty; SHARDS] }
+        Self { pieces: Arc::new(vec![empty; SHARDS]) }
     }
 }
 
@@ -37,14 +38,27 @@ impl<V: Clone> Shards<V> {
         self.pieces[Self::piece_of(name)].get(name)
     }
 
+    /// With the name as it is held here.
+    pub(super) fn entry(&self, name: &str) -> Option<(&Str, &V)> {
+        self.pieces[Self::piece_of(name)].get_key_value(name)
+    }
+
     pub(super) fn insert(&mut self, name: Str, value: V) -> Option<V> {
-        Arc::make_mut(&mut self.pieces[Self::piece_of(&name)]).insert(name, value)
+        self.piece_mut(&name).insert(name, value)
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<V> {
-        let piece = &mut self.pieces[Self::piece_of(name)];
         // Looking first keeps a piece shared that does not change.
-        if piece.contains_key(name) { Arc::make_mut(piece).remove(name) } else { None }
+        if self.get(name).is_some() { self.piece_mut(name).remove(name) } else { None }
+    }
+
+    fn piece_mut(&mut self, name: &str) -> &mut BTreeMap<Str, V> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.pieces)[Self::piece_of(name)])
+    }
+
+    /// Whether the other is a copy, and neither was changed since.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pieces, &other.pieces)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -71,7 +85,10 @@ impl<V: Clone + Same> Shards<V> {
     pub(super) fn since<'a>(&'a self, older: &'a Self) -> (BTreeMap<&'a Str, &'a V>, Vec<&'a Str>) {
         let mut changed = BTreeMap::new();
         let mut removed = Vec::new();
-        for (new, old) in self.pieces.iter().zip(&older.pieces) {
+        if self.is(older) {
+            return (changed, removed);
+        }
+        for (new, old) in self.pieces.iter().zip(older.pieces.iter()) {
             if Arc::ptr_eq(new, old) {
                 continue;
             }

@@ -1,5 +1,8 @@
 //! The publisher, row by row: subscriptions, resumption, order, acknowledgements.
 
+mod on_demand;
+mod parts;
+
 use std::collections::BTreeMap;
 
 use ambit_policy::model::{Action, Policy, Rule, Scope};

@@ -6,7 +6,7 @@ use ambit_policy::http::provider::Provider;
 use ambit_route::model::{Destination, DestinationPolicy, Frontend};
 use ambit_types::{ServiceKey, Str};
 
-use super::resources::Entry;
+use super::entry::Entry;
 use super::shards::Shards;
 use crate::any::Any;
 use crate::codec::{

@@ -130,7 +130,8 @@ async fn others_have_their_turn_between_many_frames() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let mut metered = Metered::new(near, 100);
     let turns = 3;
-    let frames = usize::try_from(TURN_FRAMES * turns).unwrap();
+    // A turn ends with a whole read: up to nine frames more.
+    let frames = usize::try_from((TURN_FRAMES + 10) * turns).unwrap();
     far.write_all(&[vec![1; 24], frame(0, 0, 1).repeat(frames), frame(0, 1, 1)].concat()).await.unwrap();
     let (mut read, mut waited) = (0, 0);
     while read < 24 + (frames + 1) * 10 {

@@ -35,8 +35,29 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     ("ambit_config_revision", "Revision of the objects that are served"),
     (
+        "ambit_config_acked_revision_least",
+        "Least revision that a connected node or waypoint has answered everything up to",
+    ),
+    (
+        "ambit_config_version_info",
+        "Connected nodes and waypoints by the revision up to which they have answered everything, as `version`; \
+         the 16 oldest revisions",
+    ),
+    (
+        "ambit_control_plane_away_seconds",
+        "For how long the control plane has not been heard; 0 while it is there",
+    ),
+    (
         "ambit_certificate_remaining_seconds",
-        "What the certificates that the node holds have left of their life",
+        "What the certificates that the program holds have left of their life",
+    ),
+    (
+        "ambit_certificate_remaining_ratio",
+        "Least part that a certificate of the program has left of its life; renewal is near one half",
+    ),
+    (
+        "ambit_clock_offset_seconds",
+        "By how much the clock is ahead of the control plane's, at the last certificate; 0 within a second",
     ),
     (
         "ambit_conntrack_used_ratio",
@@ -58,7 +79,8 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("ambit_fd_used_ratio", "Share of the descriptors that the program may have which are open"),
     (
         "ambit_flow_records_lost_total",
-        "Flow records that the ring pushed out (`ring`) or that a follower was too slow for (`follower`)",
+        "Flow records that the ring pushed out (`ring`), that a follower was too slow for (`follower`), or that \
+         whoever asked the control plane for them was too slow for (`asker`)",
     ),
     (
         "ambit_forwarded_identities_ignored_total",
@@ -85,6 +107,12 @@ pub(super) const METRICS: &[(&str, &str)] = &[
         "ambit_metrics_overflow_total",
         "Connections and requests that were counted together because there were too many sets of labels",
     ),
+    ("ambit_observe_attending", "Nodes and waypoints that tell the control plane what they see"),
+    (
+        "ambit_observe_pairs_lost_total",
+        "Connections and requests that were told to the control plane by their number only, because a proxy had too \
+         many pairs to tell apart",
+    ),
     (
         "ambit_plaintext_accepted_total",
         "Plaintext connections that were let in, by the mode in force and why",
@@ -99,6 +127,14 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     ("ambit_root_remaining_seconds", "What the first root to run out has left of its life"),
     ("ambit_runtime_stall_seconds", "How late the program wakes a task, looked at each second"),
+    (
+        "ambit_selftest_breaches_total",
+        "Attempts of the node's tests of itself that were let in and must not be, by attempt; enforcement does not work",
+    ),
+    (
+        "ambit_selftest_result",
+        "Whether the node's tests of itself went as they must: 1 or 0 an attempt, each minute",
+    ),
     ("ambit_start_time_seconds", "When the program started, in seconds since 1970"),
     ("ambit_task_panics_total", "Tasks that ended by a panic, by their name"),
     (
@@ -155,6 +191,11 @@ pub(super) const METRICS: &[(&str, &str)] = &[
         "ambit_waypoint_upgraded_bytes_total",
         "Bytes on connections that were upgraded to another protocol, by direction",
     ),
+    (
+        "ambit_waypoint_unbound",
+        "1 for each service, by `kind` and `service`, that asks for a waypoint which is absent or not ready; \
+         connections to it are refused",
+    ),
     ("ambit_waypoint_upgraded_idle_total", "Upgraded connections that were ended because nothing moved"),
     ("ambit_workloads_captured", "Pods that are captured"),
     ("ambit_workloads_expected", "Pods whose labels ask for capture"),
@@ -203,6 +244,10 @@ pub(super) const METRICS: &[(&str, &str)] = &[
         "Calls of an admin listener that were cut because they took too long or were too many",
     ),
     (
+        "ambit_console_connections_refused_total",
+        "Connections to the console that were refused because too many were open",
+    ),
+    (
         "ambit_sealed_state_in_force",
         "1 while the node serves what it had sealed, until discovery is complete",
     ),
@@ -210,6 +255,7 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("ambit_sealed_state_writes_total", "Sealed states that were written, by how that went"),
     ("ambit_tasks_alive", "Tasks that are alive in the program"),
     ("ambit_tunnel_connections", "Tunnels that pods of the node have opened"),
+    ("ambit_tunnel_queue", "Connections that wait for a tunnel that is opening"),
     ("ambit_tunnel_streams", "Streams on those tunnels"),
     ("ambit_tunnels_replaced_total", "Tunnels that were given up for another one before a byte was sent"),
 ];
@@ -310,10 +356,44 @@ pub(super) const PATHS: &[(&str, &str)] = &[
         "Certificates of the program's identities; a ztunnel adds their issuers and the roots they trust",
     ),
     (
+        "/explain",
+        "What would happen to a connection or request, hop by hop; POST a question as JSON: `source`, `destination`, \
+         and `http` with `method`, `path`, `host`, `headers`",
+    ),
+    (
         "/flows",
         "Flow records, one JSON object a line, then a footer with what was lost; `?last=N`, `?follow`",
     ),
     ("/budget", "What the process uses of what it may use: memory, descriptors, connections, flow records"),
     ("/pods", "The pods of the node with their state; `?uid=` picks one"),
+    (
+        "/selftest",
+        "What the node's tests of itself came to, at the last run; null before the first has ended",
+    ),
     ("/sync", "Revision of the objects, and what each node has acknowledged or refused"),
+    ("/api/v1/workloads", "Workloads as nodes get them"),
+    ("/api/v1/nodes", "Nodes and waypoints: connected, up to date, attached, with the first fault of each"),
+    ("/api/v1/certificates", "The roots and how far a rotation is; never a key"),
+    ("/api/v1/checks", "What is right and what is not, by category, each with a hint"),
+    ("/api/v1/incidents", "Refusals beside changes of configuration, newest first"),
+    ("/api/v1/selftests", "The last outcome of each test of each node"),
+    ("/api/v1/edges", "Who talked to whom, how, and what was refused; `?window=5m`, at most 24h"),
+    (
+        "/api/v1/flows",
+        "Flow records of every proxy that pass the filters of `ambit flows`; `?last=N`, `?follow=1` as one JSON object a \
+         line",
+    ),
+    (
+        "/api/v1/events",
+        "Server-sent events: `edges` with what changed each second, `refusal` and `config` at once, `lost` with a count",
+    ),
+    ("/api/v1/explain", "As `/explain` of a proxy, on what is configured now"),
+    (
+        "/api/v1/policy/diff",
+        "POST manifests as YAML: connections of the last day that would end otherwise, or `problems` of the manifests",
+    ),
+    (
+        "/api/v1/policy/suggest",
+        "The smallest policies that let in what was seen, as YAML; `?namespace=NAME`, `&denied=1` with what was refused",
+    ),
 ];

@@ -9,7 +9,7 @@ use ambit_runtime::access_log::Direction;
 use ambit_runtime::metrics::{IDLE, Source as _};
 use ambit_types::{ServiceKey, Uid, Workload};
 
-use super::{LINGER, PAIRS_MAX, Series};
+use super::{ASSERTED_MAX, LINGER, PAIRS_MAX, Series};
 use crate::flow::{End, Flow, Path, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -177,4 +177,55 @@ fn the_text_is_whole_whatever_a_peer_says_of_itself() {
     let denied = |line: &&str| line.contains("response_flags=\"DENY\"") && line.ends_with(" 1");
     assert_eq!(all.lines().filter(denied).count(), 2, "closed and failed: {all}");
     assert_eq!(all.lines().filter(|line| line.starts_with('#')).count(), 5);
+}
+
+/// Pods that come and go leave nothing, however many there were (row 5 of seeing).
+#[test]
+fn ten_thousand_pods_come_and_go_and_the_series_are_as_before() {
+    let (series, mut now) = (Series::default(), start());
+    let lasting = flow(pod("web"), pod("db"));
+    connection(&series, &lasting, now);
+    let base = text(&series).lines().count();
+    let mut most = 0;
+    for round in 0..100 {
+        for one in 0..100 {
+            connection(&series, &flow(pod(&format!("p{round}x{one}")), pod("db")), now);
+        }
+        connection(&series, &lasting, now);
+        now += SECOND;
+        let young = |uid: &Uid| uid.as_str().ends_with("/db") || uid.as_str().ends_with("/web");
+        series.sweep(now, young);
+        most = most.max(text(&series).lines().count());
+    }
+    // A minute of them is there at any time, and no more.
+    let minute = usize::try_from(LINGER.as_secs()).unwrap() * 100 * 4;
+    assert!(most <= base + minute, "{most} lines, {base} at the beginning");
+    now += LINGER;
+    connection(&series, &lasting, now);
+    series.sweep(now, |uid| uid.as_str().ends_with("/db") || uid.as_str().ends_with("/web"));
+    assert_eq!(text(&series).lines().count(), base);
+}
+
+/// A peer that calls itself something else each time takes no room from pods that are known.
+#[test]
+fn names_that_peers_make_up_are_few_and_then_counted_as_one() {
+    let (series, now) = (Series::default(), start());
+    for n in 0..2 * PAIRS_MAX {
+        let name = format!("k8s.namespace.name=far,k8s.deployment.name=made-up-{n}");
+        let src = End { asserted: Some(Arc::new(Baggage::parse(&name))), ..End::default() };
+        connection(&series, &flow(src, pod("db")), now);
+    }
+    connection(&series, &flow(pod("web"), pod("db")), now);
+    let all = text(&series);
+    let opened = |line: &&str| line.starts_with("istio_tcp_connections_opened_total{");
+    assert_eq!(
+        all.lines().filter(opened).count(),
+        ASSERTED_MAX + 2,
+        "those, the known one, and the rest as one"
+    );
+    assert_eq!(named(&series, "web"), 4);
+    series.sweep(now + IDLE, |_| true);
+    let src = End { asserted: Some(Arc::new(Baggage::parse("k8s.deployment.name=late"))), ..End::default() };
+    connection(&series, &flow(src, pod("db")), now + IDLE);
+    assert_eq!(named(&series, "late"), 4, "there is room again");
 }

@@ -1,13 +1,11 @@
 //! Whose rules hold where a workload is addressed by itself.
 
-use std::net::SocketAddr;
-
-use ambit_state::{Change, World};
 use ambit_types::service::Port;
 use ambit_types::workload::Settings;
 use ambit_types::{ApplicationTunnel, NetworkAddress, Service, WeightedWaypoint};
 
 use super::*;
+use crate::{Change, World};
 
 const POD: [u8; 4] = [10, 244, 1, 5];
 

@@ -1,0 +1,145 @@
+//! `ambit policy diff FILE`: which of the connections seen would be decided or routed otherwise.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ambit_explain::Compiled;
+use ambit_explain::diff::{Change, Diff, diff};
+use ambit_manifest::{Kind, ObjectKey};
+use serde_json::{Map, Value, json};
+
+use super::{seen, typed};
+use crate::cmd::form::{FORMS, Form, List};
+use crate::cmd::nodes::{Where, cell, text};
+use crate::cmd::objects::Objects;
+use crate::out::{self, Failure};
+
+/// Compares what is with what would be.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Manifests that would be applied: files, folders, or - for the standard input
+    #[arg(required_unless_present = "without")]
+    files: Vec<PathBuf>,
+    /// AuthorizationPolicies (NS/NAME) that would be removed
+    #[arg(long, value_name = "NS/NAME")]
+    without: Vec<String>,
+    /// How far back to look
+    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+    since: Duration,
+    /// Make the exit code 79 for these findings
+    #[arg(long, value_enum, default_value = "never")]
+    fail_on: FailOn,
+    #[arg(short, long, default_value = "table", help = FORMS)]
+    output: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FailOn {
+    /// Something that is allowed would be refused
+    Refused,
+    /// Anything would change
+    Changed,
+    /// None
+    Never,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When a file cannot be read, a policy to be removed is not there, or no node answers.
+pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
+    let now = Objects::of_lab(&at.name)?;
+    let mut then = now.clone().with(Objects::of_files(&args.files)?);
+    for name in &args.without {
+        remove(&mut then, name)?;
+    }
+    let (before, after) = (Compiled::of(&now.index()?, ""), Compiled::of(&then.index()?, ""));
+    let seen = seen::ask(at, args.since)?;
+    let found = diff(&before.view(), &after.view(), &seen.flows);
+    let code = exit_code(args.fail_on, &found);
+    let told = summary(&found);
+    print(&args.output, found)?;
+    seen.tell();
+    out::say(&told);
+    if let [file] = &args.files[..] {
+        let apply = format!("lab apply -f {}", file.display());
+        out::say(&format!("next: {}", typed(at, &apply)));
+    }
+    Ok(code)
+}
+
+fn remove(objects: &mut Objects, name: &str) -> Result<(), Failure> {
+    let key = name
+        .split_once('/')
+        .map(|(namespace, name)| ObjectKey::new(Kind::AuthorizationPolicy, Some(namespace), name));
+    match key.is_some_and(|key| objects.remove(&key)) {
+        true => Ok(()),
+        false => Err(Failure::new(out::BAD_DATA, format!("there is no AuthorizationPolicy {name}"))),
+    }
+}
+
+fn refused(diff: &Diff) -> usize {
+    let is_refusal = |change: &&Change| {
+        use ambit_explain::Verdict::{Allow, Deny};
+        (change.before.verdict, change.after.verdict) == (Allow, Deny)
+    };
+    diff.changes.iter().filter(is_refusal).count()
+}
+
+fn exit_code(fail_on: FailOn, diff: &Diff) -> i32 {
+    let found = match fail_on {
+        FailOn::Refused => refused(diff),
+        FailOn::Changed => diff.changes.len(),
+        FailOn::Never => 0,
+    };
+    if found > 0 { out::FINDINGS } else { out::OK }
+}
+
+fn summary(diff: &Diff) -> String {
+    format!(
+        "{} different connections compared, {} would change, {} of them be refused; {} records say too little",
+        diff.compared,
+        diff.changes.len(),
+        refused(diff),
+        diff.unclear
+    )
+}
+
+fn print(form: &Form, diff: Diff) -> anyhow::Result<()> {
+    let Diff { changes, compared, unclear } = diff;
+    let mut items = Vec::new();
+    for change in changes {
+        let (before, after) = (change.before.to_string(), change.after.to_string());
+        let mut item = serde_json::to_value(&change)?;
+        item["before"]["text"] = json!(before);
+        item["after"]["text"] = json!(after);
+        items.push(item);
+    }
+    let mut more = Map::new();
+    more.insert("compared".to_owned(), json!(compared));
+    more.insert("unclear".to_owned(), json!(unclear));
+    List { kind: "PolicyDiffList", items }
+        .print_beside(more, form, table, |item| format!("flow/{}", flow(item)));
+    Ok(())
+}
+
+/// `shop/web -> 10.0.0.1:80 GET /`.
+fn flow(item: &Value) -> String {
+    let mut flow = format!("{} -> {}", text(item, "source"), text(item, "destination"));
+    for part in [text(item, "service"), text(item, "request")] {
+        if !part.is_empty() {
+            flow.push(' ');
+            flow.push_str(&part);
+        }
+    }
+    flow
+}
+
+fn table(items: &[Value], _wide: bool) -> String {
+    let row = |item: &Value| {
+        let told = |when: &str| cell(&item[when], "text");
+        vec![flow(item), told("before"), told("after"), cell(item, "connections"), cell(item, "last_seen")]
+    };
+    let rows: Vec<Vec<String>> = items.iter().map(row).collect();
+    out::table(&["FLOW", "BEFORE", "AFTER", "CONNS", "LAST SEEN"], &rows)
+}

@@ -1,0 +1,88 @@
+//! Every code is explained, every explanation is the one that is printed, and every command in it exists.
+
+use clap::CommandFactory as _;
+use serde_json::json;
+
+use super::*;
+
+/// Whether the command line takes a command as a text names it.
+#[track_caller]
+fn check_commands(place: &str, text: &str) {
+    let quoted = text.split('`').skip(1).step_by(2);
+    for command in quoted.filter(|text| text.starts_with("ambit ")) {
+        let words = command.split(' ').map(|word| if word == "CODE" { "AMB2104" } else { word });
+        let parsed = crate::cmd::Cli::command().try_get_matches_from(words);
+        assert!(parsed.is_ok(), "{place}: {command}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn every_command_that_a_hint_or_a_page_names_exists() {
+    for reason in Reason::ALL {
+        check_commands(reason.code(), reason.entry().try_next);
+    }
+    for (code, page) in RUNBOOKS {
+        // The message stands in a block of its own, whose marks are of three.
+        let prose: String = page.split("```").step_by(2).collect();
+        check_commands(code, &prose);
+    }
+}
+
+#[test]
+fn every_code_has_its_page_and_no_page_is_without_code() {
+    let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+    let pages: Vec<&str> = RUNBOOKS.iter().map(|(code, _)| *code).collect();
+    assert_eq!(pages, codes);
+}
+
+/// A record of each code that connections get is in `samples.json`; the message of the others is that of the code.
+/// When a message is meant to change, the page changes with it.
+#[test]
+fn every_page_shows_the_message_as_it_is_printed() {
+    let samples: Value = serde_json::from_str(include_str!("samples.json")).unwrap();
+    for (reason, (code, page)) in std::iter::zip(Reason::ALL, RUNBOOKS) {
+        let message = match &samples[code] {
+            Value::Null => facts(reason.entry()),
+            record => explain(record, &LabName::default()),
+        };
+        let shown = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
+        assert_eq!(shown, Some(&*message), "docs/runbooks/{code}.md; the message is now:\n{message}");
+        for part in ["  try  ", "  read  "] {
+            assert!(message.contains(part), "{code} has no {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_codes_page_is_printed_below_what_it_is() {
+    let printed = page(Reason::PolicyDenied);
+    assert!(printed.starts_with("AMB2104 policy-denied\n  what "), "{printed}");
+    assert!(printed.contains("## Mend"), "{printed}");
+    assert!(!printed.contains("# AMB2104"), "{printed}");
+}
+
+#[test]
+fn hints_name_the_lab_they_are_about() {
+    let shop = "shop".parse().unwrap();
+    let hint = "allow it: `ambit get policies -o yaml`, or `spec.rules`";
+    assert_eq!(for_lab(hint, &LabName::default()), hint);
+    let want = "allow it: `ambit get policies -o yaml --name shop`, or `spec.rules`";
+    assert_eq!(for_lab(hint, &shop), want);
+}
+
+#[test]
+fn an_id_may_be_shortened_as_long_as_it_is_one() {
+    let record = |id: &str, verdict: &str| json!({"conn_id": id, "verdict": verdict});
+    let known = Known {
+        ended: vec![
+            record("aabbcc01", "denied"),
+            record("aabbcc01", "allowed"),
+            record("aabbcc02", "allowed"),
+        ],
+        open: vec![record("ddeeff01", "")],
+    };
+    assert!(matches!(found(&known, "aabbcc01"), Ok(Found::Ended(r)) if is_refused(r)));
+    assert!(matches!(found(&known, "ddeeff"), Ok(Found::Open(_))));
+    assert_eq!(found(&known, "aabbcc").unwrap_err().code, out::BAD_DATA);
+    assert_eq!(found(&known, "012345").unwrap_err().code, out::FAILED);
+}

@@ -1,0 +1,136 @@
+// What istiod-lite answers, as far as it is shown. Fields that an older or newer one leaves out are optional.
+
+export interface Envelope<T> {
+  apiVersion: string;
+  kind: string;
+  items: T[];
+  /** Flows: the oldest record that is still kept, and how many were lost. */
+  oldest?: string | null;
+  lost?: number;
+  /** What keeps the answer from being whole. */
+  incomplete?: string[];
+}
+
+export interface End {
+  namespace?: string | null;
+  workload?: string | null;
+  service?: string | null;
+  identity?: string | null;
+  node?: string | null;
+  addr?: string | null;
+}
+
+export interface Edge {
+  id: string;
+  source: End;
+  destination: End;
+  port: number;
+  paths: string[];
+  secured: boolean;
+  why_not?: string | null;
+  connections: number;
+  rate_per_s: number;
+  requests_per_s?: number | null;
+  success?: number | null;
+  latency_ms_p50?: number | null;
+  latency_ms_p95?: number | null;
+  latency_ms_p99?: number | null;
+  bytes_sent_per_s: number;
+  bytes_received_per_s: number;
+  denied: number;
+  codes: Record<string, number>;
+  policies: string[];
+  last_seen?: string | null;
+}
+
+export interface Flow {
+  time: string;
+  node: string;
+  conn_id: string;
+  direction?: string;
+  path: string;
+  verdict: string;
+  code?: string | null;
+  reason?: string | null;
+  policy?: string | null;
+  nearest?: string | null;
+  src: End;
+  dst: End;
+  service?: string | null;
+  hbone_addr?: string | null;
+  bytes_sent?: number;
+  bytes_recv?: number;
+  duration_ms?: number;
+  error?: string | null;
+  http?: { method?: string; path?: string; status?: number } | null;
+}
+
+export interface Workload {
+  uid: string;
+  namespace: string;
+  name: string;
+  node: string;
+  identity: string;
+  addresses: string[];
+  tunnel: string;
+  healthy: boolean;
+  waypoint?: string | null;
+  policies: string[];
+  services: Record<string, string[]>;
+  probe_ports?: number[];
+}
+
+export interface MeshNode {
+  name: string;
+  kind: "node" | "waypoint";
+  connected: boolean;
+  synced: boolean;
+  attached?: boolean | null;
+  version?: string | null;
+  workloads?: number | null;
+  detail?: string | null;
+}
+
+export interface Certificate {
+  name: string;
+  kind: string;
+  state: string;
+  serial?: string | null;
+  not_before?: string | null;
+  not_after?: string | null;
+  node?: string | null;
+}
+
+export interface Step {
+  step: string;
+  state: string;
+  evidence: string;
+}
+
+export interface Incident {
+  at: string;
+  kind: string;
+  text: string;
+  code?: string | null;
+  count?: number | null;
+  object?: string | null;
+  revision?: number | null;
+  suspect?: string | null;
+}
+
+export interface SelfTest {
+  node: string;
+  test: string;
+  passed: boolean | null;
+  result?: string | null;
+  at?: string | null;
+  detail?: string | null;
+}
+
+export interface Check {
+  category: string;
+  description: string;
+  result: "success" | "warning" | "error";
+  error?: string | null;
+  hint?: string | null;
+}

@@ -1,0 +1,138 @@
+// Workloads: a list, and the page of one with neighbours, policies, certificate and recent refusals.
+import { useState } from "preact/hooks";
+import { ago, clock, endName, isMember, ms, portOf, rate, safety } from "../format";
+import { useLive } from "../live";
+import { Code, Pill, SafetyIcon, Table, Trouble, View, useList } from "../parts";
+import type { Certificate, Edge, Flow, Workload } from "../types";
+
+/** Rows that are drawn; the filter finds the rest. */
+const ROWS_MAX = 300;
+
+export function WorkloadsView({ params }: { params: URLSearchParams }) {
+  const name = params.get("name");
+  return name ? <One name={name} /> : <All />;
+}
+
+function All() {
+  const { items, trouble, loading } = useList<Workload>("workloads");
+  const [text, setText] = useState("");
+  const found = items.filter((w) => `${w.namespace}/${w.name} ${w.node} ${w.addresses.join(" ")}`.includes(text.trim()));
+  return (
+    <View title="Workloads" cli="ambit get workloads">
+      <div class="bar" role="search">
+        <label>Find <input type="search" data-find value={text} onInput={(e) => setText(e.currentTarget.value)} placeholder="name, node or address" /></label>
+        <span class="count">{found.length} of {items.length}{found.length > ROWS_MAX && `, the first ${ROWS_MAX} shown`}</span>
+      </div>
+      <Trouble text={trouble} />
+      {!loading && (
+        <Table
+          label="Workloads"
+          rows={found.slice(0, ROWS_MAX)}
+          id={(w) => w.uid}
+          empty="No workload fits."
+          columns={[
+            { head: "Namespace", cell: (w) => w.namespace },
+            { head: "Name", cell: (w) => <a href={`#/workloads?name=${encodeURIComponent(`${w.namespace}/${w.name}`)}`}>{w.name}</a> },
+            { head: "Node", cell: (w) => w.node || "-" },
+            { head: "Addresses", cell: (w) => <span class="mono">{w.addresses.join(", ") || "-"}</span> },
+            { head: "In the mesh", cell: (w) => <Pill tone={w.tunnel === "none" ? "plain" : "good"}>{w.tunnel}</Pill> },
+            { head: "Ready", cell: (w) => <Pill tone={w.healthy ? "good" : "warn"}>{w.healthy ? "yes" : "no"}</Pill> },
+            { head: "Waypoint", cell: (w) => w.waypoint ?? "-" },
+            { head: "Policies", cell: (w) => w.policies.length || "-", number: true },
+          ]}
+        />
+      )}
+    </View>
+  );
+}
+
+function One({ name }: { name: string }) {
+  const { items, trouble, loading } = useList<Workload>("workloads");
+  const live = useLive();
+  const own = items.find((w) => `${w.namespace}/${w.name}` === name);
+  const edges = [...live.edges.values()];
+  const [namespace = "", workload = ""] = name.split("/");
+  const self = { namespace, workload };
+  const refused = live.refusals.filter((flow) => endName(flow.src) === name || endName(flow.dst) === name);
+  return (
+    <View title={name} cli={`ambit get workloads --workload-namespace ${name.split("/")[0]}`}>
+      <p><a href="#/workloads">All workloads</a></p>
+      <Trouble text={trouble} />
+      {!loading && !trouble && !own && <p class="empty">istiod-lite knows no workload of this name now.</p>}
+      {own && <Facts own={own} />}
+      <h2>Called by</h2>
+      <Neighbours edges={edges.filter((e) => isMember(self, e.destination))} end={(e) => endName(e.source)} />
+      <h2>Calls</h2>
+      <Neighbours edges={edges.filter((e) => isMember(self, e.source))} end={(e) => `${endName(e.destination)}:${e.port}`} />
+      <h2>Recent refusals</h2>
+      <Refusals flows={refused} />
+      {own && <OwnCertificate identity={own.identity} />}
+    </View>
+  );
+}
+
+function Facts({ own }: { own: Workload }) {
+  return (
+    <dl class="facts wide">
+      <dt>Identity</dt><dd class="mono">{own.identity}</dd>
+      <dt>Node</dt><dd>{own.node || "-"}</dd>
+      <dt>Addresses</dt><dd class="mono">{own.addresses.join(", ") || "-"}</dd>
+      <dt>In the mesh</dt><dd>{own.tunnel}</dd>
+      <dt>Ready</dt><dd>{own.healthy ? "yes" : "no"}</dd>
+      <dt>Waypoint</dt><dd>{own.waypoint ?? "none"}</dd>
+      <dt>Services</dt><dd>{Object.entries(own.services).map(([service, ports]) => `${service} (${ports.join(", ")})`).join("; ") || "none"}</dd>
+      <dt>Policies</dt><dd>{own.policies.join(", ") || "none of its own; those of the namespace and the mesh apply"}</dd>
+      <dt>Probe ports</dt><dd>{own.probe_ports?.join(", ") || "none"}</dd>
+    </dl>
+  );
+}
+
+function Neighbours({ edges, end }: { edges: Edge[]; end: (edge: Edge) => string }) {
+  return (
+    <Table
+      label="Neighbours"
+      rows={edges}
+      id={(e) => e.id}
+      empty="Nobody in the last five minutes."
+      tone={(e) => (e.denied > 0 ? "bad" : "")}
+      columns={[
+        { head: "Who", cell: end },
+        { head: "Carried", cell: (e) => <SafetyIcon kind={safety(e)} /> },
+        { head: "Connections", cell: (e) => rate(e.rate_per_s), number: true },
+        { head: "p95", cell: (e) => ms(e.latency_ms_p95), number: true },
+        { head: "Refused", cell: (e) => e.denied || "-", number: true },
+        { head: "Codes", cell: (e) => Object.keys(e.codes).map((code) => <Code key={code} code={code} />) },
+      ]}
+    />
+  );
+}
+
+function Refusals({ flows }: { flows: Flow[] }) {
+  return (
+    <Table
+      label="Recent refusals"
+      rows={flows.slice(0, 50)}
+      id={(f) => `${f.conn_id}${f.node}${f.time}`}
+      empty="None while this page was open."
+      columns={[
+        { head: "Time", cell: (f) => clock(f.time) },
+        { head: "From", cell: (f) => endName(f.src) },
+        { head: "To", cell: (f) => `${endName(f.dst)}:${portOf(f)}` },
+        { head: "Code", cell: (f) => <Code code={f.code} /> },
+        { head: "Decided by", cell: (f) => f.policy ?? "-" },
+      ]}
+    />
+  );
+}
+
+function OwnCertificate({ identity }: { identity: string }) {
+  const { items } = useList<Certificate>("certificates", 10000);
+  const own = items.filter((certificate) => certificate.name === identity);
+  return (
+    <>
+      <h2>Certificate</h2>
+      {own.length === 0 && <p class="note">Held by the node: <code>ambit get certificates</code></p>}
+      {own.map((c) => <p key={`${c.serial}${c.node}`}>{c.state}, ends {ago(c.not_after)} {c.node && `(on ${c.node})`}</p>)}
+    </>
+  );
+}

@@ -1,0 +1,216 @@
+//! What a change would do to connections that were seen: each one decided before and after, and told where the
+//! answers differ.
+//!
+//! It asks [`explain()`] of two views and compares; it decides nothing. A connection that was seen several times is one
+//! row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first one's way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ambit_types::PolicyKey;
+use serde::Serialize;
+
+use crate::{Code, Explanation, Flow, Routed, Verdict, View, Way, explain};
+
+#[cfg(test)]
+mod tests;
+
+/// Connections that would end otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Who calls.
+    pub source: String,
+    /// Whom, as it was dialled.
+    pub destination: String,
+    /// The service that was meant, if one was.
+    pub service: Option<String>,
+    /// Method and path, of a request.
+    pub request: Option<String>,
+    /// What is decided now.
+    pub before: Told,
+    /// What would be decided.
+    pub after: Told,
+    /// How many connections were seen.
+    pub connections: u64,
+    /// When the last one ended, RFC 3339.
+    pub last_seen: String,
+}
+
+/// A decision, as far as changes of it matter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Yes or no.
+    pub verdict: Verdict,
+    /// The code, if there is one.
+    pub code: Option<Code>,
+    /// The policy that decided.
+    #[serde(serialize_with = "policy")]
+    pub policy: Option<PolicyKey>,
+    /// How it is carried.
+    pub way: Option<Way>,
+    /// The route and its backend.
+    pub route: Option<String>,
+}
+
+/// What came of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diff {
+    /// Connections that would end otherwise: those that would be refused first, then the most frequent.
+    pub changes: Vec<Change>,
+    /// How many different connections were compared.
+    pub compared: usize,
+    /// Records that say too little to be asked again.
+    pub unclear: usize,
+}
+
+/// Decides everything that was seen by both views and tells what differs.
+pub fn diff(before: &View<'_>, after: &View<'_>, flows: &[Flow]) -> Diff {
+    let (rows, unclear) = rows(flows);
+    let compared = rows.len();
+    let mut changes: Vec<Change> = rows.into_values().filter_map(|row| row.change(before, after)).collect();
+    changes.sort_by_cached_key(|change| {
+        let is_refusal = change.after.verdict == Verdict::Deny && change.before.verdict == Verdict::Allow;
+        (!is_refusal, u64::MAX - change.connections, change.source.clone(), change.destination.clone())
+    });
+    Diff { changes, compared, unclear }
+}
+
+/// One connection that was seen, however often.
+struct Row<'f> {
+    flow: &'f Flow,
+    ids: BTreeSet<&'f str>,
+    /// Of records without an id of their own.
+    more: u64,
+    last_seen: &'f str,
+}
+
+/// Who called, whom, method and path.
+type Key<'f> = (String, &'f str, &'f str, &'f str);
+
+/// Different connections, and how many records say too little.
+fn rows(flows: &[Flow]) -> (BTreeMap<Key<'_>, Row<'_>>, usize) {
+    let mut rows: BTreeMap<Key<'_>, Row<'_>> = BTreeMap::new();
+    let mut unclear = 0;
+    // Where the other end told of a connection too, that is the one which decided.
+    let is_inbound = |flow: &&Flow| flow.direction.as_deref() == Some("inbound");
+    let decided: BTreeSet<&str> = flows.iter().filter(is_inbound).map(|flow| flow.conn_id.as_str()).collect();
+    for flow in flows.iter().filter(|flow| flow.client.is_none() && flow.path != "probe") {
+        if !is_inbound(&flow) && !flow.conn_id.is_empty() && decided.contains(flow.conn_id.as_str()) {
+            continue;
+        }
+        if flow.question().is_err() {
+            unclear += 1;
+            continue;
+        }
+        let fresh = || Row { flow, ids: BTreeSet::new(), more: 0, last_seen: &flow.time };
+        let row = rows.entry(key(flow)).or_insert_with(fresh);
+        if flow.conn_id.is_empty() {
+            row.more = row.more.saturating_add(flow.connections);
+        } else {
+            row.ids.insert(&flow.conn_id);
+        }
+        row.last_seen = row.last_seen.max(&flow.time);
+    }
+    (rows, unclear)
+}
+
+fn key(flow: &Flow) -> Key<'_> {
+    let http = flow.http.as_ref();
+    let asked = flow.hbone_addr.as_deref().or(flow.dst.addr.as_deref()).unwrap_or_default();
+    (
+        source(flow),
+        asked,
+        http.map_or("", |http| http.method.as_str()),
+        http.map_or("", |http| http.path.as_str()),
+    )
+}
+
+fn source(flow: &Flow) -> String {
+    match (&flow.src.namespace, &flow.src.workload) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        _ => {
+            let address = flow.src.addr.as_deref().unwrap_or_default();
+            address.rsplit_once(':').map_or(address, |(ip, _)| ip).to_owned()
+        }
+    }
+}
+
+impl Row<'_> {
+    fn change(self, before: &View<'_>, after: &View<'_>) -> Option<Change> {
+        let question = self.flow.question().ok()?;
+        let (before, after) = (Told::of(&explain(before, &question)), Told::of(&explain(after, &question)));
+        if before.is_like(&after) {
+            return None;
+        }
+        let http = self.flow.http.as_ref();
+        Some(Change {
+            source: source(self.flow),
+            destination: question.destination.to_string(),
+            service: self.flow.service.clone(),
+            request: http.map(|http| format!("{} {}", http.method, http.path)),
+            before,
+            after,
+            connections: u64::try_from(self.ids.len()).unwrap_or(u64::MAX).saturating_add(self.more),
+            last_seen: self.last_seen.to_owned(),
+        })
+    }
+}
+
+impl Told {
+    /// What an explanation comes to.
+    pub fn of(explanation: &Explanation) -> Self {
+        Self {
+            verdict: explanation.verdict,
+            code: explanation.reason,
+            policy: explanation.decided_by.as_ref().map(|by| by.policy.clone()),
+            way: explanation.way,
+            route: explanation.route.as_ref().map(routed),
+        }
+    }
+
+    /// Whether a user would notice no difference: the same verdict, carried the same way to the same place. Of two
+    /// refusals, where they would have gone does not matter.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self.verdict, other.verdict) {
+            (Verdict::Allow, Verdict::Allow) => self.way == other.way && self.route == other.route,
+            (Verdict::Deny, Verdict::Deny) => true,
+            (Verdict::Allow, Verdict::Deny) | (Verdict::Deny, Verdict::Allow) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Told {
+    /// `allow`, `AMB2104 policy-denied (shop/web)`, `allow by route shop/r rule 0 to shop/v2:80`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.verdict, self.code) {
+            (Verdict::Deny, Some(code)) => write!(f, "{}", code.0)?,
+            (verdict, _) => write!(f, "{verdict}")?,
+        }
+        if let Some(policy) = &self.policy {
+            write!(f, " ({policy})")?;
+        }
+        match (self.verdict, self.way, &self.route) {
+            (Verdict::Deny, _, _) | (Verdict::Allow, None, None) => Ok(()),
+            (Verdict::Allow, Some(way), None) => write!(f, " {}", way.name()),
+            (Verdict::Allow, _, Some(route)) => write!(f, " {route}"),
+        }
+    }
+}
+
+/// The route with every backend it may choose, so that two draws are no change.
+fn routed(routed: &Routed) -> String {
+    let mut backends: BTreeSet<&str> = routed.others.iter().map(String::as_str).collect();
+    backends.extend(routed.backend.as_deref());
+    let to = backends.into_iter().collect::<Vec<_>>().join(", ");
+    let rule = routed.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+    match &routed.route {
+        Some(route) => format!("by {route}{rule} to {to}"),
+        None => format!("to {to}"),
+    }
+}
+
+fn policy<S: serde::Serializer>(key: &Option<PolicyKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    match key {
+        Some(key) => serializer.collect_str(key),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,99 @@
+//! What a change of policy says of connections that were seen.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ambit_state::{Change as Update, Snapshot, World};
+use ambit_types::{Reason, TunnelProtocol, Workload};
+
+use super::*;
+use crate::FlowEnd;
+use crate::suggest::{Allow, AllowRule, Caller};
+
+fn workload(name: &str, last: u8) -> Workload {
+    let mut workload = Workload::new(format!("Kubernetes//Pod/shop/{name}"), "shop", name);
+    workload.service_account = name.into();
+    workload.addresses = vec![IpAddr::from([10, 0, 0, last])];
+    workload.tunnel = TunnelProtocol::Hbone;
+    workload.node = format!("node{last}").into();
+    workload.settings = Some(ambit_types::workload::Settings::default());
+    workload
+}
+
+/// A mesh of three pods; callers may use port 80 of everybody, if there is a list of them.
+fn mesh(callers: Option<&[&str]>) -> Arc<Snapshot> {
+    let pods = [("web", 1), ("batch", 2), ("cart", 3)].map(|(name, last)| workload(name, last));
+    let rule = |callers: &[&str]| AllowRule {
+        callers: pods
+            .iter()
+            .filter(|pod| callers.contains(&&*pod.name))
+            .map(|pod| Caller::Identity(pod.identity()))
+            .collect(),
+        ports: [80].into(),
+    };
+    let allow = callers.map(|callers| Allow {
+        name: "allow".to_owned(),
+        selector: BTreeMap::new(),
+        rules: vec![rule(callers)],
+    });
+    let policy = allow.map(|allow| Update::Policy(Arc::new(allow.policy("shop"))));
+    let pods = pods.clone().into_iter().map(|pod| Update::Workload(Arc::new(pod)));
+    World::new("").apply(pods.chain(policy)).snapshot
+}
+
+fn flow(from: &str, direction: &str, id: &str, time: &str) -> Flow {
+    let end = |name: &str| FlowEnd {
+        workload: Some(name.to_owned()),
+        namespace: Some("shop".to_owned()),
+        ..FlowEnd::default()
+    };
+    Flow {
+        time: time.to_owned(),
+        direction: Some(direction.to_owned()),
+        verdict: "allowed".to_owned(),
+        path: "hbone".to_owned(),
+        conn_id: id.to_owned(),
+        src: end(from),
+        dst: end("cart"),
+        hbone_addr: Some("10.0.0.3:80".to_owned()),
+        connections: 1,
+        ..Flow::default()
+    }
+}
+
+#[test]
+fn only_what_would_end_otherwise_is_told() {
+    let (open, web) = (mesh(None), mesh(Some(&["web"])));
+    let flows = [
+        flow("web", "inbound", "01", "2026-01-01T00:00:00.000Z"),
+        flow("batch", "outbound", "02", "2026-01-01T00:00:01.000Z"),
+        flow("batch", "inbound", "02", "2026-01-01T00:00:01.000Z"),
+        flow("batch", "inbound", "03", "2026-01-01T00:00:02.000Z"),
+    ];
+    let diff = diff(&View::new(&open), &View::new(&web), &flows);
+    assert_eq!((diff.compared, diff.unclear), (2, 0));
+    let [change] = &diff.changes[..] else { panic!("{:#?}", diff.changes) };
+    assert_eq!((&*change.source, &*change.destination), ("shop/batch", "10.0.0.3:80"));
+    assert_eq!((change.connections, &*change.last_seen), (2, "2026-01-01T00:00:02.000Z"));
+    assert_eq!(change.before.verdict, Verdict::Allow);
+    assert_eq!(change.after.code.map(|code| code.0), Some(Reason::PolicyDenied));
+    let same = super::diff(&View::new(&web), &View::new(&web), &flows);
+    assert!(same.changes.is_empty());
+}
+
+#[test]
+fn refusals_come_first_and_what_says_too_little_is_counted() {
+    let (web, batch) = (mesh(Some(&["web"])), mesh(Some(&["batch"])));
+    let mut silent = flow("web", "inbound", "04", "2026-01-01T00:00:00.000Z");
+    silent.hbone_addr = None;
+    let flows = [
+        flow("batch", "inbound", "01", "2026-01-01T00:00:00.000Z"),
+        flow("batch", "inbound", "02", "2026-01-01T00:00:00.000Z"),
+        flow("web", "inbound", "03", "2026-01-01T00:00:00.000Z"),
+        silent,
+    ];
+    let diff = diff(&View::new(&web), &View::new(&batch), &flows);
+    let told: Vec<(&str, Verdict)> = diff.changes.iter().map(|c| (&*c.source, c.after.verdict)).collect();
+    assert_eq!(told, [("shop/web", Verdict::Deny), ("shop/batch", Verdict::Allow)]);
+    assert_eq!(diff.unclear, 1);
+}

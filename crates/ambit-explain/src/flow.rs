@@ -1,0 +1,142 @@
+//! One flow record, as ztunnel and waypoint answer it at `/flows` and the control plane gathers it.
+
+use std::net::SocketAddr;
+
+use ambit_types::{Identity, Reason};
+use serde::Deserialize;
+
+use crate::question::{Destination, HttpQuestion, Question, QuestionError, Source};
+
+/// One record. Fields that a record does not have are empty; those that are not here are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Flow {
+    /// When it ended, RFC 3339.
+    pub time: String,
+    /// Node, or waypoint, that wrote it.
+    pub node: String,
+    /// `inbound` or `outbound`.
+    pub direction: Option<String>,
+    /// `allowed` or `denied`.
+    pub verdict: String,
+    /// The code, such as `AMB2104`.
+    pub code: Option<String>,
+    /// The policy that decided.
+    pub policy: Option<String>,
+    /// Its rule.
+    pub rule: Option<usize>,
+    /// How it was carried.
+    pub path: String,
+    /// The same in the records of all proxies on the way.
+    pub conn_id: String,
+    /// Who called.
+    pub src: FlowEnd,
+    /// On whose behalf, where a waypoint called.
+    pub client: Option<String>,
+    /// Who was called.
+    pub dst: FlowEnd,
+    /// Host name of the service that was meant.
+    pub service: Option<String>,
+    /// Address and port that the tunnel was asked for.
+    pub hbone_addr: Option<String>,
+    /// What is told of a request.
+    pub http: Option<FlowHttp>,
+    /// How many connections it stands for; one unless it is an aggregate.
+    #[serde(default = "one")]
+    pub connections: u64,
+}
+
+/// One end of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct FlowEnd {
+    /// Address and port.
+    pub addr: Option<String>,
+    /// Name of the pod.
+    pub workload: Option<String>,
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Its identity, where it was proven.
+    pub identity: Option<String>,
+}
+
+/// What a waypoint's record tells of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct FlowHttp {
+    /// Method.
+    pub method: String,
+    /// Path, without its query.
+    pub path: String,
+    /// Host.
+    pub authority: String,
+    /// Status of the answer.
+    pub status: u16,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Flow {
+    /// Reads a line of `/flows`; none for its footer, and for what is no record.
+    pub fn read(line: &str) -> Option<Self> {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        value.get("verdict")?;
+        serde_json::from_value(value).ok()
+    }
+
+    /// Whether it went through.
+    pub fn is_allowed(&self) -> bool {
+        self.verdict == "allowed"
+    }
+
+    /// Its code.
+    pub fn reason(&self) -> Option<Reason> {
+        self.code.as_deref().and_then(|code| code.parse().ok())
+    }
+
+    /// The proven identity of who called.
+    pub fn source_identity(&self) -> Option<Identity> {
+        self.src.identity.as_deref().and_then(|text| Identity::parse(text).ok())
+    }
+
+    /// The same again, as a question: from the workload that called, to what it asked for.
+    ///
+    /// # Errors
+    /// [`QuestionError::Incomplete`] says what is missing.
+    pub fn question(&self) -> Result<Question, QuestionError> {
+        let source = self.src.source().ok_or(QuestionError::Incomplete("who called"))?;
+        let http = self.http.as_ref().map(|http| HttpQuestion {
+            method: http.method.clone(),
+            path: http.path.clone(),
+            host: Some(http.authority.clone()).filter(|host| !host.is_empty()),
+            headers: Vec::new(),
+        });
+        let client = self.client.as_deref().and_then(|text| Identity::parse(text).ok());
+        Ok(Question { source, destination: self.destination()?, http, draw: 0, client })
+    }
+
+    fn destination(&self) -> Result<Destination, QuestionError> {
+        let missing = QuestionError::Incomplete("who was called, or at which port");
+        let asked = self.hbone_addr.as_deref().or(self.dst.addr.as_deref());
+        let asked = asked.ok_or_else(|| missing.clone())?;
+        match asked.parse::<SocketAddr>() {
+            Ok(address) => Ok(Destination::Address(address)),
+            Err(_) => asked.parse().map_err(|_| missing),
+        }
+    }
+}
+
+impl FlowEnd {
+    fn source(&self) -> Option<Source> {
+        let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
+        match (text(&self.namespace), text(&self.workload)) {
+            (Some(namespace), Some(name)) => Some(Source::Named { namespace, name }),
+            _ => {
+                let address: SocketAddr = self.addr.as_deref()?.parse().ok()?;
+                Some(Source::Address(address.ip().to_canonical()))
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Each check as manifests with one fault, and the same manifests without it.
+
+use serde_json::json;
+
+use super::*;
+
+fn labelled(kind: &str, namespace: &str, name: &str, labels: Value, spec: Value) -> Value {
+    json!({"kind": kind, "metadata": {"namespace": namespace, "name": name, "labels": labels}, "spec": spec})
+}
+
+fn object(kind: &str, name: &str, spec: Value) -> Value {
+    labelled(kind, "shop", name, json!({}), spec)
+}
+
+/// A namespace in the mesh with a service, its pod and a policy that covers it: nothing is wrong with it.
+fn good() -> Vec<Value> {
+    vec![
+        labelled("Namespace", "", "shop", json!({"istio.io/dataplane-mode": "ambient"}), json!({})),
+        object("ServiceAccount", "web", json!({})),
+        labelled("Pod", "shop", "cart", json!({"app": "cart"}), json!({})),
+        object("Service", "cart", json!({"selector": {"app": "cart"}, "ports": [{"port": 80}]})),
+        object(
+            "AuthorizationPolicy",
+            "all",
+            json!({"rules": [{"from": [{"source": {"namespaces": ["shop"]}}]}]}),
+        ),
+    ]
+}
+
+fn found(objects: &[Value], scope: Scope) -> Vec<String> {
+    let text =
+        |value: &'static str, of: &Value| of["metadata"][value].as_str().unwrap_or_default().to_owned();
+    let names: Vec<[String; 3]> = objects
+        .iter()
+        .map(|o| [o["kind"].as_str().unwrap_or_default().to_owned(), text("namespace", o), text("name", o)])
+        .collect();
+    let items: Vec<Item<'_>> = objects
+        .iter()
+        .zip(&names)
+        .map(|(body, [kind, namespace, name])| Item { kind, namespace, name, body })
+        .collect();
+    let told = |f: Finding| format!("{} {} {}", f.code, items[f.item].name, f.path);
+    lint(&items, scope).into_iter().map(told).collect()
+}
+
+/// What is found once these are added to what is good.
+#[track_caller]
+fn check(more: &[Value], want: &[&str]) {
+    let objects = [good(), more.to_vec()].concat();
+    assert_eq!(found(&objects, Scope::Whole), want);
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    check(&[], &[]);
+}
+
+#[test]
+fn a_network_policy_has_to_let_tunnels_through() {
+    let policy = |spec: Value| object("NetworkPolicy", "np", spec);
+    check(&[policy(json!({"podSelector": {}}))], &["AMB4001 np spec.ingress"]);
+    check(&[policy(json!({"podSelector": {"matchLabels": {"app": "other"}}}))], &[]);
+    check(
+        &[policy(json!({"podSelector": {}, "ingress": [{"ports": [{"port": 8080}]}]}))],
+        &["AMB4001 np spec.ingress"],
+    );
+    check(&[policy(json!({"podSelector": {}, "ingress": [{"ports": [{"port": 15008}]}]}))], &[]);
+    check(
+        &[policy(json!({"podSelector": {}, "ingress": [{"ports": [{"port": 15000, "endPort": 15010}]}]}))],
+        &[],
+    );
+    check(&[policy(json!({"podSelector": {}, "ingress": [{"from": []}]}))], &[]);
+    let both = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 53}]}]});
+    check(&[policy(both)], &["AMB4001 np spec.egress"]);
+}
+
+#[test]
+fn http_conditions_need_a_waypoint() {
+    let rule = json!([{"to": [{"operation": {"methods": ["GET"]}}]}]);
+    let policy = |spec: Value| object("AuthorizationPolicy", "l7", spec);
+    check(&[policy(json!({"rules": rule}))], &["AMB3103 l7 spec.rules[0]"]);
+    check(&[policy(json!({"action": "DENY", "rules": rule}))], &["AMB2106 l7 spec.rules[0]"]);
+    let target = json!({"targetRefs": [{"kind": "Service", "name": "cart"}], "rules": rule});
+    check(&[policy(target.clone())], &["AMB3103 l7 spec.targetRefs[0]"]);
+    let gateway = object("Gateway", "waypoint", json!({"gatewayClassName": "istio-waypoint"}));
+    let bound = labelled(
+        "Service",
+        "shop",
+        "bound",
+        json!({"istio.io/use-waypoint": "waypoint"}),
+        json!({"ports": [{"port": 80}]}),
+    );
+    let mut served = target;
+    served["targetRefs"][0]["name"] = json!("bound");
+    check(&[gateway, bound, policy(served)], &[]);
+    let nobody = json!({"targetRefs": [{"kind": "Service", "name": "nobody"}]});
+    check(&[policy(nobody)], &["IST0101 l7 spec.targetRefs[0]"]);
+    check(&[object("RequestAuthentication", "jwt", json!({}))], &["AMB3103 jwt spec"]);
+}
+
+#[test]
+fn waypoints_that_are_asked_for_have_to_be_there() {
+    let asks = labelled("Service", "shop", "s", json!({"istio.io/use-waypoint": "w"}), json!({}));
+    let path = "metadata.labels[istio.io/use-waypoint]";
+    check(&[asks], &[&format!("AMB3101 s {path}")]);
+    let none = labelled("Service", "shop", "s", json!({"istio.io/use-waypoint": "none"}), json!({}));
+    check(&[none], &[]);
+    let out = labelled("Namespace", "", "out", json!({"istio.io/use-waypoint": "w"}), json!({}));
+    check(&[out], &[&format!("AMB3101 out {path}"), &format!("KIA1312 out {path}")]);
+}
+
+#[test]
+fn routes_need_a_waypoint_and_backends() {
+    let route = |spec: Value| object("HTTPRoute", "r", spec);
+    let to = |name: &str| json!([{"kind": "Service", "name": name}]);
+    check(&[route(json!({"parentRefs": to("cart")}))], &["AMB3103 r spec.parentRefs[0]"]);
+    check(&[route(json!({"parentRefs": to("nobody")}))], &["IST0101 r spec.parentRefs[0]"]);
+    let backend = |of: Value| json!({"rules": [{"backendRefs": [of]}]});
+    let place = "spec.rules[0].backendRefs[0]";
+    check(&[route(backend(json!({"name": "nobody", "port": 80})))], &[&format!("AMB3004 r {place}")]);
+    check(&[route(backend(json!({"name": "cart", "port": 81})))], &[&format!("AMB3004 r {place}.port")]);
+    check(&[route(backend(json!({"name": "cart", "port": 80})))], &[]);
+    let foreign = labelled("Service", "other", "far", json!({}), json!({"ports": [{"port": 80}]}));
+    let over = route(backend(json!({"name": "far", "namespace": "other", "port": 80})));
+    check(&[foreign.clone(), over.clone()], &[&format!("AMB3004 r {place}")]);
+    let grant = labelled(
+        "ReferenceGrant",
+        "other",
+        "g",
+        json!({}),
+        json!({"from": [{"kind": "HTTPRoute", "namespace": "shop"}], "to": [{"kind": "Service"}]}),
+    );
+    check(&[foreign, over, grant], &[]);
+}
+
+#[test]
+fn callers_that_nobody_can_be() {
+    let policy = |principal: &str| {
+        object(
+            "AuthorizationPolicy",
+            "p",
+            json!({"rules": [{"from": [{"source": {"principals": [principal]}}]}]}),
+        )
+    };
+    let place = "spec.rules[0].from[0].source.principals[0]";
+    check(&[policy("cluster.local/ns/shop/sa/web")], &[]);
+    check(&[policy("cluster.local/ns/shop/sa/wbe")], &[&format!("KIA0106 p {place}")]);
+    check(&[policy("spiffe://cluster.local/ns/shop/sa/web")], &[&format!("KIA0106 p {place}")]);
+    check(&[policy("*/ns/shop/sa/*")], &[]);
+    let lost = json!({"rules": [{"from": [{"source": {"namespaces": ["shpo"]}}]}]});
+    let path = "spec.rules[0].from[0].source.namespaces[0]";
+    check(&[object("AuthorizationPolicy", "p", lost)], &[&format!("KIA0101 p {path}")]);
+    let none = json!({"selector": {"matchLabels": {"app": "crat"}}});
+    check(&[object("AuthorizationPolicy", "p", none)], &["IST0127 p spec.selector.matchLabels"]);
+    check(
+        &[object("AuthorizationPolicy", "p", json!({"action": "DENY", "rules": [{}]}))],
+        &["AMB2103 p spec.rules"],
+    );
+}
+
+#[test]
+fn labels_that_contradict_each_other() {
+    let both = json!({"istio.io/dataplane-mode": "ambient", "sidecar.istio.io/inject": "true"});
+    let pod = labelled("Pod", "shop", "p", both, json!({}));
+    check(&[pod], &["AMB1002 p metadata.labels[sidecar.istio.io/inject]"]);
+    let host = object("Pod", "p", json!({"hostNetwork": true}));
+    check(&[host], &["AMB1001 p metadata"]);
+}
+
+#[test]
+fn a_workload_that_no_policy_covers_is_told() {
+    let mut objects = good();
+    objects.pop();
+    assert_eq!(found(&objects, Scope::Whole), ["KIA1301 cart metadata"]);
+    // With a part of everything in sight nothing is said of what may be elsewhere.
+    assert_eq!(found(&objects, Scope::Part), Vec::<String>::new());
+}

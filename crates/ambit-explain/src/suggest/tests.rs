@@ -1,0 +1,160 @@
+//! Which rules come out of which connections, and what is said beside them.
+
+use std::net::IpAddr;
+
+use ambit_types::TrustDomain;
+
+use super::*;
+
+const NAMESPACE: &str = "shop";
+
+fn member(name: &str, labels: &[(&str, &str)]) -> Member {
+    let labels = labels.iter().map(|(k, v)| (Str::from(*k), Str::from(*v))).collect();
+    let address = IpAddr::from([10, 0, 0, u8::try_from(name.len()).expect("a short name")]);
+    Member { uid: Uid::from(name), name: Str::from(name), labels, address }
+}
+
+fn identity(account: &str) -> Caller {
+    Caller::Identity(Identity::new(TrustDomain::default(), NAMESPACE, account))
+}
+
+fn seen(caller: &str, destination: &str, port: u16) -> Seen {
+    let caller = caller.parse::<IpAddr>().map_or_else(|_| identity(caller), Caller::Address);
+    Seen { destination: Uid::from(destination), caller, port, connections: 3 }
+}
+
+/// Policies as `NAME SELECTOR: CALLERS PORTS | …`.
+fn said(suggestion: &Suggestion) -> Vec<String> {
+    let policy = |allow: &Allow| {
+        let labels: Vec<String> = allow.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let rules: Vec<String> = allow.rules.iter().map(rule).collect();
+        format!("{} [{}]: {}", allow.name, labels.join(","), rules.join(" | ")).trim_end().to_owned()
+    };
+    suggestion.policies.iter().skip(1).map(policy).collect()
+}
+
+fn rule(rule: &AllowRule) -> String {
+    let callers: Vec<String> = rule
+        .callers
+        .iter()
+        .map(|c| c.to_string().rsplit('/').next().unwrap_or_default().to_owned())
+        .collect();
+    let ports: Vec<String> = rule.ports.iter().map(ToString::to_string).collect();
+    format!("{} -> {}", callers.join("+"), ports.join(","))
+}
+
+#[track_caller]
+fn check(members: &[Member], all: &[Seen], want: &[&str]) -> Suggestion {
+    let suggestion = suggest(NAMESPACE, members, all, &[]);
+    assert_eq!(said(&suggestion), want);
+    let Coverage { pairs, pairs_covered, connections, connections_covered } = suggestion.coverage;
+    assert_eq!((pairs, connections), (pairs_covered, connections_covered), "what was seen is let in");
+    suggestion
+}
+
+#[test]
+fn callers_and_ports_are_named_and_nothing_else() {
+    let members = [member("cart", &[("app", "cart")]), member("web", &[("app", "web")])];
+    check(&members, &[seen("web", "cart", 8080)], &["seen-cart [app=cart]: web -> 8080"]);
+    check(&members, &[], &[]);
+    let both = [seen("web", "cart", 8080), seen("batch", "cart", 8080), seen("batch", "cart", 9090)];
+    check(&members, &both, &["seen-cart [app=cart]: batch -> 8080,9090 | web -> 8080"]);
+}
+
+#[test]
+fn rules_are_grouped_the_shorter_way() {
+    let members = [member("cart", &[("app", "cart")]), member("web", &[("app", "web")])];
+    // Three callers with three different sets of ports, but only two ports.
+    let all = [seen("a", "cart", 80), seen("b", "cart", 81), seen("c", "cart", 80), seen("c", "cart", 81)];
+    check(&members, &all, &["seen-cart [app=cart]: a+c -> 80 | b+c -> 81"]);
+}
+
+#[test]
+fn replicas_share_a_policy_and_so_do_things_that_are_used_alike() {
+    let members = [
+        member("catalog-1", &[("app", "catalog"), ("version", "v1"), ("pod-template-hash", "x")]),
+        member("catalog-22", &[("app", "catalog"), ("version", "v2"), ("pod-template-hash", "y")]),
+        member("web", &[("app", "web")]),
+    ];
+    let all = [seen("web", "catalog-1", 80), seen("web", "catalog-22", 80)];
+    check(&members, &all, &["seen-catalog [app=catalog]: web -> 80"]);
+    let other = [seen("web", "catalog-1", 80), seen("web", "catalog-22", 81)];
+    check(
+        &members,
+        &other,
+        &["seen-catalog-1 [version=v1]: web -> 80", "seen-catalog-22 [version=v2]: web -> 81"],
+    );
+}
+
+#[test]
+fn what_labels_cannot_tell_apart_is_said() {
+    let members = [
+        member("plain", &[("app", "x")]),
+        member("canary", &[("app", "x"), ("track", "canary")]),
+        member("web", &[("app", "web")]),
+    ];
+    let suggestion = check(&members, &[seen("web", "plain", 80)], &["seen-x [app=x]: web -> 80"]);
+    assert_eq!(suggestion.notes.len(), 1);
+    assert!(suggestion.notes[0].contains("no labels tell plain from canary"), "{:?}", suggestion.notes);
+}
+
+#[test]
+fn who_has_no_identity_is_named_by_address_with_a_warning() {
+    let members = [member("cart", &[("app", "cart")]), member("web", &[("app", "web")])];
+    let all = [seen("10.9.9.9", "cart", 80), seen("web", "cart", 80)];
+    let suggestion = check(&members, &all, &["seen-cart [app=cart]: web+10.9.9.9 -> 80"]);
+    assert_eq!(suggestion.notes.len(), 1, "{:?}", suggestion.notes);
+    let manifest = suggestion.policies[1].manifest(NAMESPACE);
+    let from = &manifest["spec"]["rules"][0]["from"];
+    assert_eq!(from[0]["source"]["principals"][0], "cluster.local/ns/shop/sa/web");
+    assert_eq!(from[1]["source"]["ipBlocks"][0], "10.9.9.9/32");
+}
+
+#[test]
+fn what_was_not_seen_is_denied() {
+    let members = [
+        member("cart", &[("app", "cart")]),
+        member("orders", &[("app", "orders")]),
+        member("web", &[("app", "web")]),
+    ];
+    let all = [seen("web", "cart", 80), seen("cart", "orders", 81), seen("10.9.9.9", "orders", 81)];
+    let suggestion = suggest(NAMESPACE, &members, &all, &[]);
+    for to in &members {
+        let policies = suggestion.policies.iter().filter(|allow| allow.selects(&to.labels));
+        let set = PolicySet::new(policies.map(|allow| Arc::new(allow.policy(NAMESPACE))), []);
+        for caller in ["web", "cart", "orders", "other", "10.9.9.9", "10.9.9.8"] {
+            for port in [80, 81, 82] {
+                let one = seen(caller, &to.name, port);
+                let was_seen = all.contains(&one);
+                assert_eq!(is_let_in(&set, &one, to.address), was_seen, "{one:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_declared_and_was_not_seen_is_told() {
+    let members = [member("cart", &[("app", "cart")])];
+    let principal = |account: &str| format!("cluster.local/ns/shop/sa/{account}");
+    let exact = |account: &str| StringMatch::Exact(Str::from(principal(account)));
+    let one = ambit_policy::model::Match {
+        principals: ambit_policy::model::Values { any: vec![exact("web"), exact("old")], none: Vec::new() },
+        ..Default::default()
+    };
+    let rule = ambit_policy::model::Rule {
+        clauses: vec![ambit_policy::model::Clause { matches: vec![one] }],
+        unevaluable: Vec::new(),
+    };
+    let policy = Policy {
+        key: ambit_types::PolicyKey::new(NAMESPACE, "by-hand"),
+        scope: ambit_policy::model::Scope::Namespace,
+        action: Action::Allow,
+        rules: vec![rule],
+        dry_run: false,
+    };
+    let in_force = [InForce { policy: Arc::new(policy), covers: BTreeSet::from([Uid::from("cart")]) }];
+    let suggestion = suggest(NAMESPACE, &members, &[seen("web", "cart", 80)], &in_force);
+    let want = Unseen { policy: "shop/by-hand".to_owned(), principal: principal("old") };
+    assert_eq!(suggestion.unseen, [want]);
+    assert_eq!(suggestion.superseded, ["shop/by-hand"]);
+}

@@ -1,0 +1,140 @@
+//! What an explanation tells, and that its JSON is read back.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, StringMatch, Values};
+use ambit_state::{Change, Snapshot, World};
+use ambit_types::workload::Settings;
+use ambit_types::{PolicyKey, Reason, TunnelProtocol, Workload};
+
+use crate::{
+    Certificate, Explanation, Flow, Outcome, Question, Source, Step, Verdict, View, Way, explain, replay,
+};
+
+fn pod(name: &str, last: u8, is_meshed: bool) -> Workload {
+    let mut workload = Workload::new(format!("Kubernetes//Pod/shop/{name}"), "shop", name);
+    workload.addresses = vec![IpAddr::from([10, 0, 0, last])];
+    workload.service_account = name.into();
+    workload.node = format!("n{last}").into();
+    workload.tunnel = if is_meshed { TunnelProtocol::Hbone } else { TunnelProtocol::None };
+    workload.settings = Some(Settings::default());
+    workload
+}
+
+/// `web` and `job` are in the mesh, `stranger` is not; only `web` may call `db`.
+fn mesh() -> Arc<Snapshot> {
+    let web = StringMatch::Exact("cluster.local/ns/shop/sa/web".into());
+    let principals = Values { any: vec![web], none: Vec::new() };
+    let rule = Rule {
+        clauses: vec![Clause { matches: vec![Match { principals, ..Match::default() }] }],
+        unevaluable: Vec::new(),
+    };
+    let policy = Policy {
+        key: PolicyKey::new("shop", "db"),
+        scope: Scope::WorkloadSelector,
+        action: Action::Allow,
+        rules: vec![rule],
+        dry_run: false,
+    };
+    let mut db = pod("db", 4, true);
+    db.policies = vec![policy.key.clone()];
+    let pods = [pod("web", 1, true), pod("job", 2, true), pod("stranger", 3, false), db];
+    let changes = pods.into_iter().map(Change::from).chain([policy.into()]);
+    World::new("n1").apply(changes).snapshot
+}
+
+fn asked(from: &str, to: &str) -> Question {
+    Question::new(from.parse().expect("a source"), to.parse().expect("a destination"))
+}
+
+fn told(from: &str, to: &str) -> Explanation {
+    explain(&View::new(&mesh()), &asked(from, to))
+}
+
+#[test]
+fn who_may_is_told_by_which_rule_and_who_may_not_what_is_missing() {
+    let web = told("shop/web", "shop/db:5432");
+    assert_eq!((web.verdict, web.code(), web.way), (Verdict::Allow, None, Some(Way::Hbone)));
+    assert_eq!(web.decided_by.as_ref().map(ToString::to_string).as_deref(), Some("shop/db rule 0"));
+    let steps: Vec<Step> = web.hops.iter().map(|hop| hop.step).collect();
+    let want = [
+        Step::Capture,
+        Step::Service,
+        Step::Waypoint,
+        Step::Tunnel,
+        Step::Certificate,
+        Step::Admission,
+        Step::Policy,
+    ];
+    assert_eq!(steps, want, "{web:#?}");
+    let job = told("shop/job", "shop/db:5432");
+    assert_eq!((job.verdict, job.code()), (Verdict::Deny, Some(Reason::PolicyDenied)));
+    let nearest = job.nearest.expect("there is one");
+    assert_eq!((nearest.policy.to_string().as_str(), nearest.met, nearest.total), ("shop/db", 0, 1));
+    assert!(nearest.sentence.contains("cluster.local/ns/shop/sa/web"), "{}", nearest.sentence);
+}
+
+#[test]
+fn who_is_not_in_the_mesh_has_no_identity_to_show() {
+    for from in ["shop/stranger", "192.0.2.7"] {
+        let stranger = told(from, "shop/db:5432");
+        assert_eq!((stranger.verdict, stranger.way), (Verdict::Deny, Some(Way::Plaintext)), "{stranger:#?}");
+        assert_eq!(stranger.hop(Step::Capture).map(|hop| hop.outcome), Some(Outcome::Skipped));
+    }
+    let away = told("shop/web", "192.0.2.7:443");
+    assert_eq!((away.verdict, away.way), (Verdict::Allow, Some(Way::Passthrough)));
+}
+
+#[test]
+fn names_of_nobody_are_refused() {
+    assert_eq!(told("shop/nobody", "shop/db:1").code(), Some(Reason::WorkloadUnknown));
+    assert_eq!(told("shop/web", "shop/nobody:1").code(), Some(Reason::UnknownDestination));
+    assert_eq!(told("shop/web", "nobody.example:1").code(), Some(Reason::UnknownDestination));
+}
+
+#[test]
+fn a_certificate_is_judged_where_it_is_known() {
+    let (mesh, question) = (mesh(), asked("shop/web", "shop/db:5432"));
+    let web = mesh.workload(&"Kubernetes//Pod/shop/web".into()).expect("a pod").identity();
+    let with = |held| {
+        let certificates = BTreeMap::from([(web.clone(), held)]);
+        explain(&View::new(&mesh).with_certificates(&certificates), &question).code()
+    };
+    assert_eq!(with(Certificate::Valid { remaining_s: 60 }), None);
+    assert_eq!(with(Certificate::Expired), Some(Reason::CertificateOutsideValidity));
+    assert_eq!(with(Certificate::Missing), Some(Reason::NoCertificate));
+    assert_eq!(with(Certificate::Refused), Some(Reason::IssuanceRefused));
+    assert!(!told("shop/web", "shop/db:5432").assumed.is_empty(), "what is not known is assumed and said");
+}
+
+#[test]
+fn json_is_read_back() {
+    for from in ["shop/web", "shop/job", "shop/stranger"] {
+        let explanation = told(from, "shop/db:5432");
+        let text = serde_json::to_string(&explanation).expect("it is written");
+        assert_eq!(serde_json::from_str::<Explanation>(&text).expect("it is read"), explanation);
+    }
+    let question = r#"{"source": "shop/web", "destination": "shop/db:80", "http": {"path": "/a"}}"#;
+    let question: Question = serde_json::from_str(question).expect("a question");
+    assert_eq!(question.source, Source::Named { namespace: "shop".into(), name: "web".into() });
+    assert_eq!(question.http.map(|http| http.method).as_deref(), Some("GET"));
+    let unknown = r#"{"source": "shop/web", "destination": "shop/db:80", "pathh": "/a"}"#;
+    assert!(serde_json::from_str::<Question>(unknown).is_err(), "a mistake is not passed over");
+}
+
+#[test]
+fn a_record_is_asked_again() {
+    let line = r#"{"time": "2026-01-01T00:00:00.000Z", "node": "n2", "direction": "outbound", "verdict": "allowed",
+        "code": null, "policy": null, "rule": null, "path": "hbone", "conn_id": "00", "client": null,
+        "src": {"addr": "10.0.0.2:4000", "workload": "job", "namespace": "shop"},
+        "dst": {"addr": "10.0.0.4:15008", "workload": "db"}, "service": null, "hbone_addr": "10.0.0.4:5432",
+        "bytes_sent": 1, "bytes_recv": 2, "duration_ms": 3, "error": null}"#;
+    let flow = Flow::read(line).expect("a record");
+    assert!(flow.is_allowed());
+    let now = replay(&View::new(&mesh()), &flow).expect("it says enough");
+    assert_eq!((now.verdict, now.code()), (Verdict::Deny, Some(Reason::PolicyDenied)));
+    assert_eq!(Flow::read(r#"{"footer": {"records": 1}}"#), None);
+    assert_eq!(replay(&View::new(&mesh()), &Flow::default()).ok(), None, "it says nothing");
+}

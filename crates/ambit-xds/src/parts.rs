@@ -1,0 +1,35 @@
+//! Large responses in parts: who takes them, and how a part says that more follow.
+//!
+//! The protocol has no word for it: a client may count a kind as complete with the first response of it, and others do.
+//! So a response is split for a client only that says it takes parts, in the metadata of its node, and every part but
+//! the last one says so in its version, which is for people only.
+
+use crate::node::{self, text};
+use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Node};
+
+/// Metadata of a node that takes parts.
+const TAKES_PARTS: &str = "AMBIT_PARTS";
+/// Its value.
+const YES: &str = "true";
+/// What the version ends with of a part that more follow. No other control plane's version does.
+const MORE: &str = "+more";
+
+/// The metadata of a node that takes parts.
+pub(crate) fn metadata() -> (String, prost_types::Value) {
+    (TAKES_PARTS.to_owned(), text(YES))
+}
+
+/// Whether a node says that it takes parts.
+pub(crate) fn are_taken(by: Option<&Node>) -> bool {
+    by.and_then(|node| node::field(node, TAKES_PARTS)) == Some(YES)
+}
+
+/// The version of a response, as of a revision.
+pub(crate) fn version(revision: u64, is_last: bool) -> String {
+    if is_last { revision.to_string() } else { format!("{revision}{MORE}") }
+}
+
+/// Whether a response ends what the server has to say for now; of one that was not split it is always so.
+pub fn is_last(response: &DeltaDiscoveryResponse) -> bool {
+    !response.system_version_info.ends_with(MORE)
+}

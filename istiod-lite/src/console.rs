@@ -1,0 +1,104 @@
+//! The HTTP API for people and the web console: what is known of the mesh and what the proxies tell, to be read.
+//!
+//! The API is served on the admin socket and, where `--console-listen` says so, over TCP together with the console's
+//! bundle. Nothing here changes the mesh: questions that are posted are answered and forgotten. What proxies tell comes
+//! through [`Gathered`]; what would be decided comes from `ambit_explain`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_explain::Flow;
+use ambit_runtime::drain::Drain;
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::ca::keeper::Keeper;
+use crate::config;
+use crate::push::Publisher;
+use crate::report::Sources;
+use crate::world::World;
+
+mod api;
+mod assets;
+mod events;
+mod facts;
+mod guard;
+mod judge;
+pub mod server;
+
+pub use api::routes;
+pub use guard::Guard;
+
+/// Something that takes a while.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Records that were asked for.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The records, oldest first, as `/flows` of a proxy has them.
+    pub records: Vec<Value>,
+    /// When the oldest that is still kept anywhere ended, RFC 3339.
+    pub oldest: Option<String>,
+    /// How many could not be kept.
+    pub lost: u64,
+    /// Proxies that did not answer, with the cause.
+    pub incomplete: Vec<String>,
+}
+
+/// What attached proxies tell. Implemented by the hub; a trait because tests of the API need no proxies.
+pub trait Gathered: fmt::Debug + Send + Sync + 'static {
+    /// Pairs of the last `window`, each as an edge item.
+    fn edges(&self, window: Duration) -> Vec<Value>;
+    /// The same pairs as records to be decided again, each with how many connections it stands for.
+    fn seen(&self, window: Duration) -> Vec<Flow>;
+    /// Refusals beside changes of configuration, newest first.
+    fn incidents(&self) -> Vec<Value>;
+    /// Attached proxies by name (a node's, or `NAMESPACE/POD` of a waypoint) with their versions.
+    fn attached(&self) -> BTreeMap<String, String>;
+    /// The last reports of tests of themselves, by node, as `/selftest` of a ztunnel has them.
+    fn self_tests(&self) -> Later<BTreeMap<String, Value>>;
+    /// The newest records of every proxy that pass the filters of the query.
+    fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records>;
+    /// Records that pass, as they come, until the receiver goes away.
+    fn follow(&self, filter: BTreeMap<String, String>) -> mpsc::Receiver<Value>;
+    /// Refusals as they come.
+    fn refusals(&self) -> broadcast::Receiver<Value>;
+}
+
+/// What the API reads.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The mesh as it is configured.
+    pub world: Arc<World>,
+    /// Who has which of it.
+    pub publisher: Arc<Publisher>,
+    /// What is wrong with the configuration.
+    pub sources: Arc<Sources>,
+    /// The authority.
+    pub keeper: Keeper,
+    /// What proxies tell.
+    pub gathered: Arc<dyn Gathered>,
+    /// Changes with every change of configuration.
+    pub changed: watch::Receiver<u64>,
+}
+
+/// Serves the console where the configuration says so, until `drain` begins.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn start(config: &config::Console, parts: &Parts, drain: &Drain) -> anyhow::Result<()> {
+    let Some(address) = config.console_listen else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("listening on {address} for the console; does something else listen there?")
+    })?;
+    let guard = Guard { token_file: config.console_token_file.clone() };
+    server::serve(listener, routes(parts), guard, drain);
+    tracing::info!(listen = %address, "the console is served");
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The paths of the API: each reads, or answers a question.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::time::Duration;
+
+use ambit_runtime::admin::{Call, Reply, Routes};
+use ambit_runtime::tasks;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{Parts, events, facts, judge};
+
+/// Of the envelope around every answer.
+const API_VERSION: &str = "cli.ambit.internal/v1";
+/// What edges are told of when nothing is asked for, and the longest that aggregates are kept.
+const WINDOW: Duration = Duration::from_secs(300);
+const WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Records of each proxy, when nothing is asked for, and at most.
+const LAST: usize = 1000;
+const LAST_MAX: usize = 100_000;
+/// Lines that wait for a reader of a stream.
+const WAITING: usize = 256;
+
+/// The API.
+pub fn routes(parts: &Parts) -> Routes {
+    let routes = Routes::new()
+        .get("/api/v1/workloads", reading(parts, facts::workloads))
+        .get("/api/v1/nodes", reading(parts, facts::nodes))
+        .get("/api/v1/certificates", reading(parts, facts::certificates))
+        .get("/api/v1/checks", reading(parts, facts::checks))
+        .get("/api/v1/incidents", reading(parts, |parts| list("IncidentList", parts.gathered.incidents())));
+    let routes = with_flows(routes, parts);
+    let (explained, differed, suggested) = (parts.clone(), parts.clone(), parts.clone());
+    routes
+        .post("/api/v1/explain", move |call| judge::explain(explained.clone(), call))
+        .post("/api/v1/policy/diff", move |call| judge::diff(differed.clone(), call))
+        .get("/api/v1/policy/suggest", move |call| judge::suggest(suggested.clone(), call))
+}
+
+fn with_flows(routes: Routes, parts: &Parts) -> Routes {
+    let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
+    routes
+        .get("/api/v1/edges", move |call| ready(edges(&edged, &call)))
+        .get("/api/v1/flows", move |call| flows(flowed.clone(), call))
+        .get("/api/v1/selftests", move |_| self_tests(tested.clone()))
+        .get("/api/v1/events", move |_| ready(events::stream(&followed)))
+}
+
+/// A route that tells facts.
+fn reading(
+    parts: &Parts,
+    read: fn(&Parts) -> Value,
+) -> impl Fn(Call) -> std::future::Ready<Reply> + Send + Sync + 'static + use<> {
+    let parts = parts.clone();
+    move |_| ready(Reply::json(&read(&parts)))
+}
+
+/// Items in their envelope.
+pub(super) fn list(kind: &str, items: Vec<Value>) -> Value {
+    json!({ "apiVersion": API_VERSION, "kind": kind, "items": items })
+}
+
+/// A refusal of what was asked.
+pub(super) fn bad(words: impl std::fmt::Display) -> Reply {
+    Reply::text(StatusCode::BAD_REQUEST, format!("{words}\n"))
+}
+
+/// The span of time that a query asks for.
+fn window(query: &BTreeMap<String, String>) -> Result<Duration, String> {
+    let Some(text) = query.get("window") else { return Ok(WINDOW) };
+    let asked = humantime::parse_duration(text).map_err(|e| format!("window: {e}; write it like 5m"))?;
+    match (Duration::from_secs(1)..=WINDOW_MAX).contains(&asked) {
+        true => Ok(asked),
+        false => Err("window: from 1s to 24h".to_owned()),
+    }
+}
+
+fn edges(parts: &Parts, call: &Call) -> Reply {
+    match window(&call.query) {
+        Ok(window) => Reply::json(&list("EdgeList", parts.gathered.edges(window))),
+        Err(words) => bad(words),
+    }
+}
+
+async fn self_tests(parts: Parts) -> Reply {
+    let reports = parts.gathered.self_tests().await;
+    Reply::json(&list("SelfTestList", facts::self_tests(&reports)))
+}
+
+async fn flows(parts: Parts, call: Call) -> Reply {
+    let mut filter = call.query;
+    let last = match filter.remove("last").map(|text| text.parse::<usize>()) {
+        None => LAST,
+        Some(Ok(last)) if last <= LAST_MAX => last,
+        Some(Ok(_) | Err(_)) => return bad(format!("last: a number up to {LAST_MAX}")),
+    };
+    let follow = filter.remove("follow").is_some_and(|value| value != "0" && value != "false");
+    if follow {
+        return followed(parts.gathered.follow(filter));
+    }
+    let told = parts.gathered.flows(filter, last).await;
+    let mut answer = list("FlowList", told.records);
+    answer["oldest"] = json!(told.oldest);
+    answer["lost"] = json!(told.lost);
+    answer["incomplete"] = json!(told.incomplete);
+    Reply::json(&answer)
+}
+
+/// Records as lines, until the reader goes away.
+fn followed(mut records: mpsc::Receiver<Value>) -> Reply {
+    let (send, lines) = mpsc::channel(WAITING);
+    drop(tasks::spawn("console-flows", async move {
+        loop {
+            let record = tokio::select! {
+                record = records.recv() => record,
+                () = send.closed() => return,
+            };
+            let Some(record) = record else { return };
+            if send.send(Bytes::from(format!("{record}\n"))).await.is_err() {
+                return;
+            }
+        }
+    }));
+    Reply::stream(lines)
+}

@@ -1,0 +1,138 @@
+//! Serving the console and its API over TCP: guarded, bounded, and with headers that keep browsers from doing more.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_runtime::admin::{Reply, Routes};
+use ambit_runtime::drain::Drain;
+use ambit_runtime::tasks;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use super::assets;
+use super::guard::Guard;
+
+#[cfg(test)]
+mod tests;
+
+/// Connections at once; a browser opens six.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest wait for a request's head, also on a connection that is kept.
+const HEAD: Duration = Duration::from_secs(30);
+/// Longest head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Pause after a failed accept, so that exhausted descriptors do not become a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Everything below is data.
+const API: &str = "/api/";
+
+/// Scripts, styles and data come from here alone; no frame may hold us, and no text becomes a script.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// What every answer carries.
+const HEADERS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Serves the console and `routes` on a listener until `drain` begins.
+pub fn serve(listener: TcpListener, routes: Routes, guard: Guard, drain: &Drain) {
+    let desk = Arc::new(Desk { routes, guard });
+    let (room, drain) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), drain.clone());
+    drop(tasks::spawn("console", async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = drain.draining() => return,
+            };
+            let Some(stream) = taken(accepted).await else { continue };
+            let Ok(place) = room.clone().try_acquire_owned() else {
+                metrics::counter!("ambit_console_connections_refused_total").increment(1);
+                continue;
+            };
+            let (desk, drain) = (desk.clone(), drain.clone());
+            drop(tasks::spawn("console-connection", async move {
+                tokio::select! {
+                    () = connection(stream, desk) => {}
+                    // Streams have no end of their own; what else is under way takes milliseconds.
+                    () = drain.draining() => {}
+                }
+                drop(place);
+            }));
+        }
+    }));
+}
+
+async fn taken(accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> Option<TcpStream> {
+    match accepted {
+        Ok((stream, _)) => Some(stream),
+        Err(error) => {
+            warn!(%error, "accepting a connection of the console failed");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// What answers.
+#[derive(Debug)]
+struct Desk {
+    routes: Routes,
+    guard: Guard,
+}
+
+async fn connection(stream: TcpStream, desk: Arc<Desk>) {
+    let service = service_fn(move |request| {
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(desk.answer(request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "a connection of the console ended early");
+    }
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+        let is_data = request.uri().path().starts_with(API);
+        let mut response = match self.guard.check(request.method(), request.headers(), is_data) {
+            Err((status, words)) => Reply::text(status, words).into_response(),
+            // Only the API of the routes is offered here, whatever else they hold.
+            Ok(()) if is_data => self.routes.answer(request).await,
+            Ok(()) => match assets::file(request.uri().path()) {
+                Some(file) => file.into_response(),
+                None => Reply::text(StatusCode::NOT_FOUND, "no such page\n").into_response(),
+            },
+        };
+        let headers = response.headers_mut();
+        for (name, value) in HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,104 @@
+//! The surface over a real socket: the bundle, data, and what every answer carries.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ambit_runtime::admin::{Reply, Routes};
+use ambit_runtime::drain::Drain;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{CONTENT_SECURITY_POLICY, serve};
+use crate::console::Guard;
+
+const TOKEN: &str = "0123456789abcdef";
+/// Longest time anything here may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A console with one path of data and one that is none of its own.
+async fn console(guard: Guard) -> (SocketAddr, Drain) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+    let routes = Routes::new()
+        .get("/api/v1/nodes", |_| async { Reply::json(&json!({"secretless": true})) })
+        .get("/config_dump", |_| async { Reply::json(&json!({"dump": true})) });
+    serve(listener, routes, guard, &drain);
+    (address, drain)
+}
+
+/// The whole answer to a request with further header lines.
+async fn ask(address: SocketAddr, path: &str, more: &str) -> String {
+    let call = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{more}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    tokio::time::timeout(PATIENCE, call).await.unwrap()
+}
+
+#[track_caller]
+fn is(answer: &str, status: u16) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    assert!(answer.contains(CONTENT_SECURITY_POLICY), "{answer}");
+    for header in ["x-content-type-options: nosniff", "x-frame-options: DENY", "cache-control: no-store"] {
+        assert!(answer.contains(header), "{header}: {answer}");
+    }
+    assert!(!answer.contains("access-control-"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_bundle_and_data_are_served_and_nothing_else() {
+    let (address, drain) = console(Guard { token_file: None }).await;
+    let page = ask(address, "/", "").await;
+    is(&page, 200);
+    assert!(page.contains("text/html") && page.contains("/app.js") && page.contains("/app.css"), "{page}");
+    for (path, kind) in
+        [("/app.js", "text/javascript"), ("/app.css", "text/css"), ("/icon.svg", "image/svg+xml")]
+    {
+        let file = ask(address, path, "").await;
+        is(&file, 200);
+        assert!(file.contains(kind), "{path}");
+    }
+    let data = ask(address, "/api/v1/nodes", "").await;
+    is(&data, 200);
+    assert!(data.ends_with(r#"{"secretless":true}"#), "{data}");
+    // Routes that are not of the API are for the admin socket alone.
+    for path in ["/config_dump", "/logging", "/app.js/", "/../Cargo.toml", "/api/v2/nodes"] {
+        is(&ask(address, path, "").await, 404);
+    }
+    is(&ask(address, "/api/v1/nodes", "origin: https://evil.example\r\n").await, 403);
+    drain.begin();
+}
+
+/// What the bundle holds needs nothing that the policy forbids.
+#[tokio::test]
+async fn the_page_has_no_script_or_style_of_its_own_and_asks_nobody_else() {
+    let (address, drain) = console(Guard { token_file: None }).await;
+    let page = ask(address, "/", "").await;
+    for part in page.split("<script").skip(1) {
+        assert!(part.contains("src=\"/") && part.contains("></script>"), "a script in the page: {part}");
+    }
+    assert!(!page.contains("<style") && !page.contains(" style="), "{page}");
+    assert!(!page.contains("https://") && !page.contains("href=\"http"), "{page}");
+    drain.begin();
+}
+
+#[tokio::test]
+async fn without_the_token_there_is_no_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, TOKEN).unwrap();
+    let (address, drain) = console(Guard { token_file: Some(path) }).await;
+    is(&ask(address, "/", "").await, 200);
+    let refused = ask(address, "/api/v1/nodes", "").await;
+    is(&refused, 401);
+    assert!(refused.contains("www-authenticate: Bearer") && !refused.contains("secretless"), "{refused}");
+    is(&ask(address, "/api/v1/nodes", &format!("authorization: Bearer {TOKEN}\r\n")).await, 200);
+    // It is never taken from the address, where it would be logged.
+    is(&ask(address, &format!("/api/v1/nodes?token={TOKEN}"), "").await, 401);
+    drain.begin();
+}

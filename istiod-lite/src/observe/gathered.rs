@@ -1,0 +1,162 @@
+//! What proxies told, as the API asks for it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use ambit_runtime::flows::Filter;
+use ambit_runtime::{clock, tasks};
+use ambit_xds::proto::ambit::observe::v1::{Flows, Memory};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time;
+
+use super::hub::{ANSWER_WAIT, Asking, Heard, Hub, Question, Said};
+use crate::console::{Gathered, Later, Records};
+
+/// Records of one answer, of all proxies together.
+const RECORDS_MAX: usize = 100_000;
+/// Records that wait for who follows.
+const FOLLOWED: usize = 256;
+
+impl Gathered for Hub {
+    fn edges(&self, window: Duration) -> Vec<Value> {
+        Self::edges(self, window)
+    }
+
+    fn seen(&self, window: Duration) -> Vec<ambit_explain::Flow> {
+        Self::seen(self, window)
+    }
+
+    fn incidents(&self) -> Vec<Value> {
+        self.items_of_incidents()
+    }
+
+    fn attached(&self) -> BTreeMap<String, String> {
+        self.versions()
+    }
+
+    fn self_tests(&self) -> Later<BTreeMap<String, Value>> {
+        let hub = self.clone();
+        Box::pin(async move {
+            let answers = hub.ask(Question::SelfTests).await;
+            answers.into_iter().filter_map(|(name, answer)| Some((name, answer.ok()?))).collect()
+        })
+    }
+
+    fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records> {
+        let hub = self.clone();
+        Box::pin(async move {
+            match ask(&hub, &filter, last, false) {
+                Ok(asking) => collect(asking).await,
+                Err(why) => Records { incomplete: vec![why], ..Records::default() },
+            }
+        })
+    }
+
+    fn follow(&self, filter: BTreeMap<String, String>) -> mpsc::Receiver<Value> {
+        let (send, records) = mpsc::channel(FOLLOWED);
+        match ask(self, &filter, 0, true) {
+            Ok(asking) => drop(tasks::spawn("follow-flows", pass_on(asking, send))),
+            // There is room for one.
+            Err(why) => drop(send.try_send(json!({ "error": why }))),
+        }
+        records
+    }
+
+    fn refusals(&self) -> broadcast::Receiver<Value> {
+        self.watch_refusals()
+    }
+}
+
+/// Asks for records; a filter that is none is refused here already.
+fn ask(hub: &Hub, filter: &BTreeMap<String, String>, last: usize, follow: bool) -> Result<Asking, String> {
+    let filter = Filter::from_query(filter, clock::wall()).map_err(|error| error.to_string())?;
+    let flows = Flows { filter: filter.query().clone(), last: last as u64, follow };
+    hub.ask_flows(flows).ok_or_else(|| "too many questions are open; ask again".to_owned())
+}
+
+/// Waits for the records of everybody, and says who said nothing.
+async fn collect(mut asking: Asking) -> Records {
+    let mut records: Vec<(String, Value)> = Vec::new();
+    let mut told = Records { incomplete: std::mem::take(&mut asking.unasked), ..Records::default() };
+    let mut oldest: Option<u64> = None;
+    let deadline = (clock::monotonic() + ANSWER_WAIT).into();
+    loop {
+        let heard = match time::timeout_at(deadline, asking.next()).await {
+            Ok(Some(heard)) => heard,
+            Ok(None) => break,
+            Err(_) => {
+                let silent = asking.names().into_iter();
+                told.incomplete.extend(silent.map(|name| format!("{name} did not answer in time")));
+                break;
+            }
+        };
+        let Heard { who, said, .. } = heard;
+        match said {
+            Said::Records(lines, lost) => {
+                told.lost += lost;
+                records.extend(lines.iter().filter_map(read));
+                if records.len() > 2 * RECORDS_MAX {
+                    newest(&mut records);
+                }
+            }
+            Said::Ended(why, memory) => {
+                told.incomplete.extend(why.map(|why| format!("{}: {why}", who.name)));
+                told.lost += memory.as_ref().map_or(0, |memory| memory.lost);
+                oldest = oldest.into_iter().chain(memory.as_ref().and_then(begins)).min();
+            }
+            Said::Left => told.incomplete.push(format!("{} has left", who.name)),
+            Said::Answer(_) => {}
+        }
+    }
+    newest(&mut records);
+    told.records = records.into_iter().map(|(_, record)| record).collect();
+    told.oldest = oldest.map(|ms| rfc3339(Duration::from_millis(ms)));
+    told
+}
+
+/// Brings records into order, and keeps the newest.
+fn newest(records: &mut Vec<(String, Value)>) {
+    records.sort_by(|(one, _), (other, _)| one.cmp(other));
+    records.drain(..records.len().saturating_sub(RECORDS_MAX));
+}
+
+/// A record and when it ended.
+fn read(line: &Bytes) -> Option<(String, Value)> {
+    let record: Value = serde_json::from_slice(line).ok()?;
+    Some((record["time"].as_str()?.to_owned(), record))
+}
+
+fn begins(memory: &Memory) -> Option<u64> {
+    Some(memory.oldest_ms).filter(|oldest| *oldest > 0)
+}
+
+fn rfc3339(since_1970: Duration) -> String {
+    // What a proxy says may lie beyond what can be written.
+    let at = UNIX_EPOCH + since_1970.min(Duration::from_secs(253_402_300_799));
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// Passes records on until nobody wants them; what was lost stands between them.
+async fn pass_on(mut asking: Asking, send: mpsc::Sender<Value>) {
+    loop {
+        let heard = tokio::select! {
+            heard = asking.next() => heard,
+            () = send.closed() => return,
+        };
+        let (lines, lost) = match heard {
+            Some(Heard { said: Said::Records(lines, lost), .. }) => (lines, lost),
+            Some(_) => continue,
+            None => return,
+        };
+        if lost > 0 && send.send(json!({ "lost": lost })).await.is_err() {
+            return;
+        }
+        for (_, record) in lines.iter().filter_map(read) {
+            if send.send(record).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The proxies that attend, and the questions that are open with them.
+//!
+//! Nobody waits for anybody here: who asks and is slow loses records, which is counted and told, and holds up neither
+//! the proxies nor others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ambit_runtime::clock;
+use ambit_xds::proto::ambit::observe::v1::{
+    Connections, Explain, Flows, Memory, SelfTests, Summary, ToProxy, to_proxy,
+};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc};
+use tonic::Status;
+
+use super::aggregates::Aggregates;
+use super::edges;
+use super::incidents::{Cause, Incidents};
+
+mod asking;
+mod attended;
+#[cfg(test)]
+mod tests;
+
+pub(super) use asking::Asking;
+pub(super) use attended::Attended;
+
+/// Proxies of one name at once: one, the one that replaces it, and those not yet noticed dead.
+const PER_NAME_MAX: usize = 4;
+/// Proxies at once.
+const ATTENDING_MAX: usize = 5_000;
+/// Questions that are open at once.
+const ASKED_MAX: usize = 256;
+/// Messages that wait for a proxy, and answers that wait for who asked.
+const TO_PROXY: usize = 64;
+const ANSWERS: usize = 1024;
+/// Instances of which the last summary is remembered.
+const INSTANCES: usize = 20_000;
+/// Refusals that a watcher may be behind.
+const REFUSALS: usize = 1024;
+/// Longest wait for answers.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Who attends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Who {
+    /// Its node's name, or `NAMESPACE/POD` of a waypoint.
+    pub(super) name: String,
+    /// The node it is on.
+    pub(super) node: String,
+    pub(super) is_waypoint: bool,
+    pub(super) version: String,
+    pub(super) instance: u64,
+}
+
+/// Something to be asked of every proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// The connections that are open; ztunnels know.
+    Connections,
+    /// What would happen; the body of `POST /explain`.
+    Explain(Bytes),
+    /// What the last tests of itself came to; ztunnels know.
+    SelfTests,
+}
+
+/// Why a proxy gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// It does not answer such a question, or could not.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer in time, or left.
+    #[error("no answer within {ANSWER_WAIT:?}")]
+    Silent,
+    /// What it answered is no JSON.
+    #[error("the answer is no JSON")]
+    Garbled,
+}
+
+/// What one proxy said to a question.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Flow records, and how many were lost before the next ones.
+    Records(Vec<Bytes>, u64),
+    Answer(Bytes),
+    /// No more; why, if it is a failure, and what is held.
+    Ended(Option<String>, Option<Memory>),
+    Left,
+}
+
+/// An answer, and whose it is.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) number: u64,
+    pub(super) who: Arc<Who>,
+    pub(super) said: Said,
+}
+
+#[derive(Debug)]
+struct Proxy {
+    who: Arc<Who>,
+    send: mpsc::Sender<Result<ToProxy, Status>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    to: mpsc::Sender<Heard>,
+    /// Asked of those too that come later.
+    follow: Option<Flows>,
+    /// Records that found no room since the last that did.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    next: AtomicU64,
+    proxies: Mutex<BTreeMap<u64, Proxy>>,
+    asked: Mutex<BTreeMap<u64, Asked>>,
+    aggregates: Mutex<Aggregates>,
+    incidents: Mutex<Incidents>,
+    /// The last summary that was counted, by instance.
+    counted: Mutex<BTreeMap<u64, (u64, u64)>>,
+    refusals: broadcast::Sender<Value>,
+}
+
+/// The proxies that attend, and what they told. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let inner = Inner {
+            next: AtomicU64::new(1),
+            proxies: Mutex::default(),
+            asked: Mutex::default(),
+            aggregates: Mutex::default(),
+            incidents: Mutex::default(),
+            counted: Mutex::default(),
+            refusals: broadcast::Sender::new(REFUSALS),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    fn next(&self) -> u64 {
+        self.inner.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes in a proxy; messages for it go to `send`, which has room for [`Hub::QUEUE`].
+    ///
+    /// # Errors
+    /// A status, if there are too many.
+    pub(super) fn attend(
+        &self,
+        who: Who,
+        send: mpsc::Sender<Result<ToProxy, Status>>,
+    ) -> Result<Attended, Status> {
+        let (number, who) = (self.next(), Arc::new(who));
+        {
+            let mut proxies = lock(&self.inner.proxies);
+            let same = proxies.values().filter(|proxy| proxy.who.name == who.name).count();
+            if same >= PER_NAME_MAX || proxies.len() >= ATTENDING_MAX {
+                return Err(Status::resource_exhausted(
+                    "too many attend; the connections of dead ones end soon",
+                ));
+            }
+            proxies.insert(number, Proxy { who: who.clone(), send: send.clone() });
+        }
+        for (id, asked) in lock(&self.inner.asked).iter() {
+            if let Some(flows) = &asked.follow {
+                let flows = Flows { last: 0, ..flows.clone() };
+                // Its queue is empty.
+                let _ = send.try_send(Ok(message(*id, to_proxy::Content::Flows(flows))));
+            }
+        }
+        metrics::gauge!("ambit_observe_attending").increment(1.0);
+        Ok(Attended { hub: self.clone(), number, who })
+    }
+
+    /// Messages that a proxy's queue has to have room for.
+    pub(super) const QUEUE: usize = TO_PROXY;
+
+    /// Whether somebody wants to hear of refusals at once.
+    pub(super) fn is_watched(&self) -> bool {
+        self.inner.refusals.receiver_count() > 0
+    }
+
+    /// Refusals as they come; while anybody listens, proxies tell more often.
+    pub fn watch_refusals(&self) -> broadcast::Receiver<Value> {
+        self.inner.refusals.subscribe()
+    }
+
+    /// The proxies that attend, by name, with their versions.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let proxies = lock(&self.inner.proxies);
+        proxies.values().map(|proxy| (proxy.who.name.clone(), proxy.who.version.clone())).collect()
+    }
+
+    /// The configuration has changed: what, in words.
+    pub fn changed(&self, revision: u64, text: String) {
+        lock(&self.inner.incidents).changed(revision, text, clock::unix_seconds());
+    }
+
+    /// Incidents and changes, newest first.
+    pub fn items_of_incidents(&self) -> Vec<Value> {
+        lock(&self.inner.incidents).items()
+    }
+
+    /// Edges of a window, as the API has them.
+    pub fn edges(&self, window: Duration) -> Vec<Value> {
+        edges::edges(&lock(&self.inner.aggregates), window.as_secs(), clock::unix_seconds())
+    }
+
+    /// Pairs of a window, as records to be decided again.
+    pub fn seen(&self, window: Duration) -> Vec<ambit_explain::Flow> {
+        edges::flows(&lock(&self.inner.aggregates), window.as_secs(), clock::unix_seconds())
+    }
+
+    /// Connections and requests of which only the number is known, and pairs that were forgotten for others.
+    pub fn lost(&self) -> (u64, u64) {
+        let aggregates = lock(&self.inner.aggregates);
+        (aggregates.lost, aggregates.forgotten)
+    }
+
+    /// Asks every proxy, and waits for the answers: by name, with why there is none.
+    pub async fn ask(&self, question: Question) -> BTreeMap<String, Result<Value, AskError>> {
+        let is_of_nodes = matches!(question, Question::Connections | Question::SelfTests);
+        let content = match question {
+            Question::Connections => to_proxy::Content::Connections(Connections {}),
+            Question::Explain(question) => to_proxy::Content::Explain(Explain { question }),
+            Question::SelfTests => to_proxy::Content::SelfTests(SelfTests {}),
+        };
+        let mut answers = BTreeMap::new();
+        let Some(mut asking) = self.open(&content, None, |who| !(is_of_nodes && who.is_waypoint)) else {
+            return answers;
+        };
+        let silent = asking.names().into_iter().map(|name| (name, Err(AskError::Silent)));
+        answers.extend(silent);
+        let deadline = tokio::time::sleep(ANSWER_WAIT);
+        tokio::pin!(deadline);
+        loop {
+            let heard = tokio::select! {
+                heard = asking.next() => heard,
+                () = &mut deadline => None,
+            };
+            let Some(Heard { who, said, .. }) = heard else { return answers };
+            let answer = match said {
+                Said::Answer(json) => serde_json::from_slice(&json).map_err(|_| AskError::Garbled),
+                Said::Ended(why, _) => Err(AskError::Refused(why.unwrap_or_default())),
+                Said::Records(..) | Said::Left => continue,
+            };
+            answers.insert(who.name.clone(), answer);
+        }
+    }
+
+    /// Asks for flow records; none if too much is asked at once.
+    pub(super) fn ask_flows(&self, flows: Flows) -> Option<Asking> {
+        let follow = flows.follow.then(|| flows.clone());
+        self.open(&to_proxy::Content::Flows(flows), follow, |_| true)
+    }
+
+    fn open(
+        &self,
+        content: &to_proxy::Content,
+        follow: Option<Flows>,
+        is_meant: impl Fn(&Who) -> bool,
+    ) -> Option<Asking> {
+        let id = self.next();
+        let (to, answers) = mpsc::channel(ANSWERS);
+        {
+            let mut asked = lock(&self.inner.asked);
+            if asked.len() >= ASKED_MAX {
+                return None;
+            }
+            asked.insert(id, Asked { to, follow, lost: 0 });
+        }
+        let mut asking =
+            Asking { hub: self.clone(), id, answers, waiting: BTreeSet::new(), unasked: Vec::new() };
+        for (number, proxy) in lock(&self.inner.proxies).iter().filter(|(_, proxy)| is_meant(&proxy.who)) {
+            match proxy.send.try_send(Ok(message(id, content.clone()))) {
+                Ok(()) => {
+                    asking.waiting.insert(*number);
+                }
+                Err(_) => asking.unasked.push(format!("{} takes no questions now", proxy.who.name)),
+            }
+        }
+        Some(asking)
+    }
+
+    fn answered(&self, number: u64, who: &Arc<Who>, id: u64, said: Said) {
+        let mut asked = lock(&self.inner.asked);
+        let Some(asked) = asked.get_mut(&id) else { return };
+        let is_records = matches!(said, Said::Records(..));
+        let (said, before) = match said {
+            Said::Records(records, lost) => {
+                let count = records.len() as u64;
+                (Said::Records(records, lost + asked.lost), lost + count)
+            }
+            said => (said, 0),
+        };
+        match asked.to.try_send(Heard { number, who: who.clone(), said }) {
+            Ok(()) if is_records => asked.lost = 0,
+            Ok(()) => {}
+            // Whoever asked is slow, or gone.
+            Err(_) => {
+                asked.lost += before;
+                metrics::counter!("ambit_flow_records_lost_total", "cause" => "asker").increment(before);
+            }
+        }
+    }
+
+    /// Counts a summary, unless it was counted before.
+    fn summary(&self, number: u64, who: &Who, summary: Summary) {
+        let now = clock::unix_seconds();
+        {
+            let mut counted = lock(&self.inner.counted);
+            if counted.get(&who.instance).is_some_and(|(last, _)| summary.number <= *last) {
+                return;
+            }
+            if counted.len() >= INSTANCES
+                && let Some(oldest) = counted.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id)
+            {
+                counted.remove(&oldest);
+            }
+            counted.insert(who.instance, (summary.number, now));
+        }
+        let refused: Vec<(Cause, u64)> = summary.pairs.iter().filter_map(attended::refusal).collect();
+        metrics::counter!("ambit_observe_pairs_lost_total").increment(summary.lost);
+        lock(&self.inner.aggregates).take(number, &who.node, who.is_waypoint, summary, now);
+        let mut incidents = lock(&self.inner.incidents);
+        refused.into_iter().for_each(|(cause, count)| incidents.refused(cause, count, now));
+    }
+
+    /// Tells watchers of refusals.
+    fn refused(&self, records: &[Bytes]) {
+        for record in records.iter().filter_map(|record| serde_json::from_slice(record).ok()) {
+            // Nobody watching any more is normal.
+            let _ = self.inner.refusals.send(record);
+        }
+    }
+}
+
+pub(super) fn message(id: u64, content: to_proxy::Content) -> ToProxy {
+    ToProxy { id, content: Some(content) }
+}

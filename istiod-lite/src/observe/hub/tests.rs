@@ -1,0 +1,179 @@
+//! Proxies that attend, those who ask them, and what neither may lose unseen.
+
+use ambit_xds::proto::ambit::observe::v1::{
+    Answer, Cancel, End, Ended, FromProxy, Pair, Records, Reporter, from_proxy,
+};
+
+use super::*;
+use crate::console::Gathered as _;
+
+type Queue = mpsc::Receiver<Result<ToProxy, Status>>;
+
+fn who(name: &str, instance: u64) -> Who {
+    Who {
+        name: name.to_owned(),
+        node: name.to_owned(),
+        is_waypoint: false,
+        version: "1".to_owned(),
+        instance,
+    }
+}
+
+fn attend(hub: &Hub, name: &str, instance: u64) -> (Attended, Queue) {
+    let (send, queue) = mpsc::channel(Hub::QUEUE);
+    (hub.attend(who(name, instance), send).unwrap(), queue)
+}
+
+fn asked(queue: &mut Queue) -> (u64, to_proxy::Content) {
+    let message = queue.try_recv().unwrap().unwrap();
+    (message.id, message.content.unwrap())
+}
+
+fn say(content: from_proxy::Content) -> FromProxy {
+    FromProxy { content: Some(content) }
+}
+
+fn summary(number: u64) -> FromProxy {
+    let end = |workload: &str| Some(End { workload: workload.to_owned(), ..End::default() });
+    let pair = Pair {
+        reporter: Reporter::Source.into(),
+        source: end("web"),
+        destination: end("db"),
+        path: "hbone".to_owned(),
+        opened: 1,
+        ..Pair::default()
+    };
+    say(from_proxy::Content::Summary(Summary { number, pairs: vec![pair], ..Summary::default() }))
+}
+
+fn connections(hub: &Hub) -> u64 {
+    hub.edges(Duration::from_secs(60)).iter().filter_map(|edge| edge["connections"].as_u64()).sum()
+}
+
+#[test]
+fn a_summary_told_twice_is_counted_once() {
+    let hub = Hub::default();
+    let (attended, _queue) = attend(&hub, "n1", 7);
+    for number in [1, 1, 2] {
+        let answer = attended.heard(summary(number), 0).unwrap().content.unwrap();
+        assert!(matches!(answer, to_proxy::Content::Acknowledge(told) if told.number == number));
+    }
+    drop(attended);
+    let (again, _queue) = attend(&hub, "n1", 7);
+    again.heard(summary(2), 0);
+    assert_eq!(connections(&hub), 2);
+    let (other, _queue) = attend(&hub, "n1", 8);
+    other.heard(summary(1), 0);
+    assert_eq!(connections(&hub), 3, "another instance counts for itself");
+}
+
+#[tokio::test]
+async fn records_of_all_come_in_order_with_what_is_missing() {
+    let hub = Hub::default();
+    let (one, mut one_queue) = attend(&hub, "n1", 1);
+    let (two, mut two_queue) = attend(&hub, "n2", 2);
+    let answer = hub.flows(BTreeMap::from([("verdict".to_owned(), "denied".to_owned())]), 10);
+    let answer = answered_by(answer, || {
+        let (id, content) = asked(&mut one_queue);
+        let to_proxy::Content::Flows(flows) = content else { panic!("{content:?}") };
+        assert_eq!((flows.last, &*flows.filter["verdict"]), (10, "denied"));
+        let records = [r#"{"time":"2"}"#, r#"{"time":"4"}"#].map(Bytes::from);
+        one.heard(say(from_proxy::Content::Records(Records { id, records: records.to_vec(), lost: 3 })), 0);
+        let memory = Some(Memory { lost: 4, oldest_ms: 1000, ..Memory::default() });
+        one.heard(say(from_proxy::Content::Ended(Ended { id, error: String::new(), memory })), 0);
+        asked(&mut two_queue);
+        drop(two);
+    })
+    .await;
+    let times: Vec<&str> = answer.records.iter().filter_map(|record| record["time"].as_str()).collect();
+    assert_eq!(times, ["2", "4"]);
+    assert_eq!((answer.lost, answer.oldest.as_deref()), (7, Some("1970-01-01T00:00:01.000Z")));
+    assert_eq!(answer.incomplete, ["n2 has left"]);
+}
+
+/// Polls `work` once, so that it has asked, then answers, then waits for it.
+async fn answered_by<T>(mut work: crate::console::Later<T>, answer: impl FnOnce()) -> T {
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = std::future::ready(()) => {}
+    }
+    answer();
+    work.await
+}
+
+#[tokio::test]
+async fn every_proxy_is_asked_and_its_answer_stands_under_its_name() {
+    let hub = Hub::default();
+    let (one, mut queue) = attend(&hub, "n1", 1);
+    let asking = hub.clone();
+    let work: crate::console::Later<_> = Box::pin(async move { asking.ask(Question::Connections).await });
+    let answers = answered_by(work, || {
+        let (id, _) = asked(&mut queue);
+        one.heard(say(from_proxy::Content::Answer(Answer { id, json: Bytes::from_static(b"[1]") })), 0);
+    })
+    .await;
+    assert_eq!(answers, BTreeMap::from([("n1".to_owned(), Ok(serde_json::json!([1])))]));
+}
+
+#[tokio::test]
+async fn who_follows_hears_of_proxies_that_come_later_and_cancels_when_it_goes() {
+    let hub = Hub::default();
+    let mut records = hub.follow(BTreeMap::new());
+    let (attended, mut queue) = attend(&hub, "n1", 1);
+    let (id, content) = asked(&mut queue);
+    assert!(matches!(content, to_proxy::Content::Flows(flows) if flows.follow && flows.last == 0));
+    let pack = Records { id, records: vec![Bytes::from_static(br#"{"time":"1"}"#)], lost: 2 };
+    attended.heard(say(from_proxy::Content::Records(pack)), 0);
+    assert_eq!(records.recv().await.unwrap()["lost"], 2);
+    assert_eq!(records.recv().await.unwrap()["time"], "1");
+    drop(records);
+    let cancelled = queue.recv().await.unwrap().unwrap();
+    assert_eq!((cancelled.id, cancelled.content), (id, Some(to_proxy::Content::Cancel(Cancel {}))));
+}
+
+#[tokio::test]
+async fn who_is_slow_loses_records_exactly_and_holds_up_nobody() {
+    let hub = Hub::default();
+    let (attended, mut queue) = attend(&hub, "n1", 1);
+    let mut asking = hub.ask_flows(Flows { follow: true, ..Flows::default() }).unwrap();
+    let (id, _) = asked(&mut queue);
+    let total = ANSWERS as u64 + 100;
+    for _ in 0..total {
+        let pack = Records { id, records: vec![Bytes::from_static(b"{}")], lost: 0 };
+        attended.heard(say(from_proxy::Content::Records(pack)), 0);
+    }
+    let mut seen = 0;
+    for _ in 0..ANSWERS {
+        let Some(Heard { said: Said::Records(records, _), .. }) = asking.next().await else {
+            panic!("records")
+        };
+        seen += records.len() as u64;
+    }
+    attended.heard(say(from_proxy::Content::Records(Records { id, ..Records::default() })), 0);
+    let Some(Heard { said: Said::Records(_, lost), .. }) = asking.next().await else { panic!("a loss") };
+    assert_eq!((seen, lost), (ANSWERS as u64, 100));
+}
+
+#[tokio::test]
+async fn refusals_reach_watchers_at_once() {
+    let hub = Hub::default();
+    assert!(!hub.is_watched());
+    let mut refusals = hub.refusals();
+    assert!(hub.is_watched());
+    let (attended, _queue) = attend(&hub, "n1", 1);
+    let watch = attended.private_id();
+    let records = vec![Bytes::from_static(br#"{"code":"AMB2104"}"#)];
+    attended.heard(say(from_proxy::Content::Records(Records { id: watch, records, lost: 0 })), watch);
+    assert_eq!(refusals.recv().await.unwrap()["code"], "AMB2104");
+}
+
+#[test]
+fn there_is_an_end_to_how_many_attend_under_one_name() {
+    let hub = Hub::default();
+    let all: Vec<_> = (0..PER_NAME_MAX as u64).map(|instance| attend(&hub, "n1", instance)).collect();
+    let (send, _queue) = mpsc::channel(Hub::QUEUE);
+    assert!(hub.attend(who("n1", 99), send.clone()).is_err());
+    drop(all);
+    assert!(hub.attend(who("n1", 99), send).is_ok());
+}

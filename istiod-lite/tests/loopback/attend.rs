@@ -1,0 +1,160 @@
+//! Attending: a proxy's own client against the control plane, with tokens, summaries, questions and refusals.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_net::grpc::attend::{Asked, Attendance, Attendant, Later, Question, Told};
+use ambit_runtime::{clock, tasks};
+use ambit_xds::node::NodeIdentity;
+use ambit_xds::observe::{Example, Key, Side, Tally};
+use ambit_xds::proto::ambit::observe::v1::{Hello, Memory, Reporter};
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::plane::{PATIENCE, Plane};
+
+/// A node that holds one record and follows nothing.
+#[derive(Debug)]
+struct Node(String);
+
+impl Attendant for Node {
+    fn answer(&self, _: Question) -> Later<Result<Bytes, String>> {
+        let Self(name) = self;
+        let json = format!("{{\"time\":\"2026-01-02T03:04:05.000Z\",\"tests\":[{{\"test\":\"{name}\"}}]}}");
+        Box::pin(async move { Ok(Bytes::from(json)) })
+    }
+
+    fn flows(&self, asked: Asked, to: mpsc::Sender<Told>) -> Later<Memory> {
+        let record = serde_json::json!({
+            "time": "2026-01-02T03:04:05.000Z", "node": self.0, "verdict": "denied", "conn_id": "1",
+        });
+        Box::pin(async move {
+            if asked.filter.passes(&record) {
+                let _ = to.send(Told::Record(record.to_string().into())).await;
+            }
+            if asked.follow {
+                to.closed().await;
+            }
+            Memory { records: 1, records_max: 10, lost: 5, oldest_ms: 1000 }
+        })
+    }
+
+    fn records_lost(&self) -> u64 {
+        0
+    }
+
+    fn count_live(&self) {}
+}
+
+/// Attends as a node with a token of `token`; what it counts.
+fn attend(plane: &Plane, node: &str, token: &str) -> (Arc<Tally>, JoinHandle<()>) {
+    let tally = Arc::new(Tally::default());
+    let identity = NodeIdentity {
+        ip: IpAddr::from([127, 0, 0, 1]),
+        pod_name: format!("ztunnel-{node}"),
+        namespace: "istio-system".to_owned(),
+        node_name: node.to_owned(),
+        metadata: BTreeMap::new(),
+    };
+    let hello = Hello {
+        node: Some(identity.encode()),
+        program: "ztunnel".to_owned(),
+        version: "1.2.3".to_owned(),
+        instance: 7,
+    };
+    let attendance = Attendance {
+        target: plane.target(),
+        caller: plane.caller(token),
+        hello,
+        tally: tally.clone(),
+        attendant: Arc::new(Node(node.to_owned())),
+        draw: || 0,
+    };
+    (tally, tasks::spawn("attend", attendance.keep()))
+}
+
+/// Waits until the API answers as wanted.
+async fn until(plane: &Plane, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = clock::monotonic() + PATIENCE;
+    loop {
+        let answer = plane.admin(path).await;
+        if wanted(&answer) {
+            return answer;
+        }
+        assert!(clock::monotonic() < deadline, "{path} still answers {answer:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn is_attached(nodes: &Value, name: &str) -> bool {
+    nodes["items"].as_array().unwrap().iter().any(|node| node["name"] == name && node["attached"] == true)
+}
+
+#[tokio::test]
+async fn what_a_node_counts_becomes_an_edge() {
+    let plane = Plane::start().await;
+    let (tally, _attending) = attend(&plane, "node1", "node1");
+    let nodes = until(&plane, "/api/v1/nodes", |nodes| is_attached(nodes, "node1")).await;
+    let version = nodes["items"].as_array().unwrap().iter().find(|node| node["name"] == "node1");
+    assert_eq!(version.unwrap()["version"], "1.2.3");
+    let side =
+        |workload: &str| Side { namespace: "shop".into(), workload: workload.into(), ..Side::default() };
+    let key = Key {
+        reporter: Reporter::Source,
+        source: side("cart"),
+        destination: side("orders"),
+        service: "".into(),
+        port: 8080,
+        path: "hbone",
+        is_denied: false,
+        reason: None,
+        policy: None,
+        client: None,
+    };
+    for _ in 0..3 {
+        tally.cell(key.clone(), || [Example::default(), Example::default()]).unwrap().open();
+    }
+    let told = |edges: &Value| edges["items"][0]["connections"] == 3;
+    let edges = until(&plane, "/api/v1/edges?window=1m", told).await;
+    let edge = &edges["items"][0];
+    assert_eq!(
+        (&edge["id"], &edge["source"]["node"]),
+        (&"shop/cart>shop/orders:8080".into(), &"node1".into())
+    );
+}
+
+#[tokio::test]
+async fn questions_go_to_every_node_and_answers_say_who_is_missing() {
+    let plane = Plane::start().await;
+    let (_, _one) = attend(&plane, "node1", "node1");
+    let (_, two) = attend(&plane, "node2", "node2");
+    let both = |nodes: &Value| is_attached(nodes, "node1") && is_attached(nodes, "node2");
+    until(&plane, "/api/v1/nodes", both).await;
+    let flows = plane.admin("/api/v1/flows?verdict=denied").await;
+    let nodes: Vec<&Value> = flows["items"].as_array().unwrap().iter().map(|flow| &flow["node"]).collect();
+    assert_eq!((nodes.len(), &flows["lost"]), (2, &Value::from(10)), "{flows:#}");
+    let flows = plane.admin("/api/v1/flows?verdict=allowed").await;
+    assert_eq!(
+        (flows["items"].as_array().map(Vec::len), &flows["incomplete"]),
+        (Some(0), &Value::Array(vec![]))
+    );
+    let tests = plane.admin("/api/v1/selftests").await;
+    assert_eq!(tests["items"].as_array().map(Vec::len), Some(2), "{tests:#}");
+    two.abort();
+    until(&plane, "/api/v1/nodes", |nodes| !is_attached(nodes, "node2")).await;
+    let flows = plane.admin("/api/v1/flows").await;
+    assert_eq!(flows["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn nobody_attends_as_somebody_else() {
+    let plane = Plane::start().await;
+    let (_, _stranger) = attend(&plane, "node2", "node1");
+    let (_, _honest) = attend(&plane, "node1", "node1");
+    let nodes = until(&plane, "/api/v1/nodes", |nodes| is_attached(nodes, "node1")).await;
+    assert!(!is_attached(&nodes, "node2"), "{nodes:#}");
+}

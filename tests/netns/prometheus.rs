@@ -1,0 +1,357 @@
+//! A real Prometheus that scrapes every program: what boards and rules ask is answered, and alerts fire in their
+//! scenarios and in no others.
+//!
+//! Rules are loaded with shorter times; with their own ones `promtool` holds them, where each alert has a scenario.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use ambit_tests::lab::{Background, Lab, wait_until};
+use ambit_tests::peers;
+use serde_json::{Value, json};
+
+use crate::cast::{PORT, security, server};
+use crate::waypoint::shop::{CLIENT, OTHER, OUTSIDE, Shop, WEB, backend, get_only, route};
+
+/// Where Prometheus runs, and answers.
+const HOME: &str = "node1";
+const API: &str = "http://127.0.0.1:9090/api/v1/query";
+/// Port of ztunnel's and the waypoint's metrics, and the one that the control plane and the node agents are told.
+const STATS: u16 = 15020;
+const MONITORING: u16 = 15014;
+/// The control plane's address in every lab.
+const CONTROL_PLANE: &str = "172.30.0.254";
+/// Denied by its node.
+const LOCKED: &str = "other/locked";
+const WAIT: Duration = Duration::from_secs(60);
+
+/// What the rules wait for, and what they wait for here.
+const SHORTER: [(&str, &str); 14] = [
+    ("[1d]", "[60s]"),
+    ("[6h]", "[10s]"),
+    ("[1h]", "[10s]"),
+    ("[30m]", "[10s]"),
+    ("[15m]", "[60s]"),
+    ("[5m]", "[10s]"),
+    ("offset 12h", "offset 40s"),
+    ("offset 15m", "offset 10s"),
+    ("offset 5m", "offset 10s"),
+    ("> 1200", "> 30"),
+    ("for: 10m", "for: 3s"),
+    ("for: 15m", "for: 3s"),
+    ("for: 30s", "for: 3s"),
+    ("> 600", "> 3"),
+];
+/// The same for the rest, which are whole minutes.
+const MINUTES: [&str; 3] = ["for: 1m", "for: 2m", "for: 5m"];
+
+/// Alerts about a machine that is busy or small: whether they fire here says nothing of the mesh.
+const OF_MACHINE: [&str; 4] =
+    ["AmbitLoopStall", "AmbitFdHeadroomLow", "AmbitConntrackHeadroomLow", "AmbitMemoryBudgetNear"];
+
+/// Metrics that have no series before something happened that does not happen here, and what that is.
+const SILENT: [(&str, &str); 21] = [
+    ("mode=\"strict\",cause!=\"probe\"", "plaintext that STRICT lets in"),
+    ("ambit_conntrack_used_ratio", "connection tracking in the namespaces"),
+    ("ambit_memory_used_ratio", "a limit of memory"),
+    ("ambit_config_rejected_total", "a record that a proxy refuses"),
+    ("ambit_certificate_issue_errors_total", "a certificate that is refused"),
+    ("ambit_callers_refused_total", "a caller that is refused"),
+    ("ambit_handshakes_failed_total", "a broken handshake with the control plane"),
+    ("ambit_connections_shed_total", "more connections than the control plane takes"),
+    ("ambit_flow_records_lost_total", "more records than the ring holds, or a slow follower"),
+    ("ambit_selftest_breaches_total", "enforcement that does not work"),
+    ("ambit_trace_spans_dropped_total", "a collector of traces"),
+    ("ambit_waypoint_authorizer_answers_total", "an external authorizer"),
+    ("ambit_waypoint_clients_dismissed_total", "a client that misbehaves"),
+    ("ambit_waypoint_ejections_total", "outlier detection"),
+    ("ambit_waypoint_jwks_fetches_total", "tokens"),
+    ("ambit_waypoint_protocol_violations_total", "a client that breaks HTTP"),
+    ("ambit_waypoint_retry_budget_spent_total", "a storm of retries"),
+    ("ambit_waypoint_streams_refused_total", "a tunnel request that is refused"),
+    ("ambit_waypoint_tunnels_refused_total", "a tunnel that is refused"),
+    ("ambit_waypoint_unbound", "a service without its waypoint: the scenario of its alert"),
+    ("workload_manager_proxies_stopped_total", "a pod that goes"),
+];
+
+#[test]
+fn prometheus_is_answered_and_alerts_fire_in_their_scenarios() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        peers::not_run("prometheus is missing; install it with: xtask/need.sh test");
+        return;
+    }
+    let listen = format!("[::]:{MONITORING}");
+    let settings = [format!("istiod.monitoring-listen={listen}"), format!("cni.monitoring-listen={listen}")];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let Some(shop) = Shop::with("prometheus", &cast(), &settings) else { return };
+    // So that discovery streams have ended once.
+    let _ = shop.lab.lab(&["restart", "istiod"]);
+    let prometheus = Prometheus::start(&shop.lab);
+    prometheus.until_every_target_is_up();
+    prometheus.until_answered(|| {
+        traffic(&shop);
+        failing(&shop);
+    });
+
+    let calm = || prometheus.until_calm(|| traffic(&shop));
+    calm();
+    (0..10).for_each(|_| prometheus.only(&[], || traffic(&shop)));
+    prometheus.only(&["AmbitDeniedSpike"], || denied(&shop));
+    calm();
+    bind_alias(&shop, "nowhere");
+    prometheus.only(&["AmbitWaypointUnbound"], || ());
+    bind_alias(&shop, "none");
+    calm();
+    prometheus.only(&["AmbitSLOBurnFast", "AmbitSLOBurnSlow"], || failing(&shop));
+    calm();
+    let _ = shop.lab.lab(&["stop", "istiod"]);
+    prometheus.only(&["AmbitControlPlaneStale"], || ());
+    let _ = shop.lab.lab(&["start", "istiod"]);
+    calm();
+    // The last one: what it leaves lasts a minute.
+    for _ in 0..3 {
+        let before = shop.lab.pid("ztunnel/node2");
+        let _ = shop.lab.lab(&["restart", "ztunnel/node2"]);
+        prometheus.until_restarted(before, &shop.lab);
+    }
+    prometheus.only(&["AmbitNodeProxyRestarting"], || ());
+}
+
+/// Somebody whom a node refuses, somebody whom it would refuse, and a policy of the waypoint.
+fn cast() -> Vec<Value> {
+    let from = |principal: &str| {
+        let principals = [format!("cluster.local/ns/{principal}")];
+        json!({
+            "selector": {"matchLabels": {"app": "locked"}}, "action": "DENY",
+            "rules": [{"from": [{"source": {"principals": principals}}]}],
+        })
+    };
+    let mut trial = security("AuthorizationPolicy", "other/trial", &from("other/sa/other"));
+    let lost = json!({
+        "matches": [{"path": {"type": "Exact", "value": "/lost"}}], "backendRefs": [backend("nobody", 1)],
+    });
+    trial["metadata"]["annotations"] = json!({"istio.io/dry-run": "true"});
+    vec![
+        server(LOCKED, "node2"),
+        security("AuthorizationPolicy", "other/no-client", &from("shop/sa/client")),
+        trial,
+        get_only(),
+        route("web", "web", &json!([{"backendRefs": [backend("web", 1)]}, lost])),
+    ]
+}
+
+/// One of each kind: allowed, refused by the waypoint, refused by a node, plaintext, and what a dry run would refuse.
+fn traffic(shop: &Shop) {
+    assert_eq!(shop.get(CLIENT, WEB, &[]).status(), 200);
+    assert_eq!(shop.post(CLIENT, WEB).status(), 403);
+    let target = shop.lab.target(LOCKED, 4, PORT);
+    for (pod, is_let_in) in [(CLIENT, false), (OUTSIDE, true), (OTHER, true)] {
+        assert_eq!(shop.lab.call(pod, &target, &["--connections", "1"])["ok"], is_let_in, "{pod}");
+    }
+}
+
+/// Many refusals by a node at once.
+fn denied(shop: &Shop) {
+    let target = shop.lab.target(LOCKED, 4, PORT);
+    assert_eq!(shop.lab.call(CLIENT, &target, &["--connections", "20"])["ok"], false);
+}
+
+/// Requests that fail, by their server and for want of one, among some that do not.
+fn failing(shop: &Shop) {
+    assert_eq!(shop.get(CLIENT, &format!("{WEB}/status/500"), &[]).status(), 500);
+    assert_eq!(shop.get(CLIENT, &format!("{WEB}/lost"), &[]).status(), 500);
+    assert_eq!(shop.get(CLIENT, WEB, &[]).status(), 200);
+}
+
+/// Binds a service to the waypoint of that name.
+#[track_caller]
+fn bind_alias(shop: &Shop, waypoint: &str) {
+    let label = format!("istio.io/use-waypoint={waypoint}");
+    let _ = shop.lab.lab(&["label", "--overwrite", "service", "alias", "-n", "shop", &label]);
+}
+
+/// A Prometheus on a node's network, which ends with this.
+struct Prometheus<'a> {
+    lab: &'a Lab,
+    _program: Background,
+}
+
+impl<'a> Prometheus<'a> {
+    #[track_caller]
+    fn start(lab: &'a Lab) -> Self {
+        let file =
+            lab.file("prometheus.yml", &configuration(lab, &lab.file("rules.yml", &rules())).to_string());
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}-node-{HOME}", lab.name()), "prometheus"]);
+        command.arg(format!("--config.file={file}"));
+        command.arg(format!("--storage.tsdb.path={}", lab.folder("prometheus")));
+        command.arg("--web.listen-address=127.0.0.1:9090");
+        Self { lab, _program: Background::start(&mut command) }
+    }
+
+    /// What a question is answered now; nothing before Prometheus is up.
+    #[track_caller]
+    fn ask(&self, query: &str) -> Vec<Value> {
+        let data = format!("query={query}");
+        let told = self.lab.on_node(HOME, &["curl", "-sS", "-m", "10", "--data-urlencode", &data, API]);
+        if told.code != Some(0) {
+            return Vec::new();
+        }
+        let told: Value = serde_json::from_str(&told.stdout).expect("JSON from Prometheus");
+        assert_eq!(told["status"], "success", "{query}: {told:#}");
+        told["data"]["result"].as_array().cloned().unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn until_every_target_is_up(&self) {
+        let want = targets(self.lab).len();
+        wait_until("every target is scraped", WAIT, || self.ask("up == 1").len() == want);
+    }
+
+    /// Waits, under traffic, until everything that boards and rules ask has an answer, as far as it can have one here.
+    #[track_caller]
+    fn until_answered(&self, traffic: impl Fn()) {
+        let all: Vec<String> = questions().into_iter().filter(|query| !is_silent(query)).collect();
+        assert!(all.len() > 50, "{all:#?}");
+        let mut left = all;
+        let mut looks = 0;
+        while !left.is_empty() {
+            traffic();
+            left.retain(|query| self.ask(query).is_empty());
+            looks += 1;
+            assert!(looks < 60, "not answered: {left:#?}");
+        }
+    }
+
+    /// Waits, under traffic, until nothing fires or is about to.
+    #[track_caller]
+    fn until_calm(&self, traffic: impl Fn()) {
+        wait_until("no alert fires or is about to", 2 * WAIT, || {
+            traffic();
+            self.alerts("ALERTS").is_empty()
+        });
+    }
+
+    /// Waits, under traffic, until exactly these alerts fire, and sees none of the others meanwhile.
+    #[track_caller]
+    fn only(&self, wanted: &[&str], traffic: impl Fn()) {
+        let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        wait_until(&format!("{wanted:?} fire and nothing else"), WAIT, || {
+            traffic();
+            let now = self.alerts(r#"ALERTS{alertstate="firing"}"#);
+            assert!(now.is_subset(&wanted), "{now:?} fire where {wanted:?} should");
+            now == wanted
+        });
+    }
+
+    /// Names of the alerts that a question selects, but for those about the machine.
+    fn alerts(&self, query: &str) -> BTreeSet<String> {
+        let all = self.ask(query);
+        let names = all.iter().filter_map(|one| one["metric"]["alertname"].as_str());
+        names.filter(|name| !OF_MACHINE.contains(name)).map(str::to_owned).collect()
+    }
+
+    /// Waits until the new process of `ztunnel/node2` was scraped.
+    #[track_caller]
+    fn until_restarted(&self, before: u64, lab: &Lab) {
+        let started = r#"time() - ambit_start_time_seconds{job="ztunnel",instance="node2"} < 8"#;
+        wait_until("the restarted ztunnel is scraped", WAIT, || {
+            lab.pid("ztunnel/node2") != before && !self.ask(started).is_empty()
+        });
+        // Two starts within one scrape would count once.
+        let settled = r#"time() - ambit_start_time_seconds{job="ztunnel",instance="node2"} > 3"#;
+        wait_until("it has run for a while", WAIT, || !self.ask(settled).is_empty());
+    }
+}
+
+/// Every program: its job, the name of its instance, its address.
+#[track_caller]
+fn targets(lab: &Lab) -> Vec<(&'static str, String, String)> {
+    let mut all = vec![("istiod-lite", "istiod".to_owned(), format!("{CONTROL_PLANE}:{MONITORING}"))];
+    for (node, pod) in [("node1", CLIENT), ("node2", LOCKED)] {
+        let host =
+            lab.get("pod", pod)["status"]["hostIP"].as_str().expect("an address of the node").to_owned();
+        all.push(("ztunnel", node.to_owned(), format!("{host}:{STATS}")));
+        all.push(("ambit-cni", node.to_owned(), format!("{host}:{MONITORING}")));
+    }
+    let status: Value =
+        serde_json::from_str(&lab.lab(&["status", "-o", "json"])).expect("JSON from lab status");
+    let pods = status["pods"].as_array().expect("pods");
+    let names = pods.iter().filter(|pod| pod["namespace"] == "shop").filter_map(|pod| pod["name"].as_str());
+    for name in names.filter(|name| name.starts_with("waypoint")) {
+        all.push(("waypoint", name.to_owned(), lab.target(&format!("shop/{name}"), 4, STATS)));
+    }
+    all
+}
+
+/// Prometheus reads YAML, of which JSON is a part.
+#[track_caller]
+fn configuration(lab: &Lab, rules: &str) -> Value {
+    let jobs: Vec<Value> = ["istiod-lite", "ztunnel", "ambit-cni", "waypoint"]
+        .into_iter()
+        .map(|job| {
+            let own = targets(lab).into_iter().filter(|(of, ..)| *of == job);
+            let configs = own.map(|(_, name, at)| json!({"targets": [at], "labels": {"instance": name}}));
+            json!({"job_name": job, "honor_labels": true, "static_configs": configs.collect::<Vec<_>>()})
+        })
+        .collect();
+    let every = json!({"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"});
+    json!({"global": every, "rule_files": [rules], "scrape_configs": jobs})
+}
+
+fn deployed(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The rules, with shorter times.
+fn rules() -> String {
+    let text = deployed("alerts/ambit.rules.yaml");
+    let text = SHORTER.iter().fold(text, |text, (long, short)| text.replace(long, short));
+    MINUTES.iter().fold(text, |text, long| text.replace(&format!("{long}\n"), "for: 3s\n"))
+}
+
+/// Everything that boards ask, and what the rules compare, without the comparison.
+fn questions() -> BTreeSet<String> {
+    let boards = ["node", "mesh", "workload", "waypoint", "control-plane", "certificates"];
+    let mut all = BTreeSet::new();
+    for board in boards {
+        let board: Value =
+            serde_json::from_str(&deployed(&format!("dashboards/{board}.json"))).expect("a board is JSON");
+        let panels = board["panels"].as_array().expect("panels").iter();
+        let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+        let chosen = board["templating"]["list"].as_array().expect("variables").iter();
+        let series = chosen.filter_map(|one| one["definition"].as_str()?.strip_prefix("label_values("));
+        let series = series.filter_map(|query| Some(query.rsplit_once(", ")?.0));
+        all.extend(targets.filter_map(|target| target["expr"].as_str()).chain(series).map(filled));
+    }
+    let rules: Value = serde_saphyr::from_str(&rules()).expect("the rules are YAML");
+    let groups = rules["groups"].as_array().expect("groups").iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+    all.extend(rules.filter_map(|rule| rule["expr"].as_str()).map(compared));
+    all
+}
+
+/// A board's question with every choice made.
+fn filled(query: &str) -> String {
+    let window = query.replace("$__rate_interval", "30s");
+    ["$instance", "$namespace", "$workload"].iter().fold(window, |query, choice| query.replace(choice, ".*"))
+}
+
+/// What an alert looks at: all before its first comparison that stands alone.
+fn compared(expression: &str) -> String {
+    let ends = [" > ", " < ", " == "].iter().filter_map(|sign| expression.find(sign));
+    let left = ends.min().map_or(expression, |end| &expression[..end]);
+    let is_whole = left.matches('(').count() == left.matches(')').count();
+    if is_whole { left.to_owned() } else { expression.to_owned() }
+}
+
+/// Whether it is about something that does not happen here.
+fn is_silent(query: &str) -> bool {
+    // Conditions of several parts hold only in their scenario.
+    let has = |word| query.split_whitespace().any(|one| one == word);
+    let is_condition = has("and") || has("unless");
+    is_condition || SILENT.iter().any(|(metric, _)| query.contains(metric))
+}
