@@ -225,13 +225,22 @@ impl<'a> Prometheus<'a> {
         }
     }
 
-    /// Waits, under traffic, until nothing fires or is about to.
+    /// Waits, under traffic, until nothing fires or is about to, and nothing that happened before can make it.
     #[track_caller]
     fn until_calm(&self, traffic: impl Fn()) {
+        let began = self.number("vector(time())").expect("a time");
         wait_until("no alert fires or is about to", 2 * WAIT, || {
             traffic();
-            self.alerts("ALERTS").is_empty()
+            // All that has happened was scraped and looked at.
+            let is_known = self.number("min(timestamp(up))").is_some_and(|scraped| scraped > began + 3.0);
+            is_known && self.alerts("count_over_time(ALERTS[5s])").is_empty()
         });
+    }
+
+    /// What a question with one answer is answered.
+    #[track_caller]
+    fn number(&self, query: &str) -> Option<f64> {
+        self.ask(query).first()?["value"][1].as_str()?.parse().ok()
     }
 
     /// Waits, under traffic, until exactly these alerts fire, and sees none of the others meanwhile.

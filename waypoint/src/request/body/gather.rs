@@ -35,7 +35,7 @@ const CALM: Duration = Duration::from_millis(50);
 const FREE: u32 = 64;
 
 /// Small pieces that are taken in a window.
-const MOST: u32 = 128;
+const MOST: u32 = 1024;
 
 /// Pieces on their way to be one.
 #[derive(Debug, Default)]
