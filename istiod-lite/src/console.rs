@@ -51,12 +51,25 @@ pub struct Records {
     pub incomplete: Vec<String>,
 }
 
+/// How much of what happened the counts of pairs hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Coverage {
+    /// Since when proxies were heard, RFC 3339; none if none was.
+    pub since: Option<String>,
+    /// Connections and requests of which only the number is known.
+    pub lost: u64,
+    /// Pairs that were forgotten for others.
+    pub forgotten: u64,
+}
+
 /// What attached proxies tell. Implemented by the hub; a trait because tests of the API need no proxies.
 pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     /// Pairs of the last `window`, each as an edge item.
     fn edges(&self, window: Duration) -> Vec<Value>;
     /// The same pairs as records to be decided again, each with how many connections it stands for.
     fn seen(&self, window: Duration) -> Vec<Flow>;
+    /// What such records rest on.
+    fn coverage(&self) -> Coverage;
     /// Refusals beside changes of configuration, newest first.
     fn incidents(&self) -> Vec<Value>;
     /// Attached proxies by name (a node's, or `NAMESPACE/POD` of a waypoint) with their versions.

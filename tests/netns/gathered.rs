@@ -193,6 +193,39 @@ fn watching_costs_the_nodes_little_and_every_connection_is_counted() {
         assert!(!soak() || more < CPU_SHARE, "{node}: watching costs {:.1} % of the machine", 100.0 * more);
     }
     lost_is_counted(&lab);
+    a_change_is_compared_with_the_day(&lab, total);
+}
+
+/// The proxies remember the last thousand connections, the control plane all of them; without it the proxies are asked.
+#[track_caller]
+fn a_change_is_compared_with_the_day(lab: &Lab, total: u64) {
+    let nobody = security("AuthorizationPolicy", "shop/nobody", &json!({}));
+    let file = lab.file("nobody.json", &nobody.to_string());
+    let diff = || lab.ambit(&["policy", "diff", &file, "-o", "json"]);
+    let connections = |answer: &str| {
+        let answer: Value = serde_json::from_str(answer).expect("JSON");
+        let mut items = answer["items"].as_array().expect("items").iter();
+        let of_caller = items.find(|item| item["source"] == "shop/caller").cloned();
+        of_caller.and_then(|item| item["connections"].as_u64()).expect("a change for the caller")
+    };
+    let whole = diff();
+    assert!(whole.stderr.contains("counted by the control plane"), "{}", whole.stderr);
+    assert_eq!(connections(&whole.ok()), total, "connections that would be refused, and made");
+    let target = lab.target("shop/echo", 4, PORT);
+    let told = lab.ambit(&["explain", "shop/caller", &target, "--as-of", "0s", "-o", "json"]).ok();
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let then = &told["as_of"];
+    assert_eq!(
+        (&then["before"]["verdict"], &then["differs"]),
+        (&json!("allowed"), &json!(false)),
+        "{then:#}"
+    );
+    assert!(then["changes"].is_array(), "{then:#}");
+    let _ = lab.lab(&["stop", "istiod"]);
+    let rest = diff();
+    assert!(rest.stderr.contains("the control plane does not answer"), "{}", rest.stderr);
+    let remembered = connections(&rest.ok());
+    assert!((1..total).contains(&remembered), "{remembered} of {total} are remembered");
 }
 
 /// CPU seconds of both nodes.

@@ -13,6 +13,7 @@ use super::form::{FORMS, Form, List};
 use super::nodes::{Node, Where, block_on, silent};
 use crate::out::{self, Failure};
 
+mod as_of;
 mod text;
 
 /// Explains what would happen to a connection or request.
@@ -37,6 +38,9 @@ pub struct Args {
     /// Chooses another endpoint, and another of several weighted backends
     #[arg(long, default_value_t = 0)]
     draw: u64,
+    /// Also what was recorded of it around then, and what has changed since (a time, or how long ago such as 10m)
+    #[arg(long, value_name = "T", value_parser = as_of::moment)]
+    as_of: Option<as_of::Moment>,
     #[command(flatten)]
     pub(super) at: Where,
     #[arg(short, long, default_value = "table", help = FORMS)]
@@ -46,14 +50,21 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// When no proxy answers, or does not understand the question.
+/// When no proxy answers, or none understands the question.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let explanation = block_on(explained(args))?;
+    let then = args.as_of.map(|moment| as_of::then(args, moment, &explanation)).transpose()?;
     let item = serde_json::to_value(&explanation).context("writing the explanation")?;
     let list = List { kind: "ExplanationList", items: vec![item] };
-    list.print(
+    let more = then.iter().map(|then| ("as_of".to_owned(), then.value(&explanation))).collect();
+    let story = |wide| {
+        let then = then.as_ref().map(|then| format!("\n{}", then.lines(&explanation)));
+        text::narrative(&explanation, wide) + &then.unwrap_or_default()
+    };
+    list.print_beside(
+        more,
         &args.output,
-        |_, wide| text::narrative(&explanation, wide),
+        |_, wide| story(wide),
         |_| format!("explanation/{}", explanation.verdict),
     );
     if matches!(args.output, Form::Table | Form::Wide)

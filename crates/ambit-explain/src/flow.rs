@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use ambit_types::{Identity, Reason};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::question::{Destination, HttpQuestion, Question, QuestionError, Source};
 
 /// One record. Fields that a record does not have are empty; those that are not here are passed over.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Flow {
     /// When it ended, RFC 3339.
@@ -47,13 +47,15 @@ pub struct Flow {
 }
 
 /// One end of a record.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FlowEnd {
     /// Address and port.
     pub addr: Option<String>,
-    /// Name of the pod.
+    /// Name of the pod; one of them, in an aggregate.
     pub workload: Option<String>,
+    /// Name of its controller, else its own; only aggregates tell it.
+    pub controller: Option<String>,
     /// Its namespace.
     pub namespace: Option<String>,
     /// Its identity, where it was proven.
@@ -61,7 +63,7 @@ pub struct FlowEnd {
 }
 
 /// What a waypoint's record tells of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FlowHttp {
     /// Method.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::ready;
 use std::time::Duration;
 
+use ambit_explain::FlowEnd;
 use ambit_runtime::admin::{Call, Reply, Routes};
 use ambit_runtime::tasks;
 use bytes::Bytes;
@@ -15,9 +16,11 @@ use super::{Parts, events, facts, judge};
 
 /// Of the envelope around every answer.
 const API_VERSION: &str = "cli.ambit.internal/v1";
-/// What edges are told of when nothing is asked for, and the longest that aggregates are kept.
+/// What edges are told of when nothing is asked for, and the longest that pairs are kept.
 const WINDOW: Duration = Duration::from_secs(300);
 const WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Pairs of one answer.
+const SEEN_MAX: usize = 20_000;
 /// Records of each proxy, when nothing is asked for, and at most.
 const LAST: usize = 1000;
 const LAST_MAX: usize = 100_000;
@@ -42,8 +45,10 @@ pub fn routes(parts: &Parts) -> Routes {
 
 fn with_flows(routes: Routes, parts: &Parts) -> Routes {
     let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
+    let paired = parts.clone();
     routes
         .get("/api/v1/edges", move |call| ready(edges(&edged, &call)))
+        .get("/api/v1/seen", move |call| seen(paired.clone(), call))
         .get("/api/v1/flows", move |call| flows(flowed.clone(), call))
         .get("/api/v1/selftests", move |_| self_tests(tested.clone()))
         .get("/api/v1/events", move |_| ready(events::stream(&followed)))
@@ -68,21 +73,47 @@ pub(super) fn bad(words: impl std::fmt::Display) -> Reply {
     Reply::text(StatusCode::BAD_REQUEST, format!("{words}\n"))
 }
 
-/// The span of time that a query asks for.
-fn window(query: &BTreeMap<String, String>) -> Result<Duration, String> {
-    let Some(text) = query.get("window") else { return Ok(WINDOW) };
-    let asked = humantime::parse_duration(text).map_err(|e| format!("window: {e}; write it like 5m"))?;
+/// The span of time that a query asks for by a name.
+fn span(query: &BTreeMap<String, String>, name: &str, default: Duration) -> Result<Duration, String> {
+    let Some(text) = query.get(name) else { return Ok(default) };
+    let asked = humantime::parse_duration(text).map_err(|e| format!("{name}: {e}; write it like 5m"))?;
     match (Duration::from_secs(1)..=WINDOW_MAX).contains(&asked) {
         true => Ok(asked),
-        false => Err("window: from 1s to 24h".to_owned()),
+        false => Err(format!("{name}: from 1s to 24h")),
     }
 }
 
 fn edges(parts: &Parts, call: &Call) -> Reply {
-    match window(&call.query) {
+    match span(&call.query, "window", WINDOW) {
         Ok(window) => Reply::json(&list("EdgeList", parts.gathered.edges(window))),
         Err(words) => bad(words),
     }
+}
+
+/// Pairs as records, the newest first, with how much of what happened they tell.
+async fn seen(parts: Parts, call: Call) -> Reply {
+    let since = match span(&call.query, "since", WINDOW_MAX) {
+        Ok(since) => since,
+        Err(words) => return bad(words),
+    };
+    let namespace = call.query.get("namespace").filter(|name| !name.is_empty()).cloned();
+    judge::aside(move || {
+        let coverage = parts.gathered.coverage();
+        let is_in = |end: &FlowEnd| namespace.is_none() || end.namespace == namespace;
+        let mut flows = parts.gathered.seen(since);
+        flows.retain(|flow| is_in(&flow.src) || is_in(&flow.dst));
+        // Times of one form compare as texts.
+        flows.sort_by(|one, other| other.time.cmp(&one.time));
+        let left_out = flows.len().saturating_sub(SEEN_MAX);
+        flows.truncate(SEEN_MAX);
+        let mut answer = list("SeenList", flows.iter().map(|flow| json!(flow)).collect());
+        answer["since"] = json!(coverage.since);
+        answer["lost"] = json!(coverage.lost);
+        answer["forgotten"] = json!(coverage.forgotten);
+        answer["left_out"] = json!(left_out);
+        Reply::json(&answer)
+    })
+    .await
 }
 
 async fn self_tests(parts: Parts) -> Reply {

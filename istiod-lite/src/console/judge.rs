@@ -19,7 +19,7 @@ use tracing::warn;
 use super::Parts;
 use super::api::{bad, list};
 
-/// Questions that are answered at once; each compiles the mesh anew on a thread of its own.
+/// Questions that are answered at once; most compile the mesh anew, each on a thread of its own.
 const ANSWERED_MAX: usize = 2;
 /// How far back flows are looked at.
 const SEEN: Duration = Duration::from_secs(24 * 3600);
@@ -29,7 +29,7 @@ const POSTED: &str = "posted.yaml";
 static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(ANSWERED_MAX));
 
 /// Answers on a thread where it keeps nobody waiting.
-async fn aside(answer: impl FnOnce() -> Reply + Send + 'static) -> Reply {
+pub(super) async fn aside(answer: impl FnOnce() -> Reply + Send + 'static) -> Reply {
     // The semaphore is never closed; a turn that cannot be had is no reason not to answer.
     let _turn = ROOM.acquire().await;
     tokio::task::spawn_blocking(answer).await.unwrap_or_else(|cause| {

@@ -193,8 +193,8 @@ pub(super) struct Aggregates {
     held: usize,
     /// Connections that are open now, by who attends.
     open: BTreeMap<u64, BTreeMap<Arc<PairName>, u64>>,
-    /// When the first summary came.
-    began: Option<u64>,
+    /// Since when anything is told of, in seconds since 1970; none before the first summary.
+    pub(super) began: Option<u64>,
     /// Connections and requests of which only the number is known.
     pub(super) lost: u64,
     /// Pairs that were forgotten for others.

@@ -271,9 +271,15 @@ fn rfc3339(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
-/// The pairs of the last `window` seconds as records to be decided again. What both ends report stands once.
+/// As records have it, so that times compare as texts.
+pub(super) fn rfc3339_millis(seconds: u64) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+/// The pairs of the last `window` seconds as records to be decided again. What both ends report stands once; what a
+/// waypoint opened has its client.
 pub(super) fn flows(aggregates: &Aggregates, window: u64, now: u64) -> Vec<Flow> {
-    let all: Vec<Seen<'_>> = aggregates.seen(window, now).filter(|seen| !is_second_leg(seen)).collect();
+    let all: Vec<Seen<'_>> = aggregates.seen(window, now).collect();
     let by_destination: BTreeSet<(Name, bool)> = all
         .iter()
         .filter(|seen| seen.name.reporter != Reporter::Source)
@@ -301,6 +307,7 @@ fn flow(seen: &Seen<'_>) -> Option<Flow> {
     let end = |end: &EndName, facts: &EndFacts| FlowEnd {
         addr: text(&facts.address),
         workload: text(&facts.pod),
+        controller: text(&end.workload),
         namespace: text(&end.namespace),
         identity: text(&facts.identity),
     };
@@ -309,14 +316,22 @@ fn flow(seen: &Seen<'_>) -> Option<Flow> {
         true => format!("{}:{}", name.service, name.port),
         false => format!("{}:{}", ip(&destination.address), name.port),
     };
+    // The proxy of that node told of it; which waypoint did is not kept.
+    let node = match name.reporter {
+        Reporter::Source => &*source.node,
+        Reporter::Destination => &*destination.node,
+        Reporter::Waypoint | Reporter::Unspecified => "",
+    };
     Some(Flow {
-        time: rfc3339(seen.last_seen),
+        time: rfc3339_millis(seen.last_seen),
+        node: node.to_owned(),
         direction: Some(if name.reporter == Reporter::Source { "outbound" } else { "inbound" }.to_owned()),
         verdict: if name.is_denied { "denied" } else { "allowed" }.to_owned(),
         code: text(&name.code),
         policy: text(&name.policy),
         path: name.path.clone(),
         src: end(&name.source, source),
+        client: text(&name.client),
         dst: end(&name.destination, destination),
         service: text(&name.service),
         hbone_addr: Some(asked),

@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time;
 
 use super::hub::{ANSWER_WAIT, Asking, Heard, Hub, Question, Said};
-use crate::console::{Gathered, Later, Records};
+use crate::console::{Coverage, Gathered, Later, Records};
 
 /// Records of one answer, of all proxies together.
 const RECORDS_MAX: usize = 100_000;
@@ -26,6 +26,10 @@ impl Gathered for Hub {
 
     fn seen(&self, window: Duration) -> Vec<ambit_explain::Flow> {
         Self::seen(self, window)
+    }
+
+    fn coverage(&self) -> Coverage {
+        Self::coverage(self)
     }
 
     fn incidents(&self) -> Vec<Value> {

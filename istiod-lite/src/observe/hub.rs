@@ -20,6 +20,7 @@ use tonic::Status;
 use super::aggregates::Aggregates;
 use super::edges;
 use super::incidents::{Cause, Incidents};
+use crate::console::Coverage;
 
 mod asking;
 mod attended;
@@ -229,10 +230,11 @@ impl Hub {
         edges::flows(&lock(&self.inner.aggregates), window.as_secs(), clock::unix_seconds())
     }
 
-    /// Connections and requests of which only the number is known, and pairs that were forgotten for others.
-    pub fn lost(&self) -> (u64, u64) {
+    /// How much of what happened the counts of pairs hold.
+    pub fn coverage(&self) -> Coverage {
         let aggregates = lock(&self.inner.aggregates);
-        (aggregates.lost, aggregates.forgotten)
+        let since = aggregates.began.map(edges::rfc3339_millis);
+        Coverage { since, lost: aggregates.lost, forgotten: aggregates.forgotten }
     }
 
     /// Asks every proxy, and waits for the answers: by name, with why there is none.

@@ -125,6 +125,23 @@ async fn what_a_node_counts_becomes_an_edge() {
         (&edge["id"], &edge["source"]["node"]),
         (&"shop/cart>shop/orders:8080".into(), &"node1".into())
     );
+    the_day_has_it(&plane).await;
+}
+
+/// The same pair as a record to be decided again, and what the answer rests on.
+async fn the_day_has_it(plane: &Plane) {
+    let seen = plane.admin("/api/v1/seen?since=24h").await;
+    let one = &seen["items"][0];
+    assert_eq!((&one["connections"], &one["node"]), (&Value::from(3), &Value::from("node1")), "{seen:#}");
+    let flow = ambit_explain::Flow::read(&one.to_string()).expect("a record");
+    assert_eq!((flow.src.controller.as_deref(), flow.connections), (Some("cart"), 3));
+    assert!(seen["since"].is_string(), "{seen:#}");
+    for count in ["lost", "forgotten", "left_out"] {
+        assert_eq!(seen[count], 0, "{count}: {seen:#}");
+    }
+    let count = async |path: &str| plane.admin(path).await["items"].as_array().map(Vec::len);
+    assert_eq!(count("/api/v1/seen?namespace=shop").await, Some(1));
+    assert_eq!(count("/api/v1/seen?namespace=bank").await, Some(0));
 }
 
 #[tokio::test]

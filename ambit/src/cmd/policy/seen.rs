@@ -1,44 +1,54 @@
-//! What was seen: the records of every proxy, as the engine reads them.
+//! What was seen: the records of every proxy, as the engine reads them, and what the control plane counted of the day.
 
 use std::time::{Duration, SystemTime};
 
 use ambit_explain::Flow;
 use ambit_runtime::clock;
 
-use crate::cmd::nodes::{Where, ask_all, block_on};
+use crate::cmd::nodes::{Where, ask_all, block_on, silent};
 use crate::out;
+
+mod day;
 
 /// Records of each proxy that are asked for: more than a ring holds.
 const RECORDS: usize = 1_000_000;
 
-/// What the proxies remember.
+/// What the mesh remembers.
 pub(crate) struct Seen {
-    /// Their records, oldest first.
+    /// Records of the proxies, and pairs that stand for connections which they do not remember; oldest first.
     pub(crate) flows: Vec<Flow>,
-    /// How many they could not keep.
-    pub(crate) lost: u64,
+    /// How much is behind it, in words.
+    told: Vec<String>,
 }
 
-/// Asks every proxy for the records of the last `since`.
+/// Asks every proxy for its records of the last `since`, and the control plane for what it counted then, a day at most.
+/// Without a control plane the records are all.
 ///
 /// # Errors
-/// When none answers.
+/// When no proxy answers.
 pub(crate) fn ask(at: &Where, since: Duration) -> anyhow::Result<Seen> {
-    let nodes = at.recorders()?;
-    let answers = block_on(async { ask_all(&nodes, &format!("/flows?last={RECORDS}")).await })?;
-    let mut seen = Seen { flows: Vec::new(), lost: 0 };
-    for (_, body) in answers {
+    let (nodes, istiod) = (at.recorders()?, at.istiod());
+    let what = format!("/flows?last={RECORDS}");
+    let (answers, day) =
+        block_on(async { Ok(tokio::join!(ask_all(&nodes, &what), day::ask(&istiod, since))) })?;
+    let (mut flows, mut unkept) = (Vec::new(), 0);
+    for (_, body) in answers? {
         let text = String::from_utf8_lossy(&body);
         for line in text.lines() {
             match Flow::read(line) {
-                Some(flow) => seen.flows.push(flow),
-                None => seen.lost += lost(line),
+                Some(flow) => flows.push(flow),
+                None => unkept += lost(line),
             }
         }
     }
     let oldest = oldest(clock::wall(), since);
     // Times of one form compare as texts.
-    seen.flows.retain(|flow| flow.time >= oldest);
+    flows.retain(|flow| flow.time >= oldest);
+    let mut seen = Seen { told: vec![of_records(&flows, unkept)], flows };
+    match day {
+        Ok(day) => seen.add(day, at.node.as_deref()),
+        Err(error) => out::say(&format!("warning: {}", silent("the control plane", &error))),
+    }
     seen.flows.sort_by(|a, b| a.time.cmp(&b.time));
     Ok(seen)
 }
@@ -53,10 +63,38 @@ fn lost(line: &str) -> u64 {
     footer.and_then(|footer| footer["footer"]["lost"].as_u64()).unwrap_or_default()
 }
 
+fn of_records(records: &[Flow], lost: u64) -> String {
+    let oldest = records.iter().map(|flow| flow.time.as_str()).min().unwrap_or("none");
+    format!("{} records of the proxies, the oldest of {oldest}; {lost} lost", records.len())
+}
+
 impl Seen {
+    /// Adds what the control plane counted beside the records; of one node, if only that is meant.
+    fn add(&mut self, mut day: day::Day, node: Option<&str>) {
+        day.pairs.retain(|pair| node.is_none_or(|node| pair.node == node));
+        let more = day::beside(&self.flows, day.pairs);
+        let connections = more.iter().fold(0_u64, |sum, pair| sum.saturating_add(pair.connections));
+        let heard = match day.since.is_empty() {
+            true => "which has heard no proxy yet".to_owned(),
+            false => format!("which has heard proxies since {}", day.since),
+        };
+        let mut told = format!(
+            "{connections} more connections of {} pairs, counted by the control plane, {heard}; {} lost, {} pairs \
+             forgotten",
+            more.len(),
+            day.lost,
+            day.forgotten
+        );
+        let unread = more.iter().filter(|pair| pair.path == "waypoint").count();
+        if unread > 0 {
+            told += &format!("; what was asked of waypoints is not known of {unread} of them");
+        }
+        self.told.push(told);
+        self.flows.extend(more);
+    }
+
     /// Says how much is behind an answer.
     pub(crate) fn tell(&self) {
-        let oldest = self.flows.first().map_or("none", |flow| flow.time.as_str());
-        out::say(&format!("{} records, the oldest of {oldest}; {} lost", self.flows.len(), self.lost));
+        self.told.iter().for_each(|line| out::say(line));
     }
 }

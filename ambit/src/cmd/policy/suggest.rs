@@ -97,9 +97,12 @@ fn also<'f>(args: &Args, flows: &'f [Flow]) -> Result<Vec<&'f Flow>, Failure> {
 }
 
 fn refused<'f>(id: &str, flows: &'f [Flow]) -> Result<&'f Flow, Failure> {
-    // Only the destination's node knows whom the rules of nodes refuse.
+    // Only the destination's node knows whom the rules of nodes refuse; pairs that were counted have no id.
     let of_node = |flow: &&Flow| {
-        !flow.is_allowed() && flow.direction.as_deref() == Some("inbound") && flow.path != "waypoint"
+        !flow.is_allowed()
+            && !flow.conn_id.is_empty()
+            && flow.direction.as_deref() == Some("inbound")
+            && flow.path != "waypoint"
     };
     let id = id.trim_start_matches("flow/");
     let is_meant = |flow: &&Flow| id == "last" || (id.len() >= ID_CHARS_MIN && flow.conn_id.starts_with(id));

@@ -114,6 +114,28 @@ fn the_way_through_a_waypoint_is_one_edge_with_its_requests() {
     assert!((6.0..=15.0).contains(&p50), "{p50}");
 }
 
+/// Rules are made of whom a waypoint called for, so that the second leg is told beside the first.
+#[test]
+fn a_pair_as_a_record_says_which_node_told_it_of_which_controllers_and_for_whom() {
+    let first = Pair { opened: 2, ..pair(Reporter::Source, "waypoint") };
+    let second = Pair {
+        source: end("waypoint", "waypoint"),
+        client: "spiffe://m/ns/shop/sa/web".to_owned(),
+        opened: 3,
+        ..pair(Reporter::Destination, "hbone")
+    };
+    let mut flows = flows(&of(vec![first, second], Vec::new()), 300, NOW);
+    flows.sort_by_key(|flow| flow.connections);
+    let [first, second] = &flows[..] else { panic!("{flows:#?}") };
+    assert_eq!((&*first.time, &*first.node, &first.client), ("2001-09-09T01:46:40.000Z", "n1", &None));
+    let ends = |flow: &Flow| [&flow.src, &flow.dst].map(|end| (end.controller.clone(), end.workload.clone()));
+    let named = |name: &str| (Some(name.to_owned()), Some(format!("{name}-1")));
+    assert_eq!(ends(first), [named("web"), named("db")]);
+    assert_eq!(second.client.as_deref(), Some("spiffe://m/ns/shop/sa/web"));
+    // Whoever is asked over the network reads the same.
+    assert_eq!(Flow::read(&json!(second).to_string()).as_ref(), Some(second));
+}
+
 #[test]
 fn what_is_not_secured_says_why() {
     let plain = Pair { source: end("stranger", ""), opened: 1, ..pair(Reporter::Destination, "plaintext") };

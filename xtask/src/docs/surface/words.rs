@@ -379,6 +379,12 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/api/v1/selftests", "The last outcome of each test of each node"),
     ("/api/v1/edges", "Who talked to whom, how, and what was refused; `?window=5m`, at most 24h"),
     (
+        "/api/v1/seen",
+        "Who talked to whom as flow records, each with the `connections` it stands for: the newest 20,000, and since \
+         when proxies were heard, what was `lost`, `forgotten` and `left_out`; `?since=24h`, at most that, \
+         `&namespace=NAME` at either end",
+    ),
+    (
         "/api/v1/flows",
         "Flow records of every proxy that pass the filters of `ambit flows`; `?last=N`, `?follow=1` as one JSON object a \
          line",
