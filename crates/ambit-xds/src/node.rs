@@ -14,7 +14,6 @@ use ambit_types::Str;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{Struct, Value};
 
-use crate::parts;
 use crate::proto::envoy::service::discovery::v3::Node;
 
 /// Kinds of node that may subscribe: the first part of a node id.
@@ -88,7 +87,6 @@ impl NodeIdentity {
     fn encode_with<const N: usize>(&self, id: String, more: [(String, Value); N]) -> Node {
         let mut fields = self.metadata.clone();
         fields.extend(more);
-        fields.extend([parts::metadata()]);
         let fixed = [
             ("NAME", self.pod_name.clone()),
             ("NAMESPACE", self.namespace.clone()),

@@ -4,7 +4,9 @@
 //! So a response is split for a client only that says it takes parts, in the metadata of its node, and every part but
 //! the last one says so in its version, which is for people only.
 
-use crate::node::{self, text};
+use crate::node;
+#[cfg(test)]
+use crate::node::text;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Node};
 
 /// Metadata of a node that takes parts.
@@ -14,7 +16,9 @@ const YES: &str = "true";
 /// What the version ends with of a part that more follow. No other control plane's version does.
 const MORE: &str = "+more";
 
-/// The metadata of a node that takes parts.
+/// The metadata of a node that takes parts. Our proxies do not say so yet: they put each response in force as it comes,
+/// and half a mesh must not be.
+#[cfg(test)]
 pub(crate) fn metadata() -> (String, prost_types::Value) {
     (TAKES_PARTS.to_owned(), text(YES))
 }

@@ -15,6 +15,9 @@ mod tests;
 /// Longest name that a proxy may use, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
 
+/// Pairs with open connections that one proxy may tell of: what it tells of at all.
+const OPEN_MAX: usize = 10_000;
+
 /// Width of counts in seconds, and how many of them are kept.
 const LEVELS: [(u64, usize); 3] = [(5, 14), (60, 61), (600, 145)];
 /// Seconds over which the rates of recent windows are taken.
@@ -246,7 +249,7 @@ impl Aggregates {
             self.held = self.held.saturating_add_signed(series.add(&counts, now));
         }
         let of_proxy = self.open.entry(attends).or_default();
-        if open > 0 {
+        if open > 0 && (of_proxy.len() < OPEN_MAX || of_proxy.contains_key(&name)) {
             of_proxy.insert(name, open);
         } else {
             of_proxy.remove(&name);

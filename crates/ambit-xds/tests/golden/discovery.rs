@@ -40,7 +40,6 @@ fn node_bytes() -> Vec<u8> {
             message(
                 3,
                 [
-                    field("AMBIT_PARTS", "true"),
                     field("CLUSTER_ID", "Kubernetes"),
                     field("INSTANCE_IPS", "10.1.2.3"),
                     field("NAME", "zt-1"),

@@ -5,7 +5,7 @@ use prost::Message as _;
 use super::*;
 use crate::client::{Answered, Client, LookedUp, Mode};
 use crate::node::NodeIdentity;
-use crate::parts::is_last;
+use crate::parts::{self, is_last};
 
 const BYTES_MAX: usize = 2000;
 
@@ -15,7 +15,7 @@ fn node() -> NodeIdentity {
         pod_name: "z".into(),
         namespace: "ns".into(),
         node_name: "n1".into(),
-        metadata: BTreeMap::new(),
+        metadata: BTreeMap::from([parts::metadata()]),
     }
 }
 
