@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::SystemTime;
 
 use ambit_control::Event;
 use ambit_folder::{FolderError, FolderState};
@@ -41,7 +42,7 @@ pub struct Feed {
 #[derive(Debug)]
 enum Inner {
     Folder(Folder),
-    Kube(mpsc::Receiver<ambit_kube::watch::Batch<Option<Event>>>),
+    Kube(mpsc::Receiver<ambit_kube::watch::Batch<Taken>>, Passes),
 }
 
 /// An object of a folder, reduced as it was read: of tens of thousands nothing else is ever held.
@@ -50,6 +51,23 @@ struct Reduced {
     key: ObjectKey,
     end: End,
     read: Result<Option<Event>, Vec<Problem>>,
+}
+
+/// An object of an API server, reduced. Whether it is in force is judged when it is taken in, not when it was read: a
+/// pass may end while it waits.
+#[derive(Debug)]
+struct Taken {
+    key: ObjectKey,
+    end: End,
+    event: Option<Event>,
+}
+
+impl Taken {
+    fn event(self, passes: &Passes, now: SystemTime) -> Option<Event> {
+        let is_in_force = passes.take(&self.key, self.end, now);
+        // An object that was read before and now means nothing to the mesh is gone for it.
+        self.event.filter(|_| is_in_force).or_else(|| ingest::remove(&self.key))
+    }
 }
 
 #[derive(Debug)]
@@ -85,21 +103,17 @@ impl Feed {
     /// Objects are reduced as they are read: of tens of thousands nothing else is ever held.
     pub async fn kube(client: Client, root_namespace: &str) -> (Self, Update) {
         let passes = Passes::default();
-        let held = passes.clone();
-        let make = move |object: Located| {
-            if !held.take(&object.key, End::of(&object), clock::wall()) {
-                return Ok(ingest::remove(&object.key));
-            }
-            // An object that was read before and now means nothing to the mesh is gone for it.
-            ingest::put(&object).map(|event| event.or_else(|| ingest::remove(&object.key)))
+        let make = |object: Located| {
+            let event = ingest::put(&object)?;
+            Ok(Taken { end: End::of(&object), key: object.key, event })
         };
         let (state, batches) =
             ambit_kube::watch::watch_as(client, Scope::everything(root_namespace), make).await;
         let ambit_kube::watch::State { objects, problems, revision } = state;
-        let events = objects.into_iter().flatten().collect();
+        let events = objects.into_iter().filter_map(|object| object.event(&passes, clock::wall())).collect();
         let first = Update { events, revision, problems, stale: Vec::new() };
         let last = first.without_events();
-        (Self { inner: Inner::Kube(batches), passes, last }, first)
+        (Self { inner: Inner::Kube(batches, passes.clone()), passes, last }, first)
     }
 
     /// The next update; none when the source is gone for good. May be dropped while it waits.
@@ -138,11 +152,14 @@ impl Inner {
                 let batch = folder.batches.recv().await?;
                 Some(folder.update(batch.changed, batch.removed, batch.problems, batch.revision))
             }
-            Self::Kube(batches) => {
+            Self::Kube(batches, passes) => {
                 let batch = batches.recv().await?;
+                batch.removed.iter().for_each(|key| passes.forget(key));
                 let removed = batch.removed.iter().filter_map(ingest::remove);
+                let now = clock::wall();
+                let changed = batch.changed.into_iter().filter_map(|object| object.event(passes, now));
                 Some(Update {
-                    events: removed.chain(batch.changed.into_iter().flatten()).collect(),
+                    events: removed.chain(changed).collect(),
                     revision: batch.revision,
                     problems: batch.problems,
                     stale: batch.stale,
@@ -185,5 +202,30 @@ impl Folder {
         problems.extend(self.unread.values().flatten().cloned());
         problems.sort();
         Update { events, revision, problems, stale: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_pass_whose_end_comes_while_it_waits_to_be_taken_in_is_not_in_force() {
+        let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                    metadata: {name: ambit-breakglass, namespace: shop, \
+                    annotations: {ambit.internal/breakglass-until: \"2026-01-01T12:00:00Z\"}}\n\
+                    spec: {action: ALLOW, rules: [{}]}\n";
+        let object = ambit_manifest::parse("m.yaml", text).objects.remove(0);
+        let end = humantime::parse_rfc3339("2026-01-01T12:00:00Z").expect("a time");
+        let (passes, minute) = (Passes::default(), Duration::from_secs(60));
+        let event = |now| {
+            let event = ingest::put(&object).expect("a policy");
+            Taken { key: object.key.clone(), end: End::of(&object), event }.event(&passes, now)
+        };
+        assert!(matches!(event(end - minute), Some(Event::Put(_))));
+        assert!(matches!(event(end + minute), Some(Event::Remove(_))));
+        assert!(passes.ended(end + minute).is_empty(), "nothing of it is kept");
     }
 }
