@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use istiod_lite::app;
 use istiod_lite::config::Config;
 
+/// Returns what reading the cluster took to the system; the system's own allocator keeps it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (config, origins) = match Config::read(std::env::args_os()) {
         Ok(read) => read,

@@ -3,13 +3,13 @@
 //! The source of the objects fills these in and has refused by then what cannot be read. Defaults that an API
 //! server would write (a service's target port, a pod's service account) are already applied.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ambit_types::Str;
 
 mod cluster;
 mod gateway;
+mod labels;
 mod mesh;
 mod mesh_config;
 pub(crate) mod selector;
@@ -22,6 +22,7 @@ pub use gateway::{
     Gateway, GatewayClass, HttpPolicy, ReferenceGrant, RequestAuthentication, Route, RouteSpec, Target,
     TrafficPolicy,
 };
+pub use labels::Labels;
 pub use mesh::{
     AuthorizationPolicy, Condition, Endpoint, EntryPort, Mode, Operation, PeerAuthentication, PolicyAction,
     PolicyRule, Resolution, ServiceEntry, Source, Terms, WorkloadEntry,
@@ -29,9 +30,6 @@ pub use mesh::{
 pub(crate) use mesh_config::MESH_CONFIG;
 pub use mesh_config::{MeshConfig, WrittenProvider};
 pub use selector::{Expression, LabelSelector, Operator};
-
-/// Labels or annotations.
-pub type Labels = BTreeMap<Str, Str>;
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

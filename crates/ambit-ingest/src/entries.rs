@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ambit_control::input::{Endpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry};
+use ambit_control::input::{Endpoint, EntryPort, Labels, Resolution, ServiceEntry, WorkloadEntry};
 use ambit_manifest::istio;
 use ambit_types::{Locality, Str};
 use ipnet::IpNet;
@@ -80,9 +80,10 @@ impl Reader<'_> {
 
     pub(super) fn workload_entry(&mut self, from: &istio::WorkloadEntry) -> WorkloadEntry {
         let mut endpoint = self.endpoint("spec", &from.spec);
-        for (key, value) in words(from.metadata.labels.as_ref()) {
-            endpoint.labels.entry(key).or_insert(value);
-        }
+        // Its own labels stand before those of its object.
+        let both = [words(from.metadata.labels.as_ref()), endpoint.labels];
+        let pairs = both.iter().flat_map(Labels::iter);
+        endpoint.labels = pairs.map(|(key, value)| (key.clone(), value.clone())).collect();
         WorkloadEntry {
             name: self.name(),
             annotations: chosen(from.metadata.annotations.as_ref(), ENTRY_ANNOTATIONS),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ambit_control::Name;
 use ambit_control::index::Health;
-use ambit_control::input::Gateway;
+use ambit_control::input::{Gateway, Labels};
 use ambit_control::status::{ACCEPTED, Report};
 use ambit_runtime::clock;
 use ambit_types::Str;
@@ -124,7 +124,7 @@ impl Seen {
     /// The Gateway as far as it matters to what is made.
     fn recipe(&self) -> Arc<Gateway> {
         let gateway = Gateway::clone(&self.gateway);
-        Arc::new(Gateway { generation: 0, labels: BTreeMap::new(), has_address: false, ..gateway })
+        Arc::new(Gateway { generation: 0, labels: Labels::new(), has_address: false, ..gateway })
     }
 }
 

@@ -147,7 +147,10 @@ impl Inputs {
         remove(&mut self.http_policies, key.name, Change::HttpPolicy).inspect(|change| self.note(change))
     }
 
-    fn put(&mut self, object: Object) -> Option<Change> {
+    fn put(&mut self, mut object: Object) -> Option<Change> {
+        if let Object::Pod(pod) = &mut object {
+            self.share(pod);
+        }
         let name = object.key().name;
         match object {
             Object::Namespace(o) => put(&mut self.namespaces, name, o, |_, r| Change::Namespace(r)),
@@ -182,6 +185,13 @@ impl Inputs {
             Object::MeshConfig(o) => put(&mut self.mesh_configs, name, *o, |_, _| Change::MeshConfig),
         }
         .inspect(|change| self.note(change))
+    }
+
+    /// Lets a pod share what it has in common with the pod before it, which often is of the same controller.
+    fn share(&self, pod: &mut Pod) {
+        if let Some((_, before)) = self.pods.0.range(..&pod.name).next_back() {
+            pod.share(before);
+        }
     }
 
     fn remove(&mut self, key: Key) -> Option<Change> {

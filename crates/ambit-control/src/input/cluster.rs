@@ -87,6 +87,29 @@ pub struct Pod {
     pub probe_ports: Vec<u16>,
 }
 
+impl Pod {
+    /// Shares the memory of another pod for what both have in common.
+    pub(crate) fn share(&mut self, other: &Self) {
+        self.labels.share(&other.labels);
+        self.annotations.share(&other.annotations);
+        share(&mut self.name.namespace, &other.name.namespace);
+        share(&mut self.service_account, &other.service_account);
+        share(&mut self.node, &other.node);
+        if self.controller == other.controller {
+            self.controller.clone_from(&other.controller);
+        }
+        for (port, others) in self.ports.iter_mut().zip(&other.ports) {
+            share(&mut port.name, &others.name);
+        }
+    }
+}
+
+fn share(word: &mut Str, other: &Str) {
+    if word == other {
+        word.clone_from(other);
+    }
+}
+
 /// A port a container declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerPort {

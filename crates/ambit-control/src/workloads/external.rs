@@ -68,8 +68,8 @@ impl From<'_> {
 
     /// An endpoint has the labels of its service entry, and its own before those.
     fn entry_endpoint(&self, entry: &ServiceEntry, endpoint: &Endpoint) -> Workload {
-        let mut merged: Labels = entry.labels.clone();
-        merged.extend(endpoint.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let both = entry.labels.iter().chain(endpoint.labels.iter());
+        let merged: Labels = both.map(|(key, value)| (key.clone(), value.clone())).collect();
         let uid = self.entry_uid(entry, &endpoint.address);
         let mut workload = self.at_endpoint(uid, &entry.name, endpoint, &merged);
         labels::set_canonical(&mut workload, &merged);
