@@ -14,6 +14,7 @@ mod floods;
 mod hostile;
 mod inbound;
 mod kept;
+mod names;
 mod node;
 mod outbound;
 mod settings;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use ambit_hbone::pool::Limits;
+use ambit_net::dns::Servers;
 use ambit_net::socket::SocketOptions;
 use ambit_net::tls::store::{Ca, CertificateStore, Signing};
 use ambit_runtime::clock;
@@ -106,6 +107,7 @@ fn settings() -> Settings {
         pod_connections_max: 1000,
         pod_handshakes_max: 100,
         per_source: PerSource { handshakes_max: 100, tunnels_max: 100 },
+        nameservers: Arc::new(Servers::These(Vec::new())),
     }
 }
 

@@ -22,6 +22,7 @@ mod kube;
 mod lab_commands;
 mod loops;
 mod memory;
+mod names;
 mod newcomer;
 mod observed;
 mod outage;

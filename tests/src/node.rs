@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ambit_net::dns::Servers;
 use ambit_net::socket::SocketOptions;
 use ambit_net::tls::credential::PemChain;
 use ambit_net::tls::store::{Ca, CertificateStore, Signing};
@@ -158,6 +159,7 @@ impl Node {
             pod_connections_max: 10_000,
             pod_handshakes_max: 100,
             per_source: PerSource { handshakes_max: 100, tunnels_max: 100 },
+            nameservers: Arc::new(Servers::These(Vec::new())),
         };
         let proxy = Proxy {
             mesh: Mesh::new(world.snapshot()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ambit_net::dns::Servers;
 use ambit_net::grpc::ca_client::CaClient;
 use ambit_net::socket::{Accepts, SocketFactory, SocketOptions, wildcard};
 use ambit_net::tls::remaining::Remaining;
@@ -177,6 +178,7 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         pod_connections_max: config.pods.pod_connections_max,
         pod_handshakes_max: config.pods.pod_handshakes_max,
         per_source: config.per_source(),
+        nameservers: Arc::new(Servers::File(config.pods.resolv_conf.clone())),
     };
     let lookups = if config.control.xds_on_demand { Lookups::on_demand() } else { Lookups::default() };
     Proxy {

@@ -180,6 +180,10 @@ pub struct Pods {
     /// Longest wait for the application to take a connection.
     #[arg(long, env = "AMBIT_CONNECT_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
+    /// File that names the nameservers of workloads that have a host name instead of an address (a ServiceEntry with
+    /// DNS resolution). They are asked from within the client's pod, except one at loopback.
+    #[arg(long, env = "AMBIT_RESOLV_CONF", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
     /// Connections of one pod at once; further ones are refused (AMB7005).
     #[arg(long, env = "AMBIT_POD_CONNECTIONS_MAX", default_value_t = 50_000)]
     pub pod_connections_max: usize,

@@ -3,6 +3,7 @@
 //! Nothing is read from the application until the other end is reached, so another endpoint may be tried while no
 //! byte was sent, and protocols in which the server speaks first just work.
 
+mod named;
 mod open;
 
 use std::net::SocketAddr;
@@ -160,8 +161,8 @@ impl Captured<'_> {
                 self.note(flow, outcome, false);
                 return None;
             }
-            let others = chosen(&plan).is_some_and(|hop| others_left(hop.candidates, tried.len()));
-            let chosen = chosen(&plan).map(|hop| hop.workload.uid.clone());
+            let others = chosen(&plan).is_some_and(|(_, candidates)| others_left(candidates, tried.len()));
+            let chosen = chosen(&plan).map(|(workload, _)| workload.uid.clone());
             let (flow, unreached) = match self.attempt(plan, others).await {
                 Ok(reached) => return Some(reached),
                 Err(failed) => failed,
@@ -190,7 +191,11 @@ impl Captured<'_> {
     }
 
     fn plan(&self, tried: &[Uid]) -> OutboundPlan {
-        let facts = OutboundFacts {
+        plan_outbound(&self.proxy.mesh.snapshot(), &self.facts(tried))
+    }
+
+    fn facts<'t>(&'t self, tried: &'t [Uid]) -> OutboundFacts<'t> {
+        OutboundFacts {
             source: self.source.as_ref(),
             source_address: self.peer.ip(),
             destination: self.dst,
@@ -198,8 +203,7 @@ impl Captured<'_> {
             tried,
             // A new draw for every attempt, from the same randomness.
             draw: self.draws.endpoint.rotate_left(u32::try_from(tried.len()).unwrap_or(0) * 16),
-        };
-        plan_outbound(&self.proxy.mesh.snapshot(), &facts)
+        }
     }
 
     /// Carries out a plan; `others` says whether another endpoint is left to try.
@@ -208,10 +212,7 @@ impl Captured<'_> {
             OutboundPlan::Passthrough { address } => {
                 self.plain(address, self.flow(Path::Passthrough, Route::to(address)), false).await
             }
-            OutboundPlan::Plain(hop) => {
-                let flow = self.flow(Path::Plaintext, self.route(&hop, hop.address, false));
-                self.plain(hop.address, flow, others).await
-            }
+            OutboundPlan::Plain(hop) => self.plaintext(&hop, others).await,
             OutboundPlan::Hbone(hop) => self.hbone(&hop, others).await,
             OutboundPlan::Local(hop) => {
                 match self.proxy.pods.find(&PodRef::of(&hop.workload), hop.address.ip()) {
@@ -223,16 +224,23 @@ impl Captured<'_> {
             }
             OutboundPlan::Refuse(refusal) => Err(self.refused(refusal.reason, refusal.to_string())),
             OutboundPlan::Waypoint(via) => self.waypoint(&via).await,
-            OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => Err(self.refused(
-                Reason::UnknownDestination,
-                "this proxy does not cross networks or resolve workload names yet".to_owned(),
-            )),
+            OutboundPlan::Resolve(by) => self.named(&by, others).await,
+            OutboundPlan::Gateway(_) => {
+                Err(self
+                    .refused(Reason::UnknownDestination, "this proxy does not cross networks yet".to_owned()))
+            }
         }
     }
 
     fn refused(&self, reason: Reason, error: String) -> (Flow, Unreached) {
         let flow = self.flow(Path::Passthrough, Route::to(self.dst));
         (flow, Unreached { reason, error, retry: false, early: true })
+    }
+
+    /// A plain socket to a workload.
+    async fn plaintext(&self, hop: &Hop, others: bool) -> Result<Reached, (Flow, Unreached)> {
+        let flow = self.flow(Path::Plaintext, self.route(hop, hop.address, false));
+        self.plain(hop.address, flow, others).await
     }
 
     /// A plain socket to a workload or to somewhere unknown.
@@ -390,14 +398,16 @@ fn others_left(candidates: usize, tried: usize) -> bool {
     candidates > tried + 1 && tried + 1 < ATTEMPTS_MAX
 }
 
-/// The endpoint a plan chose, if it chose one.
-fn chosen(plan: &OutboundPlan) -> Option<&Hop> {
+/// The endpoint a plan chose, if it chose one, and among how many.
+fn chosen(plan: &OutboundPlan) -> Option<(&Workload, usize)> {
     match plan {
-        OutboundPlan::Plain(hop) | OutboundPlan::Hbone(hop) | OutboundPlan::Local(hop) => Some(hop),
+        OutboundPlan::Plain(hop) | OutboundPlan::Hbone(hop) | OutboundPlan::Local(hop) => {
+            Some((&*hop.workload, hop.candidates))
+        }
+        OutboundPlan::Resolve(by) => Some((&*by.workload, by.candidates)),
         OutboundPlan::Passthrough { .. }
         | OutboundPlan::Waypoint(_)
         | OutboundPlan::Gateway(_)
-        | OutboundPlan::Resolve(_)
         | OutboundPlan::Refuse(_) => None,
     }
 }

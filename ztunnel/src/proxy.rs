@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ambit_hbone::pool::Limits;
+use ambit_net::dns::{Resolver, Servers};
 use ambit_net::linux::netns::NetNs;
 use ambit_net::pool_driver::Pool;
 use ambit_net::socket::{SocketFactory, SocketOptions};
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connections::Connections;
 use crate::mesh::Mesh;
+use crate::random;
 use crate::sources::{PerSource, Sources};
 use crate::telemetry::Telemetry;
 
@@ -65,6 +67,8 @@ pub struct Settings {
     pub pod_handshakes_max: usize,
     /// What one source address may have of one pod.
     pub per_source: PerSource,
+    /// Who is asked for workloads that have a host name instead of an address.
+    pub nameservers: Arc<Servers>,
 }
 
 /// What tells the tunnels of a pod apart. The pod itself is the source: every pod has a pool of its own, and the
@@ -94,6 +98,8 @@ pub struct Pod {
     pub name: PodRef,
     /// Sockets in its namespace.
     pub sockets: SocketFactory,
+    /// What host names resolve to, as its namespace is told.
+    pub resolver: Resolver,
     /// Tunnels from it.
     pub pool: Pool<TunnelKey>,
     /// Ends its connections.
@@ -119,9 +125,11 @@ impl Pod {
         drain: Drain,
         settings: &Settings,
     ) -> Self {
+        let sockets = SocketFactory::new(netns, settings.sockets.clone());
         Self {
             name,
-            sockets: SocketFactory::new(netns, settings.sockets.clone()),
+            resolver: Resolver::new(settings.nameservers.clone(), sockets.clone(), random::number),
+            sockets,
             pool: Pool::new(settings.pool),
             drain,
             transparent,

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ambit_state::plan::outbound::Hop;
+use ambit_state::plan::outbound::{ByName, Hop};
 use ambit_state::{OutboundFacts, OutboundPlan, Refusal, SameNode, plan_outbound};
-use ambit_types::{Reason, TunnelProtocol, Workload};
+use ambit_types::{Identity, Reason, TunnelProtocol, Workload};
 
 use crate::explanation::{Outcome, Step, Way};
 use crate::mesh::{self, Caller, name_of};
@@ -65,9 +65,10 @@ impl Walk<'_> {
                 self.certificates([&identity, &via.workload.identity()]);
                 self.through_waypoint(&via, &peer());
             }
-            OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => {
+            OutboundPlan::Resolve(by) => self.named(at, &by, &identity),
+            OutboundPlan::Gateway(_) => {
                 // As ztunnel says.
-                let detail = "this proxy does not cross networks or resolve workload names yet";
+                let detail = "this proxy does not cross networks yet";
                 self.unplanned(at, Refusal::new(Reason::UnknownDestination, detail));
             }
         }
@@ -103,6 +104,33 @@ impl Walk<'_> {
         };
         self.note(Step::Service, Outcome::Passed, what, Vec::new());
         self.note(Step::Waypoint, Outcome::Skipped, "no waypoint serves what was addressed", Vec::new());
+    }
+
+    /// To a workload that has a name: what is there nobody knows before the name is resolved.
+    fn named(&mut self, at: SocketAddr, by: &ByName, source: &Identity) {
+        let (host, port, workload) = (&by.host, by.port, name_of(&by.workload));
+        let of = by.service.as_ref().map_or_else(|| at.to_string(), |service| service.key().to_string());
+        let what = format!(
+            "{at} is {of}; {workload}, which is where {host} resolves to, port {port}, is one of {} endpoints",
+            by.candidates
+        );
+        self.note(Step::Service, Outcome::Passed, what, Vec::new());
+        self.note(Step::Waypoint, Outcome::Skipped, "no waypoint serves what was addressed", Vec::new());
+        self.assume(format!(
+            "the nameserver of the client's node resolves {host} to addresses that are reached"
+        ));
+        if is_captured(&by.workload) {
+            let what = format!("HBONE to port 15008 of where {host} resolves to");
+            self.note(Step::Tunnel, Outcome::Passed, what, Vec::new());
+            self.certificates([source, &by.workload.identity()]);
+            self.assume(format!("the policies of {workload} let the caller in"));
+            self.way = Some(Way::Hbone);
+        } else {
+            let what = "the destination is not in the mesh: plain TCP";
+            self.note(Step::Tunnel, Outcome::Skipped, what, Vec::new());
+            self.way = Some(Way::Plaintext);
+        }
+        self.end_at(&by.workload);
     }
 
     fn tunnelled(&mut self, at: SocketAddr, hop: &Hop, way: Way, peer: &Peer) {

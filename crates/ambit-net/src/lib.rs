@@ -2,6 +2,7 @@
 //!
 //! This crate carries out plans; it does not know why. It never reads policy, routes or workload state.
 
+pub mod dns;
 pub mod grpc;
 pub mod linux;
 pub mod pool_driver;

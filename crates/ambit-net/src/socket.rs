@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::linux::netns::{NetNs, NetNsError};
 use crate::linux::sockopt::ipv6_transparent;
@@ -149,6 +149,11 @@ impl SocketFactory {
         Self { netns, options }
     }
 
+    /// The same in the process's own namespace.
+    pub fn of_process(&self) -> Self {
+        Self { netns: None, options: self.options.clone() }
+    }
+
     /// The options in force.
     pub fn options(&self) -> &SocketOptions {
         &self.options
@@ -179,6 +184,15 @@ impl SocketFactory {
             Ok(None) => Ok(stream),
             Ok(Some(cause)) | Err(cause) => Err(SocketError::Connect { address, cause }),
         }
+    }
+
+    /// A datagram socket that hears `peer` alone, at a port that the kernel draws.
+    ///
+    /// # Errors
+    /// [`SocketError::Open`] if the kernel refuses an option or knows no way to the peer.
+    pub fn datagrams(&self, peer: SocketAddr) -> Result<UdpSocket, SocketError> {
+        self.within(|| datagrams(peer, &self.options))?
+            .map_err(|cause| SocketError::Open { address: peer, cause })
     }
 
     /// Listens on `address`. Sockets accepted have the options already: the kernel hands them on, for nothing.
@@ -214,6 +228,15 @@ fn begin_connect(
         Err(cause) => return Err(SocketError::Connect { address, cause }),
     }
     TcpStream::from_std(socket.into()).map_err(open)
+}
+
+fn datagrams(peer: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
+    }
+    socket.connect(&SockAddr::from(peer))?;
+    UdpSocket::from_std(socket.into())
 }
 
 fn new_socket(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {

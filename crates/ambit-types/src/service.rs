@@ -1,5 +1,7 @@
 //! A service as discovery describes it (`istio.workload.Service`).
 
+use std::net::IpAddr;
+
 use crate::{
     AppProtocol, GatewayAddress, Identity, NetworkAddress, NetworkCidr, ServiceKey, Str, WeightedWaypoint,
 };
@@ -79,6 +81,41 @@ pub enum IpFamilies {
     Ipv6Only,
     /// Both.
     Dual,
+}
+
+impl IpFamilies {
+    /// Whether addresses of a family may be used.
+    pub fn allow(self, family: IpFamily) -> bool {
+        match self {
+            Self::Automatic | Self::Dual => true,
+            Self::Ipv4Only => family == IpFamily::V4,
+            Self::Ipv6Only => family == IpFamily::V6,
+        }
+    }
+}
+
+/// One address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpFamily {
+    /// The family of an address; an IPv4 address that is written as an IPv6 one is IPv4.
+    pub fn of(address: IpAddr) -> Self {
+        if address.to_canonical().is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
 }
 
 /// Who may see a service.

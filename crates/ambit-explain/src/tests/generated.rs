@@ -244,9 +244,8 @@ impl Nodes {
                 self.comes(&hop.workload, hop.address, &source.identity(), own, None)
             }
             OutboundPlan::Waypoint(via) => self.passes(mesh, via.authority, &source.identity(), draw),
-            OutboundPlan::Gateway(_) | OutboundPlan::Resolve(_) => {
-                (Verdict::Deny, Some(Reason::UnknownDestination))
-            }
+            OutboundPlan::Resolve(_) => (Verdict::Allow, None),
+            OutboundPlan::Gateway(_) => (Verdict::Deny, Some(Reason::UnknownDestination)),
         }
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, StringMatch, Values};
 use ambit_state::{Change, Snapshot, World};
+use ambit_types::service::Port;
 use ambit_types::workload::Settings;
-use ambit_types::{PolicyKey, Reason, TunnelProtocol, Workload};
+use ambit_types::{AppProtocol, NetworkAddress, PolicyKey, Reason, Service, TunnelProtocol, Workload};
 
 use crate::{
     Certificate, Explanation, Flow, Outcome, Question, Source, Step, Verdict, View, Way, explain, replay,
@@ -92,6 +93,28 @@ fn names_of_nobody_are_refused() {
     assert_eq!(told("shop/nobody", "shop/db:1").code(), Some(Reason::WorkloadUnknown));
     assert_eq!(told("shop/web", "shop/nobody:1").code(), Some(Reason::UnknownDestination));
     assert_eq!(told("shop/web", "nobody.example:1").code(), Some(Reason::UnknownDestination));
+}
+
+#[test]
+fn where_a_name_leads_is_assumed_and_said() {
+    let mut api = pod("api", 9, false);
+    (api.addresses, api.hostname) = (Vec::new(), "api.example".into());
+    let mut service = Service::new("shop", "api", "api.example");
+    service.vips = vec![NetworkAddress::new("".into(), IpAddr::from([10, 0, 9, 9]))];
+    service.ports = vec![Port { service_port: 443, target_port: 8443, app_protocol: AppProtocol::Unknown }];
+    api.services.insert(service.key(), Vec::new());
+    for (is_meshed, way) in [(false, Way::Plaintext), (true, Way::Hbone)] {
+        let mut api = api.clone();
+        api.tunnel = if is_meshed { TunnelProtocol::Hbone } else { TunnelProtocol::None };
+        let changes = [Change::from(pod("web", 1, true)), api.into(), service.clone().into()];
+        let mesh = World::new("n1").apply(changes).snapshot;
+        let told = explain(&View::new(&mesh), &asked("shop/web", "10.0.9.9:443"));
+        assert_eq!((told.verdict, told.code(), told.way), (Verdict::Allow, None, Some(way)), "{told:#?}");
+        assert_eq!(told.endpoint.as_deref(), Some("shop/api"));
+        let step = told.hop(Step::Service).expect("a step");
+        assert!(step.what.contains("where api.example resolves to, port 8443"), "{}", step.what);
+        assert!(told.assumed.iter().any(|what| what.contains("resolves api.example")), "{told:#?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ambit_types::service::{IpFamilies, LoadBalancingMode};
+use ambit_types::service::{IpFamilies, IpFamily, LoadBalancingMode};
 use ambit_types::workload::NetworkMode;
 use ambit_types::{
     GatewayAddress, Identity, NetworkAddress, Reason, Service, TunnelProtocol, Uid, Workload, canonical,
@@ -20,10 +20,12 @@ use crate::services::ServiceEntry;
 use crate::snapshot::Snapshot;
 
 mod hop;
+mod named;
 #[cfg(test)]
 mod tests;
 
 pub use hop::{ByName, Hop, ViaGateway, ViaWaypoint};
+pub use named::plan_named;
 
 /// What to do when both pods are on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -73,7 +75,8 @@ pub enum OutboundPlan {
     Waypoint(ViaWaypoint),
     /// A tunnel within a tunnel, through the gateway of another network.
     Gateway(ViaGateway),
-    /// A known workload that has a name instead of an address; plain or tunnelled as it says.
+    /// A known workload that has a name instead of an address: [`plan_named`] says where that leads, plain or tunnelled
+    /// as the workload says.
     Resolve(ByName),
     /// Nothing: the connection is closed.
     Refuse(Refusal),
@@ -245,6 +248,7 @@ impl Route<'_> {
                 host: workload.hostname.clone(),
                 port,
                 service,
+                candidates,
             })),
             (None, _) => Err(no_address(workload)),
         }
@@ -258,11 +262,7 @@ impl Route<'_> {
             return Some(asked);
         }
         let families = service.map_or(IpFamilies::Automatic, |s| s.ip_families);
-        let mut allowed = workload.addresses.iter().filter(|ip| match families {
-            IpFamilies::Automatic | IpFamilies::Dual => true,
-            IpFamilies::Ipv4Only => ip.is_ipv4(),
-            IpFamilies::Ipv6Only => ip.is_ipv6(),
-        });
+        let mut allowed = workload.addresses.iter().filter(|ip| families.allow(IpFamily::of(**ip)));
         let first = allowed.clone().next();
         allowed.find(|ip| ip.is_ipv4() == asked.is_ipv4()).or(first).copied()
     }

@@ -61,7 +61,7 @@ super::reasons! {
     TunnelProtocol = 4004, "tunnel-protocol", Refusal, "H2_HANDSHAKE_FAILURE", Peer, "The peer broke HTTP/2 rules or flooded us", "version of the peer; bundle if ours";
     PathMtu = 4005, "path-mtu", Refusal, "CONNECT", Peer, "Large segments vanish, small ones pass", "lower the MTU; allow ICMP \"fragmentation needed\"";
     TunnelRejected = 4006, "tunnel-rejected", Refusal, "DENY", Peer, "The peer answered CONNECT with an error; its code is passed on", "`ambit why CODE` with the code that was passed on";
-    DnsUpstreamFailed = 5001, "dns-upstream-failed", Refusal, "CONNECT", Peer, "The pod's resolver timed out, refused or answered garbage", "resolver health; nothing is cached by us";
+    DnsUpstreamFailed = 5001, "dns-upstream-failed", Refusal, "CONNECT", Peer, "The pod's resolver timed out, refused or answered garbage", "health of the nameserver that the record names; a failure is kept for 1 s, no answer longer than it says or 5 min";
     ControlPlaneUnreachable = 6001, "control-plane-unreachable", Refusal, "CONNECT", ControlPlane, "Serving known state; `stale_for` grows", "`ambit status`";
     WorkloadUnknown = 6002, "workload-unknown", Refusal, "CONNECT", ControlPlane, "New pod, its state has not arrived; denied, never plaintext", "wait or restore the control plane";
     ConfigRejected = 6003, "config-rejected", Refusal, "CONNECT", ControlPlane, "NACK, or held by the mass-removal guard; last good stays", "`ambit status -o wide` names object and cause";

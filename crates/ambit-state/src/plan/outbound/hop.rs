@@ -1,8 +1,9 @@
 //! Where a plan leads: the workload, waypoint or gateway chosen, and whom to expect there.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ambit_types::service::{IpFamilies, IpFamily};
 use ambit_types::{Identity, Service, Str, Workload};
 
 use crate::plan::HBONE_PORT;
@@ -91,6 +92,21 @@ pub struct ByName {
     pub port: u16,
     /// The service through which it was chosen.
     pub service: Option<Arc<Service>>,
+    /// How many endpoints could have been chosen, as in [`Hop::candidates`].
+    pub candidates: usize,
+}
+
+impl ByName {
+    /// Families whose addresses may be used, that of `destination` first, where the application wanted to go.
+    pub fn families(&self, destination: IpAddr) -> impl Iterator<Item = IpFamily> + use<> {
+        let (first, allowed) = (IpFamily::of(destination), self.allowed());
+        [first, first.other()].into_iter().filter(move |family| allowed.allow(*family))
+    }
+
+    /// What its service allows.
+    pub(super) fn allowed(&self) -> IpFamilies {
+        self.service.as_ref().map_or(IpFamilies::Automatic, |service| service.ip_families)
+    }
 }
 
 fn expected(workload: &Workload, service: Option<&Service>) -> Vec<Identity> {
