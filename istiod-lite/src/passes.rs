@@ -1,32 +1,32 @@
-//! Passes for a while (`ambit breakglass`): policies with an end in an annotation, out of force from then on whether
-//! somebody removes them or not.
+//! Passes for a while (`ambit breakglass`): policies with a beginning and an end in annotations, out of force from then
+//! on whether somebody removes them or not.
 //!
-//! One whose end cannot be read was never in force: a pass without an end is none.
+//! Each version of a pass is judged once: one that was refused, or has ended, stays out of force however often it is
+//! listed again and however the clock is set, until it says something else. One whose time cannot be read was never in
+//! force, and an edit that cannot be read closes the pass. Nodes of ours know the end as well; others rely on this.
 
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ambit_manifest::{Kind, Located, ObjectKey};
-use ambit_policy::decide::BREAKGLASS;
+use ambit_manifest::breakglass::{Term, is_pass, term};
+use ambit_manifest::{Located, Object, ObjectKey, Problem};
 use ambit_runtime::clock;
 use tracing::warn;
 
-/// Annotation that says until when, in RFC 3339.
-const UNTIL: &str = "ambit.internal/breakglass-until";
 /// The longest wait at a time: the wall clock may be set meanwhile.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The longest that a pass may be ahead of its end; one that says more is taken for a mistake.
-const LONGEST: Duration = Duration::from_secs(25 * 3600);
+/// How far the clock of who opens a pass may be ahead of ours.
+const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// When an object goes out of force by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// It is no pass.
     Never,
-    /// A pass, until then.
-    At(SystemTime),
+    /// A pass, for this time.
+    Pass(Term),
     /// A pass that does not say until when.
     Unreadable,
 }
@@ -34,35 +34,75 @@ pub(crate) enum End {
 impl End {
     /// What an object says.
     pub(crate) fn of(object: &Located) -> Self {
-        if object.kind() != Kind::AuthorizationPolicy || object.key.name != BREAKGLASS {
+        let Object::AuthorizationPolicy(policy) = &*object.object else { return Self::Never };
+        if !is_pass(policy) {
             return Self::Never;
         }
-        let annotations = object.object.metadata().annotations.as_ref();
-        let end = annotations.and_then(|all| humantime::parse_rfc3339(all.get(UNTIL)?).ok());
-        end.map_or(Self::Unreadable, Self::At)
+        term(policy).map_or(Self::Unreadable, Self::Pass)
     }
 }
 
-/// Passes that are in force, with their ends. Clones share them.
+/// Every pass as it was judged. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Passes(Arc<Mutex<BTreeMap<ObjectKey, SystemTime>>>);
+pub(crate) struct Passes(Arc<Mutex<BTreeMap<ObjectKey, Judged>>>);
+
+/// A version of a pass.
+#[derive(Debug)]
+struct Judged {
+    end: End,
+    /// The file that says so; one name for all of an API server.
+    file: Arc<str>,
+    is_open: bool,
+}
+
+impl Judged {
+    /// When it ends; none if it is not in force.
+    fn until(&self) -> Option<SystemTime> {
+        match self.end {
+            End::Pass(term) if self.is_open => Some(at(term.until)),
+            End::Pass(_) | End::Never | End::Unreadable => None,
+        }
+    }
+
+    /// Whether a problem may be about it.
+    fn is_in_doubt(&self, key: &ObjectKey, problem: &Problem) -> bool {
+        match &problem.object {
+            Some(object) => object == key,
+            None => problem.location.file == self.file && *self.file != *ambit_manifest::SERVED,
+        }
+    }
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
 
 impl Passes {
-    /// Takes note of an object; false if it is a pass that may not be in force now.
-    pub(crate) fn take(&self, key: &ObjectKey, end: End, now: SystemTime) -> bool {
+    /// Takes note of an object of a file; false if it is a pass that may not be in force now.
+    pub(crate) fn take(&self, key: &ObjectKey, file: &Arc<str>, end: &End, now: SystemTime) -> bool {
+        if *end == End::Never {
+            self.forget(key);
+            return true;
+        }
+        let mut held = self.lock();
+        let known = held.get(key).filter(|judged| judged.end == *end);
+        let may_open = known.is_none_or(|judged| judged.is_open);
+        let is_open = may_open
+            && match end {
+                End::Pass(term) => at(term.opened) <= now + SKEW_MAX && now < at(term.until),
+                End::Never | End::Unreadable => false,
+            };
         match end {
-            End::Never => true,
-            End::At(end) if end > now && end <= now + LONGEST => {
-                warn!(policy = %key, until = %humantime::format_rfc3339_seconds(end), "a break-glass is open");
-                self.lock().insert(key.clone(), end);
-                true
+            End::Pass(term) if is_open => {
+                let until = humantime::format_rfc3339_seconds(at(term.until));
+                warn!(policy = %key, %until, "a break-glass is open, unless its status says otherwise");
             }
-            End::At(_) | End::Unreadable => {
-                warn!(policy = %key, "a break-glass has ended, or its end cannot be read; it is not in force");
-                self.forget(key);
-                false
+            End::Pass(_) | End::Never | End::Unreadable => {
+                warn!(policy = %key, "a break-glass has ended, has not begun, or cannot be read; it is not in force");
             }
         }
+        held.insert(key.clone(), Judged { end: end.clone(), file: file.clone(), is_open });
+        is_open
     }
 
     /// An object is gone.
@@ -70,27 +110,40 @@ impl Passes {
         self.lock().remove(key);
     }
 
-    /// Passes whose end has come, which are forgotten.
+    /// Passes whose end has come; each is told once.
     pub(crate) fn ended(&self, now: SystemTime) -> Vec<ObjectKey> {
-        let mut held = self.lock();
-        let ended: Vec<ObjectKey> =
-            held.iter().filter(|(_, end)| **end <= now).map(|(key, _)| key.clone()).collect();
-        for key in &ended {
-            held.remove(key);
-            warn!(policy = %key, "a break-glass has ended");
-        }
-        ended
+        self.close("a break-glass has ended", |_, judged| judged.until().is_some_and(|until| until <= now))
     }
 
-    /// Waits until the first of them may have ended; for ever if there is none. May be dropped.
+    /// Passes that a problem may be about, which are closed: nobody knows what the edit was to be. Each is told once.
+    pub(crate) fn doubted(&self, problems: &[Problem]) -> Vec<ObjectKey> {
+        self.close(
+            "a break-glass was changed to something that cannot be read; it is closed",
+            |key, judged| problems.iter().any(|problem| judged.is_in_doubt(key, problem)),
+        )
+    }
+
+    fn close(&self, why: &str, which: impl Fn(&ObjectKey, &Judged) -> bool) -> Vec<ObjectKey> {
+        let mut closed = Vec::new();
+        for (key, judged) in self.lock().iter_mut() {
+            if judged.is_open && which(key, judged) {
+                judged.is_open = false;
+                warn!(policy = %key, "{why}");
+                closed.push(key.clone());
+            }
+        }
+        closed
+    }
+
+    /// Waits until the first of them may have ended; for ever if none is open. May be dropped.
     pub(crate) async fn wait(&self) {
-        let first = self.lock().values().min().copied();
+        let first = self.lock().values().filter_map(Judged::until).min();
         let Some(first) = first else { return pending().await };
         let left = first.duration_since(clock::wall()).unwrap_or_default();
         tokio::time::sleep(left.min(WAIT_MAX)).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, SystemTime>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Judged>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,32 +152,81 @@ impl Passes {
 mod tests {
     use super::*;
 
-    fn policy(until: &str) -> Located {
+    fn pass(opened: &str, until: &str) -> Located {
         let text = format!(
-            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {BREAKGLASS}, namespace: shop, \
-             annotations: {{{UNTIL}: \"{until}\"}}}}\nspec: {{action: ALLOW, rules: [{{}}]}}\n"
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: ambit-breakglass, \
+             namespace: shop, annotations: {{ambit.internal/breakglass-opened: \"{opened}\", \
+             ambit.internal/breakglass-until: \"{until}\"}}}}\nspec: {{action: ALLOW, rules: [{{}}]}}\n"
         );
         let parsed = ambit_manifest::parse("m.yaml", &text);
         assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
         parsed.objects.into_iter().next().expect("one object")
     }
 
+    fn time(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(text).expect("a time")
+    }
+
+    fn take(passes: &Passes, object: &Located, now: SystemTime) -> bool {
+        passes.take(&object.key, &object.location.file, &End::of(object), now)
+    }
+
+    /// A pass of ten minutes, that is open at noon, and noon.
+    fn opened() -> (Passes, Located, SystemTime) {
+        let (passes, noon) = (Passes::default(), time("2026-01-01T12:00:00Z"));
+        let pass = pass("2026-01-01T12:00:00Z", "2026-01-01T12:10:00Z");
+        assert!(take(&passes, &pass, noon));
+        (passes, pass, noon)
+    }
+
     #[test]
-    fn a_pass_ends_by_itself_and_one_without_an_end_is_none() {
-        let at = |text: &str| humantime::parse_rfc3339(text).expect("a time");
-        let now = at("2026-01-01T12:00:00Z");
-        let passes = Passes::default();
-        let take = |object: &Located, now| passes.take(&object.key, End::of(object), now);
-        for never in ["2026-01-01T11:59:59Z", "2026-02-01T00:00:00Z", "soon"] {
-            assert!(!take(&policy(never), now), "{never}");
+    fn a_pass_ends_by_itself_and_stays_ended_however_often_it_is_listed_and_the_clock_is_set() {
+        let (passes, pass, noon) = opened();
+        assert!(passes.ended(noon).is_empty());
+        let end = time("2026-01-01T12:10:00Z");
+        assert_eq!(passes.ended(end), std::slice::from_ref(&pass.key));
+        assert!(passes.ended(end).is_empty(), "once");
+        for now in [end, noon] {
+            assert!(!take(&passes, &pass, now));
         }
-        let pass = policy("2026-01-01T12:10:00Z");
-        assert!(take(&pass, now));
-        assert!(passes.ended(now).is_empty());
-        assert_eq!(passes.ended(at("2026-01-01T12:10:00Z")), std::slice::from_ref(&pass.key));
-        assert!(passes.ended(at("2026-01-01T12:10:00Z")).is_empty(), "once");
-        assert!(take(&pass, now));
+        // Somebody removes it, and opens it again while there is time left.
         passes.forget(&pass.key);
-        assert!(passes.ended(at("2026-01-02T00:00:00Z")).is_empty());
+        assert!(take(&passes, &pass, noon));
+    }
+
+    #[test]
+    fn a_pass_that_was_not_in_force_is_not_later_by_being_listed_again() {
+        let noon = time("2026-01-01T12:00:00Z");
+        let rows = [
+            ("it has ended", pass("2026-01-01T11:00:00Z", "2026-01-01T12:00:00Z")),
+            ("it has not begun", pass("2026-01-01T12:06:00Z", "2026-01-01T13:00:00Z")),
+        ];
+        for (why, pass) in rows {
+            let passes = Passes::default();
+            assert!(!take(&passes, &pass, noon), "{why}");
+            assert!(!take(&passes, &pass, noon + Duration::from_secs(600)), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_a_little_ahead_does_not_matter() {
+        let passes = Passes::default();
+        let pass = pass("2026-01-01T12:04:00Z", "2026-01-01T13:00:00Z");
+        assert!(take(&passes, &pass, time("2026-01-01T12:00:00Z")));
+    }
+
+    #[test]
+    fn a_problem_closes_the_pass_that_it_is_about_and_another_version_opens_it() {
+        let (passes, object, noon) = opened();
+        let other = ambit_manifest::parse("m.yaml", "kind: Nonsense\n").problems;
+        let elsewhere = ambit_manifest::parse("n.yaml", "kind: Nonsense\n").problems;
+        assert!(passes.doubted(&elsewhere).is_empty(), "{elsewhere:?}");
+        assert_eq!(passes.doubted(&other), std::slice::from_ref(&object.key), "{other:?}");
+        assert!(passes.doubted(&other).is_empty(), "once");
+        assert!(!take(&passes, &object, noon), "as it was, it stays closed");
+        let newer = pass("2026-01-01T12:00:00Z", "2026-01-01T12:05:00Z");
+        assert!(take(&passes, &newer, noon));
+        let about = [newer.problem("spec.rules", "it cannot be read")];
+        assert_eq!(passes.doubted(&about), [newer.key.clone()]);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ambit_control::Event;
@@ -49,6 +50,7 @@ enum Inner {
 #[derive(Debug)]
 struct Reduced {
     key: ObjectKey,
+    file: Arc<str>,
     end: End,
     read: Result<Option<Event>, Vec<Problem>>,
 }
@@ -58,13 +60,14 @@ struct Reduced {
 #[derive(Debug)]
 struct Taken {
     key: ObjectKey,
+    file: Arc<str>,
     end: End,
     event: Option<Event>,
 }
 
 impl Taken {
     fn event(self, passes: &Passes, now: SystemTime) -> Option<Event> {
-        let is_in_force = passes.take(&self.key, self.end, now);
+        let is_in_force = passes.take(&self.key, &self.file, &self.end, now);
         // An object that was read before and now means nothing to the mesh is gone for it.
         self.event.filter(|_| is_in_force).or_else(|| ingest::remove(&self.key))
     }
@@ -86,13 +89,14 @@ impl Feed {
     pub fn folder(path: &Path) -> Result<(Self, Update), FolderError> {
         let reduce = |object: Located| {
             let (end, read) = (End::of(&object), ingest::put(&object));
-            Reduced { key: object.key, end, read }
+            Reduced { key: object.key, file: object.location.file, end, read }
         };
         let (state, batches) = ambit_folder::watch_as(path, reduce)?;
         let passes = Passes::default();
         let mut folder = Folder { batches, passes: passes.clone(), unread: BTreeMap::new() };
         let FolderState { objects, problems, revision } = state;
-        let first = folder.update(objects.into_values().collect(), Vec::new(), problems, revision);
+        let mut first = folder.update(objects.into_values().collect(), Vec::new(), problems, revision);
+        first.close_doubted(&passes);
         let last = first.without_events();
         Ok((Self { inner: Inner::Folder(folder), passes, last }, first))
     }
@@ -105,13 +109,14 @@ impl Feed {
         let passes = Passes::default();
         let make = |object: Located| {
             let event = ingest::put(&object)?;
-            Ok(Taken { end: End::of(&object), key: object.key, event })
+            Ok(Taken { end: End::of(&object), key: object.key, file: object.location.file, event })
         };
         let (state, batches) =
             ambit_kube::watch::watch_as(client, Scope::everything(root_namespace), make).await;
         let ambit_kube::watch::State { objects, problems, revision } = state;
         let events = objects.into_iter().filter_map(|object| object.event(&passes, clock::wall())).collect();
-        let first = Update { events, revision, problems, stale: Vec::new() };
+        let mut first = Update { events, revision, problems, stale: Vec::new() };
+        first.close_doubted(&passes);
         let last = first.without_events();
         (Self { inner: Inner::Kube(batches, passes.clone()), passes, last }, first)
     }
@@ -122,7 +127,8 @@ impl Feed {
             let ends = self.passes.clone();
             tokio::select! {
                 update = self.inner.next() => {
-                    let update = update?;
+                    let mut update = update?;
+                    update.close_doubted(&self.passes);
                     self.last = update.without_events();
                     return Some(update);
                 }
@@ -139,6 +145,11 @@ impl Feed {
 }
 
 impl Update {
+    /// Takes passes out of force that may have been changed to something that cannot be read.
+    fn close_doubted(&mut self, passes: &Passes) {
+        self.events.extend(passes.doubted(&self.problems).iter().filter_map(ingest::remove));
+    }
+
     fn without_events(&self) -> Self {
         let Self { events: _, revision, problems, stale } = self;
         Self { events: Vec::new(), revision: *revision, problems: problems.clone(), stale: stale.clone() }
@@ -183,18 +194,18 @@ impl Folder {
             self.passes.forget(&key);
             events.extend(ingest::remove(&key));
         }
-        for Reduced { key, end, read } in changed {
-            if !self.passes.take(&key, end, clock::wall()) {
-                events.extend(ingest::remove(&key));
-                continue;
-            }
+        for Reduced { key, file, end, read } in changed {
+            let is_in_force = self.passes.take(&key, &file, &end, clock::wall());
             match read {
                 Ok(event) => {
                     self.unread.remove(&key);
                     // An object that was read before and now means nothing to the mesh is gone for it.
-                    events.extend(event.or_else(|| ingest::remove(&key)));
+                    events.extend(event.filter(|_| is_in_force).or_else(|| ingest::remove(&key)));
                 }
                 Err(found) => {
+                    if !is_in_force {
+                        events.extend(ingest::remove(&key));
+                    }
                     self.unread.insert(key, found);
                 }
             }
@@ -211,21 +222,84 @@ mod tests {
 
     use super::*;
 
+    /// A pass that was opened at noon.
+    fn pass(until: &str) -> Located {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: ambit-breakglass, \
+             namespace: shop, annotations: {{ambit.internal/breakglass-opened: \"2026-01-01T12:00:00Z\", \
+             ambit.internal/breakglass-until: \"{until}\"}}}}\nspec: {{action: ALLOW, rules: [{{}}]}}\n"
+        );
+        ambit_manifest::parse("m.yaml", &text).objects.remove(0)
+    }
+
+    fn time(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(text).expect("a time")
+    }
+
+    fn taken(object: &Located) -> Taken {
+        let event = ingest::put(object).expect("a policy");
+        let file = object.location.file.clone();
+        Taken { key: object.key.clone(), file, end: End::of(object), event }
+    }
+
     #[test]
     fn a_pass_whose_end_comes_while_it_waits_to_be_taken_in_is_not_in_force() {
-        let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
-                    metadata: {name: ambit-breakglass, namespace: shop, \
-                    annotations: {ambit.internal/breakglass-until: \"2026-01-01T12:00:00Z\"}}\n\
-                    spec: {action: ALLOW, rules: [{}]}\n";
-        let object = ambit_manifest::parse("m.yaml", text).objects.remove(0);
-        let end = humantime::parse_rfc3339("2026-01-01T12:00:00Z").expect("a time");
+        let (object, end) = (pass("2026-01-01T12:30:00Z"), time("2026-01-01T12:30:00Z"));
         let (passes, minute) = (Passes::default(), Duration::from_secs(60));
-        let event = |now| {
-            let event = ingest::put(&object).expect("a policy");
-            Taken { key: object.key.clone(), end: End::of(&object), event }.event(&passes, now)
-        };
+        let event = |now| taken(&object).event(&passes, now);
         assert!(matches!(event(end - minute), Some(Event::Put(_))));
         assert!(matches!(event(end + minute), Some(Event::Remove(_))));
-        assert!(passes.ended(end + minute).is_empty(), "nothing of it is kept");
+        assert!(passes.ended(end + minute).is_empty(), "nothing of it is open");
+    }
+
+    #[test]
+    fn an_edit_that_cannot_be_read_closes_a_pass() {
+        let (object, noon) = (pass("2026-01-01T12:30:00Z"), time("2026-01-01T12:00:00Z"));
+        let passes = Passes::default();
+        assert!(matches!(taken(&object).event(&passes, noon), Some(Event::Put(_))));
+        let problems = vec![object.problem("spec.rules", "it cannot be read")];
+        let mut update = Update { problems, ..Update::default() };
+        update.close_doubted(&passes);
+        assert!(matches!(update.events.as_slice(), [Event::Remove(_)]), "{:?}", update.events);
+        // It is told once, and the version before does not come back with the next listing.
+        let mut next = Update { problems: update.problems, ..Update::default() };
+        next.close_doubted(&passes);
+        assert!(next.events.is_empty());
+        assert!(matches!(taken(&object).event(&passes, noon), Some(Event::Remove(_))));
+    }
+
+    #[test]
+    fn a_file_whose_pass_cannot_be_reduced_does_not_prolong_the_one_before() {
+        let now = clock::wall();
+        let until = |minutes| {
+            let end = now + Duration::from_secs(minutes * 60);
+            humantime::format_rfc3339_seconds(end).to_string()
+        };
+        let opened = humantime::format_rfc3339_seconds(now).to_string();
+        let written = |minutes| {
+            let text = format!(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: ambit-breakglass, \
+                 namespace: shop, annotations: {{ambit.internal/breakglass-opened: \"{opened}\", \
+                 ambit.internal/breakglass-until: \"{}\"}}}}\nspec: {{action: ALLOW, rules: [{{}}]}}\n",
+                until(minutes)
+            );
+            ambit_manifest::parse("m.yaml", &text).objects.remove(0)
+        };
+        let reduced = |object: &Located, read| {
+            let (key, file) = (object.key.clone(), object.location.file.clone());
+            Reduced { key, file, end: End::of(object), read }
+        };
+        let (_sender, batches) = mpsc::channel(1);
+        let passes = Passes::default();
+        let mut folder = Folder { batches, passes: passes.clone(), unread: BTreeMap::new() };
+        let good = written(10);
+        let first = folder.update(vec![reduced(&good, ingest::put(&good))], Vec::new(), Vec::new(), 1);
+        assert!(matches!(first.events.as_slice(), [Event::Put(_)]), "{:?}", first.events);
+        let longer = written(60);
+        let wrong = Err(vec![longer.problem("spec.rules", "it cannot be read")]);
+        let mut second = folder.update(vec![reduced(&longer, wrong)], Vec::new(), Vec::new(), 2);
+        second.close_doubted(&passes);
+        assert!(matches!(second.events.as_slice(), [Event::Remove(_)]), "{:?}", second.events);
+        assert!(passes.ended(now + Duration::from_secs(3600)).is_empty(), "nothing of it is open");
     }
 }

@@ -89,6 +89,7 @@ fn deny_all() -> Policy {
         action: Action::Allow,
         rules: Vec::new(),
         dry_run: false,
+        until: None,
     }
 }
 

@@ -66,6 +66,7 @@ fn policy(action: Action) -> Policy {
         action,
         rules: vec![Rule::default()],
         dry_run: false,
+        until: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn deny(account: &str) -> Policy {
         action: Action::Deny,
         rules: vec![Rule { clauses: vec![Clause { matches: vec![one] }], unevaluable: Vec::new() }],
         dry_run: false,
+        until: None,
     }
 }
 

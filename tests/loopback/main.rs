@@ -5,6 +5,7 @@
 mod accept;
 mod announced;
 mod answers;
+mod breakglass;
 mod bundles;
 mod carried;
 mod codes;

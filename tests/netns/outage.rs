@@ -130,6 +130,62 @@ fn a_node_that_restarts_without_control_plane_serves_whom_it_knows() {
     }
 }
 
+/// A break-glass ends while the control plane is away: at a node that heard of it, and at one that was restarted and had
+/// only what it had sealed. What only it let in is cut, and refused from then on.
+#[test]
+fn a_break_glass_ends_without_control_plane() {
+    let nobody = security("AuthorizationPolicy", "shop/nobody", &json!({"action": "ALLOW"}));
+    let cast = [
+        namespace("shop", true),
+        pod("shop/caller", "node1", &[]),
+        server("shop/echo", "node2"),
+        server("shop/near", "node1"),
+        nobody,
+    ];
+    let Some(lab) = Lab::up("glass", &cast, &[]) else { return };
+    let [far, near] = SERVERS.map(|server| lab.target(server, 4, PORT));
+    let is_let_in = |target: &str| lab.call("shop/caller", target, &CONNECT)["ok"] == true;
+    assert!(!is_let_in(&far) && !is_let_in(&near), "nobody may call");
+    wait_until("node2 has sealed all it knows", PATIENCE, || {
+        state(&lab, "node2")["sealed"]["certificates"] == 1
+    });
+    let sealed = || state(&lab, "node2")["sealed"]["number"].as_u64().unwrap_or(0);
+    let before = sealed();
+    let open = ["breakglass", "open", "-n", "shop", "--for", "30s", "--reason", "a test", "--by", "a test"];
+    let _ = lab.ambit(&open).ok();
+    let (ends, opened) = (clock::monotonic() + Duration::from_secs(30), clock::wall());
+    assert!(is_let_in(&far) && is_let_in(&near), "the glass is open");
+    let args = ["--hold", "--connections", "1", "--duration", "60s", "--interval", "100ms"];
+    let held = lab.client("shop/caller", &near, &args);
+    wait_until("the connection is held", Duration::from_secs(5), || held.stderr().contains("\"open\":1"));
+    wait_until("the pass is sealed", PATIENCE, || sealed() > before);
+    let _ = lab.lab(&["stop", "istiod"]);
+    let _ = lab.lab(&["kill", "ztunnel/node2"]);
+    wait_until("the pass is in force after the restart", PATIENCE, || is_let_in(&far));
+    assert!(clock::monotonic() < ends, "the machine is too slow for this test");
+
+    wait_until("both nodes refuse again", Duration::from_secs(45), || !is_let_in(&far) && !is_let_in(&near));
+    let late = clock::monotonic().saturating_duration_since(ends);
+    println!("refused again at most {late:?} after the end");
+    assert!(late < Duration::from_secs(5), "refused only {late:?} after the end");
+    wait_until("the held connection is cut", PATIENCE, || held.stderr().contains("\"event\":\"failed\""));
+    for server in SERVERS {
+        let denied = ["--to-pod", server, "--code", "AMB2104", "--verdict", "denied"];
+        let is_later = |flow: &Value| {
+            let time = flow["time"].as_str().and_then(|time| humantime::parse_rfc3339(time).ok());
+            time.is_some_and(|time| time > opened)
+        };
+        wait_until("the refusal is recorded", PATIENCE, || lab.flows(&denied).iter().any(is_later));
+    }
+    wait_until("the cut is recorded", PATIENCE, || {
+        !lab.flows(&["--to-pod", "shop/near", "--code", "AMB2107"]).is_empty()
+    });
+    // A restart after the end does not open it again.
+    let _ = lab.lab(&["kill", "ztunnel/node2"]);
+    wait_until("the state is in force", PATIENCE, || state(&lab, "node2")["source"] == "sealed");
+    assert!(!is_let_in(&far), "the pass is over");
+}
+
 #[test]
 fn a_sealed_state_that_was_altered_is_refused_and_the_one_before_serves() {
     let Some(lab) = Lab::up("altered", &known_mesh(), &[]) else { return };

@@ -12,7 +12,7 @@ use ambit_explain::suggest::{Caller, Member, Seen, suggest};
 use ambit_explain::{Compiled, Flow, FlowEnd, Verdict};
 use ambit_policy::Facts;
 use ambit_state::{Snapshot, authorize};
-use ambit_types::{Identity, Str, TrustDomain, Uid};
+use ambit_types::{Identity, PolicyKey, Str, TrustDomain, Uid};
 
 use crate::mesh;
 
@@ -204,4 +204,14 @@ fn what_is_suggested_lets_in_exactly_what_was_seen() {
             assert_eq!(is_let_in(&node, pair), chosen.contains(&pair), "seed {seed}, {pair:?}\n{text}");
         }
     }
+}
+
+#[test]
+fn the_end_of_a_pass_reaches_the_node() {
+    let pass = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: ambit-breakglass, \
+                namespace: shop, annotations: {ambit.internal/breakglass-opened: \"2026-01-01T11:00:00Z\", \
+                ambit.internal/breakglass-until: \"2026-01-01T12:00:00Z\"}}\nspec: {action: ALLOW, rules: [{}]}\n";
+    let (_, node) = world(&(base() + pass));
+    let held = node.policy(&PolicyKey::new("shop", "ambit-breakglass")).expect("it is sent");
+    assert_eq!(held.until, Some(1_767_268_800));
 }

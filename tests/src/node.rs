@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_net::dns::Servers;
@@ -28,6 +28,7 @@ use ztunnel::mesh::Mesh;
 use ztunnel::proxy::{Pod, Pods, Proxy, Settings};
 use ztunnel::sources::PerSource;
 use ztunnel::telemetry::{StaleFor, Telemetry};
+use ztunnel::writer::Writer;
 use ztunnel::{inbound, outbound, random};
 
 use crate::fakes;
@@ -133,7 +134,7 @@ impl StaleFor for NeverStale {
 pub struct Node {
     /// The product's own.
     pub proxy: Arc<Proxy>,
-    world: Mutex<World>,
+    writer: Writer,
     drain: Drain,
 }
 
@@ -141,7 +142,6 @@ impl Node {
     /// A proxy that knows nothing yet.
     #[must_use]
     pub fn start(ca: Arc<dyn Ca>) -> Self {
-        let world = World::new(NODE);
         let telemetry = Telemetry::new(NODE, 10_000, Arc::new(NeverStale));
         let settings = Settings {
             same_node: SameNode::Hbone,
@@ -162,7 +162,7 @@ impl Node {
             nameservers: Arc::new(Servers::These(Vec::new())),
         };
         let proxy = Proxy {
-            mesh: Mesh::new(world.snapshot()),
+            mesh: Mesh::new(World::new(NODE).snapshot()),
             certificates: CertificateStore::new(ca, Arc::new(random::number)),
             connections: Connections::new(telemetry.clone()),
             telemetry,
@@ -170,13 +170,13 @@ impl Node {
             settings,
         };
         proxy.connections.watch(proxy.mesh.clone());
-        Self { proxy: Arc::new(proxy), world: Mutex::new(world), drain: Drain::new() }
+        let writer = Writer::start(proxy.mesh.clone(), NODE);
+        Self { proxy: Arc::new(proxy), writer, drain: Drain::new() }
     }
 
     /// Tells it about the world.
     pub fn learn(&self, changes: impl IntoIterator<Item = Change>) {
-        let applied = self.world.lock().unwrap_or_else(PoisonError::into_inner).apply(changes);
-        self.proxy.mesh.publish(applied);
+        self.writer.apply(changes.into_iter().collect());
     }
 
     /// A pod of this node that is captured.

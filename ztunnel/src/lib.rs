@@ -22,4 +22,5 @@ pub mod sealed;
 pub mod selftest;
 pub mod sources;
 pub mod telemetry;
+pub mod writer;
 pub mod xds;

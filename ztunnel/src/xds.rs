@@ -10,7 +10,7 @@ use ambit_net::grpc::channel::{Caller, Target};
 use ambit_net::grpc::xds_stream::{StreamError, XdsStream};
 use ambit_runtime::readiness::Part;
 use ambit_runtime::{clock, tasks};
-use ambit_state::{Change, World};
+use ambit_state::Change;
 use ambit_types::{PolicyKey, Reason};
 use ambit_xds::client::backoff::{self, Backoff};
 use ambit_xds::client::{Client, Content, Limits, Mode, Update};
@@ -29,6 +29,7 @@ use crate::lookups::Desk;
 use crate::mesh::Mesh;
 use crate::random;
 use crate::sealed::{Recorder, Restored, Sealed};
+use crate::writer::Writer;
 
 /// How far discovery has come since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +50,8 @@ struct Discovery {
     target: Target,
     caller: Caller,
     client: Client,
-    world: World,
     mesh: Mesh,
+    writer: Writer,
     heard: Arc<LastHeard>,
     ready: Part,
     progress: watch::Sender<Progress>,
@@ -80,8 +81,8 @@ pub fn start(
         target,
         caller,
         client: Client::new(node(config), mode, Limits::default()),
-        world: World::new(config.node.node_name.clone()),
         mesh: mesh.clone(),
+        writer: Writer::start(mesh.clone(), &config.node.node_name),
         heard: heard.clone(),
         ready,
         progress,
@@ -216,8 +217,7 @@ impl Discovery {
         self.desk.expire(&mut self.client, now);
         let (names, request) = self.client.forget_idle(now)?;
         debug!(names = names.len(), "names that nobody asks for are no longer followed");
-        let applied = self.world.apply(names.into_iter().map(Change::RemoveAddress));
-        self.mesh.publish(applied);
+        self.writer.apply(names.into_iter().map(Change::RemoveAddress).collect());
         request
     }
 
@@ -236,6 +236,7 @@ impl Discovery {
 
     /// Puts a sealed state in force until the control plane answers, which then says what has changed since.
     fn restore(&mut self, restored: Restored) {
+        self.writer.not_before(restored.heard_at);
         for response in restored.responses {
             // No stream is there that an acknowledgement could go to.
             drop(self.take(response));
@@ -286,8 +287,7 @@ impl Discovery {
             warn!(type_url, "the control plane sent something nobody asked for");
             return;
         }
-        let applied = self.world.apply(changes(update));
-        self.mesh.publish(applied);
+        self.writer.apply(changes(update));
     }
 }
 

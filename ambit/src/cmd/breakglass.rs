@@ -1,15 +1,18 @@
 //! `ambit breakglass …`: lets everybody call a namespace for a while, for authorization only, and loudly.
 //!
-//! It writes an ordinary AuthorizationPolicy that allows everything, with its end, reason and author as annotations; the
-//! control plane takes it out of force at its end, also if nobody closes it. STRICT stays in force, as do DENY policies.
+//! It writes an ordinary AuthorizationPolicy that allows everything, with its beginning, end, reason and author as
+//! annotations. The control plane takes it out of force at its end, also if nobody closes it, and so does every node,
+//! also without a control plane. STRICT stays in force, as do DENY policies and those of waypoints.
 //! Every connection that only it lets in is recorded as AMB2305.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use ambit_control::Settings;
 use ambit_lab::control::{Request, ask};
 use ambit_lab::store::{Kind, ObjectKey};
 use ambit_lab::{RunDir, manifests};
 use ambit_runtime::clock;
+use ambit_types::breakglass::{LONGEST_SECONDS, NAME, OPENED, UNTIL};
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 
@@ -18,14 +21,10 @@ use super::nodes::{Where, cell, no_lab, text};
 use super::policy::typed;
 use crate::out::{self, Failure};
 
-/// Name of the policy; the engine knows it, see `ambit_policy::decide::BREAKGLASS`.
-const NAME: &str = ambit_policy::decide::BREAKGLASS;
-/// Until when, RFC 3339.
-const UNTIL: &str = "ambit.internal/breakglass-until";
 const REASON: &str = "ambit.internal/breakglass-reason";
 const BY: &str = "ambit.internal/breakglass-by";
 /// The longest it may stay open.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_secs(LONGEST_SECONDS);
 
 /// Opens, shows and closes passes.
 #[derive(Debug, ClapArgs)]
@@ -95,9 +94,15 @@ fn open(at: &Where, args: &Open) -> anyhow::Result<i32> {
         let told = "it needs a reason, and a time of at most 24h";
         return Err(Failure::new(out::USAGE, told).into());
     }
-    let end = clock::wall() + args.time;
-    let until = humantime::format_rfc3339_seconds(end).to_string();
-    let policy = policy(&args.namespace, &until, &args.reason, &args.by);
+    let root = Settings::default().root_namespace;
+    if *args.namespace == *root {
+        let told =
+            format!("{root} is the root namespace: a break-glass there would open all of them; name one");
+        return Err(Failure::new(out::USAGE, told).into());
+    }
+    let now = clock::wall();
+    let [opened, until] = [now, now + args.time].map(|at| humantime::format_rfc3339_seconds(at).to_string());
+    let policy = policy(args, &opened, &until);
     ask(&at.name, &Request::Apply { objects: vec![policy], wait: Some(20_000) }, &mut out::say)?;
     let namespace = &args.namespace;
     out::data(&format!("OPEN: everybody may call namespace {namespace} until {until}: {}", args.reason));
@@ -107,14 +112,14 @@ fn open(at: &Where, args: &Open) -> anyhow::Result<i32> {
     Ok(out::OK)
 }
 
-fn policy(namespace: &str, until: &str, reason: &str, by: &str) -> Value {
+fn policy(Open { namespace, reason, by, .. }: &Open, opened: &str, until: &str) -> Value {
     json!({
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
         "metadata": {
             "name": NAME,
             "namespace": namespace,
-            "annotations": {UNTIL: until, REASON: reason, BY: by},
+            "annotations": {OPENED: opened, UNTIL: until, REASON: reason, BY: by},
         },
         "spec": {"action": "ALLOW", "rules": [{}]},
     })
@@ -131,10 +136,14 @@ fn list(at: &Where, args: &Show) -> anyhow::Result<i32> {
     Ok(out::OK)
 }
 
-fn item(policy: &Value, now: std::time::SystemTime) -> Option<Value> {
+fn item(policy: &Value, now: SystemTime) -> Option<Value> {
     let metadata = &policy["metadata"];
     let until = metadata["annotations"][UNTIL].as_str().filter(|_| metadata["name"] == NAME)?;
-    let is_open = humantime::parse_rfc3339(until).is_ok_and(|end| end > now);
+    let time = |annotation: &str| -> Option<SystemTime> {
+        humantime::parse_rfc3339(metadata["annotations"][annotation].as_str()?).ok()
+    };
+    let is_open =
+        time(OPENED).zip(time(UNTIL)).is_some_and(|(opened, end)| end > now && end <= opened + LONGEST);
     Some(json!({
         "namespace": metadata["namespace"],
         "until": until,

@@ -22,6 +22,11 @@ pub(crate) fn authorization(policy: &AuthorizationPolicy, settings: &Settings) -
     authorization::convert(policy, settings)
 }
 
+/// Why a policy is refused that can be read: the field, and the words.
+pub(crate) fn fault(policy: &AuthorizationPolicy, settings: &Settings) -> Option<(&'static str, String)> {
+    authorization::fault(policy, settings)
+}
+
 /// Keys of the policies a workload has to name, those of authorization first.
 pub(crate) fn named_by(
     inputs: &Inputs,

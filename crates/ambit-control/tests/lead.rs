@@ -102,6 +102,7 @@ fn objects_that_have_no_report_of_their_own_are_told_too() {
         action: PolicyAction::Allow,
         rules: vec![PolicyRule { from, ..PolicyRule::default() }],
         dry_run: false,
+        until: None,
     };
     for policy in [policy("good", vec![Source::default()]), policy("odd", vec![source])] {
         index.apply([Event::Put(Object::AuthorizationPolicy(Box::new(policy)))]);

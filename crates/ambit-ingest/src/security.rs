@@ -9,7 +9,7 @@ use ambit_control::input::{
     AuthorizationPolicy, Condition, HttpPolicy, Labels, Mode, Object, Operation, PeerAuthentication,
     PolicyAction, PolicyRule, RequestAuthentication, Source, Target, Terms,
 };
-use ambit_manifest::istio;
+use ambit_manifest::{breakglass, istio};
 use ambit_types::Str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,7 @@ impl Reader<'_> {
             },
             rules: spec.rules.as_deref().unwrap_or_default().iter().map(rule).collect(),
             dry_run: self.dry_run(from),
+            until: breakglass::term(from).map(|term| term.until),
         }
     }
 

@@ -6,6 +6,7 @@
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod breakglass;
 mod de;
 pub mod gateway;
 pub mod istio;

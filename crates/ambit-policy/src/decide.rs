@@ -26,7 +26,7 @@ pub const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
 
 /// Name of the policy by which somebody lets everybody in for a while. It is an ALLOW like others; of a connection that
 /// no other one would have let in, the record says so (AMB2305).
-pub const BREAKGLASS: &str = "ambit-breakglass";
+pub const BREAKGLASS: &str = ambit_types::breakglass::NAME;
 
 /// What a decision may know of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,7 @@ fn permit(set: &PolicySet, allowed: Option<(&Policy, usize)>, decision: &mut Dec
         decision.policy = Some(policy.key.clone());
         decision.rule = Some(rule);
         // Such policies come last, so that no other one agreed.
-        if is_breakglass(policy) && set.allow.iter().any(|other| !is_breakglass(other)) {
+        if policy.is_pass() && set.allow.iter().any(|other| !other.is_pass()) {
             decision.reason = Some(Reason::BreakglassAdmitted);
         }
     } else if !set.allow.is_empty() {
@@ -239,11 +239,6 @@ fn deny(policy: &Policy, rule: usize, facts: &Facts<'_>) -> Decision {
     decision.policy = Some(policy.key.clone());
     decision.rule = Some(rule);
     decision
-}
-
-/// Whether a policy lets everybody in for a while.
-pub(crate) fn is_breakglass(policy: &Policy) -> bool {
-    *policy.key.name == *BREAKGLASS
 }
 
 /// Whether a policy stands for a PeerAuthentication. Underscores keep such names apart from any a person can give.

@@ -7,6 +7,8 @@
 use ambit_types::{PolicyKey, Str};
 use ipnet::IpNet;
 
+use crate::decide::BREAKGLASS;
+
 /// Which workloads a policy covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
@@ -40,6 +42,20 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Evaluated and recorded, never enforced.
     pub dry_run: bool,
+    /// When it goes out of force by itself, in seconds since 1970; only of a pass ([`Policy::is_pass`]).
+    ///
+    /// A decision does not look at it: who has a clock takes a pass out of what is decided by.
+    pub until: Option<u64>,
+}
+
+impl Policy {
+    /// Whether it lets people in for a while (break-glass). One that does not say until when may never be in force.
+    pub fn is_pass(&self) -> bool {
+        match self.action {
+            Action::Allow => *self.key.name == *BREAKGLASS,
+            Action::Deny => false,
+        }
+    }
 }
 
 /// All of these clauses.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use ambit_types::PolicyKey;
 
-use crate::decide::is_breakglass;
 use crate::model::{Action, Policy};
 
 /// Policies of one workload by what they do, each list ascending by key but for a pass for a while, which comes last.
@@ -44,7 +43,7 @@ impl PolicySet {
             };
             list.push(policy);
         }
-        set.allow.sort_by_key(|policy| is_breakglass(policy));
+        set.allow.sort_by_key(|policy| policy.is_pass());
         set
     }
 

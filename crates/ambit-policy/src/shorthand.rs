@@ -43,6 +43,7 @@ fn policy(line: &str) -> Policy {
         action: found.unwrap_or_else(|| panic!("action {action:?}")).1,
         rules: if rules.trim() == "none" { Vec::new() } else { rules.split("||").map(rule).collect() },
         dry_run: action.ends_with('?'),
+        until: None,
     }
 }
 

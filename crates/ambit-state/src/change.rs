@@ -24,6 +24,10 @@ pub enum Change {
         /// Which workloads it covers, as far as that could be read; unknown counts as the whole mesh.
         scope: Option<Scope>,
     },
+    /// A policy that is held has gone out of force by itself: a pass (break-glass) whose time is over.
+    ///
+    /// It decides nothing from then on, and is not missing either where a workload names it, until it is sent anew.
+    PolicyEnded(PolicyKey),
     /// The workload with this uid, or else the service `NAMESPACE/HOSTNAME`, is gone.
     RemoveAddress(String),
     /// The policy `NAMESPACE/NAME` is gone.
@@ -35,7 +39,11 @@ impl Change {
     pub fn is_removal(&self) -> bool {
         match self {
             Self::RemoveAddress(_) | Self::RemovePolicy(_) => true,
-            Self::Workload(_) | Self::Service(_) | Self::Policy(_) | Self::PolicyRejected { .. } => false,
+            Self::Workload(_)
+            | Self::Service(_)
+            | Self::Policy(_)
+            | Self::PolicyRejected { .. }
+            | Self::PolicyEnded(_) => false,
         }
     }
 }

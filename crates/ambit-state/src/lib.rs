@@ -6,6 +6,7 @@
 //! and does not know how updates are encoded.
 
 pub mod change;
+pub mod passes;
 mod pick;
 pub mod plan;
 mod policies;
@@ -19,6 +20,7 @@ mod workloads;
 pub mod world;
 
 pub use change::Change;
+pub use passes::{Moment, Passes};
 pub use plan::Refusal;
 pub use plan::inbound::{
     Authority, HboneFacts, HboneRefusal, HboneTarget, MeshedPlaintext, PlainFacts, PlainPlan,

@@ -19,6 +19,8 @@ pub(crate) struct Policies {
 #[derive(Debug, Clone)]
 enum Slot {
     Held(Arc<Policy>),
+    /// Out of force by itself; covered this much.
+    Ended(Scope),
     /// Sent but unusable; covers this much.
     Rejected(Scope),
 }
@@ -27,7 +29,7 @@ impl Slot {
     fn scope(&self) -> Scope {
         match self {
             Self::Held(policy) => policy.scope,
-            Self::Rejected(scope) => *scope,
+            Self::Ended(scope) | Self::Rejected(scope) => *scope,
         }
     }
 }
@@ -36,14 +38,14 @@ impl Policies {
     pub(crate) fn get(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
         match self.by_key.get(key)? {
             Slot::Held(policy) => Some(policy),
-            Slot::Rejected(_) => None,
+            Slot::Ended(_) | Slot::Rejected(_) => None,
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.by_key.values().filter_map(|slot| match slot {
             Slot::Held(policy) => Some(policy),
-            Slot::Rejected(_) => None,
+            Slot::Ended(_) | Slot::Rejected(_) => None,
         })
     }
 
@@ -57,11 +59,21 @@ impl Policies {
         true
     }
 
-    /// Notes a policy that cannot be used; false if a good version is held, which stays.
+    /// Takes a policy out of force that is held; false if none is.
+    pub(crate) fn end(&mut self, key: &PolicyKey) -> bool {
+        let Some(scope) = self.get(key).map(|policy| policy.scope) else { return false };
+        self.put(key.clone(), Slot::Ended(scope));
+        true
+    }
+
+    /// Notes a policy that cannot be used; false if a good version is or was held, which stays as it is.
     ///
     /// Without a scope it may be one of the whole mesh, so it counts as that (G3).
     pub(crate) fn reject(&mut self, key: PolicyKey, scope: Option<Scope>) -> bool {
-        let held = self.get(&key).is_some();
+        let held = match self.by_key.get(&key) {
+            Some(Slot::Held(_) | Slot::Ended(_)) => true,
+            Some(Slot::Rejected(_)) | None => false,
+        };
         if !held {
             self.put(key, Slot::Rejected(scope.unwrap_or(Scope::Global)));
         }
@@ -82,7 +94,7 @@ impl Policies {
         self.by_key.insert(key, slot);
     }
 
-    /// The policies that apply to a workload: mesh-wide, of its namespace, and those it names.
+    /// The policies that apply to a workload: mesh-wide, of its namespace, and those it names; without what has ended.
     pub(crate) fn applicable(&self, workload: &Workload) -> PolicySet {
         let mut held = Vec::new();
         let mut unresolved = Vec::new();
@@ -92,6 +104,7 @@ impl Policies {
         for (key, slot) in global.chain(namespace).chain(named) {
             match slot {
                 Some(Slot::Held(policy)) => held.push(policy.clone()),
+                Some(Slot::Ended(_)) => {}
                 Some(Slot::Rejected(_)) | None => unresolved.push(key.clone()),
             }
         }

@@ -203,7 +203,7 @@ pub(crate) fn identity(text: &str) -> Identity {
 /// A policy that matches everything.
 pub(crate) fn policy(key: &str, scope: Scope, action: Action) -> Policy {
     let key = PolicyKey::parse(key).unwrap();
-    Policy { key, scope, action, rules: vec![Rule::default()], dry_run: false }
+    Policy { key, scope, action, rules: vec![Rule::default()], dry_run: false, until: None }
 }
 
 /// How a table asks for a plan.

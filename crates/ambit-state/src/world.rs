@@ -87,6 +87,9 @@ impl World {
             Change::PolicyRejected { key, scope } => {
                 touched.policies |= Arc::make_mut(&mut self.now.policies).reject(key, scope);
             }
+            Change::PolicyEnded(key) => {
+                touched.policies |= Arc::make_mut(&mut self.now.policies).end(&key);
+            }
             Change::RemoveAddress(name) => self.remove_address(&name, touched),
             Change::RemovePolicy(name) => {
                 if let Ok(key) = PolicyKey::parse(&name) {

@@ -5,6 +5,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod addr;
+pub mod breakglass;
 pub mod fault;
 pub mod gateway;
 pub mod identity;

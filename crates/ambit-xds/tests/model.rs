@@ -60,6 +60,7 @@ fn policy(name: u8, content: u8) -> Policy {
         action: Action::Deny,
         rules: vec![Rule::default(); content.into()],
         dry_run: false,
+        until: None,
     }
 }
 

@@ -116,6 +116,7 @@ pub(super) fn policies() -> Vec<Policy> {
         action,
         rules: vec![rule(Match { principals, ..Match::default() })],
         dry_run: false,
+        until: None,
     };
     let caller = StringMatch::Exact(Str::from(format!("{DOMAIN}/ns/{NAME}/sa/{ALLOWED}")));
     let allowed = Values { any: vec![caller], none: Vec::new() };

@@ -442,6 +442,7 @@ fn authorization() -> impl Strategy<Value = AuthorizationPolicy> {
                 ..PolicyRule::default()
             }],
             dry_run: false,
+            until: None,
         },
     )
 }

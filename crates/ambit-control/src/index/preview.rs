@@ -110,13 +110,16 @@ fn faults(index: &Index, key: &Key, object: &Object) -> Vec<(String, String)> {
         Object::RequestAuthentication(of) => {
             policies::compile_rules(of).err().iter().flatten().map(of_spec).collect()
         }
+        Object::AuthorizationPolicy(of) => {
+            let fault = crate::policies::fault(of, &index.settings);
+            fault.into_iter().map(|(field, words)| (field.to_owned(), words)).collect()
+        }
         Object::Namespace(_)
         | Object::Node(_)
         | Object::Pod(_)
         | Object::Service(_)
         | Object::EndpointSlice(_)
         | Object::NetworkPolicy(_)
-        | Object::AuthorizationPolicy(_)
         | Object::PeerAuthentication(_)
         | Object::ServiceEntry(_)
         | Object::WorkloadEntry(_)

@@ -488,6 +488,7 @@ fn workloads_name_policies_that_select_them_and_root_ones() {
             action: PolicyAction::Deny,
             rules: Vec::new(),
             dry_run: false,
+            until: None,
         })))
     };
     let mut index = index([

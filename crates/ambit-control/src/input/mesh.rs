@@ -25,6 +25,8 @@ pub struct AuthorizationPolicy {
     pub rules: Vec<PolicyRule>,
     /// Annotation `istio.io/dry-run`.
     pub dry_run: bool,
+    /// When it goes out of force by itself, in seconds since 1970; only of a pass (break-glass).
+    pub until: Option<u64>,
 }
 
 /// What an authorization policy does.

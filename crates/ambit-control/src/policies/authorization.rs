@@ -4,6 +4,7 @@
 //! DENY rule counts it as agreeing and lists it. Values that cannot be read are treated the same way, never
 //! skipped. Every difference from what was written is noted.
 
+use ambit_policy::decide::BREAKGLASS;
 use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope};
 use ambit_types::{Reason, Str};
 
@@ -19,7 +20,8 @@ use values::Reader;
 /// Whether workloads name the policy because of its selector.
 pub(super) fn is_named(policy: &AuthorizationPolicy, settings: &Settings) -> bool {
     let is_sent = settings.dry_run_policies || !policy.dry_run;
-    !policy.selector.is_empty() && policy.targets == 0 && action(policy.action).is_some() && is_sent
+    let is_for_nodes = policy.targets == 0 && action(policy.action).is_some();
+    !policy.selector.is_empty() && is_for_nodes && is_sent && fault(policy, settings).is_none()
 }
 
 /// The policy to send, if any, and how the object stands.
@@ -34,6 +36,9 @@ pub(super) fn convert(policy: &AuthorizationPolicy, settings: &Settings) -> (Opt
     };
     if policy.dry_run && !settings.dry_run_policies {
         return (None, Standing::NotEnforced(Note::plain("dry-run policies are switched off")));
+    }
+    if let Some((field, words)) = fault(policy, settings) {
+        return (None, Standing::NotEnforced(Note::plain(format!("{field}: {words}"))));
     }
     let mut notes = Vec::new();
     let mut rules = Vec::new();
@@ -51,8 +56,24 @@ pub(super) fn convert(policy: &AuthorizationPolicy, settings: &Settings) -> (Opt
         action,
         rules,
         dry_run: policy.dry_run,
+        until: policy.until,
     };
     (Some(converted), Standing::of(notes))
+}
+
+/// Why a policy that can be read is refused: the field, and the words. Only of a pass (break-glass).
+pub(super) fn fault(policy: &AuthorizationPolicy, settings: &Settings) -> Option<(&'static str, String)> {
+    let root = &settings.root_namespace;
+    (is_pass(policy) && policy.name.namespace == *root).then(|| {
+        let words = format!(
+            "a break-glass is for one namespace; in {root}, the root namespace, it would open all of them"
+        );
+        ("metadata.namespace", words)
+    })
+}
+
+fn is_pass(policy: &AuthorizationPolicy) -> bool {
+    action(policy.action) == Some(Action::Allow) && *policy.name.name == *BREAKGLASS
 }
 
 fn action(of: PolicyAction) -> Option<Action> {

@@ -136,5 +136,5 @@ fn derived_key(of: &PeerAuthentication) -> PolicyKey {
 }
 
 fn refusal(key: PolicyKey, rules: Vec<Rule>) -> Policy {
-    Policy { key, scope: Scope::WorkloadSelector, action: Action::Deny, rules, dry_run: false }
+    Policy { key, scope: Scope::WorkloadSelector, action: Action::Deny, rules, dry_run: false, until: None }
 }

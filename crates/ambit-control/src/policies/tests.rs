@@ -25,6 +25,7 @@ fn policy(action: PolicyAction, text: &str) -> AuthorizationPolicy {
         action,
         rules,
         dry_run: false,
+        until: None,
     }
 }
 
@@ -378,4 +379,29 @@ fn scope_follows_selector_and_namespace() {
     let (sent, standing) = authorization(&dry, &settings);
     assert!(sent.unwrap().dry_run);
     assert_eq!(standing.to_string(), "degraded: dry-run: evaluated and recorded, not enforced");
+}
+
+#[test]
+fn a_pass_carries_its_end_and_is_for_one_namespace() {
+    let settings = Settings::default();
+    let pass = |namespace: &str, action| AuthorizationPolicy {
+        name: Name::new(namespace, "ambit-breakglass"),
+        until: Some(1_000_600),
+        ..policy(action, "")
+    };
+    let (sent, standing) = authorization(&pass("shop", Allow), &settings);
+    assert_eq!((sent.unwrap().until, standing.to_string().as_str()), (Some(1_000_600), "accepted"));
+
+    let app = Labels::from([(Str::from("app"), Str::from("web"))]);
+    for selector in [Labels::new(), app] {
+        let written = AuthorizationPolicy { selector, ..pass("istio-system", Allow) };
+        let (sent, standing) = authorization(&written, &settings);
+        assert!(sent.is_none());
+        let want = "not enforced: metadata.namespace: a break-glass is for one namespace; in istio-system, the root \
+                    namespace, it would open all of them";
+        assert_eq!(standing.to_string(), want);
+        assert!(!authorization::is_named(&written, &settings), "nobody waits for it");
+    }
+    // A denial of that name is a denial like others.
+    assert!(authorization(&pass("istio-system", Deny), &settings).0.is_some());
 }

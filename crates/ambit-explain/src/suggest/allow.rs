@@ -52,6 +52,7 @@ impl Allow {
             action: Action::Allow,
             rules: self.rules.iter().map(AllowRule::rule).collect(),
             dry_run: false,
+            until: None,
         }
     }
 

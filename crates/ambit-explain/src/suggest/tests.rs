@@ -151,6 +151,7 @@ fn what_is_declared_and_was_not_seen_is_told() {
         action: Action::Allow,
         rules: vec![rule],
         dry_run: false,
+        until: None,
     };
     let in_force = [InForce { policy: Arc::new(policy), covers: BTreeSet::from([Uid::from("cart")]) }];
     let suggestion = suggest(NAMESPACE, &members, &[seen("web", "cart", 80)], &in_force);

@@ -210,6 +210,7 @@ impl Written {
             action: self.action,
             rules: vec![Rule { clauses: vec![Clause { matches: vec![one] }], unevaluable }],
             dry_run: self.is_dry,
+            until: None,
         }
     }
 }

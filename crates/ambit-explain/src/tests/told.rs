@@ -38,6 +38,7 @@ fn mesh() -> Arc<Snapshot> {
         action: Action::Allow,
         rules: vec![rule],
         dry_run: false,
+        until: None,
     };
     let mut db = pod("db", 4, true);
     db.policies = vec![policy.key.clone()];

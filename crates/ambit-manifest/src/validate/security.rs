@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::{Checks, text};
+use crate::breakglass;
 use crate::istio::{
     AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule, Condition, JwtRule, Operation,
     PeerAuthentication, PolicyAction, RequestAuthentication, RuleSource, TargetReference, WorkloadSelector,
@@ -55,6 +56,9 @@ pub(super) fn authorization_policy(c: &mut Checks<'_>, policy: &AuthorizationPol
     let spec = &policy.spec;
     scope(c, spec.selector.as_ref(), spec.target_ref.as_ref(), spec.target_refs.as_deref());
     action(c, spec);
+    for (field, words) in breakglass::faults(policy) {
+        c.bad(field, words);
+    }
     let dry_run = policy.metadata.annotations.as_ref().and_then(|a| a.get(DRY_RUN));
     let acts = matches!(spec.action, Some(PolicyAction::Audit | PolicyAction::Custom));
     if acts && dry_run.is_some_and(|word| word == "true") {

@@ -141,6 +141,7 @@ fn policies() -> impl Strategy<Value = Vec<Policy>> {
             action: if allow { Action::Allow } else { Action::Deny },
             rules,
             dry_run,
+            until: None,
         };
         all.into_iter().enumerate().map(named).collect()
     })
@@ -165,6 +166,7 @@ fn strict_ports(ports: &[u16]) -> Policy {
         action: Action::Deny,
         rules: ports.iter().map(rule).collect(),
         dry_run: false,
+        until: None,
     }
 }
 

@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::{Malformed, Problem, encode_extension, extension, network, port, required};
 use crate::any::Any;
-use crate::proto::ambit::internal::{RuleConditions, Unevaluable};
+use crate::proto::ambit::internal::{Breakglass, RuleConditions, Unevaluable};
 use crate::proto::istio::security as wire;
 
 /// Name of the extension that lists conditions without facts.
@@ -20,6 +20,12 @@ pub const UNEVALUABLE_EXTENSION: &str = "ambit.internal/unevaluable";
 
 /// Full name of the message in it.
 const UNEVALUABLE: &str = "ambit.internal.Unevaluable";
+
+/// Name of the extension that says until when a policy is in force.
+pub const BREAKGLASS_EXTENSION: &str = "ambit.internal/breakglass";
+
+/// Full name of the message in it.
+const BREAKGLASS: &str = "ambit.internal.Breakglass";
 
 /// What an empty match of a DENY stands for: a control plane removed the HTTP conditions and left the shell.
 const STRIPPED: &str = "http conditions";
@@ -59,7 +65,9 @@ pub fn decode(message: &wire::Authorization) -> Result<Policy, Malformed> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     add_unevaluable(message, &mut rules)?;
-    Ok(Policy { key, scope: scope(message.scope)?, action, rules, dry_run: message.dry_run })
+    let end = extension::<Breakglass>(&message.extensions, BREAKGLASS_EXTENSION, BREAKGLASS)?;
+    let until = end.map(|end| end.until);
+    Ok(Policy { key, scope: scope(message.scope)?, action, rules, dry_run: message.dry_run, until })
 }
 
 fn scope(value: i32) -> Result<Scope, Malformed> {
@@ -231,7 +239,7 @@ pub fn encode(policy: &Policy) -> wire::Authorization {
         .into(),
         rules: policy.rules.iter().map(encode_rule).collect(),
         dry_run: policy.dry_run,
-        extensions: encode_unevaluable(&policy.rules),
+        extensions: encode_unevaluable(&policy.rules).into_iter().chain(encode_end(policy)).collect(),
     }
 }
 
@@ -302,4 +310,9 @@ fn encode_unevaluable(rules: &[Rule]) -> Vec<crate::proto::istio::workload::Exte
         return Vec::new();
     }
     vec![encode_extension(UNEVALUABLE_EXTENSION, UNEVALUABLE, &Unevaluable { rules: listed })]
+}
+
+fn encode_end(policy: &Policy) -> Option<crate::proto::istio::workload::Extension> {
+    let end = Breakglass { until: policy.until? };
+    Some(encode_extension(BREAKGLASS_EXTENSION, BREAKGLASS, &end))
 }

@@ -219,6 +219,18 @@ fn listed_conditions_belong_to_their_rule() {
 }
 
 #[test]
+fn an_end_without_a_time_is_past_and_one_that_is_something_else_is_no_policy() {
+    let mut message = policy_of(0, Vec::new());
+    let end = crate::proto::ambit::internal::Breakglass { until: 0 };
+    let of = |name: &str| encode_extension(authorization::BREAKGLASS_EXTENSION, name, &end);
+    message.extensions = vec![of("ambit.internal.Breakglass")];
+    assert_eq!(authorization::decode(&message).unwrap().until, Some(0));
+    message.extensions = vec![of("ambit.internal.Unevaluable")];
+    let error = authorization::decode(&message).unwrap_err().to_string();
+    assert!(error.starts_with("extensions[0].config: "), "{error}");
+}
+
+#[test]
 fn mapped_addresses_become_the_addresses_they_stand_for() {
     let mapped = [[0; 10].as_slice(), &[0xff, 0xff, 10, 1, 2, 3]].concat();
     let mut message = wire::Workload { uid: "u".into(), ..wire::Workload::default() };
@@ -439,13 +451,17 @@ fn policy_strategy() -> impl Strategy<Value = Policy> {
     });
     let scope = select(vec![Scope::Global, Scope::Namespace, Scope::WorkloadSelector]);
     let action = select(vec![Action::Allow, Action::Deny]);
-    (scope, action, vec(rule, 0..3), any::<bool>()).prop_map(|(scope, action, rules, dry_run)| Policy {
-        key: PolicyKey::new("ns", "p"),
-        scope,
-        action,
-        rules,
-        dry_run,
-    })
+    let until = option::of(any::<u64>());
+    (scope, action, vec(rule, 0..3), any::<bool>(), until).prop_map(
+        |(scope, action, rules, dry_run, until)| Policy {
+            key: PolicyKey::new("ns", "p"),
+            scope,
+            action,
+            rules,
+            dry_run,
+            until,
+        },
+    )
 }
 
 /// A value read from a wire message is written as a message that is read as the same value.

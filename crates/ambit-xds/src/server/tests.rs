@@ -27,6 +27,7 @@ fn policy(name: &str, rules: usize) -> Arc<Policy> {
         action: Action::Deny,
         rules: vec![Rule::default(); rules],
         dry_run: false,
+        until: None,
     })
 }
 

@@ -7,7 +7,7 @@ use ambit_xds::codec::authorization;
 use super::bytes::{any, bytes, check, hex, message, varint};
 
 fn policy(scope: Scope, action: Action, rules: Vec<Rule>) -> Policy {
-    Policy { key: PolicyKey::new("n", "p"), scope, action, rules, dry_run: false }
+    Policy { key: PolicyKey::new("n", "p"), scope, action, rules, dry_run: false, until: None }
 }
 
 fn account(namespace: &str, name: &str) -> ServiceAccount {
@@ -92,4 +92,18 @@ fn conditions_without_facts_travel_as_an_extension() {
     );
     let want = [hex("0a 01 70 12 01 6e 18 01 20 01 2a 00 2a 00"), extension].concat();
     check("unevaluable", &authorization::encode(&policy(Scope::Namespace, Action::Deny, rules)), want);
+}
+
+#[test]
+fn the_end_of_a_pass_travels_as_an_extension() {
+    let mut pass = policy(Scope::Namespace, Action::Allow, vec![Rule::default()]);
+    pass.until = Some(1_767_268_800);
+    let end = varint(1, 1_767_268_800);
+    let extension = message(
+        7,
+        [bytes(1, "ambit.internal/breakglass"), any(2, "type.googleapis.com/ambit.internal.Breakglass", end)],
+    );
+    let want = [hex("0a 01 70 12 01 6e 18 01 2a 00"), extension].concat();
+    check("end of a pass", &authorization::encode(&pass), want);
+    assert_eq!(authorization::decode(&authorization::encode(&pass)).unwrap(), pass);
 }

@@ -172,6 +172,7 @@ fn each_kind_of_match_has_its_form() {
         action: Action::Deny,
         rules: vec![Rule { clauses: vec![Clause { matches }], unevaluable: Vec::new() }],
         dry_run: true,
+        until: None,
     };
     let want = json!({
         "name": "lock",

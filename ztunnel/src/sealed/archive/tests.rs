@@ -109,6 +109,7 @@ fn policy(name: &str, scope: Scope, version: &str) -> Resource {
         action: Action::Deny,
         rules: vec![Rule::default()],
         dry_run: version == "dry",
+        until: None,
     };
     resource(policy.key.to_string(), version, authorization::encode_any(&policy))
 }
