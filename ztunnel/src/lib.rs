@@ -21,5 +21,6 @@ pub mod random;
 pub mod sealed;
 pub mod selftest;
 pub mod sources;
+pub mod stale;
 pub mod telemetry;
 pub mod xds;

@@ -331,7 +331,10 @@ impl Captured<'_> {
         match admit(self.proxy, asking, std::future::pending()).await {
             Ok(Admitted { app, entered }) => Ok(self.reached(Far::Tcp(app), flow, None, Some(entered))),
             Err(refused) => {
-                let retry = matches!(refused.reason, Reason::ConnectRefused | Reason::ConnectTimeout);
+                let retry = matches!(
+                    refused.reason,
+                    Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConntrackFull
+                );
                 Err((flow, Unreached { reason: refused.reason, error: refused.error, retry, early: false }))
             }
         }

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::connections::Connections;
 use crate::mesh::Mesh;
 use crate::sources::{PerSource, Sources};
+use crate::stale::Pairs;
 use crate::telemetry::Telemetry;
 
 /// Everything a connection needs. One a process.
@@ -36,6 +37,8 @@ pub struct Proxy {
     pub connections: Connections,
     /// Pods that are captured here.
     pub pods: Pods,
+    /// Pairs that were let in, for when the control plane is away for long.
+    pub pairs: Pairs,
     /// What can be set.
     pub settings: Settings,
 }

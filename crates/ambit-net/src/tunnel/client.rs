@@ -82,6 +82,7 @@ impl TunnelError {
             Self::Connect(cause) if cause.is_refusal() => Reason::ConnectRefused,
             Self::Connect(cause) if cause.is_descriptor_shortage() => Reason::FdExhausted,
             Self::Connect(cause) if cause.is_port_shortage() => Reason::PortsExhausted,
+            Self::Connect(cause) if cause.is_conntrack_shortage() => Reason::ConntrackFull,
             Self::Connect(_) => Reason::ConnectTimeout,
             Self::Tls(cause) => cause.reason(),
             Self::Certificate(cause) => cause.reason(),
@@ -106,6 +107,7 @@ impl TunnelError {
                 reason,
                 Reason::ConnectRefused
                     | Reason::ConnectTimeout
+                    | Reason::ConntrackFull
                     | Reason::Draining
                     | Reason::AuthorityNotOwned
             ),

@@ -67,7 +67,7 @@ super::reasons! {
     ConfigRejected = 6003, "config-rejected", Refusal, "CONNECT", ControlPlane, "NACK, or held by the mass-removal guard; last good stays", "`ambit status -o wide` names object and cause";
     ConfigRollbackRefused = 6004, "config-rollback-refused", Refusal, "CONNECT", ControlPlane, "Older epoch than seen before", "bring the newer control plane back";
     SnapshotRejected = 6005, "snapshot-rejected", Refusal, "CONNECT", ControlPlane, "Sealed state corrupt, too old, or of another node", "starts empty and denies";
-    StateTooOld = 6006, "state-too-old", Refusal, "CONNECT", ControlPlane, "`maxStale` passed; never-seen pairs denied", "restore the control plane";
+    StateTooOld = 6006, "state-too-old", Refusal, "CONNECT", ControlPlane, "`AMBIT_STATE_MAX_STALE` passed; never-seen pairs denied", "restore the control plane";
     FdExhausted = 7001, "fd-exhausted", Refusal, "CONNECT", Local, "No descriptors; new connections shed", "raise the limit; find the leak by `ambit get connections`";
     MemoryBudget = 7002, "memory-budget", Refusal, "CONNECT", Local, "Budget reached; new connections shed, idle closed", "`ambit status --budget`";
     PortsExhausted = 7003, "ports-exhausted", Refusal, "CONNECT", Local, "No ephemeral port left", "widen the range; reuse tunnels";
