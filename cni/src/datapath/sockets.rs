@@ -2,7 +2,7 @@
 //!
 //! When a pod leaves, its rules must stay as long as this is not zero: redirected connections are translated by them,
 //! and connections that the proxy opened with a client's address find their way back by them. The socket table tells
-//! it for any proxy and needs nothing of its protocol.
+//! it for any proxy and needs nothing of its protocol. It also tells whether a proxy is there at all.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,6 +16,9 @@ use crate::rules::{HBONE_PORT, INBOUND_PORT, OUTBOUND_PORT};
 #[cfg(test)]
 mod tests;
 
+/// The state of a listener, as the table prints it.
+const LISTEN: &str = "0A";
+
 /// Counts the connections in the namespace that need our rules.
 ///
 /// Reads the whole socket table: blocking, for a blocking thread.
@@ -23,6 +26,27 @@ mod tests;
 /// # Errors
 /// [`DatapathError::Namespace`] or [`DatapathError::Sockets`].
 pub fn carried(netns: &NetNs, own: &BTreeSet<IpAddr>) -> Result<usize, DatapathError> {
+    Ok(tables(netns)?.iter().map(|table| count(table, own)).sum())
+}
+
+/// The ports of a proxy at which nothing listens in the namespace.
+///
+/// Reads the whole socket table: blocking, for a blocking thread.
+///
+/// # Errors
+/// [`DatapathError::Namespace`] or [`DatapathError::Sockets`].
+pub fn unserved(netns: &NetNs) -> Result<Vec<u16>, DatapathError> {
+    Ok(missing(&tables(netns)?))
+}
+
+fn missing(tables: &[String]) -> Vec<u16> {
+    let lines = || tables.iter().flat_map(|table| table.lines().skip(1));
+    let listens: BTreeSet<u16> = lines().filter_map(listening).collect();
+    [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT].into_iter().filter(|port| !listens.contains(port)).collect()
+}
+
+/// The table of each family.
+fn tables(netns: &NetNs) -> Result<[String; 2], DatapathError> {
     let tables = netns.run(|| -> io::Result<[String; 2]> {
         // A kernel without IPv6 has no second table.
         let v6 = match std::fs::read_to_string("/proc/thread-self/net/tcp6") {
@@ -31,8 +55,7 @@ pub fn carried(netns: &NetNs, own: &BTreeSet<IpAddr>) -> Result<usize, DatapathE
         };
         Ok([std::fs::read_to_string("/proc/thread-self/net/tcp")?, v6])
     })?;
-    let tables = tables.map_err(DatapathError::Sockets)?;
-    Ok(tables.iter().map(|table| count(table, own)).sum())
+    tables.map_err(DatapathError::Sockets)
 }
 
 fn count(table: &str, own: &BTreeSet<IpAddr>) -> usize {
@@ -43,7 +66,6 @@ fn count(table: &str, own: &BTreeSet<IpAddr>) -> usize {
 fn is_carried(line: &str, own: &BTreeSet<IpAddr>) -> Option<bool> {
     const TIME_WAIT: &str = "06";
     const CLOSE: &str = "07";
-    const LISTEN: &str = "0A";
     let mut fields = line.split_whitespace();
     let (_, local, _, state) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     if [TIME_WAIT, CLOSE, LISTEN].contains(&state) {
@@ -54,6 +76,14 @@ fn is_carried(line: &str, own: &BTreeSet<IpAddr>) -> Option<bool> {
     let address = parse_address(address)?;
     let borrowed = !address.is_loopback() && !address.is_unspecified() && !own.contains(&address);
     Some([OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT].contains(&port) || borrowed)
+}
+
+/// The port of a line that is a listener.
+fn listening(line: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace();
+    let (_, local, _, state) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let (_, port) = local.split_once(':')?;
+    if state == LISTEN { u16::from_str_radix(port, 16).ok() } else { None }
 }
 
 /// The table prints addresses as 32-bit words in the machine's byte order.

@@ -96,7 +96,10 @@ pub enum SocketError {
         waited: Duration,
     },
     /// The kernel had no room to track another connection, so it dropped the first packet.
-    #[error("no answer from {address}: connection tracking is full, {} of {} entries are in use", .usage.count, .usage.max)]
+    #[error(
+        "no answer from {address}: connection tracking is full, {} of {} entries are in use",
+        .usage.count, .usage.max
+    )]
     ConntrackFull {
         /// The peer.
         address: SocketAddr,
