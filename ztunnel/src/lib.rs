@@ -12,6 +12,7 @@ pub mod flow;
 pub mod identity;
 pub mod inbound;
 pub mod inpod;
+pub mod legacy;
 pub mod lookups;
 pub mod mesh;
 pub mod outbound;
