@@ -11,7 +11,7 @@ super::reasons! {
     NotCaptured = 1101, "not-captured", Refusal, "-", Local, "Labelled, but rules, listeners or the node's agent are missing", "`ambit status --node N`; healed live within 5 s";
     RulesAltered = 1102, "rules-altered", Refusal, "-", Local, "Our nft table was changed or flushed by someone else", "look for NET_ADMIN in that pod";
     RulesFailed = 1103, "rules-failed", Refusal, "-", Local, "Installing rules failed (kernel feature, foreign table first)", "the kernel's answer is in the node agent's log: `ambit lab logs cni/NODE`";
-    LegacyConnection = 1104, "legacy-connection", Info, "-", Configuration, "Opened before capture, left until it closes or its deadline", "`ambit flows --code AMB1104`";
+    LegacyConnection = 1104, "legacy-connection", Info, "-", Configuration, "Opened before capture, left until it closes", "`ambit flows --code AMB1104`";
     CaptureRolledBack = 1105, "capture-rolled-back", Refusal, "-", Local, "The pod could not work with its rules, so they were taken away again", "the condition says what was missing; the logs of its node: `ambit lab logs cni/NODE`, `ambit lab logs ztunnel/NODE`";
     ProxyPortTarget = 1106, "proxy-port-target", Refusal, "-", Application, "A pod aimed traffic at a proxy port or at ztunnel itself", "fix the client's address";
     NoCertificate = 2001, "no-certificate", Refusal, "IDENTITY_ERROR", ControlPlane, "None issued yet for this workload", "`ambit get certificates --node N`";
