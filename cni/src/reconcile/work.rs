@@ -142,7 +142,8 @@ async fn try_capture(
             debug!(uid = pod.uid, found, "the rules are to be put in force");
             // What has worked without the mesh until now is to work on if the mesh cannot carry it. One that has not
             // started, or is in the mesh already, stays closed instead.
-            let may_go_back = ztunnel_first && tools.datapath.stage(netns).await?.is_none();
+            let was_in = pod.redirection() == Some("enabled") || tools.datapath.stage(netns).await?.is_some();
+            let may_go_back = ztunnel_first && !was_in;
             if ztunnel_first {
                 let holding = tools.handoff.offer(&pod.uid, entry.clone(), tools.patience).await;
                 if holding != Holding::Held {
