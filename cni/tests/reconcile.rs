@@ -57,6 +57,7 @@ in_namespaces! {
     what_left_while_the_agent_was_away_is_released
     another_pods_namespace_is_never_used
     a_refusing_ztunnel_is_asked_again_and_its_absence_is_told
+    a_pod_that_cannot_work_with_its_rules_is_let_go_until_it_can
     pods_that_come_and_go_leave_nothing
 }
 
@@ -287,7 +288,7 @@ mod scene {
         world.label("u1", "ambient");
         world.store.wait_reason("u1", "Captured").await;
         direct.exchange("captured");
-        let proxy = listen(&world.rig.pod, 15001);
+        let proxy = ztunnel.outbound("u1");
         let client = connect(&world.rig.pod, to, Opening::default()).unwrap();
         let mut carried = Pair(client, accept(&proxy).0);
         carried.exchange("carried");
@@ -402,6 +403,34 @@ mod scene {
         );
         let _ztunnel = FakeZtunnel::connect(&world.socket()).await;
         world.store.wait_reason("u1", "Captured").await;
+    }
+
+    /// A ztunnel that says that it serves and does not would leave the pod without any connection.
+    pub(super) async fn a_pod_that_cannot_work_with_its_rules_is_let_go_until_it_can() {
+        let world = World::new();
+        world.add_pod("u1", false);
+        let mut agent = world.start().await;
+        let ztunnel = FakeZtunnel::connect_deaf(&world.socket()).await;
+        agent.wait_state("u1", "out").await;
+        let app = listen(&world.rig.peer, 8080);
+        let to = SocketAddr::new(rig::PEER[0].parse().unwrap(), 8080);
+        let mut direct = Pair(connect(&world.rig.pod, to, Opening::default()).unwrap(), accept(&app).0);
+
+        world.label("u1", "ambient");
+        world.store.wait_reason("u1", "AMB1105").await;
+        let said = world.store.pods.borrow()["u1"].clone();
+        let condition = said.condition.as_ref().unwrap();
+        assert_eq!((said.redirection(), condition.status), (None, false));
+        assert!(condition.message.contains("15001"), "{condition:?}");
+        agent.wait_state("u1", "failed").await;
+        direct.exchange("untouched");
+
+        ztunnel.hear();
+        world.store.wait_reason("u1", "Captured").await;
+        let mut carried =
+            Pair(connect(&world.rig.pod, to, Opening::default()).unwrap(), accept(&ztunnel.outbound("u1")).0);
+        carried.exchange("carried");
+        direct.exchange("as before");
     }
 
     /// Row 13 from the agent's side: reused addresses and namespaces, other uids, swapped service accounts.

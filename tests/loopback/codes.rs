@@ -7,15 +7,21 @@ use std::time::Duration;
 
 use ambit_net::socket::{SocketError, SocketFactory, SocketOptions};
 use ambit_net::tls::error::reason_of;
+use ambit_net::tunnel::client::TunnelError;
+use ambit_runtime::conntrack::Usage;
 use ambit_state::Change;
 use ambit_tests::certs::TestCa;
 use ambit_types::Reason;
 use rustls::CertificateError;
 use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
 
+use crate::ends::{client_identity, quick, request, within};
+use crate::inbound::{Front, Full};
 use crate::node::{Addresses, Capture, NODE, Node, workload};
 
 /// Numbers of the kernel's answers; the same on every architecture that is supported.
+const EPERM: i32 = 1;
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 const EADDRNOTAVAIL: i32 = 99;
@@ -34,7 +40,7 @@ async fn a_connection_that_outlives_the_grace_is_cut_as_draining() {
     let (_client, served) = capture.connect(addresses.ip(1), serve).await;
     let _app = capture.accept().await;
     cart.drain.finish(Duration::ZERO).await;
-    crate::ends::within(served).await.expect("it ends");
+    within(served).await.expect("it ends");
     let record = node.record(Reason::Draining.code()).await;
     assert_eq!((&record["verdict"], &record["path"]), (&"denied".into(), &"local".into()), "{record:#}");
 }
@@ -59,16 +65,52 @@ async fn silence_of_the_other_end_is_a_time_out() {
     assert_eq!(ztunnel::admit::reason_of(&error), Reason::ConnectTimeout, "{error:?}");
 }
 
+/// The same silence, where the kernel says that connection tracking is full: it dropped the first packet itself.
+#[tokio::test]
+async fn silence_under_a_full_table_of_connection_tracking_is_called_by_its_name() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let front = Front::start(|settings| {
+        let conntrack = folder.path().to_owned();
+        settings.connect_timeout = Duration::from_millis(300);
+        settings.sockets = Arc::new(SocketOptions { conntrack, ..(*settings.sockets).clone() });
+    })
+    .await;
+    let at = front.addresses.at(2, 7004);
+    let _full = Full::at(at);
+    let tunnel = front.tunnel_of(&client_identity(), front.addresses.ip(10)).await.expect("a tunnel");
+    for (count, max, want) in [
+        ("7", "8", Reason::ConnectTimeout),
+        ("8", "8", Reason::ConntrackFull),
+        ("8", "0", Reason::ConnectTimeout),
+    ] {
+        for (file, number) in [("nf_conntrack_count", count), ("nf_conntrack_max", max)] {
+            std::fs::write(folder.path().join(file), format!("{number}\n")).expect("a temporary folder");
+        }
+        let refused =
+            within(tunnel.connect(request(at), &quick())).await.map(drop).expect_err("nobody answers");
+        assert!(
+            matches!(refused, TunnelError::Refused { reason, .. } if reason == want),
+            "{count} of {max}: {refused:?}"
+        );
+    }
+    let record = front.node.record("AMB7004").await;
+    assert!(record["error"].as_str().is_some_and(|error| error.contains("8 of 8")), "{record:#}");
+}
+
 #[test]
 fn shortages_of_the_kernel_have_codes_of_their_own() {
     let address: SocketAddr = ([10, 0, 0, 1], 15008).into();
     let open = |errno| SocketError::Open { address, cause: io::Error::from_raw_os_error(errno) };
     let connect = |errno| SocketError::Connect { address, cause: io::Error::from_raw_os_error(errno) };
+    let usage = Usage { count: 9, max: 8 };
     let rows = [
         (open(EMFILE), Reason::FdExhausted),
         (open(ENFILE), Reason::FdExhausted),
         (open(EADDRNOTAVAIL), Reason::PortsExhausted),
         (connect(EADDRNOTAVAIL), Reason::PortsExhausted),
+        // Without a table that is full it is no more than silence.
+        (connect(EPERM), Reason::ConnectTimeout),
+        (SocketError::ConntrackFull { address, usage }, Reason::ConntrackFull),
     ];
     for (error, want) in rows {
         assert_eq!(ztunnel::admit::reason_of(&error), want, "{error:?}");

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use ztunnel::proxy::{Pod, Settings};
 
 use crate::ends::{client_identity, quick, request, within};
-use crate::node::{Addresses, NODE, Node, connect_from, until, workload};
+use crate::node::{Addresses, NODE, Node, STALE_MAX, connect_from, until, workload};
 
 /// A pod whose tunnel port the node's proxy serves.
 pub(crate) struct Front {
@@ -29,7 +29,8 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    async fn start(set: impl FnOnce(&mut Settings)) -> Self {
+    /// The pod alone in the world.
+    pub(crate) async fn start(set: impl FnOnce(&mut Settings)) -> Self {
         Self::start_in(|web, _| vec![Change::from(web)], set).await
     }
 
@@ -134,14 +135,45 @@ async fn a_source_has_a_bounded_number_of_unfinished_handshakes() {
     let _again = front.proven(silent).await.expect("there is room again");
 }
 
+/// Without control plane for longer than allowed, who was let in goes on, and nobody else comes in.
+#[tokio::test]
+async fn a_node_that_is_stale_for_too_long_lets_in_only_pairs_it_has_seen() {
+    let front = Front::start(|_| {}).await;
+    let app = TcpListener::bind(front.addresses.at(2, 0)).await.expect("loopback");
+    let other = TcpListener::bind(front.addresses.at(2, 0)).await.expect("loopback");
+    let [app, other] = [&app, &other].map(|listener| listener.local_addr().expect("bound"));
+    let stranger = Identity::parse("spiffe://cluster.local/ns/shop/sa/late").expect("an identity");
+    let known = front.tunnel(front.addresses.ip(10)).await.expect("a tunnel");
+    let unknown = front.tunnel_of(&stranger, front.addresses.ip(11)).await.expect("a tunnel");
+    let ask = async |tunnel: &Tunnel, to| within(tunnel.connect(request(to), &quick())).await.map(drop);
+    ask(&known, app).await.expect("nothing is stale");
+
+    front.node.away.set(STALE_MAX.as_secs());
+    ask(&known, app).await.expect("not stale for too long yet");
+    front.node.away.set(STALE_MAX.as_secs() + 1);
+    ask(&known, app).await.expect("it was let in before");
+    for (who, tunnel, to) in [("a stranger", &unknown, app), ("at another port", &known, other)] {
+        let refused = ask(tunnel, to).await.expect_err(who);
+        assert!(
+            matches!(refused, TunnelError::Refused { reason: Reason::StateTooOld, .. }),
+            "{who}: {refused:?}"
+        );
+    }
+    let record = front.node.record("AMB6006").await;
+    assert_eq!(record["verdict"], "denied", "{record:#}");
+
+    front.node.away.set(0);
+    ask(&unknown, app).await.expect("the control plane is back");
+}
+
 /// An application that takes nobody: its queue is full.
-struct Full {
+pub(crate) struct Full {
     _listener: Socket,
     _queue: Vec<Socket>,
 }
 
 impl Full {
-    fn at(address: SocketAddr) -> Self {
+    pub(crate) fn at(address: SocketAddr) -> Self {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let listener = socket();
         listener.bind(&address.into()).expect("loopback");

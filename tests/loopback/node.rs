@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambit_hbone::pool::Limits;
@@ -24,6 +24,7 @@ use ztunnel::connections::Connections;
 use ztunnel::mesh::Mesh;
 use ztunnel::proxy::{Pod, Pods, Proxy, Settings};
 use ztunnel::sources::PerSource;
+use ztunnel::stale::Pairs;
 use ztunnel::telemetry::{StaleFor, Telemetry};
 
 use crate::ends::{quick, within};
@@ -84,12 +85,20 @@ impl Ca for Signs {
     }
 }
 
-#[derive(Debug)]
-struct NeverStale;
+/// For how many seconds a node's control plane has been away; it is there at first.
+#[derive(Debug, Default)]
+pub(crate) struct Away(AtomicU64);
 
-impl StaleFor for NeverStale {
+impl Away {
+    /// It has been away for `seconds`; 0: it is there.
+    pub(crate) fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl StaleFor for Away {
     fn stale_for(&self) -> Option<u64> {
-        None
+        Some(self.0.load(Ordering::SeqCst)).filter(|seconds| *seconds > 0)
     }
 }
 
@@ -111,9 +120,13 @@ fn settings() -> Settings {
     }
 }
 
+/// How long its control plane may be away for a node to let in pairs that are new.
+pub(crate) const STALE_MAX: Duration = Duration::from_secs(60);
+
 /// One node's proxy.
 pub(crate) struct Node {
     pub(crate) proxy: Arc<Proxy>,
+    pub(crate) away: Arc<Away>,
 }
 
 impl Node {
@@ -124,7 +137,8 @@ impl Node {
     ) -> Self {
         let mut settings = settings();
         set(&mut settings);
-        let telemetry = Telemetry::new(NODE, 1000, Arc::new(NeverStale));
+        let away = Arc::new(Away::default());
+        let telemetry = Telemetry::new(NODE, 1000, away.clone());
         let applied = World::new(NODE).apply(world);
         let proxy = Proxy {
             mesh: Mesh::new(applied.snapshot),
@@ -132,9 +146,10 @@ impl Node {
             connections: Connections::new(telemetry.clone()),
             telemetry,
             pods: Pods::default(),
+            pairs: Pairs::new(Some(STALE_MAX), away.clone()),
             settings,
         };
-        Self { proxy: Arc::new(proxy) }
+        Self { proxy: Arc::new(proxy), away }
     }
 
     /// Captures a pod of [`workload`].

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ambit_tests::lab::{Background, Lab, all_completed, peer, summary, wait_until};
+use serde_json::Value;
 
 use crate::cast::{PORT, namespace, pod, server};
 
@@ -29,6 +30,38 @@ fn a_label_moves_new_connections_into_the_mesh_ipv6() {
 #[test]
 fn a_label_moves_new_connections_into_the_mesh_dual_stack() {
     check("enrol46", "dual", &[4, 6]);
+}
+
+/// What was open before goes on in clear, and the records say so once at each end.
+#[test]
+fn connections_from_before_capture_are_told_and_go_on() {
+    let cast = [namespace("shop", false), pod("shop/caller", "node1", &[]), server("shop/echo", "node2")];
+    let Some(lab) = Lab::up("legacy", &cast, &[]) else { return };
+    let target = lab.target("shop/echo", 4, PORT);
+    let held = hold(&lab, &target);
+    let told = || lab.flows(&["--code", "AMB1104"]);
+    assert_eq!(told(), Vec::<Value>::new(), "nothing is captured");
+    let _ = lab.lab(&["label", "namespace", "shop", &format!("{LABEL}=ambient")]);
+    let is = |flow: &Value, direction: &str| {
+        let ends = (&flow["src"]["workload"], &flow["dst"]["workload"]);
+        flow["direction"] == direction && ends == (&"caller".into(), &"echo".into())
+    };
+    let at = |direction: &str| told().into_iter().filter(|flow| is(flow, direction)).collect::<Vec<_>>();
+    for direction in ["outbound", "inbound"] {
+        wait_until(&format!("the {direction} end is told"), Duration::from_secs(10), || {
+            !at(direction).is_empty()
+        });
+        let records = at(direction);
+        let [record] = &records[..] else { panic!("one connection, so one record: {records:#?}") };
+        assert_eq!(
+            (&record["verdict"], &record["path"]),
+            (&"allowed".into(), &"plaintext".into()),
+            "{record:#}"
+        );
+    }
+    assert_eq!(all_completed(&lab.call("shop/caller", &target, &["--connections", "3"])), 3);
+    let summary = summary(&held.stop());
+    assert_eq!(summary["ok"], true, "it did not live on: {summary:#}");
 }
 
 #[track_caller]

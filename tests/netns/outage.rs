@@ -85,6 +85,35 @@ fn denied_since(lab: &Lab, server: &str) -> SystemTime {
     first.expect("it was found")
 }
 
+/// A node that has not heard the control plane for longer than it may lets in whom it has let in before, and no other.
+#[test]
+fn past_the_bound_on_age_only_pairs_that_were_seen_connect() {
+    let mut late = pod("shop/late", "node1", &[]);
+    late["spec"]["serviceAccountName"] = json!("late");
+    let cast = [
+        namespace("shop", true),
+        account("shop/late"),
+        pod("shop/caller", "node1", &[]),
+        late,
+        server("shop/echo", "node2"),
+    ];
+    let Some(lab) = Lab::up("stale", &cast, &["ztunnel.AMBIT_STATE_MAX_STALE=3s"]) else { return };
+    let target = lab.target("shop/echo", 4, PORT);
+    assert_eq!(all_completed(&lab.call("shop/caller", &target, &["--connections", "3"])), 3);
+    let _ = lab.lab(&["stop", "istiod"]);
+    wait_until("the server's node is too old", PATIENCE, || {
+        state(&lab, "node2")["staleFor"].as_u64().is_some_and(|seconds| seconds > 3)
+    });
+    assert_eq!(all_completed(&lab.call("shop/caller", &target, &["--connections", "3"])), 3);
+    assert_ne!(lab.call("shop/late", &target, &CONNECT)["ok"], true, "it had never called");
+    let denied = lab.flows(&["--code", "AMB6006", "--verdict", "denied"]);
+    assert!(denied.iter().any(|flow| flow["direction"] == "inbound"), "{denied:#?}");
+    let _ = lab.lab(&["start", "istiod"]);
+    wait_until("the control plane is heard", PATIENCE, || {
+        lab.call("shop/late", &target, &CONNECT)["ok"] == true
+    });
+}
+
 /// G14, G15: without control plane a restarted node goes on with what it knew, says so, and takes what comes later.
 #[test]
 fn a_node_that_restarts_without_control_plane_serves_whom_it_knows() {

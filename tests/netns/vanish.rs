@@ -1,9 +1,12 @@
 //! A node that vanishes in the middle of open connections, wholly or in one direction: both ends learn of it in time.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use ambit_net::linux::netns::NetNs;
 use ambit_runtime::clock;
-use ambit_tests::lab::{Background, Lab, all_completed, wait_until};
+use ambit_tests::lab::{Background, Lab, all_completed, peer, wait_until};
 use serde_json::{Value, json};
 
 use crate::cast::{PORT, namespace, pod, server};
@@ -58,6 +61,44 @@ fn a_node_that_vanishes_is_given_up_by_both_ends() {
         let summary = lab.call(&format!("shop/busy{n}"), &target, &["--connections", "3"]);
         assert_eq!(all_completed(&summary), 3);
     }
+}
+
+/// Says a byte and waits for it; once there is a file, sends far more than one segment and waits for the end.
+const SEND_MUCH: &str = "import os,socket,sys,time\nh,p=sys.argv[1].rsplit(':',1)\n\
+                         s=socket.create_connection((h.strip('[]'),int(p)),5); s.sendall(b'x'); s.recv(1)\n\
+                         print('open',flush=True)\nwhile not os.path.exists(sys.argv[2]): time.sleep(.05)\n\
+                         s.settimeout(60)\ntry:\n  s.sendall(b'y'*200000)\n  while s.recv(65536): pass\n\
+                         except OSError as e: print('lost',e,flush=True)";
+
+/// Row 33: the fabric swallows what is large and says nothing, and the kernel may not find that out by itself.
+#[test]
+fn a_path_that_swallows_large_packets_has_its_own_code() {
+    let web = pod("shop/web", "node2", &["python3", &peer("echo.py"), "8000"]);
+    let cast = [namespace("shop", true), pod("shop/caller", "node1", &[]), web];
+    let Some(lab) = Lab::up("mtu", &cast, &[]) else { return };
+    for pod in ["shop/caller", "shop/web"] {
+        let netns = NetNs::open(Path::new(&format!("/proc/{}/ns/net", lab.pod_pid(pod)))).expect("it runs");
+        let written = netns.run(|| fs::write("/proc/sys/net/ipv4/tcp_mtu_probing", "0"));
+        written.expect("root enters it").expect("root writes it");
+    }
+    let (target, go) = (lab.target("shop/web", 4, 8000), Path::new(&lab.folder("mtu")).join("go"));
+    let go = go.display().to_string();
+    let caller = lab.spawn("shop/caller", &["python3", "-c", SEND_MUCH, &target, &go]);
+    wait_until("the connection is open", Duration::from_secs(10), || caller.stdout().contains("open"));
+    let rules = "table inet narrow { chain postrouting { type filter hook postrouting priority -350; \
+                 oifname \"eth0\" meta length > 1000 drop; }; }";
+    drop(lab.on_node("node1", &["nft", rules]).ok());
+    fs::write(&go, "").expect("a temporary folder");
+    wait_until("the caller is told", Duration::from_secs(40), || caller.stdout().contains("lost"));
+    let told = || lab.flows(&["--from-pod", "shop/caller", "--code", "AMB4005"]);
+    wait_until("it has its own code", Duration::from_secs(10), || !told().is_empty());
+    let record = told().remove(0);
+    assert_eq!(
+        (&record["direction"], &record["verdict"]),
+        (&"outbound".into(), &"denied".into()),
+        "{record:#}"
+    );
+    drop(lab.on_node("node1", &["nft", "delete", "table", "inet", "narrow"]).ok());
 }
 
 /// Holds a connection that speaks now and then, and waits for answers longer than any limit here.

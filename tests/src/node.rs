@@ -27,6 +27,7 @@ use ztunnel::connections::Connections;
 use ztunnel::mesh::Mesh;
 use ztunnel::proxy::{Pod, Pods, Proxy, Settings};
 use ztunnel::sources::PerSource;
+use ztunnel::stale::Pairs;
 use ztunnel::telemetry::{StaleFor, Telemetry};
 use ztunnel::writer::Writer;
 use ztunnel::{inbound, outbound, random};
@@ -167,6 +168,7 @@ impl Node {
             connections: Connections::new(telemetry.clone()),
             telemetry,
             pods: Pods::default(),
+            pairs: Pairs::default(),
             settings,
         };
         proxy.connections.watch(proxy.mesh.clone());

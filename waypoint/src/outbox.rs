@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use ambit_net::tunnel::keepalive::Abandon;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 #[cfg(test)]
 mod tests;
@@ -256,5 +257,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
 impl<S: Abandon> Abandon for Outbox<S> {
     fn abandon(&self) {
         self.stream.abandon();
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.stream.tcp()
     }
 }

@@ -221,6 +221,11 @@ pub async fn authorized_connect(
             return Err(NotAdmitted { status, reason, error: decision.to_string() });
         }
         entered.end(outcome);
+        let own = snapshot.workload(&open.workload);
+        let name = own.map_or_else(|| Str::from(""), |own| own.workload_name.clone());
+        if let Err(never) = proxy.pairs.admit(open, &name) {
+            return Err(refused(entered, never.reason(), never.to_string()));
+        }
     }
     let reached = tokio::select! {
         reached = pod.sockets.connect(open.destination, source, proxy.settings.connect_timeout) => reached,
@@ -274,6 +279,8 @@ pub fn reason_of(error: &SocketError) -> Reason {
         Reason::FdExhausted
     } else if error.is_port_shortage() {
         Reason::PortsExhausted
+    } else if error.is_conntrack_shortage() {
+        Reason::ConntrackFull
     } else if error.is_refusal() {
         Reason::ConnectRefused
     } else {

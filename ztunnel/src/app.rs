@@ -32,6 +32,7 @@ use crate::lookups::Lookups;
 use crate::mesh::Mesh;
 use crate::proxy::{Pods, Proxy, Settings};
 use crate::selftest::SelfTests;
+use crate::stale::Pairs;
 use crate::telemetry::{Held, StaleFor, Telemetry};
 use crate::xds::Progress;
 use crate::{admin, attend, identity, random, sealed, selftest, xds};
@@ -187,6 +188,7 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         connections: Connections::new(telemetry.clone()),
         telemetry,
         pods: Pods::default(),
+        pairs: Pairs::new(config.state.max_stale, heard.clone()),
         settings,
     }
 }

@@ -127,11 +127,14 @@ impl Tunnel {
 
 async fn stream(tunnel: Arc<Tunnel>, asking: Asking) {
     // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
+    let carrier = asking.tunnel();
     let Some((admitted, send, recv)) = Box::pin(open(&tunnel, asking)).await else { return };
     let Admitted { app, mut entered } = admitted;
     let counters = entered.flow().counters.clone();
     tokio::select! {
-        end = relay::relay(app, Far::Tunnel { send, recv }, &counters) => crate::outbound::finish(&mut entered, end),
+        end = relay::relay(app, Far::Tunnel { send, recv }, &counters) => {
+            crate::outbound::finish(&mut entered, end, carrier.has_lost_large());
+        }
         () = entered.cut() => {}
         () = tunnel.pod.drain.forced() => entered.end(crate::outbound::drained()),
     }

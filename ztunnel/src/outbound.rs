@@ -51,7 +51,7 @@ struct Reached {
     far: Far,
     entered: Entered,
     /// The tunnel's slot; given back when the connection ends.
-    _lease: Option<Lease<TunnelKey>>,
+    lease: Option<Lease<TunnelKey>>,
     /// The inbound record of a connection joined in the process.
     inbound: Option<Entered>,
 }
@@ -73,7 +73,7 @@ pub async fn serve(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: Socke
         return reset_on_close(&tcp);
     };
     // Setting up needs far more state than relaying; boxed, it does not weigh on a connection for life.
-    let Some(Reached { far, mut entered, _lease, mut inbound }) =
+    let Some(Reached { far, mut entered, lease, mut inbound }) =
         Box::pin(open(&proxy, &pod, &tcp, canonical(peer))).await
     else {
         return reset_on_close(&tcp);
@@ -87,9 +87,9 @@ pub async fn serve(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: Socke
     };
     tokio::select! {
         end = relay::relay(tcp, far, &counters) => {
-            finish(&mut entered, end);
+            finish(&mut entered, end, lease.as_ref().is_some_and(|lease| lease.tunnel().has_lost_large()));
             if let Some(inbound) = &mut inbound {
-                finish(inbound, end);
+                finish(inbound, end, false);
             }
         }
         () = cut => {
@@ -105,9 +105,14 @@ pub async fn serve(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: Socke
     }
 }
 
-/// Notes how a relay ended; a reset is told in words, it is no failure of the mesh.
-pub fn finish(entered: &mut Entered, end: relay::End) {
+/// Notes how a relay ended. A reset is no failure of the mesh, unless the tunnel `has_lost_large` segments and was cut
+/// for that.
+pub fn finish(entered: &mut Entered, end: relay::End, has_lost_large: bool) {
     tracing::trace!(conn = %entered.flow().id, ?end, "relay ended");
+    if has_lost_large && end != relay::End::Closed {
+        let text = "cut with its tunnel: large segments vanish on the path and small ones pass";
+        return entered.end(Outcome::failed(Reason::PathMtu, text));
+    }
     entered.finished();
 }
 
@@ -339,7 +344,10 @@ impl Captured<'_> {
         match admit(self.proxy, asking, std::future::pending()).await {
             Ok(Admitted { app, entered }) => Ok(self.reached(Far::Tcp(app), flow, None, Some(entered))),
             Err(refused) => {
-                let retry = matches!(refused.reason, Reason::ConnectRefused | Reason::ConnectTimeout);
+                let retry = matches!(
+                    refused.reason,
+                    Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConntrackFull
+                );
                 Err((flow, Unreached { reason: refused.reason, error: refused.error, retry, early: false }))
             }
         }
@@ -354,7 +362,7 @@ impl Captured<'_> {
     ) -> Reached {
         let mut entered = self.proxy.connections.enter_outbound(Arc::new(flow));
         entered.opened();
-        Reached { far, entered, _lease: lease, inbound }
+        Reached { far, entered, lease, inbound }
     }
 
     fn attempt_timeout(&self, others: bool) -> Duration {

@@ -23,7 +23,7 @@ pub async fn plaintext(proxy: Arc<Proxy>, pod: Arc<Pod>, tcp: TcpStream, peer: S
     let Admitted { app, mut entered } = admitted;
     let counters = entered.flow().counters.clone();
     tokio::select! {
-        end = relay::relay(tcp, Far::Tcp(app), &counters) => finish(&mut entered, end),
+        end = relay::relay(tcp, Far::Tcp(app), &counters) => finish(&mut entered, end, false),
         () = entered.cut() => {}
         () = pod.drain.forced() => entered.end(drained()),
     }

@@ -23,6 +23,7 @@ use crate::connections::Connections;
 use crate::mesh::Mesh;
 use crate::random;
 use crate::sources::{PerSource, Sources};
+use crate::stale::Pairs;
 use crate::telemetry::Telemetry;
 
 /// Everything a connection needs. One a process.
@@ -38,6 +39,8 @@ pub struct Proxy {
     pub connections: Connections,
     /// Pods that are captured here.
     pub pods: Pods,
+    /// Pairs that were let in, for when the control plane is away for long.
+    pub pairs: Pairs,
     /// What can be set.
     pub settings: Settings,
 }

@@ -196,7 +196,7 @@ fn subject(number: u16) -> Subject {
         1001..=1103 | 1105 => Subject::Pod,
         2002 => Subject::Certificate,
         3006 | 3103 => Subject::Object,
-        6003..=6006 => Subject::State,
+        6003..=6005 => Subject::State,
         _ => Subject::Connection,
     }
 }

@@ -68,6 +68,12 @@ pub(super) enum StepError {
     /// Its rules could not be changed or read.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
+    /// It could not work with its rules, so they are gone again.
+    #[error("capture was taken back, the pod is as it was before: {why}")]
+    RolledBack {
+        /// What did not work.
+        why: String,
+    },
 }
 
 impl StepError {
@@ -82,6 +88,7 @@ impl From<&StepError> for Failure {
         let reason = match error {
             StepError::Sandbox(e) => e.reason(),
             StepError::Datapath(e) => e.reason(),
+            StepError::RolledBack { .. } => Reason::CaptureRolledBack,
         };
         let mut message = error.to_string();
         let mut cause = std::error::Error::source(error);
@@ -133,6 +140,10 @@ async fn try_capture(
         Found::Intact(generation) => generation,
         Found::Altered(found) => {
             debug!(uid = pod.uid, found, "the rules are to be put in force");
+            // What has worked without the mesh until now is to work on if the mesh cannot carry it. One that has not
+            // started, or is in the mesh already, stays closed instead.
+            let was_in = pod.redirection() == Some("enabled") || tools.datapath.stage(netns).await?.is_some();
+            let may_go_back = ztunnel_first && !was_in;
             if ztunnel_first {
                 let holding = tools.handoff.offer(&pod.uid, entry.clone(), tools.patience).await;
                 if holding != Holding::Held {
@@ -144,12 +155,50 @@ async fn try_capture(
                     );
                 }
             }
-            tools.datapath.install(netns, &wanted).await?
+            match tools.datapath.install(netns, &wanted).await {
+                Ok(generation) if !may_go_back => generation,
+                Ok(generation) => match hindrance(tools, pod, &sandbox).await? {
+                    None => generation,
+                    Some(why) => return Err(roll_back(tools, pod, &sandbox, why).await),
+                },
+                Err(error @ DatapathError::NotInForce { .. }) if may_go_back => {
+                    return Err(roll_back(tools, pod, &sandbox, error.to_string()).await);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     };
     tools.sandboxes.confirm(&pod.uid, &sandbox)?;
     tools.handoff.set(&pod.uid, entry);
     Ok(Outcome::Captured { sandbox, stamp: wanted.stamp, generation })
+}
+
+/// What keeps a pod from working with the rules that were just put in force, if something does: a ztunnel that says
+/// that it serves the pod and listens nowhere. Without a ztunnel the pod waits for one.
+async fn hindrance(tools: &Tools, pod: &Pod, sandbox: &Sandbox) -> Result<Option<String>, StepError> {
+    let is_held = || tools.handoff.holding(&pod.uid) == Holding::Held;
+    if !is_held() {
+        return Ok(None);
+    }
+    let netns = Arc::clone(&sandbox.netns.0);
+    let read = tokio::task::spawn_blocking(move || sockets::unserved(&netns)).await;
+    let missing = read.map_err(|e| DatapathError::Sockets(std::io::Error::other(e)))??;
+    // One that went away meanwhile took its listeners along.
+    let hindered = !missing.is_empty() && is_held();
+    Ok(hindered.then(|| {
+        format!(
+            "ztunnel says that it serves the pod, and nothing listens at {missing:?} in the pod's namespace"
+        )
+    }))
+}
+
+/// Takes the rules of a first capture away again and has ztunnel let go of the pod; what the step came to.
+async fn roll_back(tools: &Tools, pod: &Pod, sandbox: &Sandbox, why: String) -> StepError {
+    if let Err(error) = tools.datapath.remove(&sandbox.netns.0).await {
+        return error.into();
+    }
+    tools.handoff.withdraw(&pod.uid, tools.patience).await;
+    StepError::RolledBack { why }
 }
 
 /// Compares a captured pod's namespace with what it should be, and repairs it.

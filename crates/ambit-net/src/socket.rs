@@ -5,9 +5,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_runtime::conntrack::{self, Usage};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -30,6 +32,8 @@ pub struct SocketOptions {
     ///
     /// A local hop needs no bandwidth probing; bbr halves its throughput.
     pub local_congestion: Option<&'static str>,
+    /// Where the kernel shows how full its table of connection tracking is; another folder only in tests.
+    pub conntrack: PathBuf,
 }
 
 /// When a silent connection is probed and given up.
@@ -53,6 +57,7 @@ impl Default for SocketOptions {
             user_timeout: false,
             backlog: 4096,
             local_congestion: Some("cubic"),
+            conntrack: PathBuf::from(conntrack::FOLDER),
         }
     }
 }
@@ -90,6 +95,17 @@ pub enum SocketError {
         /// How long we waited.
         waited: Duration,
     },
+    /// The kernel had no room to track another connection, so it dropped the first packet.
+    #[error(
+        "no answer from {address}: connection tracking is full, {} of {} entries are in use",
+        .usage.count, .usage.max
+    )]
+    ConntrackFull {
+        /// The peer.
+        address: SocketAddr,
+        /// How full it is.
+        usage: Usage,
+    },
 }
 
 impl SocketError {
@@ -103,7 +119,7 @@ impl SocketError {
                     ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
                 )
             }
-            Self::NetNs(_) | Self::Open { .. } | Self::Timeout { .. } => false,
+            Self::NetNs(_) | Self::Open { .. } | Self::Timeout { .. } | Self::ConntrackFull { .. } => false,
         }
     }
 
@@ -112,7 +128,9 @@ impl SocketError {
         let codes = [Some(libc::EMFILE), Some(libc::ENFILE)];
         match self {
             Self::Open { cause, .. } => codes.contains(&cause.raw_os_error()),
-            Self::NetNs(_) | Self::Connect { .. } | Self::Timeout { .. } => false,
+            Self::NetNs(_) | Self::Connect { .. } | Self::Timeout { .. } | Self::ConntrackFull { .. } => {
+                false
+            }
         }
     }
 
@@ -122,7 +140,25 @@ impl SocketError {
             Self::Open { cause, .. } | Self::Connect { cause, .. } => {
                 cause.kind() == io::ErrorKind::AddrNotAvailable
             }
-            Self::NetNs(_) | Self::Timeout { .. } => false,
+            Self::NetNs(_) | Self::Timeout { .. } | Self::ConntrackFull { .. } => false,
+        }
+    }
+
+    /// Whether the kernel had no room to track another connection.
+    pub fn is_conntrack_shortage(&self) -> bool {
+        matches!(self, Self::ConntrackFull { .. })
+    }
+
+    /// The peer that may be out of reach because the kernel dropped the first packet: then it looks as if the peer were
+    /// silent, or the kernel says that the packet was not permitted or found no buffer.
+    fn may_be_dropped(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Timeout { address, .. } => Some(*address),
+            Self::Connect { address, cause } => {
+                let dropped = [Some(libc::EPERM), Some(libc::ENOBUFS)].contains(&cause.raw_os_error());
+                dropped.then_some(*address)
+            }
+            Self::NetNs(_) | Self::Open { .. } | Self::ConntrackFull { .. } => None,
         }
     }
 }
@@ -174,6 +210,19 @@ impl SocketFactory {
         source: Option<IpAddr>,
         timeout: Duration,
     ) -> Result<TcpStream, SocketError> {
+        let reached = self.reach(address, source, timeout).await;
+        reached.map_err(|error| {
+            let full = error.may_be_dropped().and_then(|address| Some((address, self.full_conntrack()?)));
+            full.map_or(error, |(address, usage)| SocketError::ConntrackFull { address, usage })
+        })
+    }
+
+    async fn reach(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        timeout: Duration,
+    ) -> Result<TcpStream, SocketError> {
         let stream = self.within(|| begin_connect(address, source, &self.options))??;
         match tokio::time::timeout(timeout, stream.writable()).await {
             Err(_) => return Err(SocketError::Timeout { address, waited: timeout }),
@@ -202,6 +251,14 @@ impl SocketFactory {
     pub fn listen(&self, address: SocketAddr, accepts: Accepts) -> Result<TcpListener, SocketError> {
         self.within(|| listen(address, accepts, &self.options))?
             .map_err(|cause| SocketError::Open { address, cause })
+    }
+
+    /// The table of connection tracking that has no room, if one on the way has none: the namespace's, or that of our
+    /// own, which is the node's where a proxy lives in it.
+    fn full_conntrack(&self) -> Option<Usage> {
+        let read = || Usage::read(&self.options.conntrack);
+        let inside = self.within(read).ok().flatten();
+        [inside, read()].into_iter().flatten().find(|usage| usage.is_full())
     }
 
     fn within<R>(&self, work: impl FnOnce() -> R) -> Result<R, NetNsError> {

@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod clock;
+pub mod conntrack;
 pub mod drain;
 pub mod flows;
 pub mod logging;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ambit_net::tunnel::keepalive::Abandon;
 use ambit_runtime::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 #[cfg(test)]
 mod tests;
@@ -311,5 +312,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 impl<S: Abandon> Abandon for Metered<S> {
     fn abandon(&self) {
         self.stream.abandon();
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.stream.tcp()
     }
 }

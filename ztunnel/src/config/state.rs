@@ -24,6 +24,10 @@ pub struct StateConfig {
     /// How long ago the control plane may have been heard for its state to be used at a start.
     #[arg(id = "state_max_age", long = "state-max-age", env = "AMBIT_STATE_MAX_AGE", default_value = "24h", value_parser = super::duration)]
     pub max_age: Duration,
+    /// How long the control plane may be away before a running ztunnel lets in only pairs that it has let in since it
+    /// started; others are refused then (AMB6006). Unset: it serves what it knows until certificates end.
+    #[arg(id = "state_max_stale", long = "state-max-stale", env = "AMBIT_STATE_MAX_STALE", value_parser = super::duration)]
+    pub max_stale: Option<Duration>,
 }
 
 impl StateConfig {

@@ -13,6 +13,7 @@ use ambit_state::PodRef;
 use tracing::{info, warn};
 
 use super::accept::{Listeners, Permits};
+use crate::legacy;
 use crate::proxy::{Pod, Proxy};
 
 /// How long connections of a pod that leaves the mesh may go on.
@@ -134,11 +135,14 @@ impl Workloads {
         }
         let transparent = permits.transparent && wanted != Some(false);
         let settings = &self.proxy.settings;
+        // Before anything of ours is there.
+        let open = inside.as_deref().map(legacy::look).unwrap_or_default();
         let pod = Arc::new(Pod::new(info.name.clone(), inside, transparent, self.drain.child(), settings));
         let listeners = Listeners::bind(&pod, permits.ipv6 && settings.ipv6)
             .map_err(|cause| StartError::Listen { pod: name(), cause })?;
         listeners.serve(&self.proxy, &pod);
         self.proxy.pods.insert(pod.clone());
+        legacy::tell(&self.proxy, &pod, open);
         Ok(pod)
     }
 

@@ -21,6 +21,7 @@ use crate::connections::Connections;
 use crate::mesh::Mesh;
 use crate::proxy::{Pod, Pods, Proxy, Settings};
 use crate::random;
+use crate::stale::Pairs;
 use crate::telemetry::{StaleFor, Telemetry};
 
 /// Where everything of the self-test listens, for as long as one attempt takes.
@@ -77,6 +78,7 @@ impl Stage {
             connections: Connections::new(telemetry.clone()),
             telemetry,
             pods: Pods::default(),
+            pairs: Pairs::default(),
             settings,
         };
         Ok(Self { proxy: Arc::new(proxy), pod, own, issuer })

@@ -162,6 +162,13 @@ impl Telemetry {
         self.unopened(flow, outcome, access_log::refused);
     }
 
+    /// A connection that is not carried here was seen: there is a record of it, and it is counted nowhere.
+    pub fn noticed(&self, flow: &Arc<Flow>, outcome: Outcome) {
+        flow.end(outcome);
+        let record = FlowRecord::new(&self.node, flow.clone());
+        if self.is_hidden { self.ring.pass(record) } else { self.ring.push(record) }
+    }
+
     fn unopened(&self, flow: &Arc<Flow>, outcome: Outcome, log: fn(&Record<'_>)) {
         flow.end(outcome);
         if self.is_hidden {

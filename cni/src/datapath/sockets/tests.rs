@@ -29,8 +29,28 @@ const ROWS: &[(&str, bool)] = &[
 fn what_the_proxy_carries_is_told_from_ports_and_borrowed_addresses() {
     let own = BTreeSet::from([IpAddr::from([10, 244, 1, 10]), IpAddr::from([127, 0, 0, 1])]);
     for (line, want) in ROWS {
-        assert_eq!(is_carried(line, &own).unwrap_or(false), *want, "{line}");
+        let carried = Line::parse(line).is_some_and(|line| is_carried(&line, &own));
+        assert_eq!(carried, *want, "{line}");
     }
     let table = ROWS.iter().fold("  sl  local_address\n".to_owned(), |text, (line, _)| text + line + "\n");
     assert_eq!(count(&table, &own), ROWS.iter().filter(|(_, want)| *want).count());
+}
+
+#[test]
+fn a_proxy_is_there_where_all_its_ports_are_listened_at() {
+    let table = |lines: &[&str]| lines.iter().fold("  sl  local_address\n".to_owned(), |t, l| t + l + "\n");
+    let v6 = "0: 00000000000000000000000000000000:3A99 00000000000000000000000000000000:0000 0A x";
+    let inbound = "1: 00000000:3A9E 00000000:0000 0A x";
+    let hbone = "2: 00000000:3AA0 00000000:0000 0A x";
+    // A connection at a port is no listener.
+    let connection = "3: 0A01F40A:3AA0 0B01F40A:D431 01 x";
+    let rows: [(&[&str], &[&str], &[u16]); 4] = [
+        (&[], &[], &[OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT]),
+        (&[inbound, hbone], &[v6], &[]),
+        (&[inbound, connection], &[v6], &[HBONE_PORT]),
+        (&["garbage", inbound, hbone], &[""], &[OUTBOUND_PORT]),
+    ];
+    for (four, six, want) in rows {
+        assert_eq!(missing(&[table(four), table(six)]), want, "row {four:?} {six:?}");
+    }
 }

@@ -5,3 +5,4 @@
 pub mod netns;
 pub mod readiness;
 pub mod sockopt;
+pub mod tcp_table;

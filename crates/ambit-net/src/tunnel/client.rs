@@ -13,7 +13,7 @@ use h2::{RecvStream, SendStream};
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::keepalive::{Abandon, Heard, Listening, until_silent};
 use super::{RESET_MEMORY, RESET_STREAMS_MAX, TunnelSettings};
@@ -82,6 +82,7 @@ impl TunnelError {
             Self::Connect(cause) if cause.is_refusal() => Reason::ConnectRefused,
             Self::Connect(cause) if cause.is_descriptor_shortage() => Reason::FdExhausted,
             Self::Connect(cause) if cause.is_port_shortage() => Reason::PortsExhausted,
+            Self::Connect(cause) if cause.is_conntrack_shortage() => Reason::ConntrackFull,
             Self::Connect(_) => Reason::ConnectTimeout,
             Self::Tls(cause) => cause.reason(),
             Self::Certificate(cause) => cause.reason(),
@@ -106,6 +107,7 @@ impl TunnelError {
                 reason,
                 Reason::ConnectRefused
                     | Reason::ConnectTimeout
+                    | Reason::ConntrackFull
                     | Reason::Draining
                     | Reason::AuthorityNotOwned
             ),
@@ -132,6 +134,7 @@ pub struct Tunnel {
     identity: Identity,
     usable_until: u64,
     closed: watch::Receiver<bool>,
+    heard: Heard,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -178,8 +181,8 @@ where
         .map_err(|_| TunnelError::Timeout { peer })?
         .map_err(|cause| TunnelError::Http2 { peer, cause: Arc::new(cause) })?;
     let (gone, closed) = watch::channel(false);
-    tasks::spawn("tunnel-client", drive(connection, gone, heard, peer, settings));
-    Ok(Tunnel { requests, peer, identity: connected.peer, usable_until, closed })
+    tasks::spawn("tunnel-client", drive(connection, gone, heard.clone(), peer, settings));
+    Ok(Tunnel { requests, peer, identity: connected.peer, usable_until, closed, heard })
 }
 
 fn builder(settings: &TunnelSettings) -> Builder {
@@ -208,16 +211,23 @@ async fn drive<S>(
     S: AsyncRead + AsyncWrite + Abandon + Unpin + Send + 'static,
 {
     let silent = connection.ping_pong().map(|pings| until_silent(pings, heard.clone(), &settings));
-    tokio::select! {
-        outcome = connection => {
-            if let Err(error) = outcome {
-                debug!(%peer, %error, "a tunnel ended");
+    {
+        // Pinned, so that it ends after it is given up and not before.
+        tokio::pin!(connection);
+        tokio::select! {
+            outcome = &mut connection => {
+                if let Err(error) = outcome {
+                    debug!(%peer, %error, "a tunnel ended");
+                }
+            }
+            () = async { match silent { Some(silent) => silent.await, None => std::future::pending().await } } => {
+                heard.give_up();
+                debug!(%peer, code = Reason::PeerSilent.code(), "a tunnel's peer fell silent");
             }
         }
-        () = async { match silent { Some(silent) => silent.await, None => std::future::pending().await } } => {
-            heard.give_up();
-            debug!(%peer, code = Reason::PeerSilent.code(), "a tunnel's peer fell silent");
-        }
+    }
+    if heard.has_lost_large() {
+        warn!(%peer, code = Reason::PathMtu.code(), "large segments to the peer vanish and small ones pass");
     }
     // Receivers may all be gone already; then nobody has to be told.
     let _ = gone.send(true);
@@ -227,6 +237,11 @@ impl Tunnel {
     /// Who is at the other end.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether it has ended because large segments vanish on its path and small ones pass.
+    pub fn has_lost_large(&self) -> bool {
+        self.heard.has_lost_large()
     }
 
     /// Streams the peer lets us have at once.

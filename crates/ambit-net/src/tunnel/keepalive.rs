@@ -1,7 +1,8 @@
 //! Finding a silent peer: PING only when nothing was heard, give up when nothing answers (P13).
 //!
 //! Whatever arrives is a sign of life, so a tunnel that carries data is not pinged, and one whose answer waits behind
-//! data is not given up. What is sent says nothing of the peer.
+//! data is not given up. What is sent says nothing of the peer. What does not get on is looked at when something
+//! arrives: it may be too large for the path.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -14,11 +15,16 @@ use std::time::{Duration, Instant};
 use ambit_runtime::clock;
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
-use super::TunnelSettings;
+use super::{TunnelSettings, path};
+use crate::linux::sockopt::{TcpCounts, tcp_counts};
 use crate::socket::reset_on_close;
 use crate::tls::ahead::ReadAhead;
+
+/// At most so often a connection on which something arrives is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// When a peer was last heard.
 #[derive(Debug, Clone)]
@@ -32,6 +38,7 @@ struct Shared {
     /// Milliseconds after `since`.
     last: AtomicU64,
     given_up: AtomicBool,
+    large_vanished: AtomicBool,
 }
 
 impl Heard {
@@ -40,8 +47,8 @@ impl Heard {
         Self { since: clock::monotonic(), shared: Arc::default() }
     }
 
-    fn note(&self) {
-        let after = clock::monotonic().saturating_duration_since(self.since);
+    fn note(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.since);
         self.shared.last.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
@@ -55,23 +62,39 @@ impl Heard {
     pub fn give_up(&self) {
         self.shared.given_up.store(true, Ordering::Relaxed);
     }
+
+    /// Whether the connection has ended because large segments vanish on its path and small ones pass.
+    pub fn has_lost_large(&self) -> bool {
+        self.shared.large_vanished.load(Ordering::Relaxed)
+    }
 }
 
-/// A stream that can be ended without waiting for the peer.
+/// A stream that can be ended without waiting for the peer, and whose socket can be looked at.
 pub trait Abandon {
     /// Makes closing it a reset.
     fn abandon(&self);
+
+    /// The socket below, if it is one of TCP.
+    fn tcp(&self) -> Option<&TcpStream>;
 }
 
 impl Abandon for client::TlsStream<ReadAhead> {
     fn abandon(&self) {
         reset_on_close(self.get_ref().0.tcp());
     }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0.tcp())
+    }
 }
 
 impl Abandon for server::TlsStream<ReadAhead> {
     fn abandon(&self) {
         reset_on_close(self.get_ref().0.tcp());
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0.tcp())
     }
 }
 
@@ -80,11 +103,16 @@ impl Abandon for server::TlsStream<ReadAhead> {
 pub struct Listening<S: Abandon> {
     stream: S,
     heard: Heard,
+    /// When it was last looked at what gets on.
+    looked: Option<Instant>,
+    /// What was counted then, if nothing got on.
+    stuck: Option<TcpCounts>,
 }
 
 impl<S: Abandon> Drop for Listening<S> {
     fn drop(&mut self) {
         if self.heard.shared.given_up.load(Ordering::Relaxed) {
+            self.end();
             self.stream.abandon();
         }
     }
@@ -93,7 +121,37 @@ impl<S: Abandon> Drop for Listening<S> {
 impl<S: Abandon> Listening<S> {
     /// Notes in `heard` what arrives on `stream`.
     pub fn new(stream: S, heard: Heard) -> Self {
-        Self { stream, heard }
+        Self { stream, heard, looked: None, stuck: None }
+    }
+
+    fn counts(&self) -> Option<TcpCounts> {
+        // A kernel that does not count it says nothing of the path.
+        tcp_counts(self.stream.tcp()?).ok()
+    }
+
+    /// Something has arrived.
+    fn arrived(&mut self) {
+        let now = clock::monotonic();
+        self.heard.note(now);
+        if self.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EVERY) {
+            self.looked = Some(now);
+            self.stuck = self.counts().filter(path::is_stuck);
+        }
+    }
+
+    /// The connection has ended; called before anybody else learns of it.
+    fn end(&self) {
+        let Some(stuck) = &self.stuck else { return };
+        if self.counts().is_some_and(|now| path::large_vanished(stuck, &now)) {
+            self.heard.shared.large_vanished.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn noting<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.end();
+        }
+        result
     }
 }
 
@@ -105,8 +163,9 @@ impl<S: AsyncRead + Abandon + Unpin> AsyncRead for Listening<S> {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
-        if into.filled().len() > before {
-            self.heard.note();
+        match &read {
+            Ok(()) if into.filled().len() > before => self.arrived(),
+            Ok(()) | Err(_) => self.end(),
         }
         Poll::Ready(read)
     }
@@ -114,7 +173,8 @@ impl<S: AsyncRead + Abandon + Unpin> AsyncRead for Listening<S> {
 
 impl<S: AsyncWrite + Abandon + Unpin> AsyncWrite for Listening<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, from)
+        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        self.noting(written)
     }
 
     fn poll_write_vectored(
@@ -122,7 +182,8 @@ impl<S: AsyncWrite + Abandon + Unpin> AsyncWrite for Listening<S> {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        self.noting(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -130,7 +191,8 @@ impl<S: AsyncWrite + Abandon + Unpin> AsyncWrite for Listening<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.noting(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod keepalive;
+mod path;
 pub mod server;
 
 #[cfg(test)]

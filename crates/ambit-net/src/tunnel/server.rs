@@ -24,9 +24,15 @@ pub struct Asking {
     pub extended: bool,
     recv: RecvStream,
     respond: SendResponse<Bytes>,
+    heard: Heard,
 }
 
 impl Asking {
+    /// What is known of the tunnel it came in, also once that has ended.
+    pub fn tunnel(&self) -> Heard {
+        self.heard.clone()
+    }
+
     /// Resolves when the peer gives the stream up or the tunnel ends. May be dropped.
     pub async fn given_up(&mut self) {
         // Which of the two it was changes nothing for who waits.
@@ -88,7 +94,7 @@ where
                 Some(Err(error)) => return Err(error),
                 Some(Ok((request, respond))) => {
                     idle = false;
-                    accept(asking(request, respond));
+                    accept(asking(request, respond, heard.clone()));
                 }
             },
             () = drain.draining(), if !leaving => {
@@ -122,10 +128,10 @@ where
     }
 }
 
-fn asking(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Asking {
+fn asking(request: Request<RecvStream>, respond: SendResponse<Bytes>, heard: Heard) -> Asking {
     let extended = request.extensions().get::<h2::ext::Protocol>().is_some();
     let (parts, recv) = request.into_parts();
-    Asking { request: Request::from_parts(parts, ()), extended, recv, respond }
+    Asking { request: Request::from_parts(parts, ()), extended, recv, respond, heard }
 }
 
 fn silence<S>(

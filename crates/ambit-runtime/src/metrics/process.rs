@@ -3,6 +3,7 @@
 //! What they do not say is left out: a scrape never fails for it.
 
 use std::fs;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
@@ -10,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::Source;
 use super::text::{family, series, single};
+use crate::conntrack::{self, Usage};
 
 /// Where the kernel shows the open descriptors of a process.
 const DESCRIPTORS: &str = "/proc/self/fd";
@@ -37,7 +39,7 @@ impl Source for Process {
         }
         descriptors(text);
         memory(text);
-        conntrack(text);
+        tracking(text);
         runtime(text);
     }
 }
@@ -91,10 +93,9 @@ fn memory_limit() -> Option<u64> {
 }
 
 /// Of the network namespace that the program runs in.
-fn conntrack(text: &mut String) {
-    let told = |what: &str| number(&format!("/proc/sys/net/netfilter/nf_conntrack_{what}"));
-    if let (Some(count), Some(most)) = (told("count"), told("max")) {
-        single(text, "ambit_conntrack_used_ratio", "gauge", ratio(count, most));
+fn tracking(text: &mut String) {
+    if let Some(usage) = Usage::read(Path::new(conntrack::FOLDER)) {
+        single(text, "ambit_conntrack_used_ratio", "gauge", usage.ratio());
     }
 }
 

@@ -11,8 +11,8 @@ super::reasons! {
     NotCaptured = 1101, "not-captured", Refusal, "-", Local, "Labelled, but rules, listeners or the node's agent are missing", "`ambit status --node N`; healed live within 5 s";
     RulesAltered = 1102, "rules-altered", Refusal, "-", Local, "Our nft table was changed or flushed by someone else", "look for NET_ADMIN in that pod";
     RulesFailed = 1103, "rules-failed", Refusal, "-", Local, "Installing rules failed (kernel feature, foreign table first)", "the kernel's answer is in the node agent's log: `ambit lab logs cni/NODE`";
-    LegacyConnection = 1104, "legacy-connection", Info, "-", Configuration, "Opened before capture, left until it closes or its deadline", "`ambit flows --code AMB1104`";
-    CaptureRolledBack = 1105, "capture-rolled-back", Refusal, "-", Local, "The pod's own probes failed after capture", "look at the pod's probes and their ports; `ambit flows --to-pod NS/POD`";
+    LegacyConnection = 1104, "legacy-connection", Info, "-", Configuration, "Opened before capture, left until it closes", "`ambit flows --code AMB1104`";
+    CaptureRolledBack = 1105, "capture-rolled-back", Refusal, "-", Local, "The pod could not work with its rules, so they were taken away again", "the condition says what was missing; the logs of its node: `ambit lab logs cni/NODE`, `ambit lab logs ztunnel/NODE`";
     ProxyPortTarget = 1106, "proxy-port-target", Refusal, "-", Application, "A pod aimed traffic at a proxy port or at ztunnel itself", "fix the client's address";
     NoCertificate = 2001, "no-certificate", Refusal, "IDENTITY_ERROR", ControlPlane, "None issued yet for this workload", "`ambit get certificates --node N`";
     IssuanceRefused = 2002, "issuance-refused", Refusal, "IDENTITY_ERROR", Configuration, "The CA refused; the failed check is named", "the CA's log names the check that failed: `ambit lab logs istiod`";
@@ -67,7 +67,7 @@ super::reasons! {
     ConfigRejected = 6003, "config-rejected", Refusal, "CONNECT", ControlPlane, "NACK, or held by the mass-removal guard; last good stays", "`ambit status -o wide` names object and cause";
     ConfigRollbackRefused = 6004, "config-rollback-refused", Refusal, "CONNECT", ControlPlane, "Older epoch than seen before", "bring the newer control plane back";
     SnapshotRejected = 6005, "snapshot-rejected", Refusal, "CONNECT", ControlPlane, "Sealed state corrupt, too old, or of another node", "starts empty and denies";
-    StateTooOld = 6006, "state-too-old", Refusal, "CONNECT", ControlPlane, "`maxStale` passed; never-seen pairs denied", "restore the control plane";
+    StateTooOld = 6006, "state-too-old", Refusal, "CONNECT", ControlPlane, "`AMBIT_STATE_MAX_STALE` passed; never-seen pairs denied", "restore the control plane";
     FdExhausted = 7001, "fd-exhausted", Refusal, "CONNECT", Local, "No descriptors; new connections shed", "raise the limit; find the leak by `ambit get connections`";
     MemoryBudget = 7002, "memory-budget", Refusal, "CONNECT", Local, "Budget reached; new connections shed, idle closed", "`ambit status --budget`";
     PortsExhausted = 7003, "ports-exhausted", Refusal, "CONNECT", Local, "No ephemeral port left", "widen the range; reuse tunnels";

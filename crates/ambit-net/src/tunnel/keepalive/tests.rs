@@ -44,6 +44,10 @@ struct Below {
 
 impl super::Abandon for Below {
     fn abandon(&self) {}
+
+    fn tcp(&self) -> Option<&super::TcpStream> {
+        None
+    }
 }
 
 impl AsyncRead for Below {
