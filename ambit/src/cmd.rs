@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::out;
 
 pub mod breakglass;
+pub mod bundle;
 pub mod ca;
 pub mod check;
 pub mod demo;
@@ -92,6 +93,8 @@ enum Command {
     Strict(strict::Args),
     /// Let a namespace be called by anybody for a while, loudly
     Breakglass(breakglass::Args),
+    /// One archive for whoever is to help: state, records, logs and objects, without secrets
+    SupportBundle(bundle::Args),
     /// A TCP server that states who it is, and a client that checks every byte
     #[command(hide = true)]
     Echoer(echoer::Args),
@@ -136,6 +139,7 @@ pub fn run() -> i32 {
         Command::Lint(args) => told(lint::run(&args)),
         Command::Strict(args) => told(strict::run(&args)),
         Command::Breakglass(args) => told(breakglass::run(&args)),
+        Command::SupportBundle(args) => told(bundle::run(&args)),
         Command::Echoer(args) => told(echoer::run(args)),
     }
 }
@@ -164,14 +168,19 @@ fn enter(command: &Command) -> anyhow::Result<()> {
         Command::Stat(args) => (&args.seen.at.name, false),
         Command::Edges(args) => (&args.seen.at.name, false),
         Command::Map(args) => (&args.seen.at.name, false),
-        Command::Explain(args) => (&args.at.name, false),
+        Command::Explain(args) if args.asks_lab() => (&args.at.name, false),
         Command::Why(args) => (&args.at.name, false),
         Command::Policy(args) if args.asks_lab() => (&args.at.name, false),
         Command::Lint(args) if args.asks_lab() => (&args.at.name, false),
         Command::Strict(args) => (&args.at.name, false),
         Command::Breakglass(args) => (&args.at.name, false),
+        Command::SupportBundle(args) => match args.lab() {
+            Some(lab) => (lab, false),
+            None => return Ok(()),
+        },
         // It asks for itself, or needs no lab.
         Command::Lab(_)
+        | Command::Explain(_)
         | Command::Policy(_)
         | Command::Lint(_)
         | Command::Check(_)

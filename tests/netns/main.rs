@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "measured values, for who reads the run")]
 
 mod broken;
+mod bundle;
 mod cast;
 mod certificates;
 mod churn;

@@ -1,7 +1,10 @@
 //! `ambit explain`: what happens if A calls B, hop by hop, by what the proxies on the way decide by now.
 //!
 //! Each proxy knows its own part: the ztunnel of the caller's node plans, the waypoint judges requests and routes, the
-//! ztunnel of the endpoint's node asks its policies. Their answers are joined; nothing is decided here.
+//! ztunnel of the endpoint's node asks its policies. Their answers are joined; nothing is decided here. `offline` asks
+//! the same engine of the objects that a support bundle holds.
+
+use std::path::PathBuf;
 
 use ambit_explain::{Explanation, Onward, Step, Way};
 use ambit_runtime::admin::client;
@@ -14,6 +17,7 @@ use super::nodes::{Node, Where, block_on, silent};
 use crate::out::{self, Failure};
 
 mod as_of;
+mod offline;
 mod text;
 
 /// Explains what would happen to a connection or request.
@@ -41,18 +45,31 @@ pub struct Args {
     /// Also what was recorded of it around then, and what has changed since (a time, or how long ago such as 10m)
     #[arg(long, value_name = "T", value_parser = as_of::moment)]
     as_of: Option<as_of::Moment>,
+    /// Ask the archive of a support bundle instead of a mesh
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["node", "as_of"])]
+    bundle: Option<PathBuf>,
     #[command(flatten)]
     pub(super) at: Where,
     #[arg(short, long, default_value = "table", help = FORMS)]
     output: Form,
 }
 
+impl Args {
+    /// Whether the proxies of a lab are asked.
+    pub(super) fn asks_lab(&self) -> bool {
+        self.bundle.is_none()
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// When no proxy answers, or none understands the question.
+/// When no proxy answers, or none understands the question, or a file is no support bundle.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let explanation = block_on(explained(args))?;
+    let explanation = match &args.bundle {
+        Some(file) => offline::explained(file, question(args))?,
+        None => block_on(explained(args))?,
+    };
     let then = args.as_of.map(|moment| as_of::then(args, moment, &explanation)).transpose()?;
     let item = serde_json::to_value(&explanation).context("writing the explanation")?;
     let list = List { kind: "ExplanationList", items: vec![item] };

@@ -75,14 +75,7 @@ impl List {
         name: impl Fn(&Value) -> String,
     ) {
         let Self { kind, items } = self;
-        let envelope = |items: Vec<Value>| {
-            let mut all = Map::new();
-            all.insert("apiVersion".to_owned(), json!("cli.ambit.internal/v1"));
-            all.insert("kind".to_owned(), json!(kind));
-            all.insert("items".to_owned(), Value::Array(items));
-            all.extend(more);
-            Value::Object(all)
-        };
+        let envelope = |items: Vec<Value>| Self { kind, items }.envelope(more);
         match form {
             Form::Table => out::data(&table(&items, false)),
             Form::Wide => out::data(&table(&items, true)),
@@ -91,5 +84,16 @@ impl List {
             Form::Name => items.iter().for_each(|item| out::data(&name(item))),
             Form::JsonPath(template) => out::data(&template.fill(&envelope(items))),
         }
+    }
+
+    /// The envelope, with further members.
+    pub(crate) fn envelope(self, more: Map<String, Value>) -> Value {
+        let Self { kind, items } = self;
+        let mut all = Map::new();
+        all.insert("apiVersion".to_owned(), json!("cli.ambit.internal/v1"));
+        all.insert("kind".to_owned(), json!(kind));
+        all.insert("items".to_owned(), Value::Array(items));
+        all.extend(more);
+        Value::Object(all)
     }
 }

@@ -152,7 +152,10 @@ pub(crate) fn silent(node: &str, error: &anyhow::Error) -> String {
 }
 
 /// Asks a socket; its body.
-async fn ask(socket: &Path, what: &str) -> anyhow::Result<Bytes> {
+///
+/// # Errors
+/// When nobody answers, or with a refusal.
+pub(crate) async fn ask(socket: &Path, what: &str) -> anyhow::Result<Bytes> {
     let answer = client::get(socket, what).await?;
     if !answer.status.is_success() {
         let said = String::from_utf8_lossy(&answer.body);

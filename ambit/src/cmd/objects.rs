@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ambit_control::{Index, Settings};
 use ambit_lab::{LabName, RunDir, manifests};
 use ambit_manifest::{Kind, Located, ObjectKey, Problem, parse, read_served};
+use serde_json::Value;
 
 use super::nodes::no_lab;
 use crate::out::{self, Failure};
@@ -53,15 +54,25 @@ impl Objects {
         if !run.root().exists() {
             return Err(Failure::new(out::UNREACHABLE, no_lab(name)).into());
         }
-        let (mut objects, mut problems) = (BTreeMap::new(), Vec::new());
+        let mut served = Vec::new();
         for kind in Kind::ALL {
-            for value in manifests::stored(&run, *kind)? {
-                match read_served(value) {
-                    Ok(object) => {
-                        objects.insert(object.key.clone(), object);
-                    }
-                    Err(more) => problems.extend(more),
+            served.extend(manifests::stored(&run, *kind)?);
+        }
+        Self::of_served(served)
+    }
+
+    /// Objects as a store hands them out, with what a cluster has added.
+    ///
+    /// # Errors
+    /// With every problem, when any of them cannot be read.
+    pub(crate) fn of_served(served: Vec<Value>) -> anyhow::Result<Self> {
+        let (mut objects, mut problems) = (BTreeMap::new(), Vec::new());
+        for value in served {
+            match read_served(value) {
+                Ok(object) => {
+                    objects.insert(object.key.clone(), object);
                 }
+                Err(more) => problems.extend(more),
             }
         }
         fine(problems)?;

@@ -6,7 +6,7 @@ use ambit_lab::store::Kind;
 use ambit_lab::{RunDir, manifests};
 use ambit_runtime::clock;
 use clap::Args as ClapArgs;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::form::{FORMS, Form, List};
 use super::nodes::{Node, Where, ask_all, block_on, cell, json, read, text};
@@ -21,6 +21,8 @@ use faults::Faults;
 
 /// Pause between two looks while waiting.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Kind of the envelope.
+const KIND: &str = "NodeList";
 /// Bytes in a MiB.
 const MIB: f64 = 1_048_576.0;
 
@@ -54,14 +56,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         list.print(&args.output, |items, _| table(BUDGET, &[], items, false), name);
         return Ok(out::OK);
     }
-    let (State { nodes, waypoints, faults }, healthy) = block_on(state(args))?;
-    let list = List { kind: "NodeList", items: nodes };
-    let beside = [
-        ("waypoints", waypoints.clone()),
-        ("reports", faults.reports.clone()),
-        ("problems", faults.problems.clone()),
-    ];
-    let more = beside.into_iter().map(|(member, rows)| (member.to_owned(), Value::from(rows))).collect();
+    let (found, healthy) = block_on(state(args))?;
+    let more = found.beside();
+    let State { nodes, waypoints, faults } = found;
+    let list = List { kind: KIND, items: nodes };
     list.print_beside(more, &args.output, |items, wide| tables(items, &waypoints, &faults, wide), name);
     Ok(if healthy { out::OK } else { out::FAILED })
 }
@@ -73,11 +71,30 @@ struct State {
     faults: Faults,
 }
 
+impl State {
+    /// What stands beside the nodes in the envelope.
+    fn beside(&self) -> Map<String, Value> {
+        let Self { nodes: _, waypoints, faults } = self;
+        let beside = [("waypoints", waypoints), ("reports", &faults.reports), ("problems", &faults.problems)];
+        beside.into_iter().map(|(member, rows)| (member.to_owned(), Value::from(rows.clone()))).collect()
+    }
+}
+
+/// What `-o json` prints, of one look.
+///
+/// # Errors
+/// When there is no lab of that name.
+pub(super) async fn envelope(at: &Where) -> anyhow::Result<Value> {
+    let (found, _) = look(at).await?;
+    let more = found.beside();
+    Ok(List { kind: KIND, items: found.nodes }.envelope(more))
+}
+
 /// Looks once, or until all is well or time is up; whether all is well.
 async fn state(args: &Args) -> anyhow::Result<(State, bool)> {
     let begun = clock::monotonic();
     loop {
-        let (found, healthy) = look(args).await?;
+        let (found, healthy) = look(&args.at).await?;
         let waited = clock::monotonic().saturating_duration_since(begun);
         if healthy || !args.wait || waited >= args.timeout {
             return Ok((found, healthy));
@@ -86,16 +103,16 @@ async fn state(args: &Args) -> anyhow::Result<(State, bool)> {
     }
 }
 
-async fn look(args: &Args) -> anyhow::Result<(State, bool)> {
+async fn look(at: &Where) -> anyhow::Result<(State, bool)> {
     // A control plane that is away is a finding, not a failure of the question.
-    let sync = json(&args.at.istiod(), "/sync").await.unwrap_or(Value::Null);
+    let sync = json(&at.istiod(), "/sync").await.unwrap_or(Value::Null);
     let mut nodes = Vec::new();
-    for node in args.at.nodes()? {
+    for node in at.nodes()? {
         nodes.push(row(&node, &sync).await);
     }
-    let pods = manifests::stored(&RunDir::of(&args.at.name), Kind::Pod)?;
+    let pods = manifests::stored(&RunDir::of(&at.name), Kind::Pod)?;
     let mut waypoints = pod_rows(&pods, &sync);
-    waypoints.retain(|pod| args.at.node.as_ref().is_none_or(|node| pod["node"] == **node));
+    waypoints.retain(|pod| at.node.as_ref().is_none_or(|node| pod["node"] == **node));
     // What nobody could tell is not well.
     let captured = |row: &Value| !row["expected"].is_null() && row["captured"] == row["expected"];
     let well = |row: &Value| {
