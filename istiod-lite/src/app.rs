@@ -210,6 +210,7 @@ fn parts(follower: &Follower, keeper: &Keeper) -> console::Parts {
         keeper: keeper.clone(),
         gathered: Arc::new(follower.hub.clone()),
         changed: follower.changed.subscribe(),
+        live: console::Live::default(),
     }
 }
 

@@ -30,10 +30,15 @@ mod events;
 mod facts;
 mod guard;
 mod judge;
+mod live;
+mod looks;
+mod places;
 pub mod server;
+mod stall;
 
 pub use api::routes;
 pub use guard::Guard;
+pub use live::Live;
 
 /// Something that takes a while.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -47,6 +52,8 @@ pub struct Records {
     pub oldest: Option<String>,
     /// How many could not be kept.
     pub lost: u64,
+    /// How many older ones there were that one answer has no room for.
+    pub left_out: u64,
     /// Proxies that did not answer, with the cause.
     pub incomplete: Vec<String>,
 }
@@ -80,8 +87,8 @@ pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records>;
     /// Records that pass, as they come, until the receiver goes away.
     fn follow(&self, filter: BTreeMap<String, String>) -> mpsc::Receiver<Value>;
-    /// Refusals as they come.
-    fn refusals(&self) -> broadcast::Receiver<Value>;
+    /// Refusals as they come, each as JSON without an end of line.
+    fn refusals(&self) -> broadcast::Receiver<Arc<str>>;
 }
 
 /// What the API reads.
@@ -99,6 +106,8 @@ pub struct Parts {
     pub gathered: Arc<dyn Gathered>,
     /// Changes with every change of configuration.
     pub changed: watch::Receiver<u64>,
+    /// What readers share.
+    pub live: Live,
 }
 
 /// Serves the console where the configuration says so, until `drain` begins.

@@ -34,6 +34,13 @@ fn every_node_tests_itself_and_says_so() {
         let metrics = lab.on_node(name, &["curl", "-s", "http://127.0.0.1:15020/metrics"]).ok();
         let passed = metrics.lines().filter(|l| l.starts_with("ambit_selftest_result{") && l.ends_with(" 1"));
         assert_eq!(passed.count(), 5, "{metrics}");
+        let last_run =
+            metrics.lines().find_map(|line| line.strip_prefix("ambit_selftest_last_run_timestamp_seconds "));
+        let at = last_run.and_then(|seconds| seconds.parse::<f64>().ok()).expect("when the last run ended");
+        let reported = report["time"].as_str().and_then(|time| humantime::parse_rfc3339(time).ok());
+        let reported = reported.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        // A run may end between the two questions.
+        assert!(at + 1.0 >= reported.expect("a time").as_secs_f64(), "{last_run:?} {report:#}");
         let refused = metrics.lines().find(|line| line.starts_with("ambit_connections_refused_total{"));
         assert_eq!(refused, None, "the self-test counts among the node's connections");
     }

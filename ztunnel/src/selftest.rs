@@ -5,7 +5,7 @@
 //! is sent to a pod, and nothing is read from one; whether a given pod's policy is what its owner meant is not asked.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ambit_runtime::drain::Drain;
 use ambit_runtime::{clock, tasks};
@@ -79,7 +79,7 @@ pub enum Verdict {
     /// It did not, and nobody was let in who must not be: what is allowed was refused, the reason was another one, or
     /// it could not be tried.
     Failed,
-    /// What must be refused was let in.
+    /// What must be refused was let in, whatever became of it then: also one that hangs was let in.
     Breached,
 }
 
@@ -183,8 +183,16 @@ impl SelfTests {
             let earlier = before.iter().flat_map(|report| &report.outcomes).find(|o| o.test == one.test);
             tell(one, earlier.map(|earlier| earlier.verdict));
         }
+        note_run(report.at);
         self.newest.send_replace(Some(Arc::new(report)));
     }
+}
+
+/// When a run ended: results keep their value for as long as nobody changes them, so this alone shows that the
+/// self-test has stopped.
+fn note_run(at: SystemTime) {
+    let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!("ambit_selftest_last_run_timestamp_seconds").set(since_1970.as_secs_f64());
 }
 
 /// Counts and logs an outcome: what is well only if it was amiss before.
@@ -215,6 +223,8 @@ fn tell(one: &Outcome, before: Option<Verdict>) {
 /// Runs the self-test now and every minute until `drain` begins, with the `settings` of the node's connections.
 pub fn start(settings: &Settings, drain: &Drain) -> SelfTests {
     let tests = SelfTests::default();
+    // A first run that never ends is one that has stopped, too.
+    note_run(clock::wall());
     let (told, settings, drain) = (tests.clone(), settings.clone(), drain.clone());
     tasks::spawn("selftest", async move {
         let mut stage = None;
@@ -259,7 +269,10 @@ fn judge(test: Test, tried: Tried, took: Duration) -> Outcome {
         (None, Tried::Through { answered: false }) => {
             (Verdict::Failed, None, "let in, but the application's answer did not arrive".to_owned())
         }
-        (Some(want), Tried::Through { .. }) => (Verdict::Breached, None, format!("let in; {want} was due")),
+        (Some(want), Tried::Through { answered }) => {
+            let then = if answered { "" } else { ", and no answer came" };
+            (Verdict::Breached, None, format!("let in{then}; {want} was due"))
+        }
         (Some(want), Tried::Refused { code, detail }) if code == Some(want) => {
             (Verdict::Passed, code, detail)
         }

@@ -47,6 +47,9 @@ impl Seen {
                 format!("{error:#}; edges are gathered by the control plane, `ambit flows` asks the nodes");
             Failure::new(out::UNREACHABLE, words)
         })?;
+        if let Some(count) = answer["left_out"].as_u64().filter(|count| *count > 0) {
+            out::say(&format!("warning: {count} edges are left out, for which the answer had no room"));
+        }
         let mut edges = answer["items"].as_array().cloned().unwrap_or_default();
         edges.retain(|edge| self.is_meant(edge));
         Ok(edges)

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -27,7 +28,13 @@ pub struct Call {
     pub takes_openmetrics: bool,
     /// What a POST carries, at most [`server::BODY_BYTES_MAX`]; empty otherwise.
     pub body: Bytes,
+    /// Where it comes from, if the server that took it says so by a [`Peer`]; none at the Unix socket.
+    pub peer: Option<IpAddr>,
 }
+
+/// Extension of a request: the address that it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 /// What a route answers.
 #[derive(Debug)]

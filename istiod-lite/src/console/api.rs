@@ -12,20 +12,27 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::live::{self, TAKEN_WITHIN};
+use super::looks::{EDGES_BYTES_MAX, newest_within};
+use super::places::Place;
 use super::{Parts, events, facts, judge};
+
+#[cfg(test)]
+mod tests;
 
 /// Of the envelope around every answer.
 const API_VERSION: &str = "cli.ambit.internal/v1";
 /// What edges are told of when nothing is asked for, and the longest that pairs are kept.
 const WINDOW: Duration = Duration::from_secs(300);
 const WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Pairs of one answer.
+/// Pairs of one answer, and bytes of them.
 const SEEN_MAX: usize = 20_000;
+const SEEN_BYTES_MAX: usize = 16 << 20;
 /// Records of each proxy, when nothing is asked for, and at most.
 const LAST: usize = 1000;
 const LAST_MAX: usize = 100_000;
 /// Lines that wait for a reader of a stream.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 
 /// The API.
 pub fn routes(parts: &Parts) -> Routes {
@@ -47,11 +54,11 @@ fn with_flows(routes: Routes, parts: &Parts) -> Routes {
     let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
     let paired = parts.clone();
     routes
-        .get("/api/v1/edges", move |call| ready(edges(&edged, &call)))
+        .get("/api/v1/edges", move |call| edges(edged.clone(), call))
         .get("/api/v1/seen", move |call| seen(paired.clone(), call))
         .get("/api/v1/flows", move |call| flows(flowed.clone(), call))
         .get("/api/v1/selftests", move |_| self_tests(tested.clone()))
-        .get("/api/v1/events", move |_| ready(events::stream(&followed)))
+        .get("/api/v1/events", move |call| ready(events::stream(&followed, &call)))
 }
 
 /// A route that tells facts.
@@ -83,11 +90,20 @@ fn span(query: &BTreeMap<String, String>, name: &str, default: Duration) -> Resu
     }
 }
 
-fn edges(parts: &Parts, call: &Call) -> Reply {
-    match span(&call.query, "window", WINDOW) {
-        Ok(window) => Reply::json(&list("EdgeList", parts.gathered.edges(window))),
-        Err(words) => bad(words),
-    }
+async fn edges(parts: Parts, call: Call) -> Reply {
+    let window = match span(&call.query, "window", WINDOW) {
+        Ok(window) => window,
+        Err(words) => return bad(words),
+    };
+    // It looks at all pairs.
+    judge::aside(move || {
+        let mut edges = parts.gathered.edges(window);
+        let left_out = newest_within(&mut edges, EDGES_BYTES_MAX);
+        let mut answer = list("EdgeList", edges);
+        answer["left_out"] = json!(left_out);
+        Reply::json(&answer)
+    })
+    .await
 }
 
 /// Pairs as records, the newest first, with how much of what happened they tell.
@@ -104,9 +120,9 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         flows.retain(|flow| is_in(&flow.src) || is_in(&flow.dst));
         // Times of one form compare as texts.
         flows.sort_by(|one, other| other.time.cmp(&one.time));
-        let left_out = flows.len().saturating_sub(SEEN_MAX);
-        flows.truncate(SEEN_MAX);
-        let mut answer = list("SeenList", flows.iter().map(|flow| json!(flow)).collect());
+        let items = first_within(flows.iter().map(|flow| json!(flow)), SEEN_MAX, SEEN_BYTES_MAX);
+        let left_out = flows.len() - items.len();
+        let mut answer = list("SeenList", items);
         answer["since"] = json!(coverage.since);
         answer["lost"] = json!(coverage.lost);
         answer["forgotten"] = json!(coverage.forgotten);
@@ -116,7 +132,21 @@ async fn seen(parts: Parts, call: Call) -> Reply {
     .await
 }
 
+/// The first items, as many as are permitted in number and in bytes of JSON.
+fn first_within(items: impl Iterator<Item = Value>, items_max: usize, bytes_max: usize) -> Vec<Value> {
+    let mut bytes = 0;
+    let fits = |item: &Value| {
+        bytes += item.to_string().len() + 1;
+        bytes <= bytes_max
+    };
+    items.take(items_max).take_while(fits).collect()
+}
+
 async fn self_tests(parts: Parts) -> Reply {
+    let _turn = match parts.live.ask() {
+        Ok(turn) => turn,
+        Err(refused) => return refused,
+    };
     let reports = parts.gathered.self_tests().await;
     Reply::json(&list("SelfTestList", facts::self_tests(&reports)))
 }
@@ -130,30 +160,39 @@ async fn flows(parts: Parts, call: Call) -> Reply {
     };
     let follow = filter.remove("follow").is_some_and(|value| value != "0" && value != "false");
     if follow {
-        return followed(parts.gathered.follow(filter));
+        return match parts.live.followers.take(call.peer) {
+            Ok(place) => followed(parts.gathered.follow(filter), place),
+            Err(crowded) => live::refused(format_args!("too many readers: {crowded}")),
+        };
     }
+    let _turn = match parts.live.ask() {
+        Ok(turn) => turn,
+        Err(refused) => return refused,
+    };
     let told = parts.gathered.flows(filter, last).await;
     let mut answer = list("FlowList", told.records);
     answer["oldest"] = json!(told.oldest);
     answer["lost"] = json!(told.lost);
+    answer["left_out"] = json!(told.left_out);
     answer["incomplete"] = json!(told.incomplete);
     Reply::json(&answer)
 }
 
-/// Records as lines, until the reader goes away.
-fn followed(mut records: mpsc::Receiver<Value>) -> Reply {
+/// Records as lines, until the reader goes away or takes none any more.
+fn followed(mut records: mpsc::Receiver<Value>, place: Place) -> Reply {
     let (send, lines) = mpsc::channel(WAITING);
     drop(tasks::spawn("console-flows", async move {
         loop {
             let record = tokio::select! {
                 record = records.recv() => record,
-                () = send.closed() => return,
+                () = send.closed() => break,
             };
-            let Some(record) = record else { return };
-            if send.send(Bytes::from(format!("{record}\n"))).await.is_err() {
-                return;
+            let Some(record) = record else { break };
+            if !live::told(&send, Bytes::from(format!("{record}\n")), TAKEN_WITHIN).await {
+                break;
             }
         }
+        drop(place);
     }));
     Reply::stream(lines)
 }

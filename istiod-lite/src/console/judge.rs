@@ -1,7 +1,7 @@
 //! Questions about decisions: answered by the engine that all programs share, on what is configured now.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ambit_control::input::Labels;
@@ -16,27 +16,61 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::Parts;
 use super::api::{bad, list};
+use super::{Parts, live};
+
+#[cfg(test)]
+mod tests;
 
 /// Questions that are answered at once; most compile the mesh anew, each on a thread of its own.
 const ANSWERED_MAX: usize = 2;
+/// Questions that wait for their turn; each holds what was posted.
+const WAITING_MAX: usize = 16;
 /// How far back flows are looked at.
 const SEEN: Duration = Duration::from_secs(24 * 3600);
 /// Name of what was posted, in problems.
 const POSTED: &str = "posted.yaml";
 
-static ROOM: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(ANSWERED_MAX));
+static ROOM: LazyLock<Room> = LazyLock::new(|| Room::new(ANSWERED_MAX, WAITING_MAX));
 
-/// Answers on a thread where it keeps nobody waiting.
+/// Where questions are answered, so many at once, whether or not those who asked are still there.
+#[derive(Debug)]
+struct Room {
+    turns: Arc<Semaphore>,
+    /// For those who are answered and those who wait.
+    seats: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(answered_max: usize, waiting_max: usize) -> Self {
+        let seats = Arc::new(Semaphore::new(answered_max + waiting_max));
+        Self { turns: Arc::new(Semaphore::new(answered_max)), seats }
+    }
+
+    /// Answers on a thread where it keeps nobody waiting. Dropped before its turn, nothing is done; dropped later, the
+    /// work goes on to its end and keeps its turn until then.
+    async fn answer(&self, answer: impl FnOnce() -> Reply + Send + 'static) -> Reply {
+        let Ok(seat) = self.seats.clone().try_acquire_owned() else {
+            return live::refused("too many questions wait for an answer; ask again");
+        };
+        // The semaphore is never closed; a turn that cannot be had is no reason not to answer.
+        let turn = self.turns.clone().acquire_owned().await.ok();
+        let work = move || {
+            let reply = answer();
+            drop((turn, seat));
+            reply
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| {
+            warn!(%cause, "answering a question failed");
+            let words = "answering failed; see the log of istiod-lite\n";
+            Reply::text(StatusCode::INTERNAL_SERVER_ERROR, words)
+        })
+    }
+}
+
+/// Answers in the room that all share.
 pub(super) async fn aside(answer: impl FnOnce() -> Reply + Send + 'static) -> Reply {
-    // The semaphore is never closed; a turn that cannot be had is no reason not to answer.
-    let _turn = ROOM.acquire().await;
-    tokio::task::spawn_blocking(answer).await.unwrap_or_else(|cause| {
-        warn!(%cause, "answering a question failed");
-        let words = "answering failed; see the log of istiod-lite\n";
-        Reply::text(StatusCode::INTERNAL_SERVER_ERROR, words)
-    })
+    ROOM.answer(answer).await
 }
 
 /// What happens if A calls B.
@@ -140,7 +174,7 @@ fn members(index: &Index, namespace: &str) -> Vec<Member> {
     let pods = nodes.into_iter().flat_map(|node| index.pods_on(node));
     let pods = pods.filter(|pod| *pod.name.namespace == *namespace);
     let labels: BTreeMap<&Str, &Labels> = pods.map(|pod| (&pod.name.name, &pod.labels)).collect();
-    let member = |workload: &std::sync::Arc<Workload>| {
+    let member = |workload: &Arc<Workload>| {
         Some(Member {
             uid: workload.uid.clone(),
             name: workload.name.clone(),
@@ -163,7 +197,7 @@ fn in_force(index: &Index, members: &[Member]) -> Vec<InForce> {
             index.workloads().get(&member.uid).is_some_and(|workload| workload.policies.contains(&policy.key))
         }
     };
-    let one = |policy: &std::sync::Arc<Policy>| InForce {
+    let one = |policy: &Arc<Policy>| InForce {
         policy: policy.clone(),
         covers: members.iter().filter(|m| covers(policy, m)).map(|m| m.uid.clone()).collect(),
     };

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_runtime::admin::{Reply, Routes};
+use ambit_runtime::admin::{Peer, Reply, Routes};
 use ambit_runtime::drain::Drain;
 use ambit_runtime::tasks;
 use bytes::Bytes;
@@ -16,17 +17,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::assets;
 use super::guard::Guard;
+use super::places::Places;
+use super::stall::Stalling;
 
 #[cfg(test)]
 mod tests;
 
-/// Connections at once; a browser opens six.
+/// Connections at once, and of one caller; a browser opens six.
 const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_EACH_MAX: usize = 48;
+/// Longest time in which a caller may take nothing of what it is sent.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// Longest wait for a request's head, also on a connection that is kept.
 const HEAD: Duration = Duration::from_secs(30);
 /// Longest head.
@@ -54,23 +59,28 @@ const HEADERS: [(HeaderName, &str); 7] = [
 
 /// Serves the console and `routes` on a listener until `drain` begins.
 pub fn serve(listener: TcpListener, routes: Routes, guard: Guard, drain: &Drain) {
+    serve_within(TAKEN_WITHIN, listener, routes, guard, drain);
+}
+
+/// The same with another bound for callers that take nothing.
+fn serve_within(within: Duration, listener: TcpListener, routes: Routes, guard: Guard, drain: &Drain) {
     let desk = Arc::new(Desk { routes, guard });
-    let (room, drain) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), drain.clone());
+    let (places, drain) = (Places::new(CONNECTIONS_MAX, CONNECTIONS_EACH_MAX), drain.clone());
     drop(tasks::spawn("console", async move {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = drain.draining() => return,
             };
-            let Some(stream) = taken(accepted).await else { continue };
-            let Ok(place) = room.clone().try_acquire_owned() else {
+            let Some((stream, peer)) = taken(accepted).await else { continue };
+            let Ok(place) = places.take(Some(peer.ip())) else {
                 metrics::counter!("ambit_console_connections_refused_total").increment(1);
                 continue;
             };
             let (desk, drain) = (desk.clone(), drain.clone());
             drop(tasks::spawn("console-connection", async move {
                 tokio::select! {
-                    () = connection(stream, desk) => {}
+                    () = connection(Stalling::new(stream, within), peer.ip(), desk) => {}
                     // Streams have no end of their own; what else is under way takes milliseconds.
                     () = drain.draining() => {}
                 }
@@ -80,9 +90,9 @@ pub fn serve(listener: TcpListener, routes: Routes, guard: Guard, drain: &Drain)
     }));
 }
 
-async fn taken(accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> Option<TcpStream> {
+async fn taken(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<(TcpStream, SocketAddr)> {
     match accepted {
-        Ok((stream, _)) => Some(stream),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             warn!(%error, "accepting a connection of the console failed");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -98,9 +108,10 @@ struct Desk {
     guard: Guard,
 }
 
-async fn connection(stream: TcpStream, desk: Arc<Desk>) {
-    let service = service_fn(move |request| {
+async fn connection(stream: Stalling<TcpStream>, peer: IpAddr, desk: Arc<Desk>) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let desk = desk.clone();
+        request.extensions_mut().insert(Peer(peer));
         async move { Ok::<_, Infallible>(desk.answer(request).await) }
     });
     let served = http1::Builder::new()

@@ -346,7 +346,8 @@ fn split(pair: Pair, reporter: Reporter) -> (PairName, [EndFacts; 2]) {
     (name, [source_facts, destination_facts])
 }
 
-fn cut(mut text: String) -> String {
+/// A text that a proxy told, not longer than it may be.
+pub(super) fn cut(mut text: String) -> String {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

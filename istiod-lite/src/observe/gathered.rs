@@ -1,6 +1,7 @@
 //! What proxies told, as the API asks for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ambit_runtime::flows::Filter;
@@ -11,13 +12,14 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time;
 
-use super::hub::{ANSWER_WAIT, Asking, Heard, Hub, Question, Said};
+use super::hub::{ANSWER_WAIT, Asking, Heard, Hub, Question, Said, is_passed_on};
 use crate::console::{Coverage, Gathered, Later, Records};
 
-/// Records of one answer, of all proxies together.
+/// Records of one answer, of all proxies together, and bytes of them.
 const RECORDS_MAX: usize = 100_000;
+const RECORDS_BYTES_MAX: usize = 8 << 20;
 /// Records that wait for who follows.
-const FOLLOWED: usize = 256;
+const FOLLOWED: usize = 64;
 
 impl Gathered for Hub {
     fn edges(&self, window: Duration) -> Vec<Value> {
@@ -68,7 +70,7 @@ impl Gathered for Hub {
         records
     }
 
-    fn refusals(&self) -> broadcast::Receiver<Value> {
+    fn refusals(&self) -> broadcast::Receiver<Arc<str>> {
         self.watch_refusals()
     }
 }
@@ -82,7 +84,7 @@ fn ask(hub: &Hub, filter: &BTreeMap<String, String>, last: usize, follow: bool) 
 
 /// Waits for the records of everybody, and says who said nothing.
 async fn collect(mut asking: Asking) -> Records {
-    let mut records: Vec<(String, Value)> = Vec::new();
+    let mut records = Newest::default();
     let mut told = Records { incomplete: std::mem::take(&mut asking.unasked), ..Records::default() };
     let mut oldest: Option<u64> = None;
     let deadline = (clock::monotonic() + ANSWER_WAIT).into();
@@ -99,11 +101,10 @@ async fn collect(mut asking: Asking) -> Records {
         let Heard { who, said, .. } = heard;
         match said {
             Said::Records(lines, lost) => {
-                told.lost += lost;
-                records.extend(lines.iter().filter_map(read));
-                if records.len() > 2 * RECORDS_MAX {
-                    newest(&mut records);
-                }
+                let (kept, long): (Vec<&Bytes>, Vec<&Bytes>) =
+                    lines.iter().partition(|line| is_passed_on(line));
+                told.lost += lost + long.len() as u64;
+                kept.into_iter().for_each(|line| records.add(line));
             }
             Said::Ended(why, memory) => {
                 told.incomplete.extend(why.map(|why| format!("{}: {why}", who.name)));
@@ -114,16 +115,52 @@ async fn collect(mut asking: Asking) -> Records {
             Said::Answer(_) => {}
         }
     }
-    newest(&mut records);
-    told.records = records.into_iter().map(|(_, record)| record).collect();
+    (told.records, told.left_out) = records.end();
     told.oldest = oldest.map(|ms| rfc3339(Duration::from_millis(ms)));
     told
 }
 
-/// Brings records into order, and keeps the newest.
-fn newest(records: &mut Vec<(String, Value)>) {
-    records.sort_by(|(one, _), (other, _)| one.cmp(other));
-    records.drain(..records.len().saturating_sub(RECORDS_MAX));
+/// The newest records, within bounds of number and bytes.
+#[derive(Debug, Default)]
+struct Newest {
+    /// When each ended, and the record as it was told.
+    records: Vec<(String, Bytes)>,
+    bytes: usize,
+    left_out: u64,
+}
+
+impl Newest {
+    fn add(&mut self, line: &Bytes) {
+        let Some((time, _)) = read(line) else { return };
+        self.bytes += line.len();
+        // A part of a message would hold all of it.
+        self.records.push((time, Bytes::copy_from_slice(line)));
+        if self.records.len() > 2 * RECORDS_MAX || self.bytes > 2 * RECORDS_BYTES_MAX {
+            self.trim();
+        }
+    }
+
+    /// Brings records into order, and keeps the newest.
+    fn trim(&mut self) {
+        self.records.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut bytes = 0;
+        let fits = |(_, record): &&(String, Bytes)| {
+            bytes += record.len();
+            bytes <= RECORDS_BYTES_MAX
+        };
+        let kept = self.records.iter().rev().take(RECORDS_MAX).take_while(fits).count();
+        let left_out = self.records.len() - kept;
+        self.left_out += left_out as u64;
+        self.records.drain(..left_out);
+        self.bytes = self.records.iter().map(|(_, record)| record.len()).sum();
+    }
+
+    /// The records, oldest first, and how many older ones are left out.
+    fn end(mut self) -> (Vec<Value>, u64) {
+        self.trim();
+        let records = self.records.iter().filter_map(|(_, record)| Some(read(record)?.1));
+        (records.collect(), self.left_out)
+    }
 }
 
 /// A record and when it ended.
@@ -154,6 +191,8 @@ async fn pass_on(mut asking: Asking, send: mpsc::Sender<Value>) {
             Some(_) => continue,
             None => return,
         };
+        let (lines, long): (Vec<Bytes>, Vec<Bytes>) = lines.into_iter().partition(is_passed_on);
+        let lost = lost + long.len() as u64;
         if lost > 0 && send.send(json!({ "lost": lost })).await.is_err() {
             return;
         }

@@ -4,7 +4,7 @@
 //! the proxies nor others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
-use super::aggregates::Aggregates;
+use super::aggregates::{Aggregates, cut};
 use super::edges;
 use super::incidents::{Cause, Incidents};
 use crate::console::Coverage;
@@ -39,6 +39,13 @@ const ASKED_MAX: usize = 256;
 /// Messages that wait for a proxy, and answers that wait for who asked.
 const TO_PROXY: usize = 64;
 const ANSWERS: usize = 1024;
+/// Bytes of the answers that wait for who asked once, and for who follows; where none waits, one message is taken.
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
+const FOLLOWED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the answers of all proxies to one question that is not about records.
+const ANSWERED_BYTES_MAX: usize = 64 << 20;
+/// Longest record that is passed on; proxies write no such ones.
+pub(super) const RECORD_BYTES_MAX: usize = 32 << 10;
 /// Instances of which the last summary is remembered.
 const INSTANCES: usize = 20_000;
 /// Refusals that a watcher may be behind.
@@ -79,6 +86,9 @@ pub enum AskError {
     /// It did not answer in time, or left.
     #[error("no answer within {ANSWER_WAIT:?}")]
     Silent,
+    /// Those before it answered so much that there is no room for more.
+    #[error("all answers together are longer than {ANSWERED_BYTES_MAX} bytes")]
+    TooMuch,
     /// What it answered is no JSON.
     #[error("the answer is no JSON")]
     Garbled,
@@ -93,6 +103,17 @@ pub(super) enum Said {
     /// No more; why, if it is a failure, and what is held.
     Ended(Option<String>, Option<Memory>),
     Left,
+}
+
+impl Said {
+    /// Bytes that wait with it; words without content count none.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Records(records, _) => records.iter().map(Bytes::len).sum(),
+            Self::Answer(json) => json.len(),
+            Self::Ended(..) | Self::Left => 0,
+        }
+    }
 }
 
 /// An answer, and whose it is.
@@ -116,6 +137,32 @@ struct Asked {
     follow: Option<Flows>,
     /// Records that found no room since the last that did.
     lost: u64,
+    /// Bytes of the answers that wait.
+    queued: Arc<AtomicUsize>,
+}
+
+impl Asked {
+    /// Whether an answer of so many bytes may wait. Words without content always may.
+    fn has_room(&self, bytes: usize) -> bool {
+        let most = if self.follow.is_some() { FOLLOWED_BYTES_MAX } else { ANSWERS_BYTES_MAX };
+        let queued = self.queued.load(Ordering::Relaxed);
+        bytes == 0 || queued == 0 || queued.saturating_add(bytes) <= most
+    }
+
+    /// Passes on an answer if there is room; whether there was.
+    fn pass(&self, heard: Heard) -> bool {
+        let bytes = heard.said.bytes();
+        if !self.has_room(bytes) {
+            return false;
+        }
+        // Counted first: the other end takes it off as soon as it has the answer.
+        self.queued.fetch_add(bytes, Ordering::Relaxed);
+        let passed = self.to.try_send(heard).is_ok();
+        if !passed {
+            self.queued.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        passed
+    }
 }
 
 #[derive(Debug)]
@@ -127,7 +174,7 @@ struct Inner {
     incidents: Mutex<Incidents>,
     /// The last summary that was counted, by instance.
     counted: Mutex<BTreeMap<u64, (u64, u64)>>,
-    refusals: broadcast::Sender<Value>,
+    refusals: broadcast::Sender<Arc<str>>,
 }
 
 /// The proxies that attend, and what they told. Cheap to clone.
@@ -200,7 +247,7 @@ impl Hub {
     }
 
     /// Refusals as they come; while anybody listens, proxies tell more often.
-    pub fn watch_refusals(&self) -> broadcast::Receiver<Value> {
+    pub fn watch_refusals(&self) -> broadcast::Receiver<Arc<str>> {
         self.inner.refusals.subscribe()
     }
 
@@ -212,7 +259,7 @@ impl Hub {
 
     /// The configuration has changed: what, in words.
     pub fn changed(&self, revision: u64, text: String) {
-        lock(&self.inner.incidents).changed(revision, text, clock::unix_seconds());
+        lock(&self.inner.incidents).changed(revision, cut(text), clock::unix_seconds());
     }
 
     /// Incidents and changes, newest first.
@@ -253,13 +300,16 @@ impl Hub {
         answers.extend(silent);
         let deadline = tokio::time::sleep(ANSWER_WAIT);
         tokio::pin!(deadline);
+        let mut bytes: usize = 0;
         loop {
             let heard = tokio::select! {
                 heard = asking.next() => heard,
                 () = &mut deadline => None,
             };
             let Some(Heard { who, said, .. }) = heard else { return answers };
+            bytes = bytes.saturating_add(said.bytes());
             let answer = match said {
+                Said::Answer(_) if bytes > ANSWERED_BYTES_MAX => Err(AskError::TooMuch),
                 Said::Answer(json) => serde_json::from_slice(&json).map_err(|_| AskError::Garbled),
                 Said::Ended(why, _) => Err(AskError::Refused(why.unwrap_or_default())),
                 Said::Records(..) | Said::Left => continue,
@@ -282,15 +332,16 @@ impl Hub {
     ) -> Option<Asking> {
         let id = self.next();
         let (to, answers) = mpsc::channel(ANSWERS);
+        let queued = Arc::new(AtomicUsize::new(0));
         {
             let mut asked = lock(&self.inner.asked);
             if asked.len() >= ASKED_MAX {
                 return None;
             }
-            asked.insert(id, Asked { to, follow, lost: 0 });
+            asked.insert(id, Asked { to, follow, lost: 0, queued: queued.clone() });
         }
-        let mut asking =
-            Asking { hub: self.clone(), id, answers, waiting: BTreeSet::new(), unasked: Vec::new() };
+        let (waiting, unasked) = (BTreeSet::new(), Vec::new());
+        let mut asking = Asking { hub: self.clone(), id, answers, queued, waiting, unasked };
         for (number, proxy) in lock(&self.inner.proxies).iter().filter(|(_, proxy)| is_meant(&proxy.who)) {
             match proxy.send.try_send(Ok(message(id, content.clone()))) {
                 Ok(()) => {
@@ -313,11 +364,11 @@ impl Hub {
             }
             said => (said, 0),
         };
-        match asked.to.try_send(Heard { number, who: who.clone(), said }) {
-            Ok(()) if is_records => asked.lost = 0,
-            Ok(()) => {}
+        match asked.pass(Heard { number, who: who.clone(), said }) {
+            true if is_records => asked.lost = 0,
+            true => {}
             // Whoever asked is slow, or gone.
-            Err(_) => {
+            false => {
                 asked.lost += before;
                 metrics::counter!("ambit_flow_records_lost_total", "cause" => "asker").increment(before);
             }
@@ -348,11 +399,24 @@ impl Hub {
 
     /// Tells watchers of refusals.
     fn refused(&self, records: &[Bytes]) {
-        for record in records.iter().filter_map(|record| serde_json::from_slice(record).ok()) {
-            // Nobody watching any more is normal.
-            let _ = self.inner.refusals.send(record);
+        if !self.is_watched() {
+            return;
+        }
+        for record in records.iter().filter(|record| is_passed_on(record)) {
+            let Ok(record) = serde_json::from_slice::<Value>(record) else { continue };
+            // Written anew, so that it holds no line break. Nobody watching any more is normal.
+            let _ = self.inner.refusals.send(record.to_string().into());
         }
     }
+}
+
+/// Whether a record is short enough to be passed on; counts those that are not.
+pub(super) fn is_passed_on(record: &Bytes) -> bool {
+    let is_short = record.len() <= RECORD_BYTES_MAX;
+    if !is_short {
+        metrics::counter!("ambit_flow_records_lost_total", "cause" => "size").increment(1);
+    }
+    is_short
 }
 
 pub(super) fn message(id: u64, content: to_proxy::Content) -> ToProxy {

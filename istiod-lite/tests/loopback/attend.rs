@@ -167,6 +167,76 @@ async fn questions_go_to_every_node_and_answers_say_who_is_missing() {
     assert_eq!(flows["items"].as_array().map(Vec::len), Some(1));
 }
 
+/// Readers of one caller, as `console::live` has it; those at the admin socket are one.
+const READERS_EACH_MAX: usize = 16;
+const FOLLOWERS_EACH_MAX: usize = 8;
+
+#[tokio::test]
+async fn one_caller_has_so_many_readers_and_is_told_so_at_one_more() {
+    let plane = Plane::start().await;
+    for (path, most) in [("/api/v1/events", READERS_EACH_MAX), ("/api/v1/flows?follow=1", FOLLOWERS_EACH_MAX)]
+    {
+        let mut held = Vec::new();
+        for n in 0..most {
+            held.push(plane.stream(path).await.unwrap_or_else(|error| panic!("{path} {n}: {error}")));
+        }
+        let (status, words) = plane.answer(path).await;
+        assert_eq!(status, 503, "{path}: {words}");
+        assert!(
+            words.starts_with(&format!("too many readers: {most} are open from this address")),
+            "{words}"
+        );
+        // Others are answered meanwhile.
+        assert!(plane.admin("/api/v1/edges").await["items"].is_array());
+        drop(held.pop());
+        let deadline = clock::monotonic() + PATIENCE;
+        while let Err(error) = plane.stream(path).await {
+            assert!(clock::monotonic() < deadline, "no place is given back: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_reads_events_is_told_of_edges_by_the_look_that_all_share() {
+    let plane = Plane::start().await;
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        readers.push(plane.stream("/api/v1/events").await.unwrap());
+    }
+    let (tally, _attending) = attend(&plane, "node1", "node1");
+    let side =
+        |workload: &str| Side { namespace: "shop".into(), workload: workload.into(), ..Side::default() };
+    let key = Key {
+        reporter: Reporter::Source,
+        source: side("cart"),
+        destination: side("orders"),
+        service: "".into(),
+        port: 8080,
+        path: "hbone",
+        is_denied: false,
+        reason: None,
+        policy: None,
+        client: None,
+    };
+    tally.cell(key, || [Example::default(), Example::default()]).unwrap().open();
+    let mut told = Vec::new();
+    for reader in &mut readers {
+        let edges = async {
+            loop {
+                let piece = reader.next().await.unwrap().expect("the stream goes on");
+                let text = String::from_utf8_lossy(&piece).into_owned();
+                if text.starts_with("event: edges\n") {
+                    return text;
+                }
+            }
+        };
+        told.push(tokio::time::timeout(PATIENCE, edges).await.expect("in time"));
+    }
+    assert!(told[0].contains("shop/cart>shop/orders:8080"), "{told:?}");
+    assert!(told.iter().all(|text| *text == told[0]), "{told:?}");
+}
+
 #[tokio::test]
 async fn nobody_attends_as_somebody_else() {
     let plane = Plane::start().await;

@@ -146,6 +146,17 @@ impl Plane {
         serde_json::from_slice(&answer.body).unwrap()
     }
 
+    /// Reads on at the admin socket.
+    pub(crate) async fn stream(&self, path: &str) -> Result<client::Stream, client::CallError> {
+        client::stream(&self.admin, path).await
+    }
+
+    /// Status and text of an answer.
+    pub(crate) async fn answer(&self, path: &str) -> (u16, String) {
+        let answer = client::get(&self.admin, path).await.unwrap();
+        (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
     /// Waits until `/sync` is as wanted.
     pub(crate) async fn until_sync(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = clock::monotonic() + PATIENCE;

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_net::socket::SocketOptions;
 use ambit_net::tls::store::CertificateStore;
@@ -35,6 +36,8 @@ pub(super) const DENIED: &str = "denied";
 /// Service account that nobody has.
 pub(super) const NOBODY: &str = "nobody";
 
+/// Longest time of one attempt; the steps inside have limits of their own, which the node's settings may make longer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Trust domain of no mesh.
 const DOMAIN: &str = "selftest.ambit.internal";
 /// Name of the node, the namespace and the pod.
@@ -50,6 +53,15 @@ impl StaleFor for Never {
     }
 }
 
+/// What the application does with a connection. It does all of it, except where a test looks at attempts that hang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct App {
+    /// It reads what it is sent.
+    pub(super) reads: bool,
+    /// It gives back what it read.
+    pub(super) answers: bool,
+}
+
 /// The one pod and its proxy.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -57,6 +69,9 @@ pub(super) struct Stage {
     pub(super) pod: Arc<Pod>,
     pub(super) own: Workload,
     pub(super) issuer: Arc<Issuer>,
+    pub(super) app: App,
+    /// Longest time of one attempt.
+    pub(super) patience: Duration,
 }
 
 impl Stage {
@@ -81,7 +96,8 @@ impl Stage {
             pairs: Pairs::default(),
             settings,
         };
-        Ok(Self { proxy: Arc::new(proxy), pod, own, issuer })
+        let (app, patience) = (App { reads: true, answers: true }, ATTEMPT_TIMEOUT);
+        Ok(Self { proxy: Arc::new(proxy), pod, own, issuer, app, patience })
     }
 
     /// The identity of an account of the self-test.

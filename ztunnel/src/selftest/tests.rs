@@ -6,8 +6,8 @@ use ambit_policy::model::Policy;
 use ambit_types::Reason;
 use clap::Parser as _;
 
-use super::attempt::Tried;
-use super::stage::{self, Stage};
+use super::attempt::{Tried, attempt};
+use super::stage::{self, App, Stage};
 use super::{Report, SelfTests, Test, Verdict, judge, run};
 use crate::config::Config;
 use crate::proxy::Settings;
@@ -51,6 +51,40 @@ async fn a_lost_strict_mode_is_still_refused_by_the_rule_and_told_as_another_rea
     let report = report(policies).await;
     check(&report, [Passed, Passed, Passed, Passed, Failed]);
     assert_eq!(report.outcomes[4].code, Some(Reason::PolicyDenied));
+}
+
+/// Patience of attempts that are to hang: long enough for a busy machine to get to where they do.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+
+/// Nothing is enforced, and the application takes a connection and goes no further.
+#[tokio::test]
+async fn who_is_let_in_and_then_hangs_is_a_breach() {
+    let silent = App { reads: true, answers: false };
+    let deaf = App { reads: false, answers: false };
+    let rows = [
+        (Test::Denied, silent, Verdict::Breached),
+        // The tunnel's answer said that it was let in; no byte has to arrive for that.
+        (Test::Denied, deaf, Verdict::Breached),
+        (Test::Plaintext, silent, Verdict::Breached),
+        // Only bytes show that plaintext was let in: a door that hangs is none that is open.
+        (Test::Plaintext, deaf, Verdict::Failed),
+        (Test::Allowed, silent, Verdict::Failed),
+    ];
+    for (test, app, want) in rows {
+        let stage = Stage { app, patience: HANGS_AFTER, ..Stage::new(&settings(), Vec::new()).unwrap() };
+        let tried = attempt(&stage, test).await;
+        let told = format!("{test:?} {app:?} {tried:?}");
+        assert_eq!(judge(test, tried, Duration::ZERO).verdict, want, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_door_that_hangs_before_it_lets_anybody_in_is_no_breach() {
+    let stage = Stage { patience: Duration::ZERO, ..Stage::new(&settings(), Vec::new()).unwrap() };
+    for test in Test::ALL {
+        let tried = attempt(&stage, test).await;
+        assert_eq!(judge(test, tried, Duration::ZERO).verdict, Verdict::Failed, "{test:?}");
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::{Call, Reply, ReplyBody, Routes};
+use super::{Call, Peer, Reply, ReplyBody, Routes};
 use crate::drain::Drain;
 use crate::tasks;
 
@@ -204,6 +204,7 @@ fn call(request: &Request<Incoming>) -> Call {
             .filter_map(|value| value.to_str().ok())
             .any(|value| value.contains("application/openmetrics-text")),
         body: Bytes::new(),
+        peer: request.extensions().get::<Peer>().map(|Peer(address)| *address),
     }
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use ambit_runtime::admin::{Reply, Routes};
 use ambit_runtime::drain::Drain;
+use bytes::Bytes;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
-use super::{CONTENT_SECURITY_POLICY, serve};
+use super::{CONNECTIONS_EACH_MAX, CONTENT_SECURITY_POLICY, serve, serve_within};
 use crate::console::Guard;
 
 const TOKEN: &str = "0123456789abcdef";
@@ -100,5 +102,76 @@ async fn without_the_token_there_is_no_data() {
     is(&ask(address, "/api/v1/nodes", &format!("authorization: Bearer {TOKEN}\r\n")).await, 200);
     // It is never taken from the address, where it would be logged.
     is(&ask(address, &format!("/api/v1/nodes?token={TOKEN}"), "").await, 401);
+    drain.begin();
+}
+
+/// What a reader does not take is free again, and its place too.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_dropped() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+    let (hand, mut streams) = mpsc::channel(1);
+    let routes = Routes::new().get("/api/v1/events", move |_| {
+        let (send, events) = mpsc::channel(1);
+        hand.try_send(send).expect("it is asked for once");
+        async move { Reply::events(events) }
+    });
+    serve_within(Duration::from_millis(200), listener, routes, Guard { token_file: None }, &drain);
+    let mut reader = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    reader.write_all(head.as_bytes()).await.unwrap();
+    let filled = async {
+        let send: mpsc::Sender<Bytes> = streams.recv().await.unwrap();
+        let piece = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut sent: usize = 0;
+        while send.send(piece.clone()).await.is_ok() {
+            sent += piece.len();
+        }
+        sent
+    };
+    let sent = tokio::time::timeout(PATIENCE, filled).await.expect("it is waited for without end");
+    assert!(sent > 0, "it was never told anything");
+    drain.begin();
+}
+
+#[tokio::test]
+async fn a_route_learns_who_calls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+    let routes = Routes::new().get("/api/v1/peer", |call| async move { Reply::json(&call.peer) });
+    serve(listener, routes, Guard { token_file: None }, &drain);
+    let answer = ask(address, "/api/v1/peer", "").await;
+    assert!(answer.ends_with("\"127.0.0.1\""), "{answer}");
+    drain.begin();
+}
+
+#[tokio::test]
+async fn one_caller_has_no_more_connections_than_its_share() {
+    let (address, drain) = console(Guard { token_file: None }).await;
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_EACH_MAX {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /api/v1/nodes HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Answered, and kept open for the next request.
+        assert!(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().is_ok());
+        held.push(stream);
+    }
+    let mut more = TcpStream::connect(address).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, more.read(&mut [0; 1])).await.expect("it is let in");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    drop(held.pop());
+    let again = async {
+        // Its end is noticed a moment later.
+        loop {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!("GET /api/v1/nodes HTTP/1.1\r\nhost: {address}\r\n\r\n");
+            let asked = stream.write_all(head.as_bytes()).await.is_ok();
+            if asked && stream.read_u8().await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("a place is given back");
     drain.begin();
 }

@@ -1,6 +1,8 @@
 //! A question that is open with some proxies, as whoever asked holds it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ambit_xds::proto::ambit::observe::v1::{Cancel, to_proxy};
 use tokio::sync::mpsc;
@@ -13,6 +15,8 @@ pub(in crate::observe) struct Asking {
     pub(super) hub: Hub,
     pub(super) id: u64,
     pub(super) answers: mpsc::Receiver<Heard>,
+    /// Bytes of the answers that wait.
+    pub(super) queued: Arc<AtomicUsize>,
     /// Those who have not said their last word.
     pub(super) waiting: BTreeSet<u64>,
     /// Those who could not be asked.
@@ -35,6 +39,7 @@ impl Asking {
         }
         loop {
             let heard = self.answers.recv().await?;
+            self.queued.fetch_sub(heard.said.bytes(), Ordering::Relaxed);
             let is_last = matches!(heard.said, Said::Answer(_) | Said::Ended(..) | Said::Left);
             let was_waited_for = is_last && self.waiting.remove(&heard.number);
             // That one leaves who has said everything is nothing to anybody.

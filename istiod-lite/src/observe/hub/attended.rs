@@ -8,6 +8,7 @@ use ambit_xds::proto::ambit::observe::v1::{
 };
 
 use super::{Cause, Hub, Said, Who, lock};
+use crate::observe::aggregates::cut;
 
 /// A proxy's place; it has left when this is dropped.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Attended {
                 hub.answered(*number, who, answer.id, Said::Answer(answer.json));
             }
             from_proxy::Content::Ended(ended) => {
-                let why = Some(ended.error).filter(|why| !why.is_empty());
+                let why = Some(cut(ended.error)).filter(|why| !why.is_empty());
                 hub.answered(*number, who, ended.id, Said::Ended(why, ended.memory));
             }
         }
@@ -78,10 +79,10 @@ pub(super) fn refusal(pair: &Pair) -> Option<(Cause, u64)> {
     };
     let to = end(&pair.destination);
     let cause = Cause {
-        code: pair.code.clone(),
-        policy: pair.policy.clone(),
-        source: end(&pair.source),
-        destination: if to.is_empty() { pair.service.clone() } else { to },
+        code: cut(pair.code.clone()),
+        policy: cut(pair.policy.clone()),
+        source: cut(end(&pair.source)),
+        destination: cut(if to.is_empty() { pair.service.clone() } else { to }),
         port: u16::try_from(pair.port).unwrap_or(0),
     };
     Some((cause, count))

@@ -165,7 +165,110 @@ async fn refusals_reach_watchers_at_once() {
     let watch = attended.private_id();
     let records = vec![Bytes::from_static(br#"{"code":"AMB2104"}"#)];
     attended.heard(say(from_proxy::Content::Records(Records { id: watch, records, lost: 0 })), watch);
-    assert_eq!(refusals.recv().await.unwrap()["code"], "AMB2104");
+    assert_eq!(&*refusals.recv().await.unwrap(), r#"{"code":"AMB2104"}"#);
+}
+
+fn pack(id: u64, records: Vec<Bytes>) -> FromProxy {
+    say(from_proxy::Content::Records(Records { id, records, lost: 0 }))
+}
+
+/// A record that ended at a time, of about so many bytes.
+fn record(time: u32, bytes: usize) -> Bytes {
+    Bytes::from(serde_json::json!({ "time": format!("{time:06}"), "x": "x".repeat(bytes) }).to_string())
+}
+
+#[tokio::test]
+async fn of_who_is_slow_no_more_bytes_wait_than_there_is_room_for() {
+    const BYTES: usize = RECORD_BYTES_MAX / 2;
+    let hub = Hub::default();
+    let (attended, mut queue) = attend(&hub, "n1", 1);
+    let mut asking = hub.ask_flows(Flows { follow: true, ..Flows::default() }).unwrap();
+    let (id, _) = asked(&mut queue);
+    // Far fewer messages than may wait.
+    for time in 0..500 {
+        attended.heard(pack(id, vec![record(time, BYTES)]), 0);
+    }
+    assert!(asking.queued.load(Ordering::Relaxed) <= FOLLOWED_BYTES_MAX);
+    let mut heard: u64 = 0;
+    while asking.queued.load(Ordering::Relaxed) > 0 {
+        let Some(Heard { said: Said::Records(records, lost), .. }) = asking.next().await else {
+            panic!("records")
+        };
+        assert_eq!(lost, 0, "it is told with the next ones");
+        heard += records.len() as u64;
+    }
+    assert!(heard > 0 && heard < 500, "{heard}");
+    attended.heard(pack(id, vec![record(501, BYTES)]), 0);
+    let Some(Heard { said: Said::Records(_, lost), .. }) = asking.next().await else { panic!("records") };
+    assert_eq!(heard + lost, 500);
+}
+
+#[tokio::test]
+async fn an_answer_holds_the_newest_records_that_there_is_room_for_and_says_what_it_left_out() {
+    const BYTES: usize = RECORD_BYTES_MAX / 2;
+    const TOLD: u32 = 1200;
+    let hub = Hub::default();
+    let (one, mut queue) = attend(&hub, "n1", 1);
+    let answer = answered_by(hub.flows(BTreeMap::new(), 10_000), || {
+        let (id, _) = asked(&mut queue);
+        // Mixed up, as of several proxies.
+        let times: Vec<u32> = (0..TOLD).map(|n| n * 7 % TOLD).collect();
+        for times in times.chunks(30) {
+            one.heard(pack(id, times.iter().map(|time| record(*time, BYTES)).collect()), 0);
+        }
+        one.heard(say(from_proxy::Content::Ended(Ended { id, ..Ended::default() })), 0);
+    })
+    .await;
+    let bytes: usize = answer.records.iter().map(|record| record.to_string().len()).sum();
+    assert!(bytes > 4 << 20 && bytes <= 8 << 20, "{bytes} bytes");
+    assert_eq!(answer.records.len() as u64 + answer.left_out, u64::from(TOLD));
+    let times: Vec<&str> = answer.records.iter().filter_map(|record| record["time"].as_str()).collect();
+    let first = TOLD - u32::try_from(times.len()).unwrap();
+    let want: Vec<String> = (first..TOLD).map(|time| format!("{time:06}")).collect();
+    assert_eq!(times, want, "the newest, in order");
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_long_is_counted_and_not_passed_on() {
+    let hub = Hub::default();
+    let mut refusals = hub.refusals();
+    let mut followed = hub.follow(BTreeMap::new());
+    let (attended, mut queue) = attend(&hub, "n1", 1);
+    let (id, _) = asked(&mut queue);
+    let both = vec![record(1, RECORD_BYTES_MAX), record(2, 1)];
+    attended.heard(pack(id, both.clone()), 0);
+    assert_eq!(followed.recv().await.unwrap()["lost"], 1);
+    assert_eq!(followed.recv().await.unwrap()["time"], "000002");
+    let watch = attended.private_id();
+    attended.heard(pack(watch, both), watch);
+    assert!(refusals.recv().await.unwrap().contains("000002"));
+}
+
+#[test]
+fn what_proxies_call_things_is_cut_before_it_is_kept_among_incidents() {
+    let hub = Hub::default();
+    let (attended, _queue) = attend(&hub, "n1", 1);
+    let long = "x".repeat(1 << 20);
+    let end = Some(End { namespace: long.clone(), workload: long.clone(), ..End::default() });
+    let pair = Pair {
+        reporter: Reporter::Destination.into(),
+        source: end.clone(),
+        destination: end,
+        path: "hbone".to_owned(),
+        denied: true,
+        ended: 1,
+        code: long.clone(),
+        policy: long.clone(),
+        ..Pair::default()
+    };
+    let told = Summary { number: 1, pairs: vec![pair], ..Summary::default() };
+    attended.heard(say(from_proxy::Content::Summary(told)), 0);
+    hub.changed(2, long);
+    let items = hub.items_of_incidents();
+    assert_eq!(items.len(), 2);
+    for item in items {
+        assert!(item.to_string().len() < 8 << 10, "{} bytes", item.to_string().len());
+    }
 }
 
 #[test]

@@ -79,8 +79,9 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("ambit_fd_used_ratio", "Share of the descriptors that the program may have which are open"),
     (
         "ambit_flow_records_lost_total",
-        "Flow records that the ring pushed out (`ring`), that a follower was too slow for (`follower`), or that \
-         whoever asked the control plane for them was too slow for (`asker`)",
+        "Flow records that the ring pushed out (`ring`), that a follower was too slow for (`follower`), that \
+         whoever asked the control plane for them was too slow for (`asker`), or that were too long to be passed on \
+         (`size`)",
     ),
     (
         "ambit_forwarded_identities_ignored_total",
@@ -130,6 +131,11 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     (
         "ambit_selftest_breaches_total",
         "Attempts of the node's tests of itself that were let in and must not be, by attempt; enforcement does not work",
+    ),
+    (
+        "ambit_selftest_last_run_timestamp_seconds",
+        "When the node's last run of tests of itself ended, in seconds since 1970; before the first, when the program \
+         started",
     ),
     (
         "ambit_selftest_result",
@@ -244,8 +250,16 @@ pub(super) const METRICS: &[(&str, &str)] = &[
         "Calls of an admin listener that were cut because they took too long or were too many",
     ),
     (
+        "ambit_console_calls_refused_total",
+        "Calls of the API that were answered with 503 because too many read or ask already",
+    ),
+    (
         "ambit_console_connections_refused_total",
-        "Connections to the console that were refused because too many were open",
+        "Connections to the console that were refused because too many were open, in all or from one address",
+    ),
+    (
+        "ambit_console_readers_cut_total",
+        "Readers of the API that were cut because they took nothing of what they were sent",
     ),
     (
         "ambit_sealed_state_in_force",
@@ -386,12 +400,13 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ),
     (
         "/api/v1/flows",
-        "Flow records of every proxy that pass the filters of `ambit flows`; `?last=N`, `?follow=1` as one JSON object a \
-         line",
+        "Flow records of every proxy that pass the filters of `ambit flows`: the newest 8 MiB, and what was `lost` and \
+         `left_out`; `?last=N`, `?follow=1` as one JSON object a line; 503 to one reader too many",
     ),
     (
         "/api/v1/events",
-        "Server-sent events: `edges` with what changed each second, `refusal` and `config` at once, `lost` with a count",
+        "Server-sent events: `edges` with what changed each second, `refusal` and `config` at once, `lost` with a count; \
+         503 to one reader too many",
     ),
     ("/api/v1/explain", "As `/explain` of a proxy, on what is configured now"),
     (
