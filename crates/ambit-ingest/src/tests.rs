@@ -148,7 +148,7 @@ spec: {{gatewayClassName: istio-waypoint, listeners: [{{name: mesh, port: 15008,
 "
         ));
         let Object::Gateway(gateway) = made else { panic!("no gateway") };
-        assert_eq!(&*gateway.labels["istio.io/waypoint-for"], "all");
+        assert_eq!(gateway.labels.get("istio.io/waypoint-for").map(|of| &**of), Some("all"));
         gateway.has_address
     };
     assert!(!gateway(""));
@@ -198,7 +198,7 @@ spec: {ports: [{port: 80}]}
 ";
     let Object::Service(service) = object(text) else { panic!("no service") };
     assert_eq!(service.annotations.len(), 1);
-    assert_eq!(&*service.annotations["istio.io/use-waypoint-canary-weight"], "10");
+    assert_eq!(service.annotations.get("istio.io/use-waypoint-canary-weight").map(|w| &**w), Some("10"));
 }
 
 #[test]

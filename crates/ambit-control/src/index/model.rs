@@ -159,7 +159,7 @@ fn name() -> impl Strategy<Value = Name> {
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    btree_map(word(&["app", "tier"]), word(&["1", "2"]), 0..3)
+    btree_map(word(&["app", "tier"]), word(&["1", "2"]), 0..3).prop_map(Labels::from)
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -171,7 +171,8 @@ fn namespace() -> impl Strategy<Value = Namespace> {
         word(&["topology.istio.io/network", "istio.io/use-waypoint"]),
         word(&["one", "none", "x"]),
         0..3,
-    );
+    )
+    .prop_map(Labels::from);
     (word(&["istio-system", "a", "b"]), labels).prop_map(|(name, labels)| Namespace {
         name,
         labels,
@@ -181,6 +182,7 @@ fn namespace() -> impl Strategy<Value = Namespace> {
 
 fn node() -> impl Strategy<Value = Node> {
     let labels = btree_map(word(&["topology.kubernetes.io/zone"]), word(&["z1", "z2"]), 0..2);
+    let labels = labels.prop_map(Labels::from);
     (word(&["n1", "n2"]), labels, vec(address(), 0..2)).prop_map(|(name, labels, addresses)| Node {
         uid: name.clone(),
         name,
@@ -223,10 +225,12 @@ fn waypoint_labels() -> impl Strategy<Value = Labels> {
         word(&["1", "x", "y"]),
         0..3,
     )
+    .prop_map(Labels::from)
 }
 
 fn gateway() -> impl Strategy<Value = Gateway> {
     let labels = btree_map(word(&["istio.io/waypoint-for"]), word(&["service", "workload", "all"]), 0..2);
+    let labels = labels.prop_map(Labels::from);
     let from = select(vec![None, Some("All"), Some("Same")]);
     (name(), labels, from, any::<bool>(), any::<bool>()).prop_map(
         |(name, labels, from, has_address, is_waypoint)| {

@@ -61,7 +61,12 @@ impl std::fmt::Debug for Labels {
 /// The last of two values of one key counts.
 impl FromIterator<(Str, Str)> for Labels {
     fn from_iter<I: IntoIterator<Item = (Str, Str)>>(pairs: I) -> Self {
-        let sorted: BTreeMap<Str, Str> = pairs.into_iter().collect();
+        pairs.into_iter().collect::<BTreeMap<Str, Str>>().into()
+    }
+}
+
+impl From<BTreeMap<Str, Str>> for Labels {
+    fn from(sorted: BTreeMap<Str, Str>) -> Self {
         Self(sorted.into_iter().collect())
     }
 }

@@ -52,7 +52,7 @@ impl Line {
 /// # Errors
 /// The system's answer.
 pub fn read(bytes_max: u64) -> io::Result<[String; 2]> {
-    let table = |name: &str| {
+    let table = |name: &str| -> io::Result<String> {
         let mut text = String::new();
         File::open(format!("/proc/thread-self/net/{name}"))?.take(bytes_max).read_to_string(&mut text)?;
         Ok(text)
