@@ -25,6 +25,9 @@ pub mod waypoint;
 /// Streams one subject may have at once: its proxy, the one that replaces it, and room for those not yet noticed dead.
 const STREAMS_PER_SUBJECT_MAX: usize = 8;
 
+/// Refusals of one answer that are written to the log one by one; of more, only how many there are.
+const REFUSALS_LOGGED_MAX: usize = 16;
+
 /// What is published, and what the clients have of it.
 #[derive(Debug)]
 pub struct Publisher {
@@ -74,7 +77,8 @@ struct Client {
 #[derive(Debug, Clone, Default)]
 struct Progress {
     acked_revision: u64,
-    rejected: Vec<Rejection>,
+    /// Shared, so that nobody who reads it holds up the others for long.
+    rejected: Arc<Vec<Rejection>>,
 }
 
 /// How far a node is, for `/sync`.
@@ -171,15 +175,15 @@ impl Publisher {
 
     /// How far the nodes are: those named, and those that ever connected.
     pub fn sync<'a>(&self, named: impl Iterator<Item = &'a str>) -> Vec<NodeSync> {
+        let mut known: BTreeMap<String, (bool, Progress)> =
+            named.map(|node| (node.to_owned(), (false, Progress::default()))).collect();
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut report: BTreeMap<String, NodeSync> =
-            named.map(|node| (node.to_owned(), sync(node, &Client::default()))).collect();
-        let nodes = clients.iter().filter_map(|(subject, client)| match subject {
-            Subject::Node(name) => Some((name.clone(), sync(name, client))),
+        known.extend(clients.iter().filter_map(|(subject, client)| match subject {
+            Subject::Node(name) => Some((name.clone(), client.standing())),
             Subject::Waypoint { .. } | Subject::Unnamed(_) => None,
-        });
-        report.extend(nodes);
-        report.into_values().collect()
+        }));
+        drop(clients);
+        known.into_iter().map(|(node, (connected, newest))| sync(node, connected, &newest)).collect()
     }
 
     /// How far the replicas of waypoints that exist are: those that are connected, and those that were and whose pod
@@ -188,18 +192,21 @@ impl Publisher {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = clients.iter().filter_map(|(subject, client)| match subject {
             Subject::Waypoint { gateway, pod, .. } if exists(gateway) => {
-                let newest = client.newest();
-                Some(WaypointSync {
-                    gateway: gateway.to_string(),
-                    pod: pod.clone(),
-                    connected: client.is_connected(),
-                    acked_revision: newest.acked_revision,
-                    rejected: newest.rejected(),
-                })
+                Some((gateway.clone(), pod.clone(), client.standing()))
             }
             Subject::Node(_) | Subject::Waypoint { .. } | Subject::Unnamed(_) => None,
         });
-        rows.collect()
+        let rows: Vec<_> = rows.collect();
+        drop(clients);
+        let row =
+            |(gateway, pod, (connected, newest)): (WaypointKey, String, (bool, Progress))| WaypointSync {
+                gateway: gateway.to_string(),
+                pod,
+                connected,
+                acked_revision: newest.acked_revision,
+                rejected: newest.rejected(),
+            };
+        rows.into_iter().map(row).collect()
     }
 
     /// Forgets who has no stream and does not exist any more: nodes by name, replicas by Gateway, pod and node. With the
@@ -251,6 +258,11 @@ impl Client {
     fn newest(&self) -> &Progress {
         self.streams.last_key_value().map_or(&self.last, |(_, progress)| progress)
     }
+
+    /// Whether it has a stream open, and how far the newest one is.
+    fn standing(&self) -> (bool, Progress) {
+        (self.is_connected(), self.newest().clone())
+    }
 }
 
 impl Progress {
@@ -264,14 +276,14 @@ impl Progress {
     }
 }
 
-fn sync(name: &str, client: &Client) -> NodeSync {
-    let newest = client.newest();
-    NodeSync {
-        node: name.to_owned(),
-        connected: client.is_connected(),
-        acked_revision: newest.acked_revision,
-        rejected: newest.rejected(),
-    }
+fn sync(node: String, connected: bool, newest: &Progress) -> NodeSync {
+    NodeSync { node, connected, acked_revision: newest.acked_revision, rejected: newest.rejected() }
+}
+
+/// What is refused now and was not before.
+fn newly_refused<'a>(before: &[Rejection], now: &'a [Rejection]) -> Vec<&'a Rejection> {
+    let before: BTreeSet<&Rejection> = before.iter().collect();
+    now.iter().filter(|refused| !before.contains(refused)).collect()
 }
 
 /// An open stream; forgotten when dropped.
@@ -285,17 +297,36 @@ struct Open {
 impl Open {
     /// Notes how far the stream is.
     fn report(&self, acked_revision: u64, rejected: Vec<Rejection>) {
-        let mut clients = self.publisher.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(progress) = clients.get_mut(&self.subject).and_then(|c| c.streams.get_mut(&self.number))
-        else {
+        // Compared and logged outside the lock, for which all streams wait. Nobody else changes this stream's progress.
+        let Some(before) = self.with_progress(|progress| progress.clone()) else { return };
+        let is_same = *before.rejected == rejected;
+        if is_same && before.acked_revision == acked_revision {
             return;
-        };
-        for new in rejected.iter().filter(|r| !progress.rejected.contains(r)) {
+        }
+        let rejected = if is_same { before.rejected } else { self.note_refused(&before.rejected, rejected) };
+        self.with_progress(|progress| *progress = Progress { acked_revision, rejected });
+    }
+
+    fn note_refused(&self, before: &[Rejection], rejected: Vec<Rejection>) -> Arc<Vec<Rejection>> {
+        let new = newly_refused(before, &rejected);
+        for (index, new) in new.iter().enumerate() {
             metrics::counter!("ambit_config_rejected_total", "kind" => new.kind.to_string()).increment(1);
             let (kind, name, reason) = (new.kind, &new.name, &new.reason);
-            warn!(client = %self.subject, %kind, name, reason, "a record was refused; what was held before stays");
+            if index < REFUSALS_LOGGED_MAX {
+                warn!(client = %self.subject, %kind, name, reason, "a record was refused; what was held before stays");
+            }
         }
-        *progress = Progress { acked_revision, rejected };
+        if new.len() > REFUSALS_LOGGED_MAX {
+            let more = new.len() - REFUSALS_LOGGED_MAX;
+            warn!(client = %self.subject, more, "more records were refused in the same answer");
+        }
+        Arc::new(rejected)
+    }
+
+    /// Does something with the progress of the stream, if it is known still.
+    fn with_progress<T>(&self, act: impl FnOnce(&mut Progress) -> T) -> Option<T> {
+        let mut clients = self.publisher.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.get_mut(&self.subject)?.streams.get_mut(&self.number).map(act)
     }
 }
 

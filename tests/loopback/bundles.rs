@@ -13,6 +13,7 @@ use ambit_tests::certs::{TestCa, now, pem};
 use ambit_types::Identity;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 const BOUND: Duration = Duration::from_secs(3);
 
@@ -21,13 +22,21 @@ struct Rotating {
     ca: TestCa,
     roots: Mutex<String>,
     asked: AtomicUsize,
+    /// Answers that may leave; each takes the roots of the moment at which it was asked for.
+    leave: Semaphore,
+    /// Whose answers wait for that.
+    slow: Option<&'static str>,
 }
 
 impl Rotating {
     fn new() -> Arc<Self> {
+        Self::slow_for(None)
+    }
+
+    fn slow_for(slow: Option<&'static str>) -> Arc<Self> {
         let ca = TestCa::new();
         let roots = Mutex::new(pem(&ca.root.der));
-        Arc::new(Self { ca, roots, asked: AtomicUsize::new(0) })
+        Arc::new(Self { ca, roots, asked: AtomicUsize::new(0), leave: Semaphore::new(0), slow })
     }
 
     /// From now on its answers carry another root as well.
@@ -52,6 +61,9 @@ impl Ca for Rotating {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::SeqCst);
             let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if self.slow.is_some_and(|account| &**identity.service_account() == account) {
+                self.leave.acquire().await.map_err(|e| e.to_string())?.forget();
+            }
             Ok(PemChain { roots, ..self.ca.answer(identity, csr_pem, now() + 3600) })
         })
     }
@@ -185,4 +197,23 @@ async fn a_certificate_of_an_earlier_process_takes_the_newest_bundle() {
     let known = second.list();
     let roots: Vec<_> = known.iter().filter_map(|k| k.credential.as_ref()).map(|c| c.roots().len()).collect();
     assert_eq!(roots, [2, 2], "{known:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_overtaken_does_not_take_a_new_root_away() {
+    let ca = Rotating::slow_for(Some("cart"));
+    let store = store(&ca);
+    store.prefetch(&identity("cart"));
+    until("the first answer is on its way", || ca.asked() == 1).await;
+    ca.add(&TestCa::new());
+    store.get(&identity("pay")).await.expect("a certificate");
+    // It was made before the new root came.
+    ca.leave.add_permits(1);
+    let cart = store.get(&identity("cart")).await.expect("a certificate");
+    assert_eq!(cart.roots().len(), 2);
+    let pay = store.get(&identity("pay")).await.expect("a certificate");
+    assert_eq!(pay.roots().len(), 2, "nor from anybody else");
+    // Either of the two may have been the newer one, so the CA is asked once more.
+    until("it asks again", || ca.asked() == 3).await;
+    ca.leave.add_permits(1);
 }

@@ -50,7 +50,7 @@ impl Lookups {
     /// Waits until the control plane has said what is behind `key`: `NETWORK/IP`, `NAMESPACE/HOSTNAME` or a uid.
     ///
     /// # Errors
-    /// AMB6001 if it has not within five seconds, or if too many wait already.
+    /// AMB6001 if it has not within five seconds, if too many wait already, or if no name is as long as the key.
     pub fn settle(&self, key: String) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
         let questions = self.questions.clone();
         async move {

@@ -26,6 +26,7 @@ pub use waypoint::WaypointContent;
 use ambit_types::Str;
 
 use crate::kind::{Kind, PerKind};
+use crate::names::{NAME_BYTES_MAX, shortened};
 use crate::node::NodeIdentity;
 use crate::parts;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -49,6 +50,9 @@ pub struct Limits {
     pub waiters_max: usize,
     /// Most on-demand keys subscribed at once; default 16384. A pod that tries many addresses meets it.
     pub keys_max: usize,
+    /// Most bytes of those keys; default 2 MiB. All are subscribed in one request when a stream opens, and istiod
+    /// receives at most 4 MiB. A key that is longer than [`NAME_BYTES_MAX`] is not asked for: no name is.
+    pub keys_bytes_max: usize,
     /// Longest wait for an on-demand answer; default 5 s. A server that is away does not make it longer (G48).
     pub lookup_timeout: Duration,
     /// How long an on-demand key that nobody asks for stays subscribed; default 10 min.
@@ -63,6 +67,7 @@ impl Default for Limits {
             request_bytes_max: 3 << 20,
             waiters_max: 4096,
             keys_max: 16_384,
+            keys_bytes_max: 2 << 20,
             lookup_timeout: Duration::from_secs(5),
             lookup_idle: Duration::from_secs(600),
             error_bytes_max: 64 << 10,
@@ -184,10 +189,12 @@ impl Client {
         subscription.awaiting_first = true;
         subscription.undeclared.clear();
         for (name, version) in &subscription.held {
-            bytes += entry_bytes(name, version);
-            if bytes > self.limits.request_bytes_max {
+            let with = bytes.saturating_add(entry_bytes(name, version));
+            // A server ends the stream for a longer name, and would each time.
+            if with > self.limits.request_bytes_max || name.len() > NAME_BYTES_MAX {
                 subscription.undeclared.insert(name.clone());
             } else {
+                bytes = with;
                 request.initial_resource_versions.insert(name.clone(), version.clone());
             }
         }
@@ -289,7 +296,9 @@ impl Client {
         for name in &names {
             self.subscriptions.of_mut(Kind::Address).held.remove(name);
         }
-        let unsubscribe = keys.into_iter().chain(names.iter().cloned()).collect::<BTreeSet<_>>();
+        let can_be_named = |name: &String| name.len() <= NAME_BYTES_MAX;
+        let all = keys.into_iter().chain(names.iter().cloned());
+        let unsubscribe = all.filter(can_be_named).collect::<BTreeSet<_>>();
         let request = self.connected.then(|| subscribe(Vec::new(), unsubscribe.into_iter().collect()));
         Some((names, request))
     }
@@ -318,7 +327,7 @@ fn nack_text(rejected: &[Rejected], bytes_max: usize) -> Option<String> {
     }
     let mut text = String::new();
     for (index, each) in rejected.iter().enumerate() {
-        let one = format!("{}: {}", each.name, each.reason);
+        let one = shortened(&format!("{}: {}", each.name, each.reason), bytes_max);
         if text.len() + one.len() + 2 > bytes_max && index > 0 {
             text.push_str(&format!("; and {} more", rejected.len() - index));
             break;

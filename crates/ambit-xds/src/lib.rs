@@ -7,6 +7,7 @@ pub mod client;
 pub mod codec;
 pub mod ext_authz;
 mod kind;
+pub mod names;
 pub mod node;
 pub mod observe;
 pub mod parts;

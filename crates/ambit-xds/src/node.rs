@@ -19,7 +19,7 @@ use crate::proto::envoy::service::discovery::v3::Node;
 /// Kinds of node that may subscribe: the first part of a node id.
 const KNOWN_KINDS: [&str; 4] = ["ztunnel", "waypoint", "sidecar", "router"];
 
-/// Longest id that is read, in bytes: names at the limits of Kubernetes fit twice over.
+/// Longest id that is read, and longest text of the metadata, in bytes: names at the limits of Kubernetes fit twice over.
 const ID_BYTES_MAX: usize = 2048;
 
 /// Metadata that names the Gateway a waypoint belongs to.
@@ -141,6 +141,9 @@ impl Caller {
         if !KNOWN_KINDS.contains(&kind) {
             return Err(NodeError::Kind { found: kind.to_owned() });
         }
+        if let Some((name, bytes)) = too_long(node) {
+            return Err(NodeError::Metadata { name, bytes });
+        }
         let metadata = |name: &str| field(node, name).map(str::to_owned);
         let ips = ips(metadata("INSTANCE_IPS").as_deref().unwrap_or_default(), ip)
             .ok_or_else(|| NodeError::Address { id: node.id.clone() })?;
@@ -173,6 +176,13 @@ impl Caller {
     }
 }
 
+/// The first field of the metadata that is read and longer than any can be, and its length.
+fn too_long(node: &Node) -> Option<(&'static str, usize)> {
+    let read = ["INSTANCE_IPS", "NAMESPACE", "NODE_NAME", "SERVICE_ACCOUNT", "CLUSTER_ID", GATEWAY_NAME];
+    let mut lengths = read.into_iter().filter_map(|name| Some((name, field(node, name)?.len())));
+    lengths.find(|(_, bytes)| *bytes > ID_BYTES_MAX)
+}
+
 /// The addresses of the metadata if any is valid, else the one of the id.
 fn ips(listed: &str, of_id: &str) -> Option<Vec<IpAddr>> {
     let listed: Vec<IpAddr> = listed.split(',').filter_map(|text| text.trim().parse().ok()).collect();
@@ -200,6 +210,14 @@ pub enum NodeError {
     /// Longer than any id can be.
     #[error("node id of {bytes} bytes is longer than {ID_BYTES_MAX}")]
     TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A field that is longer than it can be.
+    #[error("metadata {name} of {bytes} bytes is longer than {ID_BYTES_MAX}")]
+    Metadata {
+        /// Its name.
+        name: &'static str,
         /// Its length.
         bytes: usize,
     },

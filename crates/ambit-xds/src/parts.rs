@@ -3,6 +3,9 @@
 //! The protocol has no word for it: a client may count a kind as complete with the first response of it, and others do.
 //! So a response is split for a client only that says it takes parts, in the metadata of its node, and every part but
 //! the last one says so in its version, which is for people only.
+//!
+//! The first answer to a waypoint about policies may come in two parts all the same: those that deny everything go ahead
+//! of all else. The kind is ours alone, so whoever asks for it knows parts.
 
 use crate::node;
 #[cfg(test)]

@@ -14,6 +14,11 @@
 //! A waypoint has more kinds of resources, and more steps for the same reason; [`Connection::for_waypoint`] gives it
 //! its own and nobody else's.
 //!
+//! What a client can make a stream keep is bounded ([`Limits`]) so that one that keeps to the protocol is never refused
+//! each time it comes back. Of what it declares that is not published as much is answered as has room, then the stream
+//! ends, and the next one begins with less. Who comes with more keys than are kept gets everything. Only keys that come
+//! later, beyond the bound, end the stream, and names that are longer than a name can be.
+//!
 //! Whether the caller may open the stream is decided elsewhere.
 
 mod changes;
@@ -21,16 +26,18 @@ mod entry;
 mod history;
 mod interest;
 mod leads;
+mod named;
 mod plan;
 mod refusal;
 pub mod resources;
+mod room;
 mod shards;
 mod subscription;
 #[cfg(test)]
 mod tests;
 mod waypoint;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,13 +46,19 @@ pub use resources::{Delta, Resources};
 pub use waypoint::WaypointDelta;
 
 use crate::kind::Kind;
+use crate::names::shortened;
 use crate::node::WaypointKey;
 use crate::parts;
 use crate::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use changes::{Changes, Content};
+use named::NamedWatch;
 use plan::{Plan, Role};
-use refusal::{Refusal, refusals};
-use subscription::{AddressWatch, NamedWatch};
+use refusal::{Refusal, Refused, refusals};
+use room::Room;
+use subscription::AddressWatch;
+
+/// Longest type of a request that an error repeats, in bytes.
+const TYPE_BYTES_MAX: usize = 256;
 
 /// Bounds of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +67,11 @@ pub struct Limits {
     pub answer_timeout: Duration,
     /// How long workloads wait for the client to ask for policies, and what else it needs, too; default 1 s.
     pub policy_grace: Duration,
-    /// Most names one client subscribes to on demand; default 65536.
+    /// Most names one client subscribes to on demand, most of them that wait for an answer and lead nowhere, and most
+    /// declared ones that are not published; default 65536.
     pub names_max: usize,
+    /// Most bytes of each of these, counting 64 with each name; default 8 MiB.
+    pub names_bytes_max: usize,
     /// Largest response to a client that takes parts, in bytes; default 1 MiB. One resource that is larger goes alone.
     ///
     /// Bounds what a stream takes of memory while its client reads, and stays under the 4 MiB that gRPC receives where
@@ -69,6 +85,7 @@ impl Default for Limits {
             answer_timeout: Duration::from_secs(60),
             policy_grace: Duration::from_secs(1),
             names_max: 65_536,
+            names_bytes_max: 8 << 20,
             response_bytes_max: 1 << 20,
         }
     }
@@ -86,11 +103,32 @@ pub enum StreamError {
         /// What is served to such a client, as the end of a sentence.
         served: String,
     },
+    /// A name that is longer than any can be (invalid argument).
+    #[error("a name of {bytes} bytes is longer than {max}")]
+    LongName {
+        /// Its length.
+        bytes: usize,
+        /// The bound, [`crate::names::NAME_BYTES_MAX`].
+        max: usize,
+    },
     /// Too many names (resource exhausted).
-    #[error("more than {max} names subscribed on one stream")]
+    #[error("more than {max} names subscribed on one stream, or {bytes_max} bytes of them")]
     TooManyNames {
         /// The bound.
         max: usize,
+        /// The bound of their bytes.
+        bytes_max: usize,
+    },
+    /// The client declared too much that is not published. All of it that has room was answered (resource exhausted).
+    #[error(
+        "of the names declared that are not published the first {max}, or {bytes_max} bytes, are answered; \
+         open another stream for the others"
+    )]
+    TooManyDeclared {
+        /// The bound.
+        max: usize,
+        /// The bound of their bytes.
+        bytes_max: usize,
     },
     /// A response was not answered (deadline exceeded).
     #[error("no ACK or NACK for a response of type {kind} within {waited:?}")]
@@ -117,6 +155,8 @@ struct Outstanding {
     kind: Kind,
     nonce: String,
     deadline: Instant,
+    /// Names of what it brings of workloads and services to a client that wants some.
+    brings: BTreeSet<String>,
 }
 
 /// One client's stream, from its first request to its end.
@@ -138,7 +178,9 @@ pub struct Connection {
     completed: Option<Arc<Resources>>,
     subscription_changed: bool,
     nonces: u64,
-    refused: BTreeMap<(Kind, String), Refusal>,
+    refused: Refused,
+    /// For what the client declares.
+    room: Room,
 }
 
 impl Connection {
@@ -175,7 +217,8 @@ impl Connection {
             completed: None,
             subscription_changed: false,
             nonces: 0,
-            refused: BTreeMap::new(),
+            refused: Refused::new(),
+            room: Room::default(),
         }
     }
 
@@ -189,9 +232,10 @@ impl Connection {
         now: Instant,
     ) -> Result<Option<DeltaDiscoveryResponse>, StreamError> {
         let Some(kind) = Kind::among(self.role.kinds(), &request.type_url) else {
-            let served = self.role.served();
-            return Err(StreamError::UnknownType { type_url: request.type_url, served });
+            let type_url = shortened(&request.type_url, TYPE_BYTES_MAX);
+            return Err(StreamError::UnknownType { type_url, served: self.role.served() });
         };
+        room::check_names(&request)?;
         if !self.is_open(kind) {
             self.open(kind, request, now);
         } else {
@@ -200,10 +244,15 @@ impl Connection {
             }
             self.resubscribe(kind, &request);
         }
-        if self.addresses.as_ref().is_some_and(|watch| watch.names() > self.limits.names_max) {
-            return Err(StreamError::TooManyNames { max: self.limits.names_max });
+        let Limits { names_max: max, names_bytes_max: bytes_max, .. } = self.limits;
+        if self.addresses.as_ref().is_some_and(|watch| !watch.has_room(&self.latest, &self.limits)) {
+            return Err(StreamError::TooManyNames { max, bytes_max });
         }
-        Ok(self.advance(now))
+        let response = self.advance(now);
+        if response.is_none() && self.room.is_short() && self.is_at_rest() {
+            return Err(StreamError::TooManyDeclared { max, bytes_max });
+        }
+        Ok(response)
     }
 
     /// The mesh changed: the response to send, if any.
@@ -239,7 +288,7 @@ impl Connection {
     pub fn acked_revision(&self) -> Option<u64> {
         let all = self.role.kinds().iter().all(|kind| match kind {
             Kind::Address => self.addresses.as_ref().is_some_and(|watch| watch.answered),
-            kind => self.named.get(kind).is_some_and(|watch| watch.answered),
+            kind => self.named.get(kind).is_some_and(NamedWatch::is_answered),
         });
         self.completed.as_ref().filter(|_| all).map(|completed| completed.revision())
     }
@@ -253,19 +302,32 @@ impl Connection {
         })
     }
 
+    /// Whether the client came with more names than are kept, so that it gets everything.
+    pub fn has_too_many_names(&self) -> bool {
+        self.addresses.as_ref().is_some_and(AddressWatch::is_beyond)
+    }
+
+    /// Whether all that the client has subscribed to is answered, and by the client too.
+    fn is_at_rest(&self) -> bool {
+        self.cycle.is_none() && self.outstanding.is_none() && !self.subscription_changed
+    }
+
     fn is_open(&self, kind: Kind) -> bool {
         if kind == Kind::Address { self.addresses.is_some() } else { self.named.contains_key(&kind) }
     }
 
-    fn open(&mut self, kind: Kind, request: DeltaDiscoveryRequest, now: Instant) {
+    fn open(&mut self, kind: Kind, mut request: DeltaDiscoveryRequest, now: Instant) {
         self.subscription_changed = true;
         self.takes_parts |= parts::are_taken(request.node.as_ref());
+        let (latest, waypoint) = (&self.latest, self.role.waypoint());
+        let is_published = |name: &str| latest.version_for(waypoint, kind, name).is_some();
+        let declared = std::mem::take(&mut request.initial_resource_versions);
+        let held = self.room.keep(declared, is_published, &self.limits);
         if kind == Kind::Address {
-            self.addresses = Some(AddressWatch::open(request));
+            self.addresses = Some(AddressWatch::open(&request, held, &self.limits));
             self.policies_until = Some(now + self.limits.policy_grace);
         } else {
-            let waypoint = self.role.waypoint().cloned();
-            self.named.insert(kind, NamedWatch::open(kind, waypoint, request));
+            self.named.insert(kind, NamedWatch::open(kind, waypoint.cloned(), held));
         }
         if self.role.kinds().iter().all(|kind| *kind == Kind::Address || self.is_open(*kind)) {
             self.policies_until = None;
@@ -274,13 +336,13 @@ impl Connection {
 
     fn resubscribe(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) {
         // Policies are always subscribed all, whatever names are given.
-        if let (Kind::Address, Some(watch)) = (kind, &mut self.addresses) {
-            self.subscription_changed |= watch.change(request);
-            let pending = self.cycle.as_mut().and_then(|cycle| cycle.pending.as_mut());
-            if let Some((Kind::Address, changes)) = pending {
-                changes.forget(&request.resource_names_unsubscribe);
-            }
-        }
+        let (Kind::Address, Some(watch)) = (kind, &mut self.addresses) else { return };
+        let in_flight = self.outstanding.as_ref().map(|waiting| &waiting.brings);
+        let pending = match self.cycle.as_mut().and_then(|cycle| cycle.pending.as_mut()) {
+            Some((Kind::Address, changes)) => Some(changes),
+            Some(_) | None => None,
+        };
+        self.subscription_changed |= watch.change(request, in_flight, pending);
     }
 
     /// Takes an ACK or NACK; one with a stale nonce is about a response long answered, and is ignored.
@@ -294,7 +356,7 @@ impl Connection {
             if kind == Kind::Address {
                 self.addresses.iter_mut().for_each(|watch| watch.answered = true);
             }
-            self.named.get_mut(&kind).into_iter().for_each(|watch| watch.answered = true);
+            self.named.get_mut(&kind).into_iter().for_each(NamedWatch::note_answer);
         }
         let Some(goal) = self.cycle.as_ref().map(|cycle| cycle.goal.clone()) else { return };
         // A refusal stands while the refused version does: it is not sent again before it changes.
@@ -312,7 +374,7 @@ impl Connection {
         let waypoint = self.role.waypoint();
         for (name, reason) in refusals(message, |name| goal.version_for(waypoint, kind, name).is_some()) {
             let version = goal.version_for(waypoint, kind, &name).unwrap_or_default().to_owned();
-            self.refused.insert((kind, name), Refusal { version, reason });
+            refusal::keep(&mut self.refused, kind, name, Refusal { version, reason });
         }
     }
 
@@ -363,11 +425,11 @@ impl Connection {
         let bytes_max = if self.takes_parts { self.limits.response_bytes_max } else { usize::MAX };
         let (kind, changes) = cycle.pending.as_mut()?;
         let (kind, content) = (*kind, changes.take(*kind, bytes_max));
-        let is_last = changes.is_empty();
-        if is_last {
+        let (is_sent, has_more) = (changes.is_empty(), changes.has_more());
+        if is_sent {
             cycle.pending = None;
         }
-        let version = parts::version(cycle.goal.revision(), is_last);
+        let version = parts::version(cycle.goal.revision(), is_sent && !has_more);
         let revision = cycle.goal.revision();
         Some(self.send(kind, content, (revision, version), now))
     }
@@ -382,7 +444,10 @@ impl Connection {
         self.nonces += 1;
         let nonce = format!("{revision}.{}", self.nonces);
         let deadline = now + self.limits.answer_timeout;
-        self.outstanding = Some(Outstanding { kind, nonce: nonce.clone(), deadline });
+        let wants_some = kind == Kind::Address && self.addresses.as_ref().is_some_and(AddressWatch::is_named);
+        let names = content.upserts.iter().filter(|_| wants_some).map(|resource| resource.name.clone());
+        let brings = names.collect();
+        self.outstanding = Some(Outstanding { kind, nonce: nonce.clone(), deadline, brings });
         DeltaDiscoveryResponse {
             system_version_info: version,
             resources: content.upserts,

@@ -11,8 +11,8 @@ use ambit_xds::server::{Connection, Limits, Resources, StreamError};
 use aws_lc_rs::rand;
 use tokio::sync::{mpsc, watch};
 use tokio::time;
-use tonic::{Status, Streaming};
-use tracing::{debug, info};
+use tonic::{Code, Status, Streaming};
+use tracing::{debug, info, warn};
 
 use super::{Open, Publisher, Subject};
 use crate::ca::authn::Token;
@@ -58,7 +58,12 @@ pub(super) async fn serve(
 ) {
     let node = shared.visitor.token.node.clone();
     if let Err(status) = run(shared, requests, &responses).await {
-        debug!(%node, code = ?status.code(), message = status.message(), "a stream is ended with a status");
+        let (code, reason) = (status.code(), status.message());
+        if matches!(code, Code::ResourceExhausted | Code::InvalidArgument) {
+            warn!(%node, ?code, reason, "a stream is ended: its client asks for what no proxy does, or for too much");
+        } else {
+            debug!(%node, ?code, reason, "a stream is ended with a status");
+        }
         // A client that reads nothing any more learns it from the connection's end.
         let _ = responses.try_send(Err(status));
     }
@@ -78,9 +83,15 @@ async fn run(
     let role = shared.gate.role(&shared.visitor, &stated)?;
     let mut connection = shared.connect(&role, stated)?;
     let mut response = connection.handle_request(first, clock::monotonic()).map_err(|e| status(&e))?;
+    let mut is_beyond = false;
     loop {
         if let Some(response) = response.take() {
             responses.try_send(Ok(response)).map_err(|_| Status::aborted("the client takes no responses"))?;
+        }
+        if !is_beyond && connection.has_too_many_names() {
+            is_beyond = true;
+            let client = &shared.open.subject;
+            warn!(%client, "a client comes with more names than are kept; it is served everything");
         }
         shared
             .open
@@ -140,8 +151,12 @@ pub(crate) fn check_node(token: &Token, node: Option<&Node>) -> Result<Caller, S
 
 fn status(error: &StreamError) -> Status {
     match error {
-        StreamError::UnknownType { .. } => Status::invalid_argument(error.to_string()),
-        StreamError::TooManyNames { .. } => Status::resource_exhausted(error.to_string()),
+        StreamError::UnknownType { .. } | StreamError::LongName { .. } => {
+            Status::invalid_argument(error.to_string())
+        }
+        StreamError::TooManyNames { .. } | StreamError::TooManyDeclared { .. } => {
+            Status::resource_exhausted(error.to_string())
+        }
         StreamError::NoAnswer { .. } => Status::deadline_exceeded(error.to_string()),
         _ => Status::internal(error.to_string()),
     }

@@ -8,9 +8,9 @@ use ambit_control::{Index, Settings};
 use ambit_xds::Kind;
 use ambit_xds::codec::PolicyTarget;
 use ambit_xds::node::WaypointKey;
-use ambit_xds::server::WaypointDelta;
+use ambit_xds::server::{Rejection, WaypointDelta};
 
-use super::{Publisher, STREAMS_PER_SUBJECT_MAX, Subject, waypoint};
+use super::{Publisher, STREAMS_PER_SUBJECT_MAX, Subject, newly_refused, waypoint};
 use crate::ingest;
 
 fn replica(pod: &str) -> Subject {
@@ -214,4 +214,32 @@ fn a_waypoint_allows_nothing_to_a_service_it_does_not_serve() {
     let set = PolicySet::new([stand_in.policy.clone()], [], CustomOrder::AfterToken);
     assert_eq!(set.unresolved().len(), 1);
     assert!(delta.removed.contains(&(Kind::HttpPolicy, "shop/lock".to_owned())));
+}
+
+fn refused(name: &str, reason: &str) -> Rejection {
+    Rejection { kind: Kind::Authorization, name: name.to_owned(), reason: reason.to_owned() }
+}
+
+#[test]
+fn what_was_refused_before_is_not_new() {
+    let before = [refused("a", "no"), refused("b", "no")];
+    let now = [refused("a", "no"), refused("b", "never"), refused("c", "no")];
+    assert_eq!(newly_refused(&before, &now), [&now[1], &now[2]]);
+    assert!(newly_refused(&now, &now).is_empty());
+}
+
+#[test]
+fn what_a_stream_reports_is_known_and_outlives_it() {
+    let publisher = Arc::new(Publisher::default());
+    let open = publisher.open(Subject::Node("n1".to_owned())).unwrap();
+    let row = || publisher.sync(["n2"].into_iter()).into_iter().find(|row| row.node == "n1").unwrap();
+    open.report(3, vec![refused("a", "no")]);
+    open.report(4, vec![refused("a", "no")]);
+    assert_eq!((row().acked_revision, row().rejected.len(), row().connected), (4, 1, true));
+    open.report(4, Vec::new());
+    assert!(row().rejected.is_empty());
+    open.report(5, vec![refused("b", "no")]);
+    drop(open);
+    assert_eq!((row().acked_revision, &*row().rejected[0].name, row().connected), (5, "b", false));
+    assert_eq!(publisher.sync(["n2"].into_iter()).len(), 2, "a node that never came is listed too");
 }

@@ -186,6 +186,30 @@ async fn a_refused_record_is_listed_and_holds_nothing_up() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_says_of_refusals_and_names_is_bounded() {
+    let plane = Plane::start().await;
+    let mut client = Client::open(&plane, "node2", BTreeMap::new()).await;
+    client.accept().await;
+    let (_, response) = client.receive().await;
+    client.answer(&response, Some(&format!("{CART}: {}", "x".repeat(1 << 20)))).await;
+    let rejected = |sync: &serde_json::Value| node(sync, "node2")["rejected"].clone();
+    let sync = plane.until_sync(|sync| rejected(sync) != serde_json::json!([])).await;
+    let rejected = rejected(&sync);
+    let reason = rejected[0]["reason"].as_str().unwrap();
+    assert!(reason.len() < 1100 && reason.ends_with('…'), "{} bytes", reason.len());
+
+    let request = DeltaDiscoveryRequest {
+        type_url: Kind::Address.url().to_owned(),
+        resource_names_subscribe: vec!["n".repeat(2000)],
+        ..DeltaDiscoveryRequest::default()
+    };
+    client.stream.send(request).await.unwrap();
+    let ended = timeout(PATIENCE, client.stream.next()).await.expect("an end in time");
+    let text = ended.expect_err("the stream ends").to_string();
+    assert!(text.contains("InvalidArgument"), "{text}");
+}
+
+#[tokio::test]
 async fn a_broken_manifest_changes_nothing_and_is_reported_with_its_place() {
     let plane = Plane::start().await;
     let mut client = Client::open(&plane, "node1", BTreeMap::new()).await;

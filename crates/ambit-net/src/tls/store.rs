@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use ambit_runtime::{clock, tasks};
 use ambit_types::{Identity, Reason};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub use export::{Exported, ImportError};
 
-use super::bundles::Bundles;
+use super::bundles::{Bundles, Learned, Request};
 use super::rotation;
 use super::{Credential, credential::CredentialError, credential::PemChain, csr};
 
@@ -261,15 +262,13 @@ impl CertificateStore {
             // What is fetched now is new enough.
             renewals.mark_unchanged();
             let wait = match self.fetch(&identity).await {
-                Ok(credential) => {
+                Ok((credential, request)) => {
                     failures = 0;
                     let wait =
                         rotation::renew_after(clock::unix_seconds(), credential.not_after(), (self.random)());
                     info!(%identity, not_after = credential.not_after(), "certificate received");
-                    let credential = Arc::new(credential.kept_by(&entry.doubts));
-                    entry.state.send_replace(State { credential: Some(credential.clone()), failure: None });
                     // Before anybody hears of it: who saves the certificates then saves them with this bundle.
-                    self.share_bundle(&credential);
+                    self.put_in_force(&entry, credential, request);
                     self.received.send_modify(|count| *count += 1);
                     wait
                 }
@@ -291,13 +290,34 @@ impl CertificateStore {
         }
     }
 
-    /// Gives the bundle that came with a certificate to every identity of its trust domain, if it is another one.
+    /// Puts the answer to a request in force, and its bundle for every identity of its trust domain if that is a new one.
+    ///
+    /// With the answer to a request that was overtaken the newer bundle stays, and the CA is asked once more: of the two
+    /// answers either may be the newer one, as both requests were under way at once.
+    fn put_in_force(&self, entry: &Entry, credential: Credential, request: Request) {
+        // Locked to the end, so that no bundle comes between.
+        let mut bundles = self.bundles();
+        let domain = credential.identity().trust_domain().clone();
+        let learned = bundles.learn(&domain, credential.roots(), request);
+        let credential = match (learned, bundles.in_force(&domain)) {
+            (Learned::Overtaken, Some(roots)) => {
+                info!(%domain, "an answer that was overtaken has another trust bundle; the one in force stays");
+                entry.doubts.notify_one();
+                trusting(credential, roots.to_vec())
+            }
+            (Learned::New | Learned::Same | Learned::Overtaken, _) => credential,
+        };
+        let credential = Arc::new(credential.kept_by(&entry.doubts));
+        entry.state.send_replace(State { credential: Some(credential.clone()), failure: None });
+        match learned {
+            Learned::New => self.share_bundle(&credential),
+            Learned::Same | Learned::Overtaken => {}
+        }
+    }
+
+    /// Gives the bundle of a certificate to every identity of its trust domain. The bundles are locked.
     fn share_bundle(&self, newest: &Credential) {
         let (domain, roots) = (newest.identity().trust_domain(), newest.roots());
-        let mut bundles = self.bundles();
-        if !bundles.learn(domain, roots) {
-            return;
-        }
         info!(%domain, roots = roots.len(), "there is a new trust bundle");
         let entries = self.entries();
         for (_, held) in entries.iter().filter(|(identity, _)| identity.trust_domain() == domain) {
@@ -385,13 +405,27 @@ impl CertificateStore {
         left
     }
 
-    async fn fetch(&self, identity: &Identity) -> Result<Credential, String> {
+    async fn fetch(&self, identity: &Identity) -> Result<(Credential, Request), String> {
         let _turn = self.fetches.acquire().await.map_err(|e| e.to_string())?;
         let csr = csr::new(identity).map_err(|e| e.to_string())?;
+        let request = self.bundles().begin();
         let chain = tokio::time::timeout(FETCH_TIMEOUT, self.ca.sign(identity, &csr.pem))
             .await
             .map_err(|_| format!("the CA did not answer within {FETCH_TIMEOUT:?}"))??;
-        Credential::new(identity, &chain, &csr.key_der).map_err(|e: CredentialError| e.to_string())
+        let credential = Credential::new(identity, &chain, &csr.key_der);
+        credential.map(|credential| (credential, request)).map_err(|e: CredentialError| e.to_string())
+    }
+}
+
+/// The certificate with the bundle that is in force, or with its own if that cannot be used, which it could be when it
+/// came.
+fn trusting(credential: Credential, roots: Vec<CertificateDer<'static>>) -> Credential {
+    match credential.trusting(roots) {
+        Ok(trusting) => trusting,
+        Err(error) => {
+            warn!(identity = %credential.identity(), %error, "the trust bundle in force cannot be used");
+            credential
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::time_provider::TimeProvider as _;
 
 use super::Wall;
-use super::bundles::Bundles;
+use super::bundles::{Bundles, Learned};
 use super::{install_as_default, provider};
 
 #[test]
@@ -41,11 +41,33 @@ fn each_trust_domain_has_its_newest_bundle() {
     let mut bundles = Bundles::default();
     assert!(bundles.may_ask(&one, clock::monotonic()));
     assert_eq!(bundles.in_force(&one), None, "who has asked has no answer yet");
-    assert!(bundles.learn(&one, &old), "certificates of an earlier process may have another");
-    assert!(!bundles.learn(&one, &old));
-    assert!(bundles.learn(&one, &new));
+    let learned = [&old, &old, &new].map(|roots| {
+        let request = bundles.begin();
+        bundles.learn(&one, roots, request)
+    });
+    // The first one is new: certificates of an earlier process may have another.
+    assert_eq!(learned, [Learned::New, Learned::Same, Learned::New]);
     assert_eq!(bundles.in_force(&one), Some(new.as_slice()));
     assert_eq!(bundles.in_force(&other), None);
+}
+
+#[test]
+fn an_answer_that_was_overtaken_does_not_bring_an_old_bundle_back() {
+    let [one, other] = ["one.example", "other.example"].map(|name| TrustDomain::parse(name).expect("a name"));
+    let [old, new, third] = [1_u8, 2, 3].map(|byte| vec![CertificateDer::from(vec![byte])]);
+    let mut bundles = Bundles::default();
+    let [first, second, third_request] = [(); 3].map(|()| bundles.begin());
+    assert_eq!(bundles.learn(&one, &new, second), Learned::New);
+    assert_eq!(bundles.learn(&one, &old, first), Learned::Overtaken);
+    assert_eq!(bundles.in_force(&one), Some(new.as_slice()));
+    assert_eq!(bundles.learn(&other, &old, first), Learned::New, "each trust domain by itself");
+    // The same bundle, asked for later, counts from then on.
+    let late = bundles.begin();
+    assert_eq!(bundles.learn(&one, &new, late), Learned::Same);
+    assert_eq!(bundles.learn(&one, &third, third_request), Learned::Overtaken);
+    // A bundle may go back, too: whoever asks last knows.
+    let last = bundles.begin();
+    assert_eq!(bundles.learn(&one, &old, last), Learned::New);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use ambit_types::{Destination, GatewayAddress};
 use super::{Limits, Update};
 use crate::client::Content;
 use crate::codec::Address;
+use crate::names::NAME_BYTES_MAX;
 
 /// Names one waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +24,7 @@ pub enum LookedUp {
     /// Wait for this ticket in [`Answered`] or in [`super::Client::expired_waiters`]; call
     /// [`super::Client::poll_lookups`] for the request to send.
     Waiting(Ticket),
-    /// Too many wait already; go on as if the key were unknown.
+    /// Too many wait already, or the key is longer than a name can be; go on as if the key were unknown.
     Full,
 }
 
@@ -64,6 +65,8 @@ pub(super) struct Covers(Vec<(String, Record)>);
 pub(super) struct Lookups {
     node_name: String,
     keys: BTreeMap<String, Key>,
+    /// Of all keys together.
+    key_bytes: usize,
     records: BTreeMap<String, Record>,
     /// Keys that a response has answered of which more follows, and whether there is something behind them.
     arrived: Vec<(String, bool)>,
@@ -109,7 +112,7 @@ fn gateway(address: &GatewayAddress) -> String {
 impl Lookups {
     pub(super) fn new(node_name: String) -> Self {
         let (keys, records, arrived) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { node_name, keys, records, arrived, waiting: 0, next_ticket: 0 }
+        Self { node_name, keys, key_bytes: 0, records, arrived, waiting: 0, next_ticket: 0 }
     }
 
     pub(super) fn ask(&mut self, key: &str, now: Instant, limits: &Limits) -> LookedUp {
@@ -120,8 +123,11 @@ impl Lookups {
             }
         }
         let new = !self.keys.contains_key(key);
-        if self.waiting >= limits.waiters_max || (new && self.keys.len() >= limits.keys_max) {
+        if self.waiting >= limits.waiters_max || (new && !self.has_room_for(key, limits)) {
             return LookedUp::Full;
+        }
+        if new {
+            self.key_bytes += key.len();
         }
         self.next_ticket += 1;
         self.waiting += 1;
@@ -134,6 +140,12 @@ impl Lookups {
         });
         entry.waiters.push((ticket, now + limits.lookup_timeout));
         LookedUp::Waiting(ticket)
+    }
+
+    fn has_room_for(&self, key: &str, limits: &Limits) -> bool {
+        key.len() <= NAME_BYTES_MAX
+            && self.keys.len() < limits.keys_max
+            && self.key_bytes + key.len() <= limits.keys_bytes_max
     }
 
     /// Keys to subscribe to that have not been sent on this stream; they count as sent afterwards.
@@ -218,6 +230,7 @@ impl Lookups {
         }
         for key in &old {
             self.keys.remove(key);
+            self.key_bytes -= key.len();
         }
         let needed = self.needed();
         let others = self.records.keys().filter(|name| !needed.contains(name.as_str()));

@@ -376,3 +376,46 @@ fn on_demand_a_node_is_synced_with_the_policies() {
     client.on_connect();
     assert!(client.is_synced(), "what was applied stays in force");
 }
+
+#[test]
+fn keys_are_bounded_in_bytes_and_none_is_longer_than_a_name() {
+    let limits = Limits { keys_bytes_max: 2000, ..Limits::default() };
+    let mut client = client_with(Mode::OnDemand, limits);
+    client.on_connect();
+    let now = start();
+    let key = |letter: &str, length: usize| letter.repeat(length);
+    assert_eq!(client.look_up(&key("a", NAME_BYTES_MAX + 1), now), LookedUp::Full);
+    ask(&mut client, &key("a", NAME_BYTES_MAX), now);
+    assert_eq!(client.look_up(&key("b", 1000), now), LookedUp::Full, "together they are too many");
+    ask(&mut client, &key("b", 900), now);
+    assert_eq!(client.poll_lookups().unwrap().resource_names_subscribe.len(), 2);
+    // What is let go makes room.
+    let later = now + Duration::from_secs(600);
+    client.expired_waiters(later);
+    client.forget_idle(later).unwrap();
+    ask(&mut client, &key("b", 1000), later);
+}
+
+#[test]
+fn a_name_that_is_too_long_is_not_declared() {
+    // The server would end the stream for it, and each one that follows.
+    let mut client = client(Mode::Wildcard);
+    client.on_connect();
+    let long = "w".repeat(NAME_BYTES_MAX + 1);
+    let both = vec![resource(workload("w"), "1"), resource(workload(&long), "1")];
+    apply(&mut client, response(Kind::Address, both, &[]));
+    assert_eq!(declared(&mut client, Kind::Address), map(&[("w", "1")]));
+    // It is sent again or gone.
+    let (update, _) = apply(&mut client, response(Kind::Address, vec![], &[]));
+    assert_eq!(update.content.removed(), [long]);
+}
+
+#[test]
+fn a_long_refusal_is_cut() {
+    let limits = Limits { error_bytes_max: 20, ..Limits::default() };
+    let mut client = client_with(Mode::Wildcard, limits);
+    client.on_connect();
+    let (_, acknowledged) = apply(&mut client, response(Kind::Address, vec![bad(&"w".repeat(1000))], &[]));
+    let text = acknowledged.request.unwrap().error_detail.unwrap().message;
+    assert_eq!(text, format!("{}…", "w".repeat(20)));
+}

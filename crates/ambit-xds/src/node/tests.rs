@@ -83,3 +83,11 @@ fn a_namespace_that_contradicts_the_id_is_refused() {
     let error = Caller::decode(Some(&node)).unwrap_err().to_string();
     assert_eq!(error, "the node id says namespace \"istio-system\", its metadata NAMESPACE says \"other\"");
 }
+
+#[test]
+fn a_field_that_is_longer_than_it_can_be_is_refused_and_not_repeated() {
+    let mut node = identity().encode();
+    node.metadata.as_mut().unwrap().fields.insert("NODE_NAME".into(), text("n".repeat(3000)));
+    let error = Caller::decode(Some(&node)).unwrap_err().to_string();
+    assert_eq!(error, "metadata NODE_NAME of 3000 bytes is longer than 2048");
+}

@@ -17,6 +17,8 @@ pub(super) struct Changes {
     removed: VecDeque<String>,
     upserts: VecDeque<(Str, Arc<Entry>)>,
     with_aliases: bool,
+    /// More of the kind follows in the same cycle, and the client is to wait for it.
+    has_more: bool,
 }
 
 /// The content of one response.
@@ -59,10 +61,25 @@ impl Changes {
         self.upserts.is_empty() && self.removed.is_empty()
     }
 
+    /// Itself, as the beginning of an answer.
+    pub(super) fn followed_by_more(self) -> Self {
+        Self { has_more: true, ..self }
+    }
+
+    /// Whether it is the beginning of an answer only.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     /// Drops what the client does not want to hear of any more.
     pub(super) fn forget(&mut self, names: &[String]) {
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         self.upserts.retain(|(name, _)| !names.contains(&**name));
+    }
+
+    /// Drops everything but what is gone.
+    pub(super) fn forget_all(&mut self) {
+        self.upserts.clear();
     }
 
     /// The next response: as much as fits into `bytes_max`, and one resource at least.

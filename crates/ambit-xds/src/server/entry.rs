@@ -19,6 +19,7 @@ pub(super) struct Entry {
     version: Version,
     content: Bytes,
     pub(super) links: Links,
+    stands_in: bool,
 }
 
 /// Hash of a resource's content, in hexadecimal. There is one for each resource, so it takes no memory of its own.
@@ -61,13 +62,18 @@ impl Entry {
         Self::new(content, Links::default())
     }
 
+    /// One that nothing leads to, and that denies whatever else is there while `stands_in` says so.
+    pub(super) fn policy(content: Any, stands_in: bool) -> Self {
+        Self { stands_in, ..Self::plain(content) }
+    }
+
     /// A workload or a service.
     pub(super) fn of(address: &Address) -> Self {
         Self::new(address.encode(), links(address))
     }
 
     fn new(content: Any, links: Links) -> Self {
-        Self { version: Version::of(&content.value), content: content.value, links }
+        Self { version: Version::of(&content.value), content: content.value, links, stands_in: false }
     }
 
     /// Whether the other is encoded alike.
@@ -78,6 +84,11 @@ impl Entry {
     /// Hash of the content.
     pub(super) fn version(&self) -> &str {
         self.version.as_str()
+    }
+
+    /// Whether it is a policy that nobody can use, so that nothing is allowed where it applies.
+    pub(super) fn stands_in(&self) -> bool {
+        self.stands_in
     }
 
     /// Whether it is a service that takes endpoints which are not ready.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use ambit_types::Str;
 
-use super::Resources;
+use super::room::Names;
+use super::{Limits, Resources};
 use crate::client::WILDCARD;
 use crate::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
@@ -13,28 +14,38 @@ use crate::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 pub(super) enum Interest {
     /// Every one.
     All,
+    /// Every one, because it came with more names than are kept.
+    Beyond,
     /// Those behind the keys, what they need, and those on the client's node; of workloads also the services in front.
-    Named(BTreeSet<String>),
+    Named(Names),
 }
 
 impl Interest {
-    /// Reads a first request: no names, or `*`, mean everything; `*` subscribed and unsubscribed mean nothing yet.
-    pub(super) fn open(request: &DeltaDiscoveryRequest) -> Self {
+    /// Reads a first request: no names, or `*`, mean everything; `*` subscribed and unsubscribed mean nothing yet. Also
+    /// the names that are to be answered.
+    ///
+    /// A client that comes back with more names than are kept would do so each time, so it gets everything.
+    pub(super) fn open(request: &DeltaDiscoveryRequest, limits: &Limits) -> (Self, Names) {
         let subscribe = &request.resource_names_subscribe;
-        let unsubscribe = &request.resource_names_unsubscribe;
-        let has_wildcard = |names: &[String]| names.iter().any(|name| name == WILDCARD);
-        if subscribe.is_empty() || (has_wildcard(subscribe) && !has_wildcard(unsubscribe)) {
-            return Self::All;
+        if subscribe.is_empty() || wildcard(request) == Some(true) {
+            return (Self::All, Names::default());
         }
-        // What a client brings along it still wants.
-        let names = subscribe.iter().chain(request.initial_resource_versions.keys());
-        let wanted = names.filter(|name| *name != WILDCARD && !unsubscribe.contains(name));
-        Self::Named(wanted.cloned().collect())
+        let unsubscribe: BTreeSet<&String> = request.resource_names_unsubscribe.iter().collect();
+        let wanted = subscribe.iter().filter(|name| *name != WILDCARD && !unsubscribe.contains(name));
+        let wanted: Names = wanted.collect();
+        let interest = if wanted.size().exceeds(limits) { Self::Beyond } else { Self::Named(wanted.clone()) };
+        (interest, wanted)
     }
 
-    /// Everything a client with these keys on this node is to hold.
-    pub(super) fn closure(keys: &BTreeSet<String>, resources: &Resources, node: &str) -> BTreeSet<Str> {
+    /// Everything a client with these keys on this node is to hold; `brought`: names that it came with.
+    pub(super) fn closure(
+        keys: &Names,
+        brought: &BTreeSet<Str>,
+        resources: &Resources,
+        node: &str,
+    ) -> BTreeSet<Str> {
         let mut named: Vec<Str> = keys.iter().flat_map(|key| resources.resolve(key)).collect();
+        named.extend(brought.iter().cloned());
         named.extend(resources.on_node(node).cloned());
         let mut wanted = BTreeSet::new();
         follow(named.clone(), resources, &mut wanted);
@@ -46,6 +57,15 @@ impl Interest {
         wanted.extend(in_front.into_iter().cloned());
         wanted
     }
+}
+
+/// What a request says of `*`: it is subscribed, or it is not any more; both at once is the latter.
+pub(super) fn wildcard(request: &DeltaDiscoveryRequest) -> Option<bool> {
+    let is_in = |names: &[String]| names.iter().any(|name| name == WILDCARD);
+    if is_in(&request.resource_names_unsubscribe) {
+        return Some(false);
+    }
+    is_in(&request.resource_names_subscribe).then_some(true)
 }
 
 /// Adds names and what they need.

@@ -15,6 +15,8 @@ pub(super) enum Role {
 /// Which changes of a kind a step sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
+    /// Of what is new or changed that which denies whatever else is there.
+    StandIns,
     /// What is new or changed.
     Upserts,
     /// What is gone.
@@ -27,14 +29,14 @@ impl Part {
     pub(super) fn has_upserts(self) -> bool {
         match self {
             Self::Upserts | Self::Whole => true,
-            Self::Removals => false,
+            Self::StandIns | Self::Removals => false,
         }
     }
 
     pub(super) fn has_removals(self) -> bool {
         match self {
             Self::Removals | Self::Whole => true,
-            Self::Upserts => false,
+            Self::StandIns | Self::Upserts => false,
         }
     }
 }
@@ -51,7 +53,10 @@ const NODE: Plan = &[
 
 /// A service is protected before it appears and until it is gone; a route comes after the services it sends to, and
 /// leaves before them. Tokens are looked at before a policy asks for one, and for as long as one does; so are providers.
+/// What denies everything comes before all that may loosen something in its place: rules for tokens that no longer reach
+/// a service would leave a DENY open there that compares a claim. It goes with the policies that are gone.
 const WAYPOINT: Plan = &[
+    (Kind::HttpPolicy, Part::StandIns),
     (Kind::Provider, Part::Upserts),
     (Kind::RequestAuthentication, Part::Upserts),
     (Kind::HttpPolicy, Part::Upserts),

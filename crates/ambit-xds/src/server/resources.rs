@@ -173,6 +173,11 @@ impl Resources {
         self.aliases.of(key).cloned().collect()
     }
 
+    /// Whether there is anything behind a name or an alias.
+    pub(super) fn leads_somewhere(&self, key: &str) -> bool {
+        self.addresses.get(key).is_some() || self.aliases.of(key).next().is_some()
+    }
+
     /// Workloads on a node.
     pub(super) fn on_node(&self, node: &str) -> impl Iterator<Item = &Str> {
         self.nodes.of(node)

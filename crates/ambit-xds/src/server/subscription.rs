@@ -1,94 +1,30 @@
-//! What a client holds of each kind, and how that differs from what it should hold.
+//! What a client holds of workloads and services, and how that differs from what it should hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_types::Str;
 
-use super::Resources;
 use super::changes::Changes;
 use super::entry::Entry;
 use super::history::Touched;
-use super::interest::Interest;
+use super::interest::{Interest, wildcard};
 use super::plan::Part;
-use super::shards::Shards;
+use super::room::{Names, has_room_for};
+use super::{Limits, Resources};
+use crate::client::WILDCARD;
 use crate::kind::Kind;
-use crate::node::WaypointKey;
 use crate::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-
-/// A subscription to all resources of a kind that are there for the client.
-#[derive(Debug)]
-pub(super) struct NamedWatch {
-    kind: Kind,
-    /// Whose resources, of a waypoint.
-    waypoint: Option<WaypointKey>,
-    /// Sent, or brought along: version by name.
-    held: BTreeMap<String, String>,
-    /// The resources that were last looked at for upserts, and for removals: what is still so needs no look.
-    upserted: Option<Shards<Arc<Entry>>>,
-    cleared: Option<Shards<Arc<Entry>>>,
-    is_first: bool,
-    /// Everything so far has been answered.
-    pub(super) answered: bool,
-}
-
-impl NamedWatch {
-    pub(super) fn open(kind: Kind, waypoint: Option<WaypointKey>, request: DeltaDiscoveryRequest) -> Self {
-        let held = request.initial_resource_versions;
-        Self { kind, waypoint, held, upserted: None, cleared: None, is_first: true, answered: false }
-    }
-
-    /// What the client lacks or should not have, as far as `part` goes. It counts as held from now on.
-    pub(super) fn changes(&mut self, goal: &Resources, part: Part) -> Option<Changes> {
-        let mut changes = Changes::default();
-        if part.has_upserts() {
-            self.add_upserts(goal, &mut changes);
-        }
-        if part.has_removals() {
-            self.add_removals(goal, &mut changes);
-        }
-        let is_first = part.has_upserts() && std::mem::take(&mut self.is_first);
-        changes.unless_empty(is_first)
-    }
-
-    fn add_upserts(&mut self, goal: &Resources, changes: &mut Changes) {
-        let before = self.upserted.take();
-        let Some(resources) = goal.of(self.kind, self.waypoint.as_ref()) else { return };
-        let candidates = match &before {
-            Some(before) => resources.since(before).0,
-            None => resources.sorted(),
-        };
-        for (name, entry) in candidates {
-            if self.held.get(&**name).is_none_or(|version| version != entry.version()) {
-                changes.upsert(name, entry);
-                self.held.insert(name.to_string(), entry.version().to_owned());
-            }
-        }
-        self.upserted = Some(resources.clone());
-    }
-
-    fn add_removals(&mut self, goal: &Resources, changes: &mut Changes) {
-        let before = self.cleared.take();
-        let resources = goal.of(self.kind, self.waypoint.as_ref());
-        if before.as_ref().zip(resources).is_none_or(|(before, now)| !now.is(before)) {
-            let gone = |name: &String| resources.is_none_or(|there| there.get(name).is_none());
-            let gone: Vec<String> = self.held.keys().filter(|name| gone(name)).cloned().collect();
-            for name in gone {
-                self.held.remove(&name);
-                changes.remove(name);
-            }
-        }
-        self.cleared = resources.cloned();
-    }
-}
 
 /// A subscription to workloads and services.
 #[derive(Debug)]
 pub(super) struct AddressWatch {
     interest: Interest,
+    /// Names that the client came with and that are published: it wants them still, until they are gone.
+    brought: BTreeSet<Str>,
     held: Held,
     /// Keys subscribed since the last response: each is answered even if nothing about it is new.
-    asked: BTreeSet<String>,
+    asked: Names,
     /// What is to be removed in a later part of the cycle.
     deferred: Vec<String>,
     /// What the last look at the mesh came to, of a client that wants only some; none if it has to look anew.
@@ -113,26 +49,42 @@ struct Looked {
 /// What the client holds.
 #[derive(Debug)]
 enum Held {
-    /// Versions by name: brought along, or sent to a client that wants only some.
+    /// Versions by name: brought along, or sent to a client that wants only some. An empty one is of what the client may
+    /// hold or not: it is sent again, or told to be gone.
     Names(BTreeMap<String, String>),
     /// Everything of that state.
     All(Arc<Resources>),
 }
 
+impl Held {
+    /// The client has unsubscribed from a name; `may_come`: it is on its way, and may come after that.
+    fn let_go(&mut self, name: &str, may_come: bool) {
+        let Self::Names(held) = self else { return };
+        if let Some(version) = held.get_mut(name)
+            && (may_come || version.is_empty())
+        {
+            version.clear();
+        } else {
+            held.remove(name);
+        }
+    }
+}
+
 impl AddressWatch {
-    pub(super) fn open(request: DeltaDiscoveryRequest) -> Self {
-        let interest = Interest::open(&request);
-        let asked = match &interest {
-            Interest::All => BTreeSet::new(),
-            Interest::Named(keys) => {
-                let explicit = request.resource_names_subscribe.iter();
-                explicit.filter(|name| keys.contains(*name)).cloned().collect()
-            }
-        };
-        let held = Held::Names(request.initial_resource_versions);
+    /// A subscription of a client that brings `held` along: version by name.
+    pub(super) fn open(
+        request: &DeltaDiscoveryRequest,
+        mut held: BTreeMap<String, String>,
+        limits: &Limits,
+    ) -> Self {
+        let (interest, asked) = Interest::open(request, limits);
+        for name in &request.resource_names_unsubscribe {
+            held.remove(name);
+        }
         Self {
             interest,
-            held,
+            brought: BTreeSet::new(),
+            held: Held::Names(held),
             asked,
             deferred: Vec::new(),
             looked: None,
@@ -143,49 +95,102 @@ impl AddressWatch {
         }
     }
 
-    /// How many keys are subscribed.
-    pub(super) fn names(&self) -> usize {
-        match &self.interest {
-            Interest::All => 0,
-            Interest::Named(keys) => keys.len(),
-        }
+    /// Whether the client wants some names only.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.interest, Interest::Named(_))
+    }
+
+    /// Whether the client came with more names than are kept, and gets everything instead.
+    pub(super) fn is_beyond(&self) -> bool {
+        self.interest == Interest::Beyond
+    }
+
+    /// Whether the client has no more keys than are kept, and no more of them wait for their answer.
+    pub(super) fn has_room(&self, latest: &Resources, limits: &Limits) -> bool {
+        let keys = match &self.interest {
+            Interest::Named(keys) => !keys.size().exceeds(limits),
+            Interest::All | Interest::Beyond => true,
+        };
+        keys && has_room_for(&self.asked, latest, limits)
     }
 
     /// Takes later changes of the subscription; whether there are any.
     ///
-    /// A client that wants everything gets everything, whatever names it adds or drops.
-    pub(super) fn change(&mut self, request: &DeltaDiscoveryRequest) -> bool {
-        let Interest::Named(keys) = &mut self.interest else { return false };
-        let is_change =
-            !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty();
-        if is_change {
-            self.looked = None;
+    /// `in_flight`: names in a response that is on its way to the client, which may come after it has let go of them;
+    /// `pending`: what is left to send of it.
+    pub(super) fn change(
+        &mut self,
+        request: &DeltaDiscoveryRequest,
+        in_flight: Option<&BTreeSet<String>>,
+        mut pending: Option<&mut Changes>,
+    ) -> bool {
+        let subscribe = &request.resource_names_subscribe;
+        let unsubscribe = &request.resource_names_unsubscribe;
+        if subscribe.is_empty() && unsubscribe.is_empty() {
+            return false;
         }
-        for key in &request.resource_names_unsubscribe {
-            keys.remove(key);
-            self.asked.remove(key);
-            if let Held::Names(held) = &mut self.held {
-                held.remove(key);
+        self.looked = None;
+        let wildcard = wildcard(request);
+        if self.interest == Interest::All && wildcard == Some(false) {
+            pending.iter_mut().for_each(|changes| changes.forget_all());
+            self.leave_everything();
+        } else if wildcard == Some(true) {
+            self.interest = Interest::All;
+        }
+        let is_name = |name: &&String| *name != WILDCARD;
+        match &mut self.interest {
+            Interest::Named(keys) => {
+                if let Some(changes) = pending {
+                    changes.forget(unsubscribe);
+                }
+                for key in unsubscribe {
+                    keys.remove(key);
+                    self.asked.remove(key);
+                    self.brought.remove(key.as_str());
+                    self.held.let_go(key, in_flight.is_some_and(|names| names.contains(key)));
+                }
+                for key in subscribe.iter().filter(is_name) {
+                    keys.insert(key);
+                    self.asked.insert(key);
+                }
             }
+            // Who lets go of a name and has everything is told of it again: it cannot know that it still has it.
+            Interest::All => {
+                unsubscribe.iter().chain(subscribe).filter(is_name).for_each(|key| self.asked.insert(key));
+            }
+            Interest::Beyond => subscribe.iter().filter(is_name).for_each(|key| self.asked.insert(key)),
         }
-        for key in &request.resource_names_subscribe {
-            keys.insert(key.clone());
-            self.asked.insert(key.clone());
+        true
+    }
+
+    /// Everything is wanted no more, but for keys that follow. What the client has of it, or may get of what is on its
+    /// way, is told to be gone or sent again.
+    fn leave_everything(&mut self) {
+        self.interest = Interest::Named(Names::default());
+        if let Held::All(all) = &self.held {
+            let names = all.addresses().sorted().into_keys().map(|name| (name.to_string(), String::new()));
+            let held = names.collect();
+            self.held = Held::Names(held);
         }
-        is_change
     }
 
     /// What the client lacks or should not have, as far as `part` goes. It counts as held from now on.
     pub(super) fn changes(&mut self, goal: &Arc<Resources>, node: &str, part: Part) -> Option<Changes> {
-        if part == Part::Removals {
-            let removed = std::mem::take(&mut self.deferred);
-            return Changes::removals(removed).unless_empty(false);
+        match part {
+            // No workload or service is one.
+            Part::StandIns => return None,
+            Part::Removals => {
+                let removed = std::mem::take(&mut self.deferred);
+                return Changes::removals(removed).unless_empty(false);
+            }
+            Part::Upserts | Part::Whole => {}
         }
+        self.note_brought(goal);
         let mut changes = match &self.interest {
-            Interest::All => self.all_changes(goal),
+            Interest::All | Interest::Beyond => self.all_changes(goal),
             Interest::Named(_) if self.is_unconcerned(goal, node) => Changes::default(),
             Interest::Named(keys) => {
-                let wanted = Interest::closure(keys, goal, node);
+                let wanted = Interest::closure(keys, &self.brought, goal, node);
                 self.named_changes(goal, &wanted)
             }
         };
@@ -196,6 +201,19 @@ impl AddressWatch {
             self.deferred = changes.take_removed();
         }
         changes.unless_empty(std::mem::take(&mut self.is_first))
+    }
+
+    /// Notes which of the names that the client came with there are, at the first look, and forgets those that are gone.
+    fn note_brought(&mut self, goal: &Resources) {
+        let addresses = goal.addresses();
+        if self.is_first
+            && let (Interest::Named(_), Held::Names(held)) = (&self.interest, &self.held)
+        {
+            let there = held.keys().filter_map(|name| addresses.entry(name));
+            self.brought = there.map(|(name, _)| name.clone()).collect();
+        } else {
+            self.brought.retain(|name| addresses.get(name).is_some());
+        }
     }
 
     /// Whether nothing that was touched since the last look has to do with the client: not what it holds, nor what its
@@ -217,7 +235,9 @@ impl AddressWatch {
 
     fn all_changes(&mut self, goal: &Arc<Resources>) -> Changes {
         let addresses = goal.addresses();
-        let (changed, revived, removed) = match &self.held {
+        let asked = std::mem::take(&mut self.asked);
+        let again: BTreeSet<Str> = asked.iter().flat_map(|key| goal.resolve(key)).collect();
+        let (mut changed, revived, mut removed): (_, _, BTreeSet<String>) = match &self.held {
             Held::All(older) => {
                 let (changed, removed) = goal.since(older);
                 let older = older.addresses();
@@ -235,10 +255,15 @@ impl AddressWatch {
                 (changed, revived, gone.cloned().collect())
             }
         };
-        let mut changes = Changes::removals(removed);
+        changed.extend(again.iter().filter_map(|name| addresses.entry(name)));
+        removed.extend(asked.iter().filter(|key| !goal.leads_somewhere(key)).cloned());
+        let mut changes = if asked.is_empty() { Changes::default() } else { Changes::with_aliases() };
         let behind = revived.iter().filter_map(|name| Some((name, addresses.get(name)?)));
         for (name, entry) in changed.into_iter().filter(|(name, _)| !revived.contains(*name)).chain(behind) {
             changes.upsert(name, entry);
+        }
+        for name in removed {
+            changes.remove(name);
         }
         self.held = Held::All(goal.clone());
         changes
@@ -251,7 +276,7 @@ impl AddressWatch {
         }
         let asked = std::mem::take(&mut self.asked);
         let Held::Names(held) = &mut self.held else {
-            // Only a client that wants everything holds a whole state, and it never goes back to wanting some.
+            // Only a client that wants everything holds a whole state; it leaves that behind with the rest.
             return Changes::default();
         };
         let again: BTreeSet<_> = asked.iter().flat_map(|key| goal.resolve(key)).collect();
@@ -275,7 +300,7 @@ impl AddressWatch {
         let gone: BTreeSet<String> = held.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
         held.retain(|name, _| !gone.contains(name));
         // A key behind which there is nothing is answered by its removal.
-        let absent = asked.into_iter().filter(|key| goal.resolve(key).is_empty());
+        let absent = asked.iter().filter(|key| !goal.leads_somewhere(key)).cloned();
         for name in gone.into_iter().chain(absent).collect::<BTreeSet<_>>() {
             changes.remove(name);
         }

@@ -1,5 +1,7 @@
 //! The publisher, row by row: subscriptions, resumption, order, acknowledgements.
 
+mod bounds;
+mod crossing;
 mod on_demand;
 mod parts;
 
@@ -452,7 +454,7 @@ fn keys_of_one_stream_are_bounded() {
     rig.stream.limits.names_max = 2;
     rig.send(names(&["a", "b"], &[]));
     let error = rig.stream.handle_request(names(&["c"], &[]), rig.now);
-    assert_eq!(error, Err(StreamError::TooManyNames { max: 2 }));
+    assert_eq!(error, Err(StreamError::TooManyNames { max: 2, bytes_max: 8 << 20 }));
 }
 
 /// A service, and an endpoint of it that is not ready and whose name sorts before the service's.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ambit_policy::http::model::Action;
 use ambit_policy::http::provider::Provider;
 use ambit_route::model::{Destination, DestinationPolicy, Frontend};
 use ambit_types::{ServiceKey, Str};
@@ -68,7 +69,8 @@ impl WaypointResources {
             changed |= self.put(Kind::Destination, destination::name(one), destination::encode_any(one));
         }
         for one in &delta.policies {
-            changed |= self.put(Kind::HttpPolicy, one.name(), http_policy::encode_any(one));
+            let entry = Entry::policy(http_policy::encode_any(one), stands_in(one));
+            changed |= self.kinds.of_mut(Kind::HttpPolicy).put(Str::from(one.name()), Arc::new(entry));
         }
         for one in &delta.authentications {
             let content = request_authentication::encode_any(one);
@@ -95,4 +97,10 @@ impl WaypointResources {
             Kind::Address | Kind::Authorization => None,
         }
     }
+}
+
+/// Whether a policy stands for something that nobody can use: an AUDIT policy that is only to be recorded, which no
+/// manifest can say. While it applies nothing is allowed.
+fn stands_in(policy: &HttpPolicy) -> bool {
+    policy.policy.action == Action::Audit && policy.policy.dry_run
 }

@@ -1,10 +1,14 @@
 //! Subscriptions, the order of a cycle, and what one change costs.
 
-use ambit_policy::http::model::Action;
+use std::sync::Arc;
+
+use ambit_policy::http::model::{Action, Policy};
+use ambit_types::PolicyKey;
 use ambit_xds::Kind;
 use ambit_xds::client::store::Change;
-use ambit_xds::codec::PolicyTarget;
-use ambit_xds::server::{Delta, WaypointDelta};
+use ambit_xds::codec::{HttpPolicy, PolicyTarget, RequestAuthentication};
+use ambit_xds::parts::is_last;
+use ambit_xds::server::{self, Connection, Delta, WaypointDelta};
 use prost::Message;
 
 use super::rig::*;
@@ -176,4 +180,72 @@ fn what_is_removed_is_gone() {
     // A copy that somebody works with stays what it was.
     assert_eq!(before.frontends().count(), 1);
     assert_eq!(before.policies_for(&key("cart")).held.len(), 1);
+}
+
+/// What no manifest can say: nothing is allowed where it applies.
+fn stand_in(name: &str, targets: Vec<PolicyTarget>) -> Arc<HttpPolicy> {
+    let key = PolicyKey::new("shop", name);
+    let policy = Policy { key, action: Action::Audit, rules: vec![], dry_run: true };
+    Arc::new(HttpPolicy { targets, policy: Arc::new(policy) })
+}
+
+/// Rules for tokens that reach one service and no longer all of them.
+fn shrunk() -> WaypointDelta {
+    let tokens = RequestAuthentication {
+        targets: vec![PolicyTarget::Service(key("cart-v2"))],
+        ..(*tokens("jwt")).clone()
+    };
+    WaypointDelta {
+        authentications: vec![Arc::new(tokens)],
+        policies: vec![
+            policy("new", Action::Allow, 1, vec![PolicyTarget::Waypoint]),
+            stand_in("no_tokens", vec![PolicyTarget::Service(key("cart"))]),
+        ],
+        ..WaypointDelta::default()
+    }
+}
+
+#[test]
+fn what_denies_comes_before_what_loosens_and_leaves_after_it() {
+    let (delta, own) = all();
+    let (mut rig, _) = Rig::with(delta, own);
+    let want = ["HttpPolicy +shop/no_tokens", "RequestAuthentication +shop/jwt", "HttpPolicy +shop/new"];
+    assert_eq!(rig.publish(Delta::default(), shrunk()), want);
+    assert_eq!(rig.store.policies_for(&key("cart")).held.len(), 3);
+    assert_eq!(rig.server.acked_revision(), Some(2));
+
+    let mut back = removed(&[(Kind::HttpPolicy, "shop/no_tokens")]);
+    back.authentications = vec![tokens("jwt")];
+    let want = ["RequestAuthentication +shop/jwt", "HttpPolicy -shop/no_tokens"];
+    assert_eq!(rig.publish(Delta::default(), back), want);
+}
+
+#[test]
+fn what_denies_comes_first_to_a_waypoint_that_comes_back_and_is_not_all_there_is() {
+    let (delta, own) = all();
+    let (mut rig, _) = Rig::with(delta, own);
+    rig.publish_offline(Delta::default(), shrunk());
+    let requests = rig.client.on_connect();
+    let latest = Arc::new(rig.resources.clone());
+    rig.server = Connection::for_waypoint("n1", wp(), latest, server::Limits::default());
+    let mut response = None;
+    for request in requests {
+        response = rig.server.handle_request(request, rig.now).unwrap();
+    }
+    let first = response.unwrap();
+    assert_eq!(brief(&first), "HttpPolicy +shop/no_tokens");
+    assert!(!is_last(&first), "the client waits for the others before it counts the kind as complete");
+    let (_, request) = rig.take(&first);
+    let response = rig.server.handle_request(request, rig.now).unwrap();
+    let came: Vec<String> = rig.settle_raw(response).iter().map(brief).collect();
+    let want = [
+        "ExtensionProvider",
+        "RequestAuthentication +shop/jwt",
+        "HttpPolicy +shop/new",
+        "Destination",
+        "Address",
+        "Frontend",
+    ];
+    assert_eq!(came, want);
+    assert!(rig.client.is_confirmed());
 }
