@@ -23,6 +23,7 @@ pub mod lint;
 pub mod map;
 mod nodes;
 mod objects;
+mod place;
 pub mod policy;
 pub mod stat;
 pub mod status;
@@ -148,7 +149,10 @@ fn enter(command: &Command) -> anyhow::Result<()> {
             Some(lab) => (lab, false),
             None => return Ok(()),
         },
-        Command::Status(args) => (&args.at.name, false),
+        Command::Status(args) => match args.lab() {
+            Some(lab) => (lab, false),
+            None => return Ok(()),
+        },
         Command::Waypoint(args) => match args.lab() {
             Some(lab) => (lab, false),
             None => return Ok(()),
