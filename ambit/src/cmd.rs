@@ -24,6 +24,7 @@ pub mod lint;
 pub mod map;
 mod nodes;
 mod objects;
+mod place;
 pub mod policy;
 pub mod stat;
 pub mod status;
@@ -152,7 +153,10 @@ fn enter(command: &Command) -> anyhow::Result<()> {
             Some(lab) => (lab, false),
             None => return Ok(()),
         },
-        Command::Status(args) => (&args.at.name, false),
+        Command::Status(args) => match args.lab() {
+            Some(lab) => (lab, false),
+            None => return Ok(()),
+        },
         Command::Waypoint(args) => match args.lab() {
             Some(lab) => (lab, false),
             None => return Ok(()),

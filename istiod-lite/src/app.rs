@@ -170,6 +170,7 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
 
     let gauges = report::Gauges::of(&follower.world, &follower.publisher);
     let gate = open_gate(config, kube.as_ref(), follower.world.clone())?;
+    let audit = gate.audit.clone();
     let listener = TcpListener::bind(config.surface.listen)
         .await
         .with_context(|| format!("listening on {}", config.surface.listen))?;
@@ -193,7 +194,7 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
         kube.start(config, Shared { world, changed, problems, bundle, leader, tls: settings }, drain).await?;
     }
     let seen = Seen { world: follower.world.clone(), publisher: follower.publisher.clone() };
-    drop(tasks::spawn("authority", keeper.follow(seen, leader, drain.clone())));
+    drop(tasks::spawn("authority", keeper.follow(seen, audit, leader, drain.clone())));
     let serve = grpc(certificates, discovery, attend, connections, drain.clone());
     drop(tasks::spawn("grpc", drain.track(serve)));
     drop(tasks::spawn("objects", follower.follow(feed, drain.clone(), on_loss)));
@@ -277,7 +278,7 @@ fn open_gate(config: &Config, kube: Option<&Kube>, world: Arc<World>) -> anyhow:
     };
     let path = config.surface.state_dir.join("audit.jsonl");
     let audit = Audit::open(&path).with_context(|| format!("opening the audit log {}", path.display()))?;
-    Ok(Arc::new(Gate::new(verifier, config.rules(), audit, world)))
+    Ok(Arc::new(Gate::new(verifier, config.rules(), Arc::new(audit), world)))
 }
 
 /// Names under which clients look for us: the service's, and where we listen.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 mod admission;
 mod basics;
+mod cli;
 mod enrol;
 mod lifecycle;
 mod outages;

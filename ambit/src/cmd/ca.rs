@@ -1,17 +1,25 @@
 //! `ambit ca`: the roots of trust, and their rotation step by step.
+//!
+//! Of a lab the control plane's admin socket is asked; in a cluster, the Secret of the authority, by `cluster`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use ambit_lab::{LabName, RunDir};
 use ambit_runtime::admin::client;
 use anyhow::bail;
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Map, Value};
 
+use cluster::Authority;
+
 use super::form::{FORMS, Form, List};
-use super::nodes::{Where, block_on, cell, json, text};
+use super::install::cluster::At;
+use super::nodes::{block_on, cell, json, text};
+use super::place;
 use crate::out::{self, Failure};
 
+mod cluster;
 #[cfg(test)]
 mod tests;
 
@@ -21,14 +29,23 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const SILENT_MAX: u32 = 60;
 /// What is asked.
 const STATUS: &str = "/ca/status";
+/// The end of the year 9999, in seconds since 1970: no later time can be written.
+const LAST: u64 = 253_402_300_799;
 
 /// Shows the roots of trust, or replaces them without a connection noticing.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
     what: What,
+    #[arg(long, env = "AMBIT_LAB", global = true, help = place::LAB)]
+    name: Option<LabName>,
+    #[arg(skip)]
+    usual: LabName,
     #[command(flatten)]
-    pub(super) at: Where,
+    at: At,
+    /// Namespace of a cluster's control plane
+    #[arg(short, long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system", global = true)]
+    namespace: String,
     /// The control plane's admin socket, instead of a lab's
     #[arg(long, value_name = "PATH", global = true)]
     admin_socket: Option<PathBuf>,
@@ -52,13 +69,57 @@ enum What {
         /// Go back to the issuer from before the rotation that is under way
         #[arg(long)]
         abort: bool,
+        /// Have the proxies that hold the rotation up asked once more, now; it goes on by itself anyhow
+        #[arg(long, conflicts_with = "abort")]
+        resume: bool,
     },
 }
 
 impl Args {
-    /// The lab it asks, unless it is told a socket.
-    pub(super) fn lab(&self) -> Option<&ambit_lab::LabName> {
-        self.admin_socket.is_none().then_some(&self.at.name)
+    /// The lab it asks; none if it is told a socket, or is about a cluster.
+    pub(super) fn lab(&self) -> Option<&LabName> {
+        if self.admin_socket.is_some() {
+            return None;
+        }
+        place::lab(self.name.as_ref(), &self.usual, &self.at)
+    }
+}
+
+/// Where the control plane is asked.
+enum Source {
+    /// At its admin socket.
+    Socket(PathBuf),
+    /// At the Secret of the authority.
+    Cluster(Authority),
+}
+
+impl Source {
+    async fn of(args: &Args) -> anyhow::Result<Self> {
+        if let Some(socket) = &args.admin_socket {
+            return Ok(Self::Socket(socket.clone()));
+        }
+        match args.lab() {
+            Some(lab) => Ok(Self::Socket(RunDir::of(lab).istiod().join("admin.sock"))),
+            None => {
+                let client = args.at.connect().await?;
+                Ok(Self::Cluster(Authority::new(client, args.namespace.clone())))
+            }
+        }
+    }
+
+    async fn status(&self) -> anyhow::Result<Value> {
+        match self {
+            Self::Socket(socket) => json(socket, STATUS).await,
+            Self::Cluster(authority) => authority.status().await,
+        }
+    }
+
+    /// Has a command carried out; returns once it is.
+    async fn change(&self, verb: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Socket(socket) => change(socket, &format!("/ca/{verb}")).await,
+            Self::Cluster(authority) => authority.change(verb).await,
+        }
     }
 }
 
@@ -67,20 +128,29 @@ impl Args {
 /// # Errors
 /// When the control plane does not answer, or refuses.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let socket = args.admin_socket.clone().unwrap_or_else(|| args.at.istiod());
     block_on(async {
+        let source = Source::of(args).await?;
         let watch = match args.what {
             What::Status { watch } => watch,
-            What::Rotate { watch, abort } => {
-                change(&socket, if abort { "/ca/abort" } else { "/ca/rotate" }).await?;
+            What::Rotate { watch, abort, resume } => {
+                source.change(verb(abort, resume)).await?;
                 watch
             }
         };
-        let last = if watch { watched(args, &socket).await? } else { json(&socket, STATUS).await? };
+        let last = if watch { watched(args, &source).await? } else { source.status().await? };
         let fine = last["problem"].is_null();
         print(args, last);
         Ok(if fine { out::OK } else { out::FAILED })
     })
+}
+
+/// What the options of `rotate` ask for.
+fn verb(abort: bool, resume: bool) -> &'static str {
+    match (abort, resume) {
+        (true, _) => "abort",
+        (false, true) => "resume",
+        (false, false) => "rotate",
+    }
 }
 
 async fn change(socket: &Path, what: &str) -> anyhow::Result<()> {
@@ -96,21 +166,19 @@ async fn change(socket: &Path, what: &str) -> anyhow::Result<()> {
 }
 
 /// Shows every change until no rotation is under way; the last status.
-async fn watched(args: &Args, socket: &Path) -> anyhow::Result<Value> {
+async fn watched(args: &Args, source: &Source) -> anyhow::Result<Value> {
     let mut shown = String::new();
     let mut silent = 0;
     loop {
-        match json(socket, STATUS).await {
+        match source.status().await {
             Ok(status) if status["phase"] == "idle" => return Ok(status),
             Ok(status) => {
                 silent = 0;
                 let now = steps(&status);
-                // Seconds that are left change all the time and are no news.
-                let news = now.split(';').next().unwrap_or_default().to_owned();
-                if matches!(args.output, Form::Table | Form::Wide) && news != shown {
+                if matches!(args.output, Form::Table | Form::Wide) && now != shown {
                     out::say(&now);
                 }
-                shown = news;
+                shown = now;
             }
             Err(error) => {
                 silent += 1;
@@ -136,7 +204,7 @@ const HEADING: &[&str] = &["ROOT", "ROLE", "SUBJECT", "NOT AFTER"];
 
 fn table(roots: &[Value]) -> String {
     let row = |root: &Value| {
-        let ends = root["not_after"].as_u64().map(|at| UNIX_EPOCH + Duration::from_secs(at));
+        let ends = root["not_after"].as_u64().map(|at| UNIX_EPOCH + Duration::from_secs(at.min(LAST)));
         let ends =
             ends.map_or_else(|| "-".to_owned(), |at| humantime::format_rfc3339_seconds(at).to_string());
         vec![cell(root, "fingerprint"), cell(root, "role"), cell(root, "subject"), ends]
@@ -149,6 +217,9 @@ fn below(status: &Value) -> String {
     let mut text = String::new();
     if status["phase"] != "idle" {
         text.push_str(&format!("\n{}", steps(status)));
+    }
+    if let Some(note) = status["note"].as_str() {
+        text.push_str(&format!("\n{note}\n"));
     }
     if let Some(problem) = status["problem"].as_str() {
         text.push_str(&format!("\nPROBLEM: {problem}\n"));

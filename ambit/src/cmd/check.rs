@@ -45,6 +45,9 @@ pub struct Args {
     /// Configuration of the client [default: ~/.kube/config, or the service account of the pod we run in]
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Another context of that file than its current one
+    #[arg(long, env = "AMBIT_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
     /// Wait until there is nothing to find
     #[arg(long)]
     wait: bool,
@@ -112,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 }
 
 async fn look(args: &Args) -> anyhow::Result<Vec<Category>> {
-    let cluster = Cluster::open(args.kubeconfig.as_deref(), &args.namespace).await;
+    let cluster = Cluster::open(args.kubeconfig.as_deref(), args.context.as_deref(), &args.namespace).await;
     match cluster {
         Ok(cluster) if args.pre => {
             let mut found = before::look(&cluster).await;

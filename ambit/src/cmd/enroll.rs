@@ -17,6 +17,7 @@ use tokio::time::{interval, timeout};
 
 use super::install::cluster::{At, merge};
 use super::nodes::block_on;
+use super::place;
 use crate::out::{self, Failure};
 
 mod progress;
@@ -55,9 +56,7 @@ struct NamespaceArgs {
     /// With --watch: how long to wait
     #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// The lab that it is in; unset: the cluster of --kubeconfig or KUBECONFIG, else the lab named `lab` if it is up, else
-    /// the cluster of ~/.kube/config
-    #[arg(long, env = "AMBIT_LAB")]
+    #[arg(long, env = "AMBIT_LAB", help = place::LAB)]
     lab: Option<LabName>,
     #[arg(skip)]
     usual: LabName,
@@ -84,11 +83,7 @@ impl Args {
 
 impl NamespaceArgs {
     fn lab(&self) -> Option<&LabName> {
-        if self.lab.is_some() {
-            return self.lab.as_ref();
-        }
-        let is_up = || RunDir::of(&self.usual).root().exists();
-        (!self.at.is_named() && is_up()).then_some(&self.usual)
+        place::lab(self.lab.as_ref(), &self.usual, &self.at)
     }
 }
 

@@ -1,28 +1,36 @@
 //! `ambit status`: is every part there, in step with the control plane, and are the pods captured.
+//!
+//! A lab's programs are asked one by one; of a cluster, `cluster` asks the API server.
 
 use std::time::Duration;
 
 use ambit_lab::store::Kind;
-use ambit_lab::{RunDir, manifests};
+use ambit_lab::{LabName, RunDir, manifests};
 use ambit_runtime::clock;
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value, json};
 
 use super::form::{FORMS, Form, List};
+use super::install::cluster::At;
 use super::nodes::{Node, Where, ask_all, block_on, cell, json, read, text};
+use super::place;
 use super::waypoint::facts::pod_rows;
 use super::waypoint::show::{POD_HEADING, pod_row};
-use crate::out;
+use crate::out::{self, Failure};
 
+mod cluster;
 mod faults;
 mod selftest;
 
+use cluster::Cluster;
 use faults::Faults;
 
 /// Pause between two looks while waiting.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Kind of the envelope.
 const KIND: &str = "NodeList";
+/// The same of a cluster, whose every object is listed.
+const LOOK_AT_CLUSTER: Duration = Duration::from_secs(2);
 /// Bytes in a MiB.
 const MIB: f64 = 1_048_576.0;
 
@@ -30,8 +38,18 @@ const MIB: f64 = 1_048_576.0;
 /// are not in force as written; exit code 1 while a node or a waypoint is amiss.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
+    #[arg(long, env = "AMBIT_LAB", help = place::LAB)]
+    name: Option<LabName>,
+    #[arg(skip)]
+    usual: LabName,
     #[command(flatten)]
-    pub(super) at: Where,
+    at: At,
+    /// Namespace of a cluster's control plane
+    #[arg(short, long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system")]
+    namespace: String,
+    /// Only this node
+    #[arg(long)]
+    node: Option<String>,
     /// Wait until everything is as it should be
     #[arg(long, conflicts_with = "budget")]
     wait: bool,
@@ -45,37 +63,102 @@ pub struct Args {
     output: Form,
 }
 
+impl Args {
+    /// The lab that it is about; none if it is about a cluster.
+    pub(super) fn lab(&self) -> Option<&LabName> {
+        place::lab(self.name.as_ref(), &self.usual, &self.at)
+    }
+}
+
+/// Who is asked.
+enum Source {
+    Lab(Where),
+    Cluster(Cluster),
+}
+
+impl Source {
+    async fn of(args: &Args) -> anyhow::Result<Self> {
+        match args.lab() {
+            Some(lab) => Ok(Self::Lab(Where { name: lab.clone(), node: args.node.clone() })),
+            None => Ok(Self::Cluster(Cluster::new(args.at.connect().await?, args.namespace.clone()))),
+        }
+    }
+
+    async fn look(&self, args: &Args) -> anyhow::Result<(State, bool)> {
+        match self {
+            Self::Lab(at) => look(at).await,
+            Self::Cluster(cluster) => cluster.look(args.node.as_deref()).await,
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When there is no lab of that name, or nobody answers.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    if args.budget {
-        let items = block_on(budgets(args))?;
-        let list = List { kind: "BudgetList", items };
-        list.print(&args.output, |items, _| table(BUDGET, &[], items, false), name);
-        return Ok(out::OK);
-    }
-    let (found, healthy) = block_on(state(args))?;
-    let more = found.beside();
-    let State { nodes, waypoints, faults } = found;
+    block_on(async {
+        let source = Source::of(args).await?;
+        if args.budget {
+            return budget(args, &source).await;
+        }
+        let (found, healthy) = state(args, &source).await?;
+        print(args, found, matches!(source, Source::Cluster(_)));
+        Ok(if healthy { out::OK } else { out::FAILED })
+    })
+}
+
+async fn budget(args: &Args, source: &Source) -> anyhow::Result<i32> {
+    let Source::Lab(at) = source else {
+        let words = "what a ztunnel uses of what it may use is not known to an API server: see its metrics";
+        return Err(Failure::new(out::USAGE, words).into());
+    };
+    let list = List { kind: "BudgetList", items: budgets(at).await? };
+    list.print(&args.output, |items, _| table(BUDGET, &[], items, false), name);
+    Ok(out::OK)
+}
+
+fn print(args: &Args, found: State, of_cluster: bool) {
+    let more = found.beside(of_cluster);
+    let State { parts, nodes, waypoints, missing, faults } = found;
     let list = List { kind: KIND, items: nodes };
-    list.print_beside(more, &args.output, |items, wide| tables(items, &waypoints, &faults, wide), name);
-    Ok(if healthy { out::OK } else { out::FAILED })
+    let tables = |items: &[Value], wide: bool| {
+        let mut all = Vec::new();
+        if of_cluster {
+            all.push(cluster::parts_table(&parts));
+        }
+        all.push(tables(items, &waypoints, &faults, wide));
+        if !missing.is_empty() {
+            all.push(cluster::missing_table(&missing));
+        }
+        all.join("\n")
+    };
+    list.print_beside(more, &args.output, tables, name);
+    if of_cluster && matches!(args.output, Form::Table | Form::Wide) {
+        out::say(cluster::UNTOLD);
+    }
 }
 
 /// What one look found, a row each.
 struct State {
+    /// Workloads that the mesh is made of; of a cluster only.
+    parts: Vec<Value>,
     nodes: Vec<Value>,
     waypoints: Vec<Value>,
+    /// Pods that are to be captured and are not; of a cluster only.
+    missing: Vec<Value>,
     faults: Faults,
 }
 
 impl State {
     /// What stands beside the nodes in the envelope.
-    fn beside(&self) -> Map<String, Value> {
-        let Self { nodes: _, waypoints, faults } = self;
-        let beside = [("waypoints", waypoints), ("reports", &faults.reports), ("problems", &faults.problems)];
+    fn beside(&self, of_cluster: bool) -> Map<String, Value> {
+        let Self { parts, nodes: _, waypoints, missing, faults } = self;
+        let mut beside =
+            vec![("waypoints", waypoints), ("reports", &faults.reports), ("problems", &faults.problems)];
+        if of_cluster {
+            beside.extend([("parts", parts), ("not_captured", missing)]);
+        }
         beside.into_iter().map(|(member, rows)| (member.to_owned(), Value::from(rows.clone()))).collect()
     }
 }
@@ -86,20 +169,21 @@ impl State {
 /// When there is no lab of that name.
 pub(super) async fn envelope(at: &Where) -> anyhow::Result<Value> {
     let (found, _) = look(at).await?;
-    let more = found.beside();
+    let more = found.beside(false);
     Ok(List { kind: KIND, items: found.nodes }.envelope(more))
 }
 
 /// Looks once, or until all is well or time is up; whether all is well.
-async fn state(args: &Args) -> anyhow::Result<(State, bool)> {
+async fn state(args: &Args, source: &Source) -> anyhow::Result<(State, bool)> {
     let begun = clock::monotonic();
     loop {
-        let (found, healthy) = look(&args.at).await?;
+        let (found, healthy) = source.look(args).await?;
         let waited = clock::monotonic().saturating_duration_since(begun);
         if healthy || !args.wait || waited >= args.timeout {
             return Ok((found, healthy));
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let pause = if matches!(source, Source::Lab(_)) { LOOK_AGAIN } else { LOOK_AT_CLUSTER };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -125,7 +209,8 @@ async fn look(at: &Where) -> anyhow::Result<(State, bool)> {
     let serves = |pod: &Value| pod["ending"] == true || (pod["ready"] == true && pod["synced"] != false);
     let healthy = !sync.is_null() && nodes.iter().all(well) && waypoints.iter().all(serves);
     // What somebody wrote is no fault of the mesh: it is shown, and all is well all the same.
-    Ok((State { nodes, waypoints, faults: Faults::of(&sync) }, healthy))
+    let faults = Faults::of(&sync);
+    Ok((State { parts: Vec::new(), nodes, waypoints, missing: Vec::new(), faults }, healthy))
 }
 
 async fn row(node: &Node, sync: &Value) -> Value {
@@ -160,8 +245,8 @@ async fn row(node: &Node, sync: &Value) -> Value {
     })
 }
 
-async fn budgets(args: &Args) -> anyhow::Result<Vec<Value>> {
-    let answers = ask_all(&args.at.nodes()?, "/budget").await?;
+async fn budgets(at: &Where) -> anyhow::Result<Vec<Value>> {
+    let answers = ask_all(&at.nodes()?, "/budget").await?;
     let mut rows = Vec::new();
     for (node, body) in answers {
         let mut row = read(&body, &node.socket)?;

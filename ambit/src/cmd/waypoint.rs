@@ -1,7 +1,8 @@
 //! `ambit waypoint …`: making waypoints, and showing how they stand.
 //!
 //! A waypoint is a Gateway of the class `istio-waypoint`: these commands write and read that object in a lab, as
-//! `ambit lab apply` and `get` would. What they decide is in `gateway` and `facts`; nothing there asks anybody.
+//! `ambit lab apply` and `get` would, or in a cluster (`cluster`). What they decide is in `gateway` and `facts`; nothing
+//! there asks anybody.
 
 use std::time::Duration;
 
@@ -12,9 +13,12 @@ use ambit_lab::{LabName, RunDir, manifests};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::Value;
 
+use super::install::cluster::At;
 use super::nodes::{block_on, json, no_lab};
+use super::place;
 use crate::out::{self, Failure};
 
+mod cluster;
 pub(super) mod facts;
 mod gateway;
 pub(super) mod show;
@@ -24,9 +28,12 @@ mod tests;
 /// Makes, shows and removes the proxies that route and authorise HTTP for a namespace or a service.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Name of the lab
-    #[arg(long, env = "AMBIT_LAB", default_value = "lab", global = true)]
-    lab: LabName,
+    #[arg(long, env = "AMBIT_LAB", global = true, help = place::LAB)]
+    lab: Option<LabName>,
+    #[arg(skip)]
+    usual: LabName,
+    #[command(flatten)]
+    at: At,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,11 +53,40 @@ enum Command {
 }
 
 impl Args {
-    /// The lab that the command is about; none if it needs none.
+    /// The lab that the command is about; none if it is about a cluster, or needs neither.
     pub(super) fn lab(&self) -> Option<&LabName> {
-        match self.command {
-            Command::Generate(_) => None,
-            Command::Apply(_) | Command::List(_) | Command::Status(_) | Command::Delete(_) => Some(&self.lab),
+        if self.needs_nothing() {
+            return None;
+        }
+        place::lab(self.lab.as_ref(), &self.usual, &self.at)
+    }
+
+    fn needs_nothing(&self) -> bool {
+        matches!(self.command, Command::Generate(_))
+    }
+}
+
+/// The mesh that a command is about, for sentences about it.
+#[derive(Debug, Clone, Copy)]
+enum Mesh<'a> {
+    Lab(&'a LabName),
+    Cluster,
+}
+
+impl Mesh<'_> {
+    /// What changes an object, as somebody types it.
+    fn command(self, words: &str) -> String {
+        match self {
+            Self::Lab(lab) => lab.command(words),
+            Self::Cluster => format!("kubectl {words}"),
+        }
+    }
+
+    /// A command about its waypoints as somebody types it.
+    fn typed(self, words: &str) -> String {
+        match self {
+            Self::Lab(lab) if *lab != LabName::default() => format!("ambit waypoint {words} --lab {lab}"),
+            Self::Lab(_) | Self::Cluster => format!("ambit waypoint {words}"),
         }
     }
 }
@@ -122,7 +158,7 @@ struct DeleteArgs {
 /// Whether and how long to wait.
 #[derive(Debug, ClapArgs)]
 struct WaitArgs {
-    /// Wait until the change is in force, which is the default in a lab
+    /// Wait until the change is in force, which is the default in a lab, and with --enroll-namespace
     #[arg(long, conflicts_with = "no_wait")]
     wait: bool,
     /// Return at once instead
@@ -139,27 +175,43 @@ impl WaitArgs {
     }
 }
 
+impl ApplyArgs {
+    /// Whether a cluster is waited for. A namespace that asks for a waypoint which is not there is refused, so before
+    /// one is labelled it is, unless somebody says no.
+    fn waits_in_cluster(&self) -> bool {
+        self.wait.wait || (self.enroll_namespace && !self.wait.no_wait)
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no such lab, namespace or waypoint, or the lab refuses the change.
+/// When there is no such lab, namespace or waypoint, or the lab or the API server refuses the change.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    match &args.command {
-        Command::Apply(apply) => self::apply(&args.lab, apply),
-        Command::List(list) => show::list(&args.lab, list),
-        Command::Status(status) => show::status(&args.lab, status),
-        Command::Delete(delete) => self::delete(&args.lab, delete),
-        Command::Generate(gateway) => {
-            out::data(&manifests::to_yaml(&gateway::of(gateway)));
-            Ok(out::OK)
-        }
+    if let Command::Generate(gateway) = &args.command {
+        out::data(&manifests::to_yaml(&gateway::of(gateway)));
+        return Ok(out::OK);
+    }
+    match args.lab() {
+        Some(lab) => run_in_lab(lab, &args.command),
+        None => block_on(async { cluster::run(&args.at.connect().await?, &args.command).await }),
+    }
+}
+
+fn run_in_lab(lab: &LabName, command: &Command) -> anyhow::Result<i32> {
+    match command {
+        Command::Apply(args) => apply(lab, args),
+        Command::List(args) => Ok(show::list(Mesh::Lab(lab), &Objects::of(lab)?, args, &sync(lab)?)),
+        Command::Status(args) => show::status(Mesh::Lab(lab), &Objects::of(lab)?, args, &sync(lab)?),
+        Command::Delete(args) => delete(lab, args),
+        Command::Generate(_) => Ok(out::OK),
     }
 }
 
 fn apply(lab: &LabName, args: &ApplyArgs) -> anyhow::Result<i32> {
     let objects = Objects::of(lab)?;
     let GatewayArgs { namespace, name, .. } = &args.gateway;
-    let home = gateway::check_namespace(&objects.namespaces, namespace, lab)?;
+    let home = gateway::check_namespace(&objects.namespaces, namespace, Mesh::Lab(lab))?;
     gateway::check_free(&objects.gateways, namespace, name)?;
     if args.enroll_namespace {
         gateway::check_enrolment(home, name, args.overwrite)?;
@@ -174,7 +226,7 @@ fn apply(lab: &LabName, args: &ApplyArgs) -> anyhow::Result<i32> {
         ask(lab, &Request::Mark { object, annotations: false, changes, wait }, &mut out::say)?;
         out::data(&format!("namespace {namespace} labelled {}={name}", facts::USE_WAYPOINT));
     }
-    for hint in gateway::hints(&Objects::of(lab)?, namespace, name, lab) {
+    for hint in gateway::hints(&Objects::of(lab)?, namespace, name, Mesh::Lab(lab)) {
         out::say(&hint);
     }
     Ok(out::OK)
@@ -185,7 +237,7 @@ fn delete(lab: &LabName, args: &DeleteArgs) -> anyhow::Result<i32> {
     let namespace = &args.namespace;
     let names = if args.all { facts::names(&objects.gateways, namespace) } else { args.names.clone() };
     for name in &names {
-        gateway::check_exists(&objects.gateways, namespace, name, lab)?;
+        gateway::check_exists(&objects.gateways, namespace, name, Mesh::Lab(lab))?;
     }
     if names.is_empty() {
         out::say(&format!("no waypoint in namespace {namespace}; nothing to remove"));
@@ -195,7 +247,7 @@ fn delete(lab: &LabName, args: &DeleteArgs) -> anyhow::Result<i32> {
     let request = Request::Delete { objects: doomed, ignore_missing: false, wait: args.wait.millis() };
     // Told first: from the moment it is gone, these are refused.
     for name in &names {
-        if let Some(warning) = gateway::orphans(&objects, namespace, name, lab) {
+        if let Some(warning) = gateway::orphans(&objects, namespace, name, Mesh::Lab(lab)) {
             out::say(&warning);
         }
     }
@@ -206,15 +258,7 @@ fn delete(lab: &LabName, args: &DeleteArgs) -> anyhow::Result<i32> {
     Ok(out::OK)
 }
 
-/// A command about waypoints of this lab as somebody types it.
-fn typed(lab: &LabName, words: &str) -> String {
-    if *lab == LabName::default() {
-        return format!("ambit waypoint {words}");
-    }
-    format!("ambit waypoint {words} --lab {lab}")
-}
-
-/// What a lab's objects say about waypoints.
+/// What objects say about waypoints.
 #[derive(Debug, Clone, Default)]
 struct Objects {
     namespaces: Vec<Value>,

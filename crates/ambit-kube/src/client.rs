@@ -22,9 +22,22 @@ const AGENT: &str = concat!("ambit/", env!("CARGO_PKG_VERSION"));
 /// # Errors
 /// [`KubeError::Config`] if the file, or the pod's service account, cannot be read.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubeError> {
-    let mut config = match kubeconfig {
-        Some(path) => from_file(path).await?,
-        None => Config::incluster().map_err(|cause| KubeError::Config(cause.to_string()))?,
+    connect_to(kubeconfig, None).await
+}
+
+/// The same for another context of the kubeconfig than the current one, if one is named.
+///
+/// # Errors
+/// As [`connect`]; also if a context is named and no file.
+pub async fn connect_to(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, KubeError> {
+    let mut config = match (kubeconfig, context) {
+        (Some(path), context) => from_file(path, context).await?,
+        (None, Some(context)) => {
+            return Err(KubeError::Config(format!(
+                "the context {context} is of a kubeconfig, and there is none"
+            )));
+        }
+        (None, None) => Config::incluster().map_err(|cause| KubeError::Config(cause.to_string()))?,
     };
     config.connect_timeout = Some(CONNECT_MAX);
     // Watches are open for minutes; every other request has a time limit where it is made.
@@ -35,9 +48,10 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubeError> {
     Client::try_from(config).map_err(|cause| KubeError::Config(cause.to_string()))
 }
 
-async fn from_file(path: &Path) -> Result<Config, KubeError> {
+async fn from_file(path: &Path, context: Option<&str>) -> Result<Config, KubeError> {
     let wrong =
         |cause: kube::config::KubeconfigError| KubeError::Config(format!("{}: {cause}", path.display()));
     let file = Kubeconfig::read_from(path).map_err(wrong)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(file, &options).await.map_err(wrong)
 }

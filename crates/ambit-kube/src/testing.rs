@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
+use http::header::ACCEPT;
 use http::{Method, Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -19,6 +20,8 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
+    /// What kind of answer is wanted.
+    pub(crate) accept: String,
     pub(crate) body: Value,
 }
 
@@ -61,10 +64,12 @@ pub(crate) fn client(answer: impl Fn(Asked) -> Reply + Clone + Send + Sync + 'st
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect_bytes().await.unwrap_or_default();
+            let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let asked = Asked {
                 method: parts.method,
                 path: parts.uri.path().to_owned(),
                 query: parts.uri.query().unwrap_or_default().to_owned(),
+                accept: accept.to_owned(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
             };
             Ok::<_, Infallible>(respond(answer(asked)).await)

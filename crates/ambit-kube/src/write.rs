@@ -110,7 +110,23 @@ pub async fn apply(client: &Client, manager: &str, object: &Value, force: bool) 
     send(client, &target.call("patch"), request).await
 }
 
-/// The same for the object's status; everything else in `object` but its name is left alone.
+/// As [`apply`], but answered with the object's metadata alone: nothing of what it holds is sent to us.
+///
+/// # Errors
+/// As [`apply`]; [`KubeError::Conflict`] if `object` names a uid and that object is not there.
+pub async fn apply_metadata(
+    client: &Client,
+    manager: &str,
+    object: &Value,
+    force: bool,
+) -> Result<Value, KubeError> {
+    let target = Target::of(object)?;
+    let params = PatchParams { field_manager: Some(manager.to_owned()), force, ..PatchParams::default() };
+    let request = target.request().patch_metadata(&target.name, &params, &Patch::Apply(object));
+    send(client, &target.call("patch"), request).await
+}
+
+/// As [`apply`], for the object's status; everything else in `object` but its name is left alone.
 ///
 /// # Errors
 /// As [`apply`]; [`KubeError::NotFound`] if the object is gone.
@@ -175,6 +191,15 @@ pub async fn get(client: &Client, target: &Target) -> Result<Option<Value>, Kube
     absent_is_none(send(client, &target.call("get"), request).await)
 }
 
+/// The object's metadata alone, if it is there: nothing of what it holds is sent to us.
+///
+/// # Errors
+/// [`KubeError`] if that cannot be told.
+pub async fn get_metadata(client: &Client, target: &Target) -> Result<Option<Value>, KubeError> {
+    let request = target.request().get_metadata(&target.name, &GetParams::default());
+    absent_is_none(send(client, &target.call("get"), request).await)
+}
+
 /// Every object of the target's kind and namespace, as far as the selectors match.
 ///
 /// # Errors
@@ -185,20 +210,35 @@ pub async fn list(
     labels: Option<&str>,
     fields: Option<&str>,
 ) -> Result<Vec<Value>, KubeError> {
+    let mut all = Vec::new();
+    each(client, target, labels, fields, |object| all.push(object)).await?;
+    Ok(all)
+}
+
+/// Hands every such object to `take`, page by page, so that no more of a long list is held than `take` keeps.
+///
+/// # Errors
+/// [`KubeError`] if they cannot be listed to the end.
+pub async fn each(
+    client: &Client,
+    target: &Target,
+    labels: Option<&str>,
+    fields: Option<&str>,
+    mut take: impl FnMut(Value),
+) -> Result<(), KubeError> {
     let call = target.call("list");
     let mut params = ListParams { limit: Some(PAGE), ..ListParams::default() };
     params.label_selector = labels.map(str::to_owned);
     params.field_selector = fields.map(str::to_owned);
-    let mut all = Vec::new();
     loop {
         let mut page: Value = send(client, &call, target.request().list(&params)).await?;
         if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
-            all.extend(items);
+            items.into_iter().for_each(&mut take);
         }
         let next = page.pointer("/metadata/continue").and_then(Value::as_str).filter(|next| !next.is_empty());
         match next {
             Some(next) => params.continue_token = Some(next.to_owned()),
-            None => return Ok(all),
+            None => return Ok(()),
         }
     }
 }

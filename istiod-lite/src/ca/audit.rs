@@ -1,4 +1,5 @@
-//! The audit log: one JSON line for every certificate issued or refused, and for every caller turned away.
+//! The audit log: one JSON line for every certificate issued or refused, for every caller turned away, and for what was
+//! asked of the authority itself.
 //!
 //! A line is in the file before the answer goes out; what cannot be recorded is not issued. Callers without a valid
 //! token could fill the disk, so of those only some are written, with the count of those left out.
@@ -27,13 +28,14 @@ const STRANGERS_PER_SECOND: u32 = 10;
 pub struct Record<'a> {
     /// Seconds since 1970, to the millisecond.
     pub time: f64,
-    /// `issued`, `refused` or `turned-away`.
+    /// `issued`, `refused` or `turned-away`; of the authority itself `carried-out` or `refused`.
     pub outcome: &'static str,
-    /// What was asked: `certificate` or `discovery`.
+    /// What was asked: `certificate` or `discovery`; of the authority itself `rotate`, `abort`, `resume`, or `authority`
+    /// where that could not be read.
     pub asked: &'static str,
     /// Address the call came from.
     pub source: Option<IpAddr>,
-    /// The caller as `NAMESPACE/ACCOUNT`, empty if it is not known.
+    /// The caller as `NAMESPACE/ACCOUNT`, empty if it is not known; of the authority itself by its own word.
     pub caller: &'a str,
     /// The caller's node, empty if it is not known.
     pub node: &'a str,

@@ -14,22 +14,26 @@ use ambit_runtime::clock;
 use ambit_runtime::drain::Drain;
 use ambit_types::{Identity, Str, TrustDomain};
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::Audit;
 use super::ledger::{self, Ledger};
 use super::material::{self, Block, Issuing, MaterialError, Owner};
 use super::rotation::{Phase, Ring, State, Times};
-use super::secret::{Read, SecretError, Secrets};
+use super::secret::{Notes, Read, SecretError, Secrets};
 use super::sign::Authority;
 use super::store::{self, StoreError};
 use crate::push::Publisher;
 use crate::world::World;
 
+mod requests;
 mod round;
 #[cfg(test)]
 mod tests;
 
+use requests::Requests;
 use round::Round;
 
 /// Between two looks at a rotation.
@@ -172,12 +176,26 @@ impl Signer {
 }
 
 /// What somebody wants done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Command {
     /// Begin a rotation.
     Rotate,
     /// Go back to the issuer from before it.
     Abort,
+    /// Have proxies that are behind asked once more, now.
+    Resume,
+}
+
+impl Command {
+    /// Its name, as people write it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Rotate => "rotate",
+            Self::Abort => "abort",
+            Self::Resume => "resume",
+        }
+    }
 }
 
 type Asked = (Command, oneshot::Sender<Result<(), String>>);
@@ -188,8 +206,12 @@ pub(super) struct Known {
     pub(super) ring: Ring<Issuing>,
     pub(super) owner: Owner,
     version: String,
+    /// What stands beside the keys.
+    notes: Notes,
     /// What is wrong with what is kept, or why it could not be read or changed.
     pub(super) problem: Option<String>,
+    /// Whether it could be read last.
+    is_readable: bool,
     /// Proxies that hold the rotation up, the first of them by name, and how many there are.
     pub(super) behind: Vec<Str>,
     pub(super) behind_count: usize,
@@ -203,7 +225,9 @@ impl Known {
             ring,
             owner,
             version,
+            notes: Notes::default(),
             problem: None,
+            is_readable: true,
             behind: Vec::new(),
             behind_count: 0,
             required_count: 0,
@@ -262,7 +286,7 @@ impl Keeper {
     /// [`KeepError`]; nothing is replaced then.
     pub fn on_disk(folder: &Path, settings: Settings, now: SystemTime) -> Result<Self, KeepError> {
         let ring = store::load(folder, &settings.trust_domain, now)?;
-        let read = Read { ring, owner: Owner::Us, version: String::new() };
+        let read = Read { ring, owner: Owner::Us, version: String::new(), notes: Notes::default() };
         Self::new(Store::Disk(folder.to_owned()), settings, read)
     }
 
@@ -282,8 +306,8 @@ impl Keeper {
         let fresh = Duration::from_secs(settings.times.fresh());
         let fresh = matches!(store, Store::Secret(_)).then_some(fresh);
         let signer = Signer::new(authority, settings.times, fresh);
-        let Read { ring, owner, version } = read;
-        let known = Known::of(ring, owner, version);
+        let Read { ring, owner, version, notes } = read;
+        let known = Known { notes, ..Known::of(ring, owner, version) };
         let (commands, asked) = mpsc::channel(COMMANDS);
         let (known, asked) = (Arc::new(Mutex::new(known)), Arc::new(Mutex::new(Some(asked))));
         Ok(Self { store, settings, signer, bundle, known, commands, asked })
@@ -315,8 +339,9 @@ impl Keeper {
         answer.await.map_err(|_| ended())?
     }
 
-    /// Follows what is kept and carries out rotations while `leader` says so, until `drain` begins. To be run once.
-    pub async fn follow(self, seen: Seen, leader: watch::Receiver<bool>, drain: Drain) {
+    /// Follows what is kept and carries out rotations while `leader` says so, until `drain` begins. What is asked at the
+    /// Secret is recorded in `audit`. To be run once.
+    pub async fn follow(self, seen: Seen, audit: Arc<Audit>, leader: watch::Receiver<bool>, drain: Drain) {
         let Some(mut asked) = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
@@ -326,7 +351,7 @@ impl Keeper {
         };
         // The program may have waited for long since it opened the authority, and signs nothing until it is read again.
         let _ = self.reload().await;
-        let mut round = Round::new(&self.store);
+        let (mut round, mut requests) = (Round::new(&self.store), Requests::new(audit));
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -343,7 +368,13 @@ impl Keeper {
             }
             let leads = *leader.borrow();
             self.known().leads = leads;
+            if leads {
+                requests.take_up(&self).await;
+            }
             round.look(&self, &seen, leads).await;
+            if leads {
+                requests.tell(&self).await;
+            }
         }
     }
 
@@ -356,11 +387,13 @@ impl Keeper {
             Ok(None) => Some("the Secret is gone; the authority in force is the one it held".to_owned()),
             Err(error @ SecretError::Unusable { .. }) => Some(error.to_string()),
             Err(error) => {
+                self.known().is_readable = false;
                 self.tell(Some(full(&error)));
                 return false;
             }
         };
         self.signer.confirm(begun);
+        self.known().is_readable = true;
         self.tell(problem);
         true
     }
@@ -369,7 +402,7 @@ impl Keeper {
     fn adopt(&self, read: Read) -> Result<(), String> {
         let mut known = self.known();
         if known.ring == read.ring && known.owner == read.owner {
-            known.version = read.version;
+            (known.version, known.notes) = (read.version, read.notes);
             return Ok(());
         }
         let is_ours = known.owner == Owner::Us && read.owner == Owner::Us;
@@ -384,7 +417,8 @@ impl Keeper {
             generation = state.generation, phase = state.phase.as_str(), owner = ?read.owner,
             "another certificate authority is in force"
         );
-        *known = Known { ring: read.ring, owner: read.owner, version: read.version, ..known.clone() };
+        let Read { ring, owner, version, notes } = read;
+        *known = Known { ring, owner, version, notes, ..known.clone() };
         drop(known);
         self.signer.0.authority.send_replace(Arc::new(authority));
         Ok(())
@@ -405,6 +439,11 @@ impl Keeper {
     async fn carry_out(&self, command: Command) -> Result<(), String> {
         // On the newest there is, so that nobody is told that somebody else was faster.
         let _ = self.reload().await;
+        self.keep(&self.decide(command)?, None).await
+    }
+
+    /// What a command makes of the authority in force.
+    fn decide(&self, command: Command) -> Result<Ring<Issuing>, String> {
         let ring = {
             let known = self.known();
             if known.owner == Owner::Plugged {
@@ -424,13 +463,13 @@ impl Keeper {
                 ring.begin(fresh, now, self.settings.leaf_ttl.as_secs())
             }
             Command::Abort => ring.abort(now),
+            Command::Resume => ring.resume(now),
         };
-        let next = next.map_err(|refused| refused.to_string())?;
-        self.keep(&next).await
+        next.map_err(|refused| refused.to_string())
     }
 
-    /// Keeps an authority and puts it in force.
-    async fn keep(&self, next: &Ring<Issuing>) -> Result<(), String> {
+    /// Keeps an authority and puts it in force; in a Secret, with the answer to whoever asked for it.
+    async fn keep(&self, next: &Ring<Issuing>, answer: Option<&str>) -> Result<(), String> {
         // Never keep what could not be read again.
         material::assemble(next, &self.settings.trust_domain, Owner::Us).map_err(|e| e.to_string())?;
         let version = self.known().version.clone();
@@ -438,9 +477,9 @@ impl Keeper {
         let read = match &self.store {
             Store::Disk(folder) => {
                 store::save(folder, next).map_err(|e| full(&e))?;
-                Read { ring: next.clone(), owner: Owner::Us, version }
+                Read { ring: next.clone(), owner: Owner::Us, version, notes: Notes::default() }
             }
-            Store::Secret(secrets) => secrets.replace(next, &version).await.map_err(|e| full(&e))?,
+            Store::Secret(secrets) => secrets.replace(next, &version, answer).await.map_err(|e| full(&e))?,
         };
         self.signer.confirm(begun);
         self.adopt(read)

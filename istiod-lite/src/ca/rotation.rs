@@ -127,7 +127,7 @@ pub enum Refused {
         /// What it waits for.
         phase: Phase,
     },
-    /// There is nothing to abort.
+    /// There is nothing to abort or to resume.
     #[error("no rotation is under way")]
     Idle,
 }
@@ -184,6 +184,18 @@ impl<I: Clone> Ring<I> {
             (Phase::Waiting, _) | (Phase::Reissuing, None) => Ok(self.drop_other(now)),
             (Phase::Reissuing, Some(other)) => Ok(self.swap(other, now)),
             (Phase::Idle, _) => Err(Refused::Idle),
+        }
+    }
+
+    /// Has proxies that are behind ask anew now, instead of when they are nudged next. A rotation goes on by itself; this
+    /// is for people who have just mended what held a proxy up.
+    ///
+    /// # Errors
+    /// [`Refused::Idle`].
+    pub fn resume(&self, now: u64) -> Result<Self, Refused> {
+        match self.state.phase {
+            Phase::Waiting | Phase::Reissuing => Ok(self.nudged(now)),
+            Phase::Idle => Err(Refused::Idle),
         }
     }
 

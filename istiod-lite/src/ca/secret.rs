@@ -4,6 +4,9 @@
 //! changed only as a whole and only from the version that was read, so of several replicas that take the same step one
 //! succeeds. What others write into `cacerts` is never changed by us. Evidence that a rotation goes on by lies in a
 //! ConfigMap, one member for each replica.
+//!
+//! Two annotations of our own Secret are for people: what they ask of the leader, and what it tells them. They are here
+//! so that nobody may ask who could not take the keys as well, and so that a step and its answer are one write.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -33,6 +36,10 @@ pub const OWN: &str = "istio-ca-secret";
 pub const PLUGGED: &str = "cacerts";
 /// Where replicas write what they know of a rotation.
 pub const PROGRESS: &str = "istio-ca-rotation";
+/// Annotation of [`OWN`]: what the leader tells of the authority; JSON, without keys.
+pub const TOLD: &str = "ambit.internal/ca-status";
+/// Annotation of [`OWN`]: what somebody asks of the leader; JSON.
+pub const ASKED: &str = "ambit.internal/ca-request";
 /// The type of Istio's own Secret.
 const TYPE: &str = "istio.io/ca-root";
 /// Who changes these objects.
@@ -98,6 +105,17 @@ pub struct Read {
     pub owner: Owner,
     /// The version of the Secret; for the next change.
     pub version: String,
+    /// What people and leaders write beside the keys.
+    pub notes: Notes,
+}
+
+/// What is written beside the keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What a leader told last.
+    pub told: Option<String>,
+    /// What somebody asks.
+    pub asked: Option<String>,
 }
 
 /// The Secrets of one root namespace.
@@ -161,17 +179,45 @@ impl Secrets {
         Ok(None)
     }
 
-    /// Keeps an authority of ours instead of the one that was read as `version`.
+    /// Keeps an authority of ours instead of the one that was read as `version`. With `answer`, what was asked is taken
+    /// away and this is told, in the same write.
     ///
     /// # Errors
     /// [`SecretError::Conflict`] if somebody was faster; [`SecretError`].
-    pub async fn replace(&self, ring: &Ring<Issuing>, version: &str) -> Result<Read, SecretError> {
+    pub async fn replace(
+        &self,
+        ring: &Ring<Issuing>,
+        version: &str,
+        answer: Option<&str>,
+    ) -> Result<Read, SecretError> {
         let secret = self.secret(ring)?;
         // Members of a rotation that is over are taken away; labels and annotations of others stay.
         let gone = material::TEMPORARY.into_iter().map(|name| (name.to_owned(), Value::Null));
         let mut data: Map<String, Value> = gone.collect();
         data.extend(secret.data.unwrap_or_default().into_iter().map(|(name, bytes)| (name, json!(bytes))));
-        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "data": data }));
+        let mut change = json!({ "metadata": { "resourceVersion": version }, "data": data });
+        if let Some(told) = answer {
+            change["metadata"]["annotations"] = json!({ TOLD: told, ASKED: null });
+        }
+        self.change(change).await
+    }
+
+    /// Tells something beside the keys, if the Secret is still the `version` that was read; with `taken`, what was asked
+    /// is taken away.
+    ///
+    /// # Errors
+    /// [`SecretError::Conflict`] if somebody was faster; [`SecretError`].
+    pub async fn annotate(&self, version: &str, told: &str, taken: bool) -> Result<Read, SecretError> {
+        let mut annotations = json!({ TOLD: told });
+        if taken {
+            annotations[ASKED] = Value::Null;
+        }
+        self.change(json!({ "metadata": { "resourceVersion": version, "annotations": annotations } })).await
+    }
+
+    /// Merges a change into our own Secret.
+    async fn change(&self, change: Value) -> Result<Read, SecretError> {
+        let patch = Patch::Merge(change);
         match self.call("change", OWN, self.secrets().patch(OWN, &patching(), &patch)).await {
             Ok(kept) => self.parse(OWN, Owner::Us, kept),
             Err(SecretError::Api { cause: kube::Error::Api(status), .. }) if status.code == 409 => {
@@ -261,6 +307,12 @@ impl Secrets {
 
     fn parse(&self, name: &'static str, owner: Owner, secret: Secret) -> Result<Read, SecretError> {
         let version = secret.metadata.resource_version.unwrap_or_default();
+        let mut annotations = secret.metadata.annotations.unwrap_or_default();
+        let notes = match owner {
+            Owner::Us => Notes { told: annotations.remove(TOLD), asked: annotations.remove(ASKED) },
+            // Nothing of it can be answered there.
+            Owner::Plugged => Notes::default(),
+        };
         let members: Members = secret
             .data
             .unwrap_or_default()
@@ -268,7 +320,7 @@ impl Secrets {
             .map(|(n, bytes)| (n, Zeroizing::new(bytes.0)))
             .collect();
         let ring = material::read(&members).map_err(|cause| self.unusable(name, cause))?;
-        Ok(Read { ring, owner, version })
+        Ok(Read { ring, owner, version, notes })
     }
 
     fn unusable(&self, name: &'static str, cause: MaterialError) -> SecretError {

@@ -50,7 +50,7 @@ pub struct Gate {
     /// What the operator decided.
     pub rules: Rules,
     /// Where outcomes are written.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// Nodes and pods.
     pub world: Arc<World>,
     memory: Mutex<Memory>,
@@ -58,7 +58,7 @@ pub struct Gate {
 
 impl Gate {
     /// A gate that remembers nothing yet.
-    pub fn new(verifier: Verifier, rules: Rules, audit: Audit, world: Arc<World>) -> Self {
+    pub fn new(verifier: Verifier, rules: Rules, audit: Arc<Audit>, world: Arc<World>) -> Self {
         Self { verifier, rules, audit, world, memory: Mutex::default() }
     }
 
@@ -313,7 +313,8 @@ fn impersonated(request: &IstioCertificateRequest) -> Result<Option<Str>, Refusa
     }
 }
 
-fn record(asked: &'static str, now: Duration, source: Option<IpAddr>) -> Record<'static> {
+/// A record that says nothing yet but what was asked, when and from where.
+pub(super) fn record(asked: &'static str, now: Duration, source: Option<IpAddr>) -> Record<'static> {
     Record {
         time: (now.as_secs_f64() * 1000.0).round() / 1000.0,
         outcome: "",

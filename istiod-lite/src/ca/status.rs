@@ -1,4 +1,7 @@
-//! `/ca/status`, `/ca/rotate` and `/ca/abort` of the admin surface: what is known of the authority, for people.
+//! `/ca/status`, `/ca/rotate`, `/ca/abort` and `/ca/resume` of the admin surface: what is known of the authority, for
+//! people.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use ambit_runtime::admin::{Reply, Routes};
 use ambit_runtime::clock;
@@ -26,13 +29,14 @@ struct Row {
 }
 
 impl Keeper {
-    /// The routes: GET `/ca/status`, POST `/ca/rotate`, POST `/ca/abort`. The last two answer once the change is kept.
+    /// The routes: GET `/ca/status`; POST `/ca/rotate`, `/ca/abort` and `/ca/resume`, which answer once the change is kept.
     pub fn routes(&self) -> Routes {
-        let (shown, rotated, aborted) = (self.clone(), self.clone(), self.clone());
+        let (shown, rotated, aborted, resumed) = (self.clone(), self.clone(), self.clone(), self.clone());
         Routes::new()
             .get("/ca/status", move |_| std::future::ready(Reply::json(&shown.status())))
             .post("/ca/rotate", move |_| carry_out(rotated.clone(), Command::Rotate))
             .post("/ca/abort", move |_| carry_out(aborted.clone(), Command::Abort))
+            .post("/ca/resume", move |_| carry_out(resumed.clone(), Command::Resume))
     }
 
     /// What is known of the authority and its rotation.
@@ -49,7 +53,8 @@ async fn carry_out(keeper: Keeper, command: Command) -> Reply {
     }
 }
 
-fn of(known: &Known, times: Times, trust_domain: &str, now: u64) -> Value {
+/// What people are shown of an authority; no key is ever part of it.
+pub(super) fn of(known: &Known, times: Times, trust_domain: &str, now: u64) -> Value {
     let state = known.ring.state;
     let last = match state.phase {
         Phase::Waiting => "comes",
@@ -86,12 +91,12 @@ fn steps(known: &Known, times: Times, now: u64) -> Vec<Row> {
     let spread = now >= state.since.saturating_add(times.lag);
     let progress = |of: &str| {
         let (behind, all) = (known.behind_count, known.required_count);
-        let rest = known.ring.outlived_at(times).saturating_sub(now);
+        // A time of day and not what is left, so that what is told changes only when something happened.
+        let end = date(known.ring.outlived_at(times));
         match spread {
-            true => format!(
-                "{} of {all} proxies have {of}; over in {rest} s at the latest",
-                all - behind.min(all)
-            ),
+            true => {
+                format!("{} of {all} proxies have {of}; over at {end} at the latest", all - behind.min(all))
+            }
             false => "every replica takes it up first".to_owned(),
         }
     };
@@ -107,6 +112,13 @@ fn steps(known: &Known, times: Times, now: u64) -> Vec<Row> {
         row("re-issue every certificate", reissuing, during(reissuing, "certificates of the new issuer")),
         row("drop the old root", "later", String::new()),
     ]
+}
+
+/// A time as people read it.
+fn date(seconds: u64) -> String {
+    // The end of the year 9999: no later one can be written.
+    const LAST: u64 = 253_402_300_799;
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))).to_string()
 }
 
 fn first_fingerprint(of: &Issuing) -> Option<String> {

@@ -63,11 +63,6 @@ const RARE: &[(&[&str], &[&str], &str)] = &[
         "asked by admission of the ClusterTrustBundle, which is there",
     ),
     (
-        &["patch"],
-        &["secrets named istio-ca-secret"],
-        "in a rotation of the root, which has a test of its own",
-    ),
-    (
         &["get", "patch", "delete"],
         &["configmaps named istio-ca-rotation"],
         "in a rotation of the root, which has a test of its own",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{below, steps, table};
+use super::{below, steps, table, verb};
 
 #[test]
 fn roots_and_steps_are_tables() {
@@ -22,4 +22,11 @@ fn roots_and_steps_are_tables() {
     assert!(shown.contains("add root") && shown.contains("waiting for 7: n1, n2, …"), "{shown}");
     assert!(below(&status).contains("PROBLEM: the API server is away"));
     assert_eq!(below(&json!({ "phase": "idle", "problem": null })), "");
+    let plugged = json!({ "phase": "idle", "problem": null, "note": "It is plugged in." });
+    assert_eq!(below(&plugged), "\nIt is plugged in.\n");
+}
+
+#[test]
+fn options_of_rotate_are_one_verb() {
+    assert_eq!([verb(false, false), verb(true, false), verb(false, true)], ["rotate", "abort", "resume"]);
 }

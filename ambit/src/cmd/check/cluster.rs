@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ambit_kube::client::connect;
+use ambit_kube::client::connect_to;
 use anyhow::Context as _;
 use http::Request;
 use kube::Client;
@@ -51,7 +51,11 @@ impl Answer {
 
 impl Cluster {
     /// Opens a cluster by a kubeconfig file, the usual one, or the service account of the pod we run in.
-    pub(super) async fn open(kubeconfig: Option<&Path>, namespace: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        kubeconfig: Option<&Path>,
+        context: Option<&str>,
+        namespace: &str,
+    ) -> anyhow::Result<Self> {
         let usual = || {
             let path = std::env::home_dir()?.join(".kube/config");
             path.is_file().then_some(path)
@@ -62,7 +66,7 @@ impl Cluster {
             files.iter().find(|file| file.is_file()).or_else(|| files.first()).cloned().unwrap_or_default()
         });
         let file = given.or_else(usual);
-        let client = connect(file.as_deref())
+        let client = connect_to(file.as_deref(), context)
             .await
             .context("finding the cluster; give --kubeconfig FILE, or set KUBECONFIG, as for kubectl")?;
         Ok(Self { client, namespace: namespace.to_owned() })

@@ -2,7 +2,7 @@
 //! these commands make beside those of `ambit_kube::write`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ambit_kube::write::Target;
@@ -18,23 +18,35 @@ use crate::out::{self, Failure};
 
 /// Under which name fields are owned.
 pub(crate) const MANAGER: &str = "ambit-install";
+/// Where a pod has its service account.
+const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// Longest call.
 const CALL_MAX: Duration = Duration::from_secs(20);
 
 /// Which cluster.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct At {
-    /// Kubeconfig file, whose current context is meant; unset: ~/.kube/config, else the cluster of the pod we run in
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE", value_parser = OsStringValueParser::new())]
+    /// Kubeconfig file; unset: ~/.kube/config, else the cluster of the pod we run in
+    #[arg(
+        long, env = "KUBECONFIG", value_name = "FILE", value_parser = OsStringValueParser::new(), global = true
+    )]
     kubeconfig: Option<OsString>,
-    #[arg(long, hide = true, env = "HOME", value_parser = OsStringValueParser::new())]
+    /// Another context of the kubeconfig file than its current one
+    #[arg(long, env = "AMBIT_CONTEXT", value_name = "NAME", global = true)]
+    context: Option<String>,
+    #[arg(long, hide = true, env = "HOME", value_parser = OsStringValueParser::new(), global = true)]
     home: Option<OsString>,
 }
 
 impl At {
     /// Whether somebody named a cluster.
     pub(crate) fn is_named(&self) -> bool {
-        self.named().is_some()
+        self.named().is_some() || self.context.is_some()
+    }
+
+    /// Whether there is a cluster to be had, named or not.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_named() || self.at_home().is_some() || Path::new(POD_TOKEN).exists()
     }
 
     /// The client.
@@ -43,7 +55,7 @@ impl At {
     /// When no cluster is known.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let file = self.named().or_else(|| self.at_home());
-        let client = ambit_kube::client::connect(file.as_deref()).await;
+        let client = ambit_kube::client::connect_to(file.as_deref(), self.context.as_deref()).await;
         client.map_err(|error| Failure::new(out::UNREACHABLE, error.to_string()).into())
     }
 

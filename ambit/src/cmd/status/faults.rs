@@ -52,6 +52,6 @@ fn rows(report: &Value) -> Vec<Vec<String>> {
 }
 
 /// Conditions say what is well; one says what is not.
-fn is_fault(condition: &Value) -> bool {
+pub(super) fn is_fault(condition: &Value) -> bool {
     condition["status"] != "True" || condition["type"] == "PartiallyInvalid"
 }

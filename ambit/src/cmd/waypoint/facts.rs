@@ -30,11 +30,21 @@ pub(super) fn item(gateway: &Value, pods: &[Value], bound: &[String], sync: &Val
     })
 }
 
+/// The same where the control plane cannot be asked: a scaler may have changed the number of pods.
+pub(super) fn without_control_plane(mut item: Value) -> Value {
+    item["replicas"] = Value::Null;
+    item
+}
+
 /// Whether everything of a waypoint is as it should be: it has its address and its pods, and each of those is
-/// ready and has the newest configuration.
+/// ready and has the newest configuration. Where how many pods are wanted is not known, its conditions tell, and that
+/// those pods that stay are ready.
 pub(super) fn is_well(item: &Value) -> bool {
     let pods: Vec<&Value> = item["pods"].as_array().into_iter().flatten().collect();
     let staying: Vec<&&Value> = pods.iter().filter(|pod| pod["ending"] != true).collect();
+    if item["replicas"].is_null() {
+        return item["programmed"] == "True" && staying.iter().all(|pod| pod["ready"] == true);
+    }
     item["programmed"] == "True"
         && u64::try_from(staying.len()).ok() == item["replicas"].as_u64()
         && staying.iter().all(|pod| pod["ready"] == true && pod["synced"] == true)

@@ -1,11 +1,10 @@
 //! The Gateway that a waypoint is, and what speaks against writing or removing it. Pure.
 
-use ambit_lab::LabName;
 use ambit_lab::schedule::waypoints;
 use serde_json::{Value, json};
 
 use super::facts::{self, USE_WAYPOINT, WAYPOINT_FOR, is_named, label, text};
-use super::{GatewayArgs, Objects, typed};
+use super::{GatewayArgs, Mesh, Objects};
 use crate::out::{self, Failure};
 
 /// Label by which a namespace asks for the mesh.
@@ -37,17 +36,21 @@ pub(super) fn of(args: &GatewayArgs) -> Value {
 pub(super) fn check_namespace<'a>(
     namespaces: &'a [Value],
     name: &str,
-    lab: &LabName,
+    mesh: Mesh<'_>,
 ) -> Result<&'a Value, Failure> {
     let found = namespaces.iter().find(|n| text(n, "/metadata/name") == Some(name));
     found.ok_or_else(|| {
-        let known: Vec<&str> = namespaces.iter().filter_map(|n| text(n, "/metadata/name")).collect();
-        let apply = lab.command("apply -f FILE");
-        let known = known.join(", ");
-        Failure::new(
-            out::FAILED,
-            format!("lab {lab} has no namespace {name}, only {known}; make it with a manifest: {apply}"),
-        )
+        let words = match mesh {
+            Mesh::Lab(lab) => {
+                let known: Vec<&str> = namespaces.iter().filter_map(|n| text(n, "/metadata/name")).collect();
+                let (known, apply) = (known.join(", "), lab.command("apply -f FILE"));
+                format!("lab {lab} has no namespace {name}, only {known}; make it with a manifest: {apply}")
+            }
+            Mesh::Cluster => {
+                format!("the cluster has no namespace {name}; make it with: kubectl create namespace {name}")
+            }
+        };
+        Failure::new(out::FAILED, words)
     })
 }
 
@@ -99,7 +102,7 @@ pub(super) fn check_exists(
     gateways: &[Value],
     namespace: &str,
     name: &str,
-    lab: &LabName,
+    mesh: Mesh<'_>,
 ) -> Result<(), Failure> {
     let found = gateways.iter().find(|g| is_named(g, namespace, name));
     if found.is_some_and(waypoints::is_waypoint) {
@@ -108,7 +111,7 @@ pub(super) fn check_exists(
     let known: Vec<String> =
         gateways.iter().filter(|g| waypoints::is_waypoint(g)).map(facts::full_name).collect();
     let known = if known.is_empty() {
-        format!("there is none; make one with: {}", typed(lab, &format!("apply -n {namespace}")))
+        format!("there is none; make one with: {}", mesh.typed(&format!("apply -n {namespace}")))
     } else {
         format!("only {}", known.join(", "))
     };
@@ -116,11 +119,11 @@ pub(super) fn check_exists(
 }
 
 /// What keeps a waypoint from being of use, with the command that changes it.
-pub(super) fn hints(objects: &Objects, namespace: &str, name: &str, lab: &LabName) -> Vec<String> {
+pub(super) fn hints(objects: &Objects, namespace: &str, name: &str, mesh: Mesh<'_>) -> Vec<String> {
     let mut hints = Vec::new();
     let home = objects.namespaces.iter().find(|n| text(n, "/metadata/name") == Some(namespace));
     if home.and_then(|n| label(n, DATAPLANE_MODE)) != Some("ambient") {
-        let enrol = lab.command(&format!("label namespace {namespace} {DATAPLANE_MODE}=ambient"));
+        let enrol = mesh.command(&format!("label namespace {namespace} {DATAPLANE_MODE}=ambient"));
         hints.push(format!(
             "warning: namespace {namespace} is not in the mesh, so nothing of it goes through a waypoint: {enrol}"
         ));
@@ -129,15 +132,15 @@ pub(super) fn hints(objects: &Objects, namespace: &str, name: &str, lab: &LabNam
     let Some(gateway) = objects.waypoints().find(serves) else { return hints };
     let asks = home.and_then(|n| label(n, USE_WAYPOINT)) == Some(name);
     if !asks && facts::bound(gateway, &objects.services, &objects.namespaces).is_empty() {
-        let whole = lab.command(&format!("label namespace {namespace} {USE_WAYPOINT}={name}"));
-        let one = lab.command(&format!("label service SERVICE -n {namespace} {USE_WAYPOINT}={name}"));
+        let whole = mesh.command(&format!("label namespace {namespace} {USE_WAYPOINT}={name}"));
+        let one = mesh.command(&format!("label service SERVICE -n {namespace} {USE_WAYPOINT}={name}"));
         hints.push(format!("nothing uses it yet; a whole namespace: {whole}; one service: {one}"));
     }
     hints
 }
 
 /// What to say before a waypoint is removed that services use.
-pub(super) fn orphans(objects: &Objects, namespace: &str, name: &str, lab: &LabName) -> Option<String> {
+pub(super) fn orphans(objects: &Objects, namespace: &str, name: &str, mesh: Mesh<'_>) -> Option<String> {
     const SHOWN: usize = 5;
     let gateway = objects.waypoints().find(|g| is_named(g, namespace, name))?;
     let bound = facts::bound(gateway, &objects.services, &objects.namespaces);
@@ -148,7 +151,7 @@ pub(super) fn orphans(objects: &Objects, namespace: &str, name: &str, lab: &LabN
     if bound.len() > SHOWN {
         shown = format!("{shown} and {} more", bound.len() - SHOWN);
     }
-    let release = lab.command(&format!("label namespace {namespace} {USE_WAYPOINT}-"));
+    let release = mesh.command(&format!("label namespace {namespace} {USE_WAYPOINT}-"));
     Some(format!(
         "warning: still asked for by {shown}: without it their connections are refused (AMB3101) until they ask for \
          none, for example: {release}"

@@ -1,13 +1,16 @@
 //! `ambit waypoint list|status`: which waypoints there are, and how they stand.
 
-use ambit_lab::LabName;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 
-use super::{Objects, facts, gateway, sync, typed};
+use super::{Mesh, Objects, facts, gateway};
 use crate::cmd::form::{FORMS, Form, List};
 use crate::cmd::nodes::{cell, text};
 use crate::out;
+
+/// What a cluster's API server cannot tell of the pods.
+const UNTOLD: &str = "SYNCED and REVISION are \"-\": which configuration a pod has, the control plane alone knows \
+     (ambit_config_last_ack_timestamp_seconds, ambit_config_rejected_total)";
 
 /// Which waypoints.
 #[derive(Debug, ClapArgs)]
@@ -31,33 +34,64 @@ pub(super) struct StatusArgs {
     which: ListArgs,
 }
 
-pub(super) fn list(lab: &LabName, args: &ListArgs) -> anyhow::Result<i32> {
-    let objects = Objects::of(lab)?;
-    let items = items(&objects, args, None, &sync(lab)?);
-    if items.is_empty() && is_table(&args.output) {
-        out::say(&nothing(&objects, args, lab));
-        return Ok(out::OK);
+impl ListArgs {
+    /// The namespace, unless all are wanted.
+    pub(super) fn scope(&self) -> Option<&str> {
+        (!self.all_namespaces).then_some(self.namespace.as_str())
     }
-    print(items, args, |items, _| list_table(items));
-    Ok(out::OK)
+
+    /// Whether no more is shown than the Gateways say themselves.
+    pub(super) fn needs_gateways_only(&self) -> bool {
+        matches!(self.output, Form::Table | Form::Wide | Form::Name)
+    }
 }
 
-pub(super) fn status(lab: &LabName, args: &StatusArgs) -> anyhow::Result<i32> {
-    let objects = Objects::of(lab)?;
-    if let Some(name) = args.waypoint.as_deref().filter(|_| !args.which.all_namespaces) {
-        gateway::check_exists(&objects.gateways, &args.which.namespace, name, lab)?;
+impl StatusArgs {
+    /// Which waypoints.
+    pub(super) fn which(&self) -> &ListArgs {
+        &self.which
     }
-    let items = items(&objects, &args.which, args.waypoint.as_deref(), &sync(lab)?);
+}
+
+/// Shows the waypoints; `sync` is what the control plane tells of them, null if it cannot be asked.
+pub(super) fn list(mesh: Mesh<'_>, objects: &Objects, args: &ListArgs, sync: &Value) -> i32 {
+    let items = items(mesh, objects, args, None, sync);
+    if items.is_empty() && is_table(&args.output) {
+        out::say(&nothing(objects, args, mesh));
+        return out::OK;
+    }
+    print(items, args, |items, _| list_table(items));
+    out::OK
+}
+
+/// Shows how the waypoints stand.
+///
+/// # Errors
+/// When there is none of the name asked for.
+pub(super) fn status(
+    mesh: Mesh<'_>,
+    objects: &Objects,
+    args: &StatusArgs,
+    sync: &Value,
+) -> anyhow::Result<i32> {
+    if let Some(name) = args.waypoint.as_deref().filter(|_| !args.which.all_namespaces) {
+        gateway::check_exists(&objects.gateways, &args.which.namespace, name, mesh)?;
+    }
+    let items = items(mesh, objects, &args.which, args.waypoint.as_deref(), sync);
     if items.is_empty() && is_table(&args.which.output) {
-        out::say(&nothing(&objects, &args.which, lab));
+        out::say(&nothing(objects, &args.which, mesh));
         return Ok(out::OK);
     }
     let well = items.iter().all(facts::is_well);
+    let has_pods = items.iter().any(|item| !list_of(item, "pods").is_empty());
     print(items, &args.which, |items, _| status_table(items));
+    if has_pods && matches!(mesh, Mesh::Cluster) && is_table(&args.which.output) {
+        out::say(UNTOLD);
+    }
     Ok(if well { out::OK } else { out::FAILED })
 }
 
-fn items(objects: &Objects, args: &ListArgs, name: Option<&str>, sync: &Value) -> Vec<Value> {
+fn items(mesh: Mesh<'_>, objects: &Objects, args: &ListArgs, name: Option<&str>, sync: &Value) -> Vec<Value> {
     let wanted = |gateway: &&Value| {
         let is = |pointer: &str, wanted: &str| facts::text(gateway, pointer) == Some(wanted);
         (args.all_namespaces || is("/metadata/namespace", &args.namespace))
@@ -65,7 +99,11 @@ fn items(objects: &Objects, args: &ListArgs, name: Option<&str>, sync: &Value) -
     };
     let item = |gateway: &Value| {
         let bound = facts::bound(gateway, &objects.services, &objects.namespaces);
-        facts::item(gateway, &objects.pods, &bound, sync)
+        let item = facts::item(gateway, &objects.pods, &bound, sync);
+        match mesh {
+            Mesh::Lab(_) => item,
+            Mesh::Cluster => facts::without_control_plane(item),
+        }
     };
     objects.waypoints().filter(wanted).map(item).collect()
 }
@@ -80,10 +118,21 @@ fn is_table(form: &Form) -> bool {
 }
 
 /// What to say when nothing was found; names the namespaces where it would have been.
-fn nothing(objects: &Objects, args: &ListArgs, lab: &LabName) -> String {
-    if args.all_namespaces || objects.waypoints().next().is_none() {
-        let make = typed(lab, &format!("apply -n {}", args.namespace));
-        return format!("no waypoint in lab {lab}; make one with: {make}");
+fn nothing(objects: &Objects, args: &ListArgs, mesh: Mesh<'_>) -> String {
+    let make = mesh.typed(&format!("apply -n {}", args.namespace));
+    match mesh {
+        // Of other namespaces nothing was asked there.
+        Mesh::Cluster if !args.all_namespaces => {
+            return format!(
+                "no waypoint in namespace {}; make one with: {make}; all: add -A",
+                args.namespace
+            );
+        }
+        Mesh::Cluster => return format!("no waypoint in the cluster; make one with: {make}"),
+        Mesh::Lab(lab) if args.all_namespaces || objects.waypoints().next().is_none() => {
+            return format!("no waypoint in lab {lab}; make one with: {make}");
+        }
+        Mesh::Lab(_) => {}
     }
     let mut elsewhere: Vec<&str> =
         objects.waypoints().filter_map(|g| facts::text(g, "/metadata/namespace")).collect();

@@ -68,10 +68,14 @@ fn command_lines_are_understood_or_refused() {
     use clap::error::ErrorKind;
     let good =
         parse(&["apply", "-n", "shop", "--name", "edge", "--for", "none", "--enroll-namespace", "--wait"]);
-    assert!(good.is_ok_and(|args| args.lab().is_some()));
-    assert!(parse(&["generate"]).is_ok_and(|args| args.lab().is_none()), "generate needs no lab");
+    assert!(good.is_ok_and(|args| !args.needs_nothing()));
     assert!(
-        parse(&["status", "edge", "-n", "shop", "--lab", "two"]).is_ok_and(|args| args.lab.as_str() == "two")
+        parse(&["generate"]).is_ok_and(|args| args.lab().is_none() && args.needs_nothing()),
+        "it needs no mesh"
+    );
+    assert!(
+        parse(&["status", "edge", "-n", "shop", "--lab", "two"])
+            .is_ok_and(|args| args.lab().is_some_and(|lab| lab.as_str() == "two"))
     );
     assert!(parse(&["delete", "--all", "-n", "shop"]).is_ok());
     let rows = [
@@ -89,7 +93,8 @@ fn command_lines_are_understood_or_refused() {
 #[test]
 fn what_cannot_be_done_says_what_why_and_the_next_command() {
     let namespaces = [namespace("default", &json!({})), namespace("shop", &json!({}))];
-    let absent = gateway::check_namespace(&namespaces, "shpo", &lab()).expect_err("no such namespace");
+    let absent =
+        gateway::check_namespace(&namespaces, "shpo", Mesh::Lab(&lab())).expect_err("no such namespace");
     assert_eq!(
         absent.to_string(),
         "lab cart has no namespace shpo, only default, shop; make it with a manifest: ambit lab apply -f FILE \
@@ -113,13 +118,15 @@ fn what_cannot_be_done_says_what_why_and_the_next_command() {
     );
     assert!(gateway::check_enrolment(&enrolled, "waypoint", true).is_ok());
     assert!(gateway::check_enrolment(&enrolled, "edge", false).is_ok());
-    let none = gateway::check_exists(&[foreign], "shop", "waypoint", &lab()).expect_err("no waypoint");
+    let none =
+        gateway::check_exists(&[foreign], "shop", "waypoint", Mesh::Lab(&lab())).expect_err("no waypoint");
     assert_eq!(
         none.to_string(),
         "no waypoint shop/waypoint, there is none; make one with: ambit waypoint apply -n shop --lab cart"
     );
     let edge = [gateway_of(&["-n", "shop", "--name", "edge"])];
-    let wrong = gateway::check_exists(&edge, "shop", "waypoint", &lab()).expect_err("another name");
+    let wrong =
+        gateway::check_exists(&edge, "shop", "waypoint", Mesh::Lab(&lab())).expect_err("another name");
     assert_eq!(wrong.to_string(), "no waypoint shop/waypoint, only shop/edge");
 }
 
@@ -162,7 +169,7 @@ fn hints_name_what_is_still_to_do() {
         services: vec![service("shop/web", &json!({}))],
         pods: Vec::new(),
     };
-    let hints = gateway::hints(&objects, "shop", "waypoint", &lab());
+    let hints = gateway::hints(&objects, "shop", "waypoint", Mesh::Lab(&lab()));
     assert_eq!(
         hints,
         [
@@ -173,12 +180,12 @@ fn hints_name_what_is_still_to_do() {
              cart",
         ]
     );
-    assert_eq!(gateway::orphans(&objects, "shop", "waypoint", &lab()), None);
+    assert_eq!(gateway::orphans(&objects, "shop", "waypoint", Mesh::Lab(&lab())), None);
     let labels = json!({"istio.io/dataplane-mode": "ambient", "istio.io/use-waypoint": "waypoint"});
     objects.namespaces = vec![namespace("shop", &labels)];
-    assert!(gateway::hints(&objects, "shop", "waypoint", &lab()).is_empty());
+    assert!(gateway::hints(&objects, "shop", "waypoint", Mesh::Lab(&lab())).is_empty());
     assert_eq!(
-        gateway::orphans(&objects, "shop", "waypoint", &lab()).as_deref(),
+        gateway::orphans(&objects, "shop", "waypoint", Mesh::Lab(&lab())).as_deref(),
         Some(
             "warning: still asked for by shop/web: without it their connections are refused (AMB3101) until they ask \
              for none, for example: ambit lab label namespace shop istio.io/use-waypoint- --name cart"
@@ -232,4 +239,80 @@ fn a_waypoint_is_shown_with_its_conditions_pods_and_services() {
     assert!(facts::is_well(&facts::item(&own, &pods, &bound, &moved)), "what an old pod left does not count");
     let unready = facts::item(&own, &[pod("waypoint-0", false)], &bound, &sync(9, json!([])));
     assert!(!facts::is_well(&unready));
+    // In a cluster the control plane is not asked: conditions and pods tell, and nothing is invented.
+    let item = |gateway: &Value, ready: bool| {
+        let pods = [pod("waypoint-7f-x", ready), pod("waypoint-7f-y", true)];
+        facts::without_control_plane(facts::item(gateway, &pods, &bound, &Value::Null))
+    };
+    assert!(facts::is_well(&item(&own, true)));
+    assert!(!facts::is_well(&item(&own, false)));
+    let row = show::pod_row(&item(&own, true)["pods"][0]);
+    assert_eq!(row, ["shop/waypoint", "waypoint-7f-x", "node1", "true", "-", "-", "-"]);
+    own["status"]["conditions"][0]["status"] = json!("False");
+    assert!(!facts::is_well(&item(&own, true)));
+}
+
+#[test]
+fn in_a_cluster_the_words_are_those_of_kubectl() {
+    let absent = gateway::check_namespace(&[], "shpo", Mesh::Cluster).expect_err("no such namespace");
+    assert_eq!(
+        absent.to_string(),
+        "the cluster has no namespace shpo; make it with: kubectl create namespace shpo"
+    );
+    let objects = Objects {
+        namespaces: vec![namespace("shop", &json!({}))],
+        gateways: vec![gateway_of(&["-n", "shop"])],
+        services: vec![service("shop/web", &json!({"istio.io/use-waypoint": "waypoint"}))],
+        pods: Vec::new(),
+    };
+    assert_eq!(
+        gateway::hints(&objects, "shop", "waypoint", Mesh::Cluster),
+        [
+            "warning: namespace shop is not in the mesh, so nothing of it goes through a waypoint: kubectl label \
+          namespace shop istio.io/dataplane-mode=ambient"
+        ]
+    );
+    let orphans =
+        gateway::orphans(&objects, "shop", "waypoint", Mesh::Cluster).expect("shop/web asks for it");
+    assert!(
+        orphans.ends_with("for example: kubectl label namespace shop istio.io/use-waypoint-"),
+        "{orphans}"
+    );
+    let none = gateway::check_exists(&[], "shop", "edge", Mesh::Cluster).expect_err("no waypoint");
+    assert_eq!(
+        none.to_string(),
+        "no waypoint shop/edge, there is none; make one with: ambit waypoint apply -n shop"
+    );
+}
+
+#[test]
+fn a_cluster_is_waited_for_only_where_that_is_asked_or_needed() {
+    let waits = |words: &[&str]| match parse(&[&["apply"], words].concat()).expect("a good line").command {
+        Command::Apply(args) => args.waits_in_cluster(),
+        other => panic!("{other:?}"),
+    };
+    assert!(!waits(&[]));
+    assert!(waits(&["--wait"]));
+    // What asks for a waypoint that is not there is refused.
+    assert!(waits(&["--enroll-namespace"]));
+    assert!(!waits(&["--enroll-namespace", "--no-wait"]));
+}
+
+#[test]
+fn a_gateway_is_in_force_when_its_newest_version_is_programmed() {
+    let gateway = |generation: u64, status: &str, observed: u64| {
+        json!({"metadata": {"generation": generation}, "status": {"conditions": [
+            {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "observedGeneration": observed},
+            {"type": "Programmed", "status": status, "reason": "NoResources", "message": "no pod is ready",
+                "observedGeneration": observed}]}})
+    };
+    let rows = [
+        (json!({}), Err("nothing has been said of it yet: is istiod-lite running (ambit check)?")),
+        (gateway(2, "True", 2), Ok(())),
+        (gateway(2, "True", 1), Err("nothing has been said of its newest version yet")),
+        (gateway(2, "False", 2), Err("Programmed=False NoResources: no pod is ready")),
+    ];
+    for (gateway, want) in rows {
+        assert_eq!(cluster::standing(&gateway), want.map_err(str::to_owned), "row {gateway}");
+    }
 }

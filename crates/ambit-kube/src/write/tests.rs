@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Once, Target, apply, apply_status, create_once, delete, get, list, replace};
+use super::{
+    Once, Target, apply, apply_metadata, apply_status, create_once, delete, get, get_metadata, list, replace,
+};
 use crate::error::KubeError;
 use crate::testing::{Asked, Reply, client};
 
@@ -72,6 +74,23 @@ async fn what_is_absent_is_no_failure() {
     assert_eq!(get(&server, &target).await.unwrap(), None);
     assert!(!delete(&server, &target, Some("uid")).await.unwrap());
     assert!(matches!(apply_status(&server, "m", &config_map(), true).await, Err(KubeError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn of_what_is_secret_the_metadata_alone_is_asked_for() {
+    let server = client(|asked: Asked| {
+        let alone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert!(asked.accept.contains(alone), "{}", asked.accept);
+        Reply::Json(200, json!({ "method": asked.method.as_str(), "query": asked.query }))
+    });
+    let target = Target::of(&config_map()).unwrap();
+    let found = get_metadata(&server, &target).await.unwrap().unwrap();
+    assert_eq!(found["method"], "GET");
+    let applied = apply_metadata(&server, "ambit-cli", &config_map(), true).await.unwrap();
+    assert_eq!(applied["method"], "PATCH");
+    assert!(applied["query"].as_str().unwrap().contains("fieldManager=ambit-cli"), "{applied}");
+    let gone = client(|_| Reply::status(404, "NotFound"));
+    assert_eq!(get_metadata(&gone, &target).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ impl Round {
         let Some(next) = self.next(&ring, facts, keeper.settings.times).filter(|_| leads) else { return };
         let State { generation, phase, nudge, .. } = next.state;
         info!(generation, phase = phase.as_str(), nudge, behind = facts.behind, "the rotation goes on");
-        if let Err(problem) = keeper.keep(&next).await {
+        if let Err(problem) = keeper.keep(&next, None).await {
             // Perhaps another leader took it; what is kept decides.
             keeper.tell(Some(problem));
             return;

@@ -11,6 +11,7 @@ use ambit_types::TrustDomain;
 use tokio::sync::watch;
 
 use super::{Command, Keeper, Seen, Settings, Store, certificates_only, keep_file};
+use crate::ca::Audit;
 use crate::ca::material::{self, Issuing};
 use crate::ca::rotation::{Phase, Times};
 use crate::ca::secret::tests::Server;
@@ -114,7 +115,8 @@ async fn the_published_bundle_changes_with_every_generation_and_the_file_follows
         keep_file(path.clone(), keeper.bundle_changes(), drain.clone()),
     ));
     let (_leads, leader) = watch::channel(true);
-    let following = keeper.clone().follow(seen(), leader, drain.clone());
+    let audit = Arc::new(Audit::open(&home.path().join("audit.jsonl")).unwrap());
+    let following = keeper.clone().follow(seen(), audit, leader, drain.clone());
     drop(ambit_runtime::tasks::spawn("follow", following));
     keeper.command(Command::Rotate).await.unwrap();
     let ended = |text: &Arc<str>| text.starts_with("# Roots of trust, generation 3.0\n");

@@ -413,3 +413,14 @@ fn the_bundle_of_the_step_before_is_known() {
     let before = reissuing.before();
     assert_eq!((before.signing, before.other, before.state.generation), ('a', Some('b'), 1));
 }
+
+#[test]
+fn resuming_nudges_whom_a_rotation_waits_for_and_nothing_else() {
+    let idle = Ring::new('a');
+    assert_eq!(idle.resume(1_000), Err(Refused::Idle));
+    let waiting = idle.begin('b', 1_000, LIFE).unwrap();
+    let resumed = waiting.resume(1_040).unwrap();
+    assert_eq!((resumed.state.nudge, resumed.state.nudged), (1, 1_040));
+    assert_eq!((resumed.state.generation, resumed.state.phase), (1, Phase::Waiting));
+    assert_eq!((resumed.signing, resumed.other), ('a', Some('b')));
+}

@@ -13,7 +13,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::super::material::{self, Owner};
-use super::{SecretError, Secrets};
+use super::{ASKED, Notes, OWN, SecretError, Secrets};
 
 /// Objects by path, as `kubectl get -o json` shows them.
 #[derive(Clone, Default)]
@@ -44,6 +44,20 @@ impl Server {
         let object =
             json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "data": data });
         self.keep(format!("/api/v1/namespaces/istio-system/secrets/{name}"), object);
+    }
+
+    /// Sets an annotation of a Secret, as somebody with that right does.
+    pub(in crate::ca) fn annotate(&self, name: &str, key: &str, text: &str) {
+        let path = format!("/api/v1/namespaces/istio-system/secrets/{name}");
+        let mut object = self.objects.lock().unwrap()[&path].clone();
+        merge(&mut object, &json!({ "metadata": { "annotations": { key: text } } }));
+        drop(self.keep(path, object));
+    }
+
+    /// An annotation of a Secret; null if it has none.
+    pub(in crate::ca) fn annotation(&self, name: &str, key: &str) -> Value {
+        let path = format!("/api/v1/namespaces/istio-system/secrets/{name}");
+        self.objects.lock().unwrap()[&path]["metadata"]["annotations"][key].clone()
     }
 
     pub(in crate::ca) fn remove(&self, name: &str) {
@@ -95,6 +109,9 @@ fn merge(target: &mut Value, patch: &Value) {
         *target = patch.clone();
         return;
     };
+    if !target.is_object() {
+        *target = json!({});
+    }
     for (name, value) in members {
         if value.is_null() {
             target.as_object_mut().unwrap().remove(name);
@@ -148,12 +165,12 @@ async fn a_change_counts_only_from_the_version_that_was_read() {
     let read = one.open(&domain, now()).await.unwrap();
     let (fresh, _) = material::make(&domain, now()).unwrap();
     let waiting = read.ring.begin(fresh, 1_000, 3_600).unwrap();
-    let kept = one.replace(&waiting, &read.version).await.unwrap();
+    let kept = one.replace(&waiting, &read.version, None).await.unwrap();
     assert_eq!(kept.ring, waiting);
-    let late = two.replace(&waiting.abort(1_001).unwrap(), &read.version).await;
+    let late = two.replace(&waiting.abort(1_001).unwrap(), &read.version, None).await;
     assert!(matches!(late, Err(SecretError::Conflict { .. })), "{late:?}");
     // What a rotation needed is gone with it.
-    let back = two.replace(&waiting.abort(1_001).unwrap(), &kept.version).await.unwrap();
+    let back = two.replace(&waiting.abort(1_001).unwrap(), &kept.version, None).await.unwrap();
     assert_eq!(back.ring.other, None);
     let path = "/api/v1/namespaces/istio-system/secrets/istio-ca-secret";
     let data = server.objects.lock().unwrap()[path]["data"].clone();
@@ -197,4 +214,25 @@ async fn replicas_write_side_by_side_what_they_know() {
     two.clear_progress().await.unwrap();
     one.clear_progress().await.unwrap();
     assert!(one.progress().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_step_and_its_answer_are_one_write_and_what_was_asked_is_gone_with_it() {
+    let server = Server::default();
+    let secrets = server.secrets("a");
+    let domain = TrustDomain::default();
+    drop(secrets.open(&domain, now()).await.unwrap());
+    server.annotate(OWN, ASKED, "asked");
+    let read = secrets.read().await.unwrap().unwrap();
+    assert_eq!(read.notes, Notes { told: None, asked: Some("asked".to_owned()) });
+    let (fresh, _) = material::make(&domain, now()).unwrap();
+    let waiting = read.ring.begin(fresh, 1_000, 3_600).unwrap();
+    let stale = secrets.replace(&waiting, "0", Some("told")).await;
+    assert!(matches!(stale, Err(SecretError::Conflict { .. })), "{stale:?}");
+    assert_eq!(server.annotation(OWN, ASKED), "asked", "what was not done stays asked");
+    let kept = secrets.replace(&waiting, &read.version, Some("told")).await.unwrap();
+    assert_eq!(kept.notes, Notes { told: Some("told".to_owned()), asked: None });
+    let more = secrets.annotate(&kept.version, "more", false).await.unwrap();
+    assert_eq!((more.ring, more.notes.told.as_deref()), (waiting, Some("more")));
+    assert!(secrets.annotate(&kept.version, "late", false).await.is_err());
 }

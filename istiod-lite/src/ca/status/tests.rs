@@ -37,7 +37,15 @@ fn each_step_is_shown_with_its_evidence_and_no_key_ever() {
     assert_eq!(states(&shown), ["done", "now", "later", "later", "later"]);
     assert!(shown["steps"][1]["evidence"].as_str().unwrap().contains("every replica"), "{shown}");
     let shown = of(&known, Times::REPLICAS, "cluster.local", 1_030);
-    assert!(shown["steps"][1]["evidence"].as_str().unwrap().contains("3 of 5 proxies"), "{shown}");
+    assert_eq!(
+        shown["steps"][1]["evidence"],
+        "3 of 5 proxies have the bundle; over at 1970-01-01T01:18:10Z at the latest"
+    );
+    assert_eq!(
+        of(&known, Times::REPLICAS, "cluster.local", 1_031)["steps"],
+        shown["steps"],
+        "no clock ticks in it"
+    );
     assert_eq!(shown["behind_first"], serde_json::json!(["n4", "n5"]));
     let roles: Vec<_> = shown["roots"].as_array().unwrap().iter().map(|root| root["role"].clone()).collect();
     assert_eq!(roles, ["signs", "comes"]);
