@@ -108,6 +108,7 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         flows.truncate(SEEN_MAX);
         let mut answer = list("SeenList", flows.iter().map(|flow| json!(flow)).collect());
         answer["since"] = json!(coverage.since);
+        answer["until"] = json!(coverage.until);
         answer["lost"] = json!(coverage.lost);
         answer["forgotten"] = json!(coverage.forgotten);
         answer["left_out"] = json!(left_out);
