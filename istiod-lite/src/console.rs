@@ -63,7 +63,9 @@ pub struct Records {
 pub struct Coverage {
     /// Since when proxies were heard, RFC 3339; none if none was.
     pub since: Option<String>,
-    /// Connections and requests of which only the number is known.
+    /// Until when at least all is told that those who attend saw, RFC 3339; none if nobody attends.
+    pub until: Option<String>,
+    /// Connections and requests of which only the number is known, or that were told by who may not tell of them.
     pub lost: u64,
     /// Pairs that were forgotten for others.
     pub forgotten: u64,

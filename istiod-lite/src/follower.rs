@@ -73,6 +73,7 @@ impl Follower {
         let (changed, named) = (events.len(), observe::named(&events));
         let delta = self.world.apply(events);
         self.sources.tell(&delta);
+        self.hub.placed(&delta);
         self.publisher.publish(revision, delta);
         if let Some(named) = named {
             self.hub.changed(revision, named);

@@ -1,7 +1,8 @@
 //! What the proxies see, gathered: they attend beside discovery, tell counts by themselves and records when asked.
 //!
 //! Counts of pairs are kept for a day in bounded memory, records nowhere: whoever asks for them gets them from the
-//! memory of the proxies. What could not be kept or told is counted, and shown with every answer.
+//! memory of the proxies. What could not be kept or told is counted, and shown with every answer; so is
+//! what a proxy may not tell of.
 
 mod aggregates;
 mod changes;
@@ -9,6 +10,7 @@ mod edges;
 mod gathered;
 mod hub;
 mod incidents;
+mod places;
 mod service;
 
 pub(crate) use changes::named;

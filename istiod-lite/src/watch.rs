@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_file_whose_pass_cannot_be_reduced_does_not_prolong_the_one_before() {
         let now = clock::wall();
-        let until = |minutes| {
+        let until = |minutes: u64| {
             let end = now + Duration::from_secs(minutes * 60);
             humantime::format_rfc3339_seconds(end).to_string()
         };

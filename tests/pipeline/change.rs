@@ -178,6 +178,7 @@ fn what_is_suggested_lets_in_exactly_what_was_seen() {
         .map(|pod| Member {
             uid: uid(pod),
             name: Str::from(*pod),
+            controller: Str::from(*pod),
             labels: BTreeMap::from([(Str::from("app"), Str::from(*pod))]),
             address: address(pod),
         })

@@ -201,7 +201,7 @@ impl Entered {
     /// The connection was let in: it counts as opened from now on.
     pub fn opened(&mut self) {
         self.opened = true;
-        self.connections.inner.telemetry.opened(self.number, &self.flow);
+        self.connections.inner.telemetry.opened(self.number, &self.flow, self.outcome.as_ref());
     }
 
     /// Resolves when a change of policy ends the connection; never for outbound ones.

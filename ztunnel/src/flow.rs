@@ -3,6 +3,7 @@
 //! Facts only. Workloads are shared with the snapshot, so an idle connection costs a few hundred bytes.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -170,6 +171,8 @@ pub struct Flow {
     near_is_client: bool,
     /// Bytes already added to the metrics: received, sent.
     pub counted: Mutex<(u64, u64)>,
+    /// Whether it was let in and its other end reached.
+    is_opened: AtomicBool,
     /// Why it was cut, if it was.
     cut: OnceLock<Outcome>,
     ended: OnceLock<(Duration, Outcome)>,
@@ -199,9 +202,20 @@ impl Flow {
             started_wall: clock::wall() - clock::monotonic().saturating_duration_since(started),
             counters: Arc::default(),
             counted: Mutex::new((0, 0)),
+            is_opened: AtomicBool::new(false),
             cut: OnceLock::new(),
             ended: OnceLock::new(),
         }
+    }
+
+    /// It was let in, and its other end reached.
+    pub fn open(&self) {
+        self.is_opened.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was let in, however it ended.
+    pub fn was_opened(&self) -> bool {
+        self.is_opened.load(Ordering::Relaxed)
     }
 
     /// Says why the connection is about to be cut; the first word counts.

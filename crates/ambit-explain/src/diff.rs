@@ -2,27 +2,35 @@
 //! answers differ.
 //!
 //! It asks [`explain()`] of two views and compares; it decides nothing. A connection that was seen several times is one
-//! row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first one's way.
+//! row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first one's way. What
+//! nobody can be asked about any more is counted as unclear, never passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ambit_types::PolicyKey;
 use serde::Serialize;
 
-use crate::{Code, Explanation, Flow, Routed, Verdict, View, Way, explain};
+use crate::{Code, Explanation, Flow, Question, Routed, Verdict, View, Way, explain};
 
+mod present;
 #[cfg(test)]
 mod tests;
+
+use present::Present;
 
 /// Connections that would end otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// Who calls.
     pub source: String,
+    /// Its identity, where it was proven.
+    pub identity: Option<String>,
     /// Whom, as it was dialled.
     pub destination: String,
     /// The service that was meant, if one was.
     pub service: Option<String>,
+    /// The host that a request named.
+    pub authority: Option<String>,
     /// Method and path, of a request.
     pub request: Option<String>,
     /// What is decided now.
@@ -58,13 +66,13 @@ pub struct Diff {
     pub changes: Vec<Change>,
     /// How many different connections were compared.
     pub compared: usize,
-    /// Records that say too little to be asked again.
+    /// Records that say too little to be asked again, or of whose pods nobody is there to be asked about.
     pub unclear: usize,
 }
 
 /// Decides everything that was seen by both views and tells what differs.
 pub fn diff(before: &View<'_>, after: &View<'_>, flows: &[Flow]) -> Diff {
-    let (rows, unclear) = rows(flows);
+    let (rows, unclear) = rows(&Present::of(before.snapshot), flows);
     let compared = rows.len();
     let mut changes: Vec<Change> = rows.into_values().filter_map(|row| row.change(before, after)).collect();
     changes.sort_by_cached_key(|change| {
@@ -77,18 +85,27 @@ pub fn diff(before: &View<'_>, after: &View<'_>, flows: &[Flow]) -> Diff {
 /// One connection that was seen, however often.
 struct Row<'f> {
     flow: &'f Flow,
+    question: Question,
     ids: BTreeSet<&'f str>,
     /// Of records without an id of their own.
     more: u64,
     last_seen: &'f str,
 }
 
-/// Who called, whom, method and path.
-type Key<'f> = (String, &'f str, &'f str, &'f str);
+/// What tells rows apart: everything that a decision may depend on.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'f> {
+    source: String,
+    identity: &'f str,
+    asked: &'f str,
+    authority: &'f str,
+    method: &'f str,
+    path: &'f str,
+}
 
-/// Different connections, and how many records say too little.
-fn rows(flows: &[Flow]) -> (BTreeMap<Key<'_>, Row<'_>>, usize) {
-    let mut rows: BTreeMap<Key<'_>, Row<'_>> = BTreeMap::new();
+/// Different connections, and how many records cannot be asked again.
+fn rows<'f>(present: &Present<'_>, flows: &'f [Flow]) -> (BTreeMap<Key<'f>, Row<'f>>, usize) {
+    let mut rows: BTreeMap<Key<'f>, Row<'f>> = BTreeMap::new();
     let mut unclear = 0;
     // Where the other end told of a connection too, that is the one which decided.
     let is_inbound = |flow: &&Flow| flow.direction.as_deref() == Some("inbound");
@@ -97,11 +114,11 @@ fn rows(flows: &[Flow]) -> (BTreeMap<Key<'_>, Row<'_>>, usize) {
         if !is_inbound(&flow) && !flow.conn_id.is_empty() && decided.contains(flow.conn_id.as_str()) {
             continue;
         }
-        if flow.question().is_err() {
+        let Some(question) = present.question(flow) else {
             unclear += 1;
             continue;
-        }
-        let fresh = || Row { flow, ids: BTreeSet::new(), more: 0, last_seen: &flow.time };
+        };
+        let fresh = || Row { flow, question, ids: BTreeSet::new(), more: 0, last_seen: &flow.time };
         let row = rows.entry(key(flow)).or_insert_with(fresh);
         if flow.conn_id.is_empty() {
             row.more = row.more.saturating_add(flow.connections);
@@ -116,16 +133,19 @@ fn rows(flows: &[Flow]) -> (BTreeMap<Key<'_>, Row<'_>>, usize) {
 fn key(flow: &Flow) -> Key<'_> {
     let http = flow.http.as_ref();
     let asked = flow.hbone_addr.as_deref().or(flow.dst.addr.as_deref()).unwrap_or_default();
-    (
-        source(flow),
+    Key {
+        source: source(flow),
+        identity: flow.src.identity.as_deref().unwrap_or_default(),
         asked,
-        http.map_or("", |http| http.method.as_str()),
-        http.map_or("", |http| http.path.as_str()),
-    )
+        authority: http.map_or("", |http| http.authority.as_str()),
+        method: http.map_or("", |http| http.method.as_str()),
+        path: http.map_or("", |http| http.path.as_str()),
+    }
 }
 
 fn source(flow: &Flow) -> String {
-    match (&flow.src.namespace, &flow.src.workload) {
+    // Of a pair without an example of its pods the controller is told.
+    match (&flow.src.namespace, flow.src.workload.as_ref().or(flow.src.controller.as_ref())) {
         (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
         _ => {
             let address = flow.src.addr.as_deref().unwrap_or_default();
@@ -136,7 +156,7 @@ fn source(flow: &Flow) -> String {
 
 impl Row<'_> {
     fn change(self, before: &View<'_>, after: &View<'_>) -> Option<Change> {
-        let question = self.flow.question().ok()?;
+        let question = self.question;
         let (before, after) = (Told::of(&explain(before, &question)), Told::of(&explain(after, &question)));
         if before.is_like(&after) {
             return None;
@@ -144,8 +164,10 @@ impl Row<'_> {
         let http = self.flow.http.as_ref();
         Some(Change {
             source: source(self.flow),
+            identity: self.flow.src.identity.clone(),
             destination: question.destination.to_string(),
             service: self.flow.service.clone(),
+            authority: http.map(|http| http.authority.clone()).filter(|host| !host.is_empty()),
             request: http.map(|http| format!("{} {}", http.method, http.path)),
             before,
             after,

@@ -19,6 +19,8 @@ pub struct Flow {
     pub direction: Option<String>,
     /// `allowed` or `denied`.
     pub verdict: String,
+    /// Whether it had been let in, however it ended; not everybody tells it.
+    pub opened: Option<bool>,
     /// The code, such as `AMB2104`.
     pub code: Option<String>,
     /// The policy that decided.
@@ -93,6 +95,21 @@ impl Flow {
         self.verdict == "allowed"
     }
 
+    /// Whether it was let in, also if it was cut later.
+    pub fn was_let_in(&self) -> bool {
+        self.opened.unwrap_or_else(|| self.is_allowed())
+    }
+
+    /// Whether only an open break-glass let it in: no rule did.
+    pub fn is_by_breakglass(&self) -> bool {
+        self.reason() == Some(Reason::BreakglassAdmitted)
+    }
+
+    /// Whether it went through as the rules have it, without a break-glass.
+    pub fn is_allowed_by_rules(&self) -> bool {
+        self.is_allowed() && !self.is_by_breakglass()
+    }
+
     /// Its code.
     pub fn reason(&self) -> Option<Reason> {
         self.code.as_deref().and_then(|code| code.parse().ok())
@@ -133,7 +150,7 @@ impl Flow {
 impl FlowEnd {
     fn source(&self) -> Option<Source> {
         let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
-        match (text(&self.namespace), text(&self.workload)) {
+        match (text(&self.namespace), text(&self.workload).or_else(|| text(&self.controller))) {
             (Some(namespace), Some(name)) => Some(Source::Named { namespace, name }),
             _ => {
                 let address: SocketAddr = self.addr.as_deref()?.parse().ok()?;

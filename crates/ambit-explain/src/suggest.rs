@@ -10,19 +10,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ambit_policy::model::{Action, Policy, StringMatch};
+use ambit_policy::decide::BREAKGLASS;
+use ambit_policy::model::{Action, Policy, Scope, StringMatch};
 use ambit_policy::{Facts, PolicySet, decide};
 use ambit_types::{Identity, Str, Uid};
 use serde::Serialize;
 
+mod above;
 mod allow;
+mod known;
 mod seen;
 mod select;
 #[cfg(test)]
 mod tests;
 
+use above::Above;
 pub use allow::{Allow, AllowRule};
-pub use seen::seen;
+pub use known::Known;
+pub use seen::{Gathered, seen};
 
 /// A workload that a policy may select.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Member {
     pub uid: Uid,
     /// Its name, as people call it.
     pub name: Str,
+    /// Name of its controller; its own or empty if it has none.
+    pub controller: Str,
     /// Its labels.
     pub labels: BTreeMap<Str, Str>,
     /// Its address.
@@ -122,10 +129,12 @@ pub(crate) type Wants = BTreeMap<Caller, BTreeSet<u16>>;
 /// Suggests policies for a namespace.
 ///
 /// `members` are all workloads of it that policies reach, also those that nobody called: a selector must not catch
-/// them. Of `seen`, what goes to other workloads is left out.
+/// them. Of `seen`, what goes to other workloads is left out. What policies of the whole mesh let in stays allowed beside
+/// the suggestion, and needs no rule of it.
 pub fn suggest(namespace: &str, members: &[Member], seen: &[Seen], in_force: &[InForce]) -> Suggestion {
     let mut notes = Vec::new();
-    let wants = wants(members, seen);
+    let above = Above::of(in_force);
+    let wants = wants(members, seen, &above);
     let mut policies = vec![Allow::nothing()];
     for group in select::groups(members, &wants, &mut notes) {
         let taken: BTreeSet<&str> = policies.iter().map(|one| one.name.as_str()).collect();
@@ -133,18 +142,21 @@ pub fn suggest(namespace: &str, members: &[Member], seen: &[Seen], in_force: &[I
         policies.push(Allow { name, selector: group.selector, rules: allow::rules(&group.wants) });
     }
     notes.extend(by_address(&wants, members));
-    let coverage = coverage(namespace, &policies, members, seen);
+    notes.extend(above.notes(members, seen));
+    let coverage = coverage(namespace, &policies, members, seen, &above);
     let unseen = unseen(in_force, seen);
     let superseded = superseded(namespace, &policies, in_force);
     Suggestion { namespace: Str::from(namespace), policies, coverage, unseen, superseded, notes }
 }
 
 /// What was used of each member, by its place in the list.
-fn wants(members: &[Member], seen: &[Seen]) -> Vec<Wants> {
+fn wants(members: &[Member], seen: &[Seen], above: &Above) -> Vec<Wants> {
     let places: BTreeMap<&Uid, usize> = members.iter().enumerate().map(|(at, m)| (&m.uid, at)).collect();
     let mut wants = vec![Wants::new(); members.len()];
     for one in seen {
-        if let Some(at) = places.get(&one.destination) {
+        if let Some(at) = places.get(&one.destination)
+            && !above.lets_in(one, members[*at].address)
+        {
             wants[*at].entry(one.caller.clone()).or_default().insert(one.port);
         }
     }
@@ -179,7 +191,13 @@ fn by_address(wants: &[Wants], members: &[Member]) -> Vec<String> {
 }
 
 /// How much of what was seen the policies let in, by the engine that decides.
-fn coverage(namespace: &str, policies: &[Allow], members: &[Member], seen: &[Seen]) -> Coverage {
+fn coverage(
+    namespace: &str,
+    policies: &[Allow],
+    members: &[Member],
+    seen: &[Seen],
+    above: &Above,
+) -> Coverage {
     let made: Vec<(&Allow, Arc<Policy>)> =
         policies.iter().map(|allow| (allow, Arc::new(allow.policy(namespace)))).collect();
     let mut coverage = Coverage::default();
@@ -189,7 +207,7 @@ fn coverage(namespace: &str, policies: &[Allow], members: &[Member], seen: &[See
         let set = PolicySet::new(applies.map(|(_, policy)| policy.clone()), []);
         coverage.pairs += 1;
         coverage.connections = coverage.connections.saturating_add(one.connections);
-        if is_let_in(&set, one, member.address) {
+        if is_let_in(&set, one, member.address) || above.lets_in(one, member.address) {
             coverage.pairs_covered += 1;
             coverage.connections_covered = coverage.connections_covered.saturating_add(one.connections);
         }
@@ -234,8 +252,10 @@ fn named(policy: &Policy) -> BTreeSet<String> {
     exact.collect()
 }
 
+/// An ALLOW that is in force for good.
 fn is_enforced_allow(policy: &Policy) -> bool {
     !policy.dry_run
+        && *policy.key.name != *BREAKGLASS
         && match policy.action {
             Action::Allow => true,
             Action::Deny => false,

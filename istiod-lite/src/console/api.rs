@@ -124,6 +124,7 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         let left_out = flows.len() - items.len();
         let mut answer = list("SeenList", items);
         answer["since"] = json!(coverage.since);
+        answer["until"] = json!(coverage.until);
         answer["lost"] = json!(coverage.lost);
         answer["forgotten"] = json!(coverage.forgotten);
         answer["left_out"] = json!(left_out);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambit_control::input::Labels;
 use ambit_control::{Event, Index};
-use ambit_explain::suggest::{InForce, Member, Suggestion};
+use ambit_explain::suggest::{InForce, Known, Member, Suggestion};
 use ambit_explain::{Compiled, Question, Source};
 use ambit_policy::model::{Policy, Scope};
 use ambit_runtime::admin::{Call, Reply};
@@ -158,10 +158,15 @@ pub(super) async fn suggest(parts: Parts, call: Call) -> Reply {
         let index = parts.world.index().clone();
         let members = members(&index, &namespace);
         let flows = parts.gathered.seen(SEEN);
-        let wanted = |flow: &ambit_explain::Flow| denied_too || flow.is_allowed();
-        let seen = ambit_explain::suggest::seen(&namespace, &flows, &members, wanted);
+        let known = Known::of(index.workloads().values());
+        let is_wanted = |flow: &ambit_explain::Flow| match flow.is_allowed() {
+            true => flow.is_allowed_by_rules(),
+            false => denied_too,
+        };
+        let gathered = ambit_explain::suggest::seen(&namespace, &flows, &members, &known, is_wanted);
         let in_force = in_force(&index, &members);
-        let suggestion = ambit_explain::suggest::suggest(&namespace, &members, &seen, &in_force);
+        let mut suggestion = ambit_explain::suggest::suggest(&namespace, &members, &gathered.seen, &in_force);
+        suggestion.notes.extend(gathered.notes);
         Reply::text(StatusCode::OK, manifests(&suggestion))
     })
     .await
@@ -178,7 +183,8 @@ fn members(index: &Index, namespace: &str) -> Vec<Member> {
         Some(Member {
             uid: workload.uid.clone(),
             name: workload.name.clone(),
-            labels: labels.get(&workload.name).map(|labels| (*labels).clone()).unwrap_or_default(),
+            controller: workload.workload_name.clone(),
+            labels: labels.get(&workload.name).map(|labels| labels.to_map()).unwrap_or_default(),
             address: *workload.addresses.first()?,
         })
     };

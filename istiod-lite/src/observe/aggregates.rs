@@ -1,9 +1,11 @@
 //! Counts of pairs over a day: fine ones of the last minute, one a minute for an hour, one in ten minutes beyond.
 //!
-//! Memory is bounded by pairs and by counts. Beyond either bound the pairs that were silent for longest are forgotten,
-//! and how many is told.
+//! Memory is bounded by pairs and by counts. Beyond either bound refused pairs are forgotten first, and of each kind those
+//! that were silent for longest; how many is told. Who tries every port does not get that far: a source that has all the
+//! pairs that one may have makes room among its own.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit_xds::observe::BUCKETS;
@@ -14,6 +16,13 @@ mod tests;
 
 /// Longest name that a proxy may use, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
+
+/// The most that one count of one summary may say: far more than anything can do in its time, and far from overflowing.
+const COUNT_MAX: u64 = 1 << 40;
+/// Share of the pairs that one source may have.
+const SOURCE_SHARE: usize = 20;
+/// Share of the pairs of callers outside the mesh that are told apart by address; the others are counted together.
+const OUTSIDE_SHARE: usize = 5;
 
 /// Pairs with open connections that one proxy may tell of: what it tells of at all.
 const OPEN_MAX: usize = 10_000;
@@ -33,6 +42,12 @@ pub(super) struct Bounds {
     pub(super) counts: usize,
 }
 
+impl Bounds {
+    fn share(self, parts: usize) -> usize {
+        (self.pairs / parts).max(1)
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self { pairs: 50_000, counts: 1_000_000 }
@@ -47,10 +62,20 @@ pub(super) struct EndName {
     pub(super) workload: String,
 }
 
-/// What tells pairs apart.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Who calls, as pairs are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct CallerName {
+    pub(super) end: EndName,
+    /// Proven; empty if none was. With it a pair says who called when the pod is gone.
+    pub(super) identity: String,
+    /// Only of a caller outside the mesh; empty where such are counted together.
+    pub(super) address: String,
+}
+
+/// What tells pairs apart. Those of one caller stand together in their order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct PairName {
-    pub(super) source: EndName,
+    pub(super) source: CallerName,
     pub(super) destination: EndName,
     pub(super) service: String,
     pub(super) port: u16,
@@ -76,6 +101,8 @@ pub(super) struct EndFacts {
 pub(super) struct Counts {
     pub(super) opened: u64,
     pub(super) ended: u64,
+    /// Of those that ended, how many had been let in before.
+    pub(super) cut: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) requests: u64,
@@ -86,14 +113,17 @@ pub(super) struct Counts {
 
 impl Counts {
     fn of(pair: &Pair) -> Self {
-        let latency = if pair.latency.len() == BUCKETS { pair.latency.clone() } else { Vec::new() };
+        let most = |count: u64| count.min(COUNT_MAX);
+        let is_whole = pair.latency.len() == BUCKETS;
+        let latency = if is_whole { pair.latency.iter().copied().map(most).collect() } else { Vec::new() };
         Self {
-            opened: pair.opened,
-            ended: pair.ended,
-            sent: pair.bytes_sent,
-            received: pair.bytes_received,
-            requests: pair.requests,
-            failed: pair.failed,
+            opened: most(pair.opened),
+            ended: most(pair.ended),
+            cut: most(pair.cut).min(most(pair.ended)),
+            sent: most(pair.bytes_sent),
+            received: most(pair.bytes_received),
+            requests: most(pair.requests),
+            failed: most(pair.failed),
             latency,
         }
     }
@@ -102,6 +132,7 @@ impl Counts {
         let pairs = [
             (&mut self.opened, more.opened),
             (&mut self.ended, more.ended),
+            (&mut self.cut, more.cut),
             (&mut self.sent, more.sent),
             (&mut self.received, more.received),
             (&mut self.requests, more.requests),
@@ -121,6 +152,15 @@ impl Counts {
     pub(super) fn is_empty(&self) -> bool {
         self.opened + self.ended + self.sent + self.received + self.requests == 0
     }
+}
+
+/// Whether it was let in, and when it was last seen.
+type Worth = (bool, u64);
+
+/// Pairs in the order in which they are forgotten.
+fn worst_first(mut pairs: Vec<(Worth, Arc<PairName>)>) -> Vec<Arc<PairName>> {
+    pairs.sort();
+    pairs.into_iter().map(|(_, name)| name).collect()
 }
 
 #[derive(Debug, Default)]
@@ -153,6 +193,11 @@ impl Series {
             }
         }
         grown
+    }
+
+    /// What is refused is worth less than what goes on, and what was silent for long less than what was not.
+    fn worth(&self, name: &PairName) -> Worth {
+        (!name.is_denied, self.last_seen)
     }
 
     fn held(&self) -> usize {
@@ -193,6 +238,10 @@ pub(super) struct Seen<'a> {
 pub(super) struct Aggregates {
     bounds: Bounds,
     pairs: BTreeMap<Arc<PairName>, Series>,
+    /// How many of them each caller has.
+    callers: BTreeMap<CallerName, usize>,
+    /// How many of them are of callers that are told apart by address.
+    outside: usize,
     held: usize,
     /// Connections that are open now, by who attends.
     open: BTreeMap<u64, BTreeMap<Arc<PairName>, u64>>,
@@ -211,37 +260,26 @@ impl Aggregates {
         Self { bounds, ..Self::default() }
     }
 
-    /// Counts a summary of who attends under a number and sees from `node`, at a time in seconds since 1970. A ztunnel
-    /// speaks for the end that is on its node, a waypoint for requests through it, and nobody for anything else.
-    pub(super) fn take(&mut self, attends: u64, node: &str, is_waypoint: bool, summary: Summary, now: u64) {
+    /// Counts a summary of who attends under a number, at a time in seconds since 1970. What does not fit what it may
+    /// tell of has been taken out: see [`super::places`].
+    pub(super) fn take(&mut self, attends: u64, summary: Summary, now: u64) {
         self.began.get_or_insert_with(|| now.saturating_sub(summary.covers_ms.min(60_000) / 1000));
         self.lost = self.lost.saturating_add(summary.lost);
-        for mut pair in summary.pairs {
-            let reporter = pair.reporter();
-            let own = match reporter {
-                Reporter::Source if !is_waypoint => Some(&mut pair.source),
-                Reporter::Destination if !is_waypoint => Some(&mut pair.destination),
-                Reporter::Waypoint if is_waypoint => None,
-                Reporter::Source | Reporter::Destination | Reporter::Waypoint | Reporter::Unspecified => {
-                    self.lost = self.lost.saturating_add(pair.ended.saturating_add(pair.requests));
-                    continue;
-                }
-            };
-            if let Some(Some(end)) = own {
-                node.clone_into(&mut end.node);
-            }
-            self.count(attends, pair, reporter, now);
+        for pair in summary.pairs {
+            self.count(attends, pair, now);
         }
         self.trim();
     }
 
-    fn count(&mut self, attends: u64, pair: Pair, reporter: Reporter, now: u64) {
-        let (counts, open) = (Counts::of(&pair), pair.open);
-        let (name, ends) = split(pair, reporter);
-        let name = match self.pairs.get_key_value(&name) {
-            Some((known, _)) => known.clone(),
-            None => Arc::new(name),
-        };
+    /// Connections and requests that were told of and do not count.
+    pub(super) fn lose(&mut self, count: u64) {
+        self.lost = self.lost.saturating_add(count);
+    }
+
+    fn count(&mut self, attends: u64, pair: Pair, now: u64) {
+        let (counts, open) = (Counts::of(&pair), pair.open.min(COUNT_MAX));
+        let (name, ends) = split(pair);
+        let name = self.known(name);
         let series = self.pairs.entry(name.clone()).or_default();
         series.ends = ends;
         if !counts.is_empty() {
@@ -256,29 +294,68 @@ impl Aggregates {
         }
     }
 
+    /// The name of a pair that is there, or is about to be.
+    fn known(&mut self, mut name: PairName) -> Arc<PairName> {
+        if let Some((known, _)) = self.pairs.get_key_value(&name) {
+            return known.clone();
+        }
+        if !name.source.address.is_empty() && self.outside >= self.bounds.share(OUTSIDE_SHARE) {
+            name.source.address.clear();
+            if let Some((known, _)) = self.pairs.get_key_value(&name) {
+                return known.clone();
+            }
+        }
+        self.make_room(&name.source);
+        *self.callers.entry(name.source.clone()).or_default() += 1;
+        self.outside += usize::from(!name.source.address.is_empty());
+        Arc::new(name)
+    }
+
+    /// A caller that has all the pairs that one may have loses a tenth of its own.
+    fn make_room(&mut self, caller: &CallerName) {
+        let most = self.bounds.share(SOURCE_SHARE);
+        if self.callers.get(caller).is_none_or(|own| *own < most) {
+            return;
+        }
+        let first = PairName { source: caller.clone(), ..PairName::default() };
+        let own = self.pairs.range::<PairName, _>(first..).take_while(|(name, _)| name.source == *caller);
+        let own = own.map(|(name, series)| (series.worth(name), name.clone())).collect();
+        for name in worst_first(own).into_iter().take((most / 10).max(1)) {
+            self.forget(&name);
+        }
+    }
+
     /// Who attended under a number does so no more: what it had open is not known.
     pub(super) fn gone(&mut self, attends: u64) {
         self.open.remove(&attends);
     }
 
-    /// Forgets the tenth that was silent for longest, where there is too much.
+    /// Forgets a tenth where there is too much.
     fn trim(&mut self) {
         if self.pairs.len() <= self.bounds.pairs && self.held <= self.bounds.counts {
             return;
         }
-        let mut by_age: Vec<(u64, Arc<PairName>)> =
-            self.pairs.iter().map(|(name, series)| (series.last_seen, name.clone())).collect();
-        by_age.sort();
+        let all = self.pairs.iter().map(|(name, series)| (series.worth(name), name.clone())).collect();
         let enough = (self.bounds.pairs / 10 * 9, self.bounds.counts / 10 * 9);
-        for (_, name) in by_age {
+        for name in worst_first(all) {
             if self.pairs.len() <= enough.0 && self.held <= enough.1 {
                 break;
             }
-            if let Some(series) = self.pairs.remove(&name) {
-                self.held = self.held.saturating_sub(series.held());
-                self.forgotten += 1;
+            self.forget(&name);
+        }
+    }
+
+    fn forget(&mut self, name: &PairName) {
+        let Some(series) = self.pairs.remove(name) else { return };
+        self.held = self.held.saturating_sub(series.held());
+        self.outside -= usize::from(!name.source.address.is_empty());
+        if let Some(own) = self.callers.get_mut(&name.source) {
+            *own -= 1;
+            if *own == 0 {
+                self.callers.remove(&name.source);
             }
         }
+        self.forgotten += 1;
     }
 
     /// Seconds that the rates of a window are taken over: the last ones of a recent window, else all of it, and never
@@ -322,7 +399,8 @@ fn rates_from(window: u64, now: u64) -> u64 {
 }
 
 /// What tells a pair apart, and the rest of what is known of its ends.
-fn split(pair: Pair, reporter: Reporter) -> (PairName, [EndFacts; 2]) {
+fn split(pair: Pair) -> (PairName, [EndFacts; 2]) {
+    let reporter = pair.reporter();
     let end = |end: Option<End>| {
         let End { namespace, workload, identity, node, pod, address } = end.unwrap_or_default();
         let facts =
@@ -331,8 +409,15 @@ fn split(pair: Pair, reporter: Reporter) -> (PairName, [EndFacts; 2]) {
     };
     let (source, source_facts) = end(pair.source);
     let (destination, destination_facts) = end(pair.destination);
+    let is_outside = source.workload.is_empty() && source_facts.identity.is_empty();
+    let address = source_facts.address.parse::<SocketAddr>().ok();
+    let address = address.filter(|_| is_outside && pair.of_one_address);
     let name = PairName {
-        source,
+        source: CallerName {
+            end: source,
+            identity: source_facts.identity.clone(),
+            address: address.map(|at| at.ip().to_canonical().to_string()).unwrap_or_default(),
+        },
         destination,
         service: cut(pair.service),
         port: u16::try_from(pair.port).unwrap_or(0),

@@ -74,12 +74,22 @@ fn name(seen: &Seen<'_>) -> Name {
         (false, true) if !name.service.is_empty() => (EndName::default(), name.service.clone()),
         (false, true) => (EndName::default(), ip(&seen.ends[1].address).to_owned()),
     };
-    Name { source: name.source.clone(), destination, addressed, port: name.port }
+    Name { source: name.source.end.clone(), destination, addressed, port: name.port }
 }
 
 /// The address without its port.
 fn ip(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(ip, _)| ip)
+}
+
+/// Connections that a pair stands for, each of those that were let in once, however it ended.
+fn connections(seen: &Seen<'_>) -> u64 {
+    let (name, counts) = (seen.name, &seen.counts);
+    match (name.is_denied, name.reporter) {
+        (true, _) => denied(counts).saturating_sub(counts.cut),
+        (false, Reporter::Waypoint) => counts.requests.max(counts.opened),
+        (false, Reporter::Source | Reporter::Destination | Reporter::Unspecified) => counts.opened,
+    }
 }
 
 /// Requests and connections that were refused; of connections that were let in first, that they were cut.
@@ -276,33 +286,48 @@ pub(super) fn rfc3339_millis(seconds: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
-/// The pairs of the last `window` seconds as records to be decided again. What both ends report stands once; what a
-/// waypoint opened has its client.
+/// What was told of the same twice: of which edge, and whether it was refused.
+type Twice = (Name, bool);
+
+/// The pairs of the last `window` seconds as records to be decided again. What both ends report stands once, as the
+/// destination's node told it, with the larger number: either may not have told its newest part yet. What a waypoint
+/// opened has its client.
 pub(super) fn flows(aggregates: &Aggregates, window: u64, now: u64) -> Vec<Flow> {
-    let all: Vec<Seen<'_>> = aggregates.seen(window, now).collect();
-    let by_destination: BTreeSet<(Name, bool)> = all
-        .iter()
-        .filter(|seen| seen.name.reporter != Reporter::Source)
-        .map(|seen| (name(seen), seen.name.is_denied))
+    let all: Vec<(Seen<'_>, Twice, u64)> = aggregates
+        .seen(window, now)
+        .map(|seen| {
+            let (twice, connections) = ((name(&seen), seen.name.is_denied), connections(&seen));
+            (seen, twice, connections)
+        })
+        .filter(|(_, _, connections)| *connections > 0)
         .collect();
-    let is_told_elsewhere = |seen: &&Seen<'_>| {
-        seen.name.reporter == Reporter::Source && by_destination.contains(&(name(seen), seen.name.is_denied))
-    };
-    all.iter().filter(|seen| !is_told_elsewhere(seen)).filter_map(flow).collect()
+    let (mut by_source, mut by_other) = (BTreeMap::<&Twice, u64>::new(), BTreeMap::<&Twice, u64>::new());
+    for (seen, twice, connections) in &all {
+        let sums = if seen.name.reporter == Reporter::Source { &mut by_source } else { &mut by_other };
+        let sum = sums.entry(twice).or_default();
+        *sum = sum.saturating_add(*connections);
+    }
+    let mut flows = Vec::new();
+    for (seen, twice, connections) in &all {
+        let mut connections = *connections;
+        match (seen.name.reporter, seen.name.is_denied) {
+            (Reporter::Source, _) if by_other.contains_key(twice) => continue,
+            // What was refused at the source did not come to the destination, so the numbers are not of the same.
+            (Reporter::Destination, false) => {
+                let told = by_other.get(twice).copied().unwrap_or(0);
+                let more = by_source.remove(twice).map_or(0, |by_source| by_source.saturating_sub(told));
+                connections = connections.saturating_add(more);
+            }
+            (Reporter::Source | Reporter::Destination | Reporter::Waypoint | Reporter::Unspecified, _) => {}
+        }
+        flows.push(flow(seen, connections));
+    }
+    flows
 }
 
-/// A pair as a record; none if nothing of it came to anything.
-fn flow(seen: &Seen<'_>) -> Option<Flow> {
+/// A pair as a record that stands for so many connections.
+fn flow(seen: &Seen<'_>, connections: u64) -> Flow {
     let name = seen.name;
-    let counts = &seen.counts;
-    let connections = match (name.is_denied, name.reporter) {
-        (true, _) => denied(counts),
-        (false, Reporter::Waypoint) => counts.requests.max(counts.opened),
-        (false, Reporter::Source | Reporter::Destination | Reporter::Unspecified) => counts.opened,
-    };
-    if connections == 0 {
-        return None;
-    }
     let text = |text: &str| known(text).map(str::to_owned);
     let end = |end: &EndName, facts: &EndFacts| FlowEnd {
         addr: text(&facts.address),
@@ -312,6 +337,12 @@ fn flow(seen: &Seen<'_>) -> Option<Flow> {
         identity: text(&facts.identity),
     };
     let [source, destination] = seen.ends;
+    let is_outside = name.source.end.workload.is_empty() && name.source.identity.is_empty();
+    let mut caller = end(&name.source.end, source);
+    if is_outside && name.source.address.is_empty() {
+        // One of many, and no name of any.
+        caller.addr = None;
+    }
     let asked = match name.path == "waypoint" && !name.service.is_empty() {
         true => format!("{}:{}", name.service, name.port),
         false => format!("{}:{}", ip(&destination.address), name.port),
@@ -322,7 +353,7 @@ fn flow(seen: &Seen<'_>) -> Option<Flow> {
         Reporter::Destination => &*destination.node,
         Reporter::Waypoint | Reporter::Unspecified => "",
     };
-    Some(Flow {
+    Flow {
         time: rfc3339_millis(seen.last_seen),
         node: node.to_owned(),
         direction: Some(if name.reporter == Reporter::Source { "outbound" } else { "inbound" }.to_owned()),
@@ -330,12 +361,12 @@ fn flow(seen: &Seen<'_>) -> Option<Flow> {
         code: text(&name.code),
         policy: text(&name.policy),
         path: name.path.clone(),
-        src: end(&name.source, source),
+        src: caller,
         client: text(&name.client),
         dst: end(&name.destination, destination),
         service: text(&name.service),
         hbone_addr: Some(asked),
         connections,
         ..Flow::default()
-    })
+    }
 }

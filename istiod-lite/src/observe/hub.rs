@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ambit_control::{Delta, Name};
 use ambit_runtime::clock;
 use ambit_xds::proto::ambit::observe::v1::{
     Connections, Explain, Flows, Memory, SelfTests, Summary, ToProxy, to_proxy,
@@ -16,10 +17,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
+use tracing::warn;
 
 use super::aggregates::{Aggregates, cut};
 use super::edges;
 use super::incidents::{Cause, Incidents};
+use super::places::{Misfit, Places};
 use crate::console::Coverage;
 
 mod asking;
@@ -50,6 +53,8 @@ pub(super) const RECORD_BYTES_MAX: usize = 32 << 10;
 const INSTANCES: usize = 20_000;
 /// Refusals that a watcher may be behind.
 const REFUSALS: usize = 1024;
+/// Seconds within which those who attend have told what they saw: twice their pace.
+const TOLD_WITHIN: u64 = 10;
 /// Longest wait for answers.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
@@ -60,7 +65,8 @@ pub(super) struct Who {
     pub(super) name: String,
     /// The node it is on.
     pub(super) node: String,
-    pub(super) is_waypoint: bool,
+    /// The Gateway that it is of, if it is a waypoint.
+    pub(super) gateway: Option<Name>,
     pub(super) version: String,
     pub(super) instance: u64,
 }
@@ -165,6 +171,16 @@ impl Asked {
     }
 }
 
+/// What is remembered of an instance.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    /// The last summary that was counted, and when.
+    number: u64,
+    at: u64,
+    /// Whether it was said that it tells of what it may not.
+    is_warned: bool,
+}
+
 #[derive(Debug)]
 struct Inner {
     next: AtomicU64,
@@ -172,8 +188,8 @@ struct Inner {
     asked: Mutex<BTreeMap<u64, Asked>>,
     aggregates: Mutex<Aggregates>,
     incidents: Mutex<Incidents>,
-    /// The last summary that was counted, by instance.
-    counted: Mutex<BTreeMap<u64, (u64, u64)>>,
+    places: Mutex<Places>,
+    counted: Mutex<BTreeMap<u64, Counted>>,
     refusals: broadcast::Sender<Arc<str>>,
 }
 
@@ -191,6 +207,7 @@ impl Default for Hub {
             asked: Mutex::default(),
             aggregates: Mutex::default(),
             incidents: Mutex::default(),
+            places: Mutex::default(),
             counted: Mutex::default(),
             refusals: broadcast::Sender::new(REFUSALS),
         };
@@ -257,6 +274,12 @@ impl Hub {
         proxies.values().map(|proxy| (proxy.who.name.clone(), proxy.who.version.clone())).collect()
     }
 
+    /// Workloads and services have changed: what proxies tell is held against them. To be called before proxies hear
+    /// of it.
+    pub fn placed(&self, delta: &Delta) {
+        lock(&self.inner.places).take(delta, clock::unix_seconds());
+    }
+
     /// The configuration has changed: what, in words.
     pub fn changed(&self, revision: u64, text: String) {
         lock(&self.inner.incidents).changed(revision, cut(text), clock::unix_seconds());
@@ -279,9 +302,12 @@ impl Hub {
 
     /// How much of what happened the counts of pairs hold.
     pub fn coverage(&self) -> Coverage {
+        let is_attended = !lock(&self.inner.proxies).is_empty();
+        let until = is_attended.then(|| clock::unix_seconds().saturating_sub(TOLD_WITHIN));
+        let until = until.map(edges::rfc3339_millis);
         let aggregates = lock(&self.inner.aggregates);
         let since = aggregates.began.map(edges::rfc3339_millis);
-        Coverage { since, lost: aggregates.lost, forgotten: aggregates.forgotten }
+        Coverage { since, until, lost: aggregates.lost, forgotten: aggregates.forgotten }
     }
 
     /// Asks every proxy, and waits for the answers: by name, with why there is none.
@@ -293,7 +319,8 @@ impl Hub {
             Question::SelfTests => to_proxy::Content::SelfTests(SelfTests {}),
         };
         let mut answers = BTreeMap::new();
-        let Some(mut asking) = self.open(&content, None, |who| !(is_of_nodes && who.is_waypoint)) else {
+        let Some(mut asking) = self.open(&content, None, |who| !(is_of_nodes && who.gateway.is_some()))
+        else {
             return answers;
         };
         let silent = asking.names().into_iter().map(|name| (name, Err(AskError::Silent)));
@@ -375,26 +402,72 @@ impl Hub {
         }
     }
 
-    /// Counts a summary, unless it was counted before.
-    fn summary(&self, number: u64, who: &Who, summary: Summary) {
+    /// Counts a summary, unless it was counted before. What its teller may not tell of is left out.
+    fn summary(&self, number: u64, who: &Who, mut summary: Summary) {
         let now = clock::unix_seconds();
-        {
-            let mut counted = lock(&self.inner.counted);
-            if counted.get(&who.instance).is_some_and(|(last, _)| summary.number <= *last) {
-                return;
-            }
-            if counted.len() >= INSTANCES
-                && let Some(oldest) = counted.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id)
-            {
-                counted.remove(&oldest);
-            }
-            counted.insert(who.instance, (summary.number, now));
+        if !self.is_new(who.instance, summary.number, now) {
+            return;
         }
+        let dropped = self.drop_misfits(who, &mut summary, now);
         let refused: Vec<(Cause, u64)> = summary.pairs.iter().filter_map(attended::refusal).collect();
         metrics::counter!("ambit_observe_pairs_lost_total").increment(summary.lost);
-        lock(&self.inner.aggregates).take(number, &who.node, who.is_waypoint, summary, now);
+        {
+            let mut aggregates = lock(&self.inner.aggregates);
+            aggregates.lose(dropped);
+            aggregates.take(number, summary, now);
+        }
         let mut incidents = lock(&self.inner.incidents);
         refused.into_iter().for_each(|(cause, count)| incidents.refused(cause, count, now));
+    }
+
+    /// Whether a summary was not counted before; from now on it was.
+    fn is_new(&self, instance: u64, number: u64, now: u64) -> bool {
+        let mut counted = lock(&self.inner.counted);
+        let before = counted.get(&instance).copied().unwrap_or_default();
+        if number <= before.number {
+            return false;
+        }
+        if counted.len() >= INSTANCES
+            && let Some(oldest) = counted.iter().min_by_key(|(_, one)| one.at).map(|(id, _)| *id)
+        {
+            counted.remove(&oldest);
+        }
+        counted.insert(instance, Counted { number, at: now, ..before });
+        true
+    }
+
+    /// Takes out pairs that their teller may not tell of; how many connections and requests that were.
+    fn drop_misfits(&self, who: &Who, summary: &mut Summary, now: u64) -> u64 {
+        let mut dropped: BTreeMap<Misfit, u64> = BTreeMap::new();
+        let mut first = None;
+        {
+            let places = lock(&self.inner.places);
+            summary.pairs.retain_mut(|pair| {
+                let Err(misfit) = places.check(who, pair, now) else { return true };
+                let count = dropped.entry(misfit).or_default();
+                *count = count.saturating_add(pair.opened.max(pair.ended).saturating_add(pair.requests));
+                first.get_or_insert_with(|| (misfit, attended::named(pair)));
+                false
+            });
+        }
+        for (misfit, count) in &dropped {
+            metrics::counter!("ambit_observe_pairs_dropped_total", "cause" => misfit.cause())
+                .increment(*count);
+        }
+        if let Some((misfit, pair)) = first {
+            self.warn(who, misfit, &pair);
+        }
+        dropped.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Says once of a proxy that it tells of what it may not.
+    fn warn(&self, who: &Who, misfit: Misfit, pair: &str) {
+        let mut counted = lock(&self.inner.counted);
+        let Some(one) = counted.get_mut(&who.instance).filter(|one| !one.is_warned) else { return };
+        one.is_warned = true;
+        drop(counted);
+        let (name, node, cause) = (&who.name, &who.node, misfit.cause());
+        warn!(name, node, cause, pair, "a proxy tells of what is not its own; it is not counted");
     }
 
     /// Tells watchers of refusals.

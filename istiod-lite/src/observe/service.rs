@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ambit_control::Name;
 use ambit_net::grpc::services::observer_server::Observer;
 use ambit_runtime::drain::Drain;
 use ambit_runtime::{clock, tasks};
@@ -140,8 +141,11 @@ impl One {
         let mut version = hello.version;
         version.retain(|c| !c.is_control());
         let version = version.chars().take(64).collect();
-        let is_waypoint = matches!(role, Role::Waypoint(_));
-        let who = Who { name, node: token.node.to_string(), is_waypoint, version, instance: hello.instance };
+        let gateway = match &role {
+            Role::Node => None,
+            Role::Waypoint(key) => Some(Name::new(key.namespace.clone(), key.name.clone())),
+        };
+        let who = Who { name, node: token.node.to_string(), gateway, version, instance: hello.instance };
         Ok((role, who))
     }
 

@@ -105,8 +105,8 @@ async fn what_a_node_counts_becomes_an_edge() {
         |workload: &str| Side { namespace: "shop".into(), workload: workload.into(), ..Side::default() };
     let key = Key {
         reporter: Reporter::Source,
-        source: side("cart"),
-        destination: side("orders"),
+        source: side("cart-0"),
+        destination: side("orders-0"),
         service: "".into(),
         port: 8080,
         path: "hbone",
@@ -123,7 +123,7 @@ async fn what_a_node_counts_becomes_an_edge() {
     let edge = &edges["items"][0];
     assert_eq!(
         (&edge["id"], &edge["source"]["node"]),
-        (&"shop/cart>shop/orders:8080".into(), &"node1".into())
+        (&"shop/cart-0>shop/orders-0:8080".into(), &"node1".into())
     );
     the_day_has_it(&plane).await;
 }
@@ -134,7 +134,7 @@ async fn the_day_has_it(plane: &Plane) {
     let one = &seen["items"][0];
     assert_eq!((&one["connections"], &one["node"]), (&Value::from(3), &Value::from("node1")), "{seen:#}");
     let flow = ambit_explain::Flow::read(&one.to_string()).expect("a record");
-    assert_eq!((flow.src.controller.as_deref(), flow.connections), (Some("cart"), 3));
+    assert_eq!((flow.src.controller.as_deref(), flow.connections), (Some("cart-0"), 3));
     assert!(seen["since"].is_string(), "{seen:#}");
     for count in ["lost", "forgotten", "left_out"] {
         assert_eq!(seen[count], 0, "{count}: {seen:#}");

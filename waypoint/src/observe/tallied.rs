@@ -61,6 +61,8 @@ fn side(workload: Option<&Workload>, identity: Option<Identity>) -> Side {
         workload: workload.map(named).unwrap_or_default(),
         identity,
         node: workload.map(|w| w.node.clone()).unwrap_or_default(),
+        // Whoever reaches a waypoint has an identity.
+        address: None,
     }
 }
 

@@ -6,6 +6,8 @@ mod record;
 mod ring;
 mod series;
 mod tallied;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -112,15 +114,17 @@ impl Telemetry {
         &self.ring
     }
 
-    /// A connection begins: it is counted as opened and followed until [`Telemetry::ended`].
-    pub fn opened(&self, number: u64, flow: &Arc<Flow>) {
+    /// A connection begins: it is counted as opened and followed until [`Telemetry::ended`]. It counts under what it
+    /// was let in with, so that one which only a break-glass let in (AMB2305) is no other's.
+    pub fn opened(&self, number: u64, flow: &Arc<Flow>, admitted: Option<&Outcome>) {
+        flow.open();
         if self.is_hidden {
             return;
         }
         let pair = self.series.of(flow, clock::monotonic());
         pair.open();
         metrics::gauge!("ambit_connections_open", "path" => flow.path.as_str()).increment(1.0);
-        let cell = self.tally.cell(tallied::key(flow, None), || tallied::ends(flow));
+        let cell = self.tally.cell(tallied::key(flow, admitted), || tallied::ends(flow));
         if let Some(cell) = &cell {
             cell.open();
         }
@@ -185,7 +189,10 @@ impl Telemetry {
         let failed = outcome.is_failure();
         pair.close(flag, failed);
         if let Some(cell) = self.tally.cell(tallied::key(flow, Some(outcome)), || tallied::ends(flow)) {
-            cell.end();
+            match failed && flow.was_opened() {
+                true => cell.cut(),
+                false => cell.end(),
+            }
         }
         if let (true, Some(reason)) = (failed, outcome.reason) {
             let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();

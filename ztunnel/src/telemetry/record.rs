@@ -106,6 +106,7 @@ impl FlowRecord {
             "node": &*self.node,
             "direction": direction,
             "verdict": verdict,
+            "opened": flow.was_opened(),
             "code": outcome.reason.map(Reason::code),
             "reason": outcome.reason.map(Reason::name),
             "policy": outcome.policy.as_ref().map(ToString::to_string),

@@ -1,6 +1,6 @@
 //! One connection as what summaries count.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ambit_runtime::access_log::Direction;
 use ambit_types::Str;
@@ -9,14 +9,14 @@ use ambit_xds::proto::ambit::observe::v1::Reporter;
 
 use crate::flow::{End, Flow, Outcome};
 
-/// What tells its pair apart; before it has come to anything, as one that was let in.
+/// What tells its pair apart; while it is open, by what it was let in with.
 pub(super) fn key(flow: &Flow, outcome: Option<&Outcome>) -> Key {
     Key {
         reporter: match flow.direction {
             Direction::Outbound => Reporter::Source,
             Direction::Inbound => Reporter::Destination,
         },
-        source: side(&flow.src),
+        source: Side { address: outside(flow), ..side(&flow.src) },
         destination: side(&flow.route.dst),
         service: flow.route.service.as_ref().map_or_else(Str::default, |service| service.hostname.clone()),
         port: port(flow),
@@ -43,7 +43,15 @@ fn side(end: &End) -> Side {
         workload: known.cloned().unwrap_or_default(),
         identity: end.identity.clone(),
         node: workload.map(|w| w.node.clone()).unwrap_or_default(),
+        address: None,
     }
+}
+
+/// The address of a caller that nothing else names.
+fn outside(flow: &Flow) -> Option<IpAddr> {
+    let End { addr, workload, identity, .. } = &flow.src;
+    let is_nobody = workload.is_none() && identity.is_none();
+    addr.filter(|_| is_nobody && flow.direction == Direction::Inbound).map(|addr| addr.ip().to_canonical())
 }
 
 fn example(end: &End) -> Example {

@@ -97,7 +97,8 @@ fn exit_code(fail_on: FailOn, diff: &Diff) -> i32 {
 
 fn summary(diff: &Diff) -> String {
     format!(
-        "{} different connections compared, {} would change, {} of them be refused; {} records say too little",
+        "{} different connections compared, {} would change, {} of them be refused; {} records say too little, or \
+         are of pods that are gone",
         diff.compared,
         diff.changes.len(),
         refused(diff),

@@ -76,7 +76,10 @@ impl Seen {
         let connections = more.iter().fold(0_u64, |sum, pair| sum.saturating_add(pair.connections));
         let heard = match day.since.is_empty() {
             true => "which has heard no proxy yet".to_owned(),
-            false => format!("which has heard proxies since {}", day.since),
+            false if day.until.is_empty() => format!("which hears none now and did since {}", day.since),
+            false => {
+                format!("which has heard proxies since {} and been told all until {}", day.since, day.until)
+            }
         };
         let mut told = format!(
             "{connections} more connections of {} pairs, counted by the control plane, {heard}; {} lost, {} pairs \

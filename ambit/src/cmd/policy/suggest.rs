@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ambit_control::Index;
 use ambit_explain::Flow;
-use ambit_explain::suggest::{InForce, Member, Suggestion, seen, suggest};
+use ambit_explain::suggest::{InForce, Known, Member, Suggestion, seen, suggest};
 use ambit_manifest::{Kind, to_yaml};
 use ambit_policy::model::Scope;
 use ambit_types::{Str, TunnelProtocol, Workload};
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// The namespace whose workloads are called; that of --allow's destination if unset
     #[arg(short, long, required_unless_present = "allow")]
     namespace: Option<String>,
-    /// Also let in what was refused: a connection's id or its beginning, or `last`
+    /// Also let in what was refused, or let in by a break-glass only: a connection's id or its beginning, or `last`
     #[arg(long, value_name = "ID")]
     allow: Vec<String>,
     /// How far back to look
@@ -70,9 +70,11 @@ pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
         )
         .into());
     }
-    let wanted = |flow: &Flow| flow.is_allowed() || ids.contains(flow.conn_id.as_str());
-    let seen = seen(&namespace, &seen_here.flows, &members, wanted);
-    let suggestion = suggest(&namespace, &members, &seen, &in_force(&index, &members));
+    let wanted = |flow: &Flow| flow.is_allowed_by_rules() || ids.contains(flow.conn_id.as_str());
+    let known = Known::of(index.workloads().values());
+    let gathered = seen(&namespace, &seen_here.flows, &members, &known, wanted);
+    let mut suggestion = suggest(&namespace, &members, &gathered.seen, &in_force(&index, &members));
+    suggestion.notes.extend(gathered.notes);
     let text = match args.output {
         Output::Yaml => yaml(&suggestion),
         Output::Json => envelope(&suggestion).to_string(),
@@ -99,13 +101,15 @@ fn also<'f>(args: &Args, flows: &'f [Flow]) -> Result<Vec<&'f Flow>, Failure> {
 fn refused<'f>(id: &str, flows: &'f [Flow]) -> Result<&'f Flow, Failure> {
     // Only the destination's node knows whom the rules of nodes refuse; pairs that were counted have no id.
     let of_node = |flow: &&Flow| {
-        !flow.is_allowed()
+        !flow.is_allowed_by_rules()
             && !flow.conn_id.is_empty()
             && flow.direction.as_deref() == Some("inbound")
             && flow.path != "waypoint"
     };
     let id = id.trim_start_matches("flow/");
-    let is_meant = |flow: &&Flow| id == "last" || (id.len() >= ID_CHARS_MIN && flow.conn_id.starts_with(id));
+    // The last refusal is meant, not whoever a break-glass has let in since.
+    let is_last = |flow: &Flow| id == "last" && !flow.is_allowed();
+    let is_meant = |flow: &&Flow| is_last(flow) || (id.len() >= ID_CHARS_MIN && flow.conn_id.starts_with(id));
     let found = flows.iter().rev().filter(of_node).find(is_meant);
     found.ok_or_else(|| {
         let hint = "`ambit flows --verdict denied` shows what there is";
@@ -136,7 +140,8 @@ fn members(objects: &Objects, index: &Index, namespace: &str) -> Vec<Member> {
         let is_waypoint = labels.contains_key(GATEWAY);
         let address = *workload.addresses.first()?;
         let (uid, name) = (workload.uid.clone(), workload.name.clone());
-        (!is_waypoint).then_some(Member { uid, name, labels, address })
+        let controller = workload.workload_name.clone();
+        (!is_waypoint).then_some(Member { uid, name, controller, labels, address })
     };
     index.workloads().values().filter(is_member).filter_map(member).collect()
 }
@@ -169,7 +174,8 @@ fn in_force(index: &Index, members: &[Member]) -> Vec<InForce> {
 fn yaml(suggestion: &Suggestion) -> String {
     let mut text = String::new();
     for line in header(suggestion) {
-        let _ = writeln!(text, "# {line}");
+        // What is told of others' names must not end the comment.
+        let _ = writeln!(text, "# {}", line.replace(['\n', '\r'], " "));
     }
     let manifests = suggestion.policies.iter().map(|allow| to_yaml(&allow.manifest(&suggestion.namespace)));
     let manifests: Vec<String> = manifests.collect();

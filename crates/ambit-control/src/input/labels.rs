@@ -34,6 +34,11 @@ impl Labels {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
+    /// As a tree, for those who change it.
+    pub fn to_map(&self) -> BTreeMap<Str, Str> {
+        self.0.iter().cloned().collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -13,6 +13,7 @@ use crate::suggest::{Allow, AllowRule, Caller};
 fn workload(name: &str, last: u8) -> Workload {
     let mut workload = Workload::new(format!("Kubernetes//Pod/shop/{name}"), "shop", name);
     workload.service_account = name.into();
+    workload.workload_name = name.into();
     workload.addresses = vec![IpAddr::from([10, 0, 0, last])];
     workload.tunnel = TunnelProtocol::Hbone;
     workload.node = format!("node{last}").into();
@@ -96,4 +97,83 @@ fn refusals_come_first_and_what_says_too_little_is_counted() {
     let told: Vec<(&str, Verdict)> = diff.changes.iter().map(|c| (&*c.source, c.after.verdict)).collect();
     assert_eq!(told, [("shop/web", Verdict::Deny), ("shop/batch", Verdict::Allow)]);
     assert_eq!(diff.unclear, 1);
+}
+
+/// A pair of the day: of the pods that it counted one is told, and that one may be gone.
+fn pair(from: (&str, &str, &str), to: (&str, &str, &str), connections: u64) -> Flow {
+    let end = |(pod, controller, identity): (&str, &str, &str)| FlowEnd {
+        workload: Some(pod.to_owned()),
+        controller: Some(controller.to_owned()),
+        namespace: Some("shop".to_owned()),
+        identity: Some(identity.to_owned()).filter(|text| !text.is_empty()),
+        ..FlowEnd::default()
+    };
+    Flow { src: end(from), dst: end(to), connections, ..flow("", "inbound", "", "2026-01-01T00:00:00.000Z") }
+}
+
+/// Nobody has the address of the one any more, and somebody else that of the other.
+#[test]
+fn who_is_gone_is_stood_for_by_its_controller_or_its_identity_or_counts_as_unclear() {
+    let (open, web) = (mesh(None), mesh(Some(&["web"])));
+    let id = |account: &str| format!("spiffe://cluster.local/ns/shop/sa/{account}");
+    let (batch, lost) = (id("batch"), id("lost"));
+    let (batch, lost) = (batch.as_str(), lost.as_str());
+    let here = ("cart", "cart", "");
+    let cart = |address: &str, pair: Flow| Flow { hbone_addr: Some(address.to_owned()), ..pair };
+    let rows = [
+        // By its controller, by its identity under another name, and by neither.
+        (pair(("batch-old", "batch", batch), here, 3), Some("10.0.0.3:80")),
+        (pair(("gone-1", "gone", batch), here, 3), Some("10.0.0.3:80")),
+        (pair(("gone-1", "gone", lost), here, 3), None),
+        (pair(("gone-1", "gone", ""), here, 3), None),
+        // A pod of that name has another identity by now, and nobody has the one it had.
+        (pair(("batch", "batch", lost), here, 3), None),
+        (
+            cart("10.0.0.77:80", pair(("batch", "batch", batch), ("cart-old", "cart", ""), 3)),
+            Some("10.0.0.3:80"),
+        ),
+        (
+            cart("10.0.0.1:80", pair(("batch", "batch", batch), ("cart-old", "cart", ""), 3)),
+            Some("10.0.0.3:80"),
+        ),
+        (cart("10.0.0.77:80", pair(("batch", "batch", batch), ("gone-1", "gone", ""), 3)), None),
+    ];
+    for (flow, want) in rows {
+        let found = diff(&View::new(&open), &View::new(&web), std::slice::from_ref(&flow));
+        let told = found.changes.first().map(|change| (change.destination.as_str(), change.connections));
+        assert_eq!(told, want.map(|address| (address, 3)), "{flow:#?}");
+        assert_eq!(
+            (found.compared, found.unclear),
+            if want.is_some() { (1, 0) } else { (0, 1) },
+            "{flow:#?}"
+        );
+    }
+}
+
+#[test]
+fn identities_and_hosts_are_rows_of_their_own() {
+    let (open, other) = (mesh(None), mesh(Some(&["batch"])));
+    let request = |id: &str, host: &str, identity: Option<&str>| {
+        let mut flow = flow("web", "inbound", id, "2026-01-01T00:00:00.000Z");
+        flow.src.identity = identity.map(str::to_owned);
+        let (method, path) = ("GET".to_owned(), "/".to_owned());
+        flow.http = Some(crate::FlowHttp { method, path, authority: host.to_owned(), status: 200 });
+        flow
+    };
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    let flows = [
+        request("1", "a", None),
+        request("2", "b", None),
+        request("3", "a", Some(web)),
+        request("4", "a", None),
+    ];
+    let found = diff(&View::new(&open), &View::new(&other), &flows);
+    assert_eq!(found.compared, 3);
+    let mut told: Vec<_> = found
+        .changes
+        .iter()
+        .map(|change| (change.authority.as_deref(), change.identity.as_deref(), change.connections))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [(Some("a"), None, 2), (Some("a"), Some(web), 1), (Some("b"), None, 1)]);
 }

@@ -2,16 +2,18 @@
 
 use std::net::IpAddr;
 
-use ambit_types::TrustDomain;
+use ambit_types::{Reason, TrustDomain, Workload};
 
 use super::*;
+use crate::{Flow, FlowEnd};
 
 const NAMESPACE: &str = "shop";
 
 fn member(name: &str, labels: &[(&str, &str)]) -> Member {
     let labels = labels.iter().map(|(k, v)| (Str::from(*k), Str::from(*v))).collect();
     let address = IpAddr::from([10, 0, 0, u8::try_from(name.len()).expect("a short name")]);
-    Member { uid: Uid::from(name), name: Str::from(name), labels, address }
+    let (uid, name, controller) = (Uid::from(name), Str::from(name), Str::from(format!("{name}-set")));
+    Member { uid, name, controller, labels, address }
 }
 
 fn identity(account: &str) -> Caller {
@@ -158,4 +160,115 @@ fn what_is_declared_and_was_not_seen_is_told() {
     let want = Unseen { policy: "shop/by-hand".to_owned(), principal: principal("old") };
     assert_eq!(suggestion.unseen, [want]);
     assert_eq!(suggestion.superseded, ["shop/by-hand"]);
+}
+
+/// ALLOW of `caller` for the whole mesh or the namespace.
+fn allow(name: &str, scope: Scope, caller: &str, from: Option<&str>) -> Arc<Policy> {
+    let mut one = ambit_policy::model::Match::default();
+    one.principals.any.push(StringMatch::Exact(Str::from(format!("cluster.local/ns/shop/sa/{caller}"))));
+    one.source_ips.any.extend(from.map(|block| block.parse::<ipnet::IpNet>().expect("a block")));
+    let clauses = vec![ambit_policy::model::Clause { matches: vec![one] }];
+    let rules = vec![ambit_policy::model::Rule { clauses, unevaluable: Vec::new() }];
+    let key = ambit_types::PolicyKey::new("istio-system", name);
+    Arc::new(Policy { key, scope, action: Action::Allow, rules, dry_run: false })
+}
+
+/// What a policy of the whole mesh lets in stays let in, and a suggestion does not repeat it.
+#[test]
+fn what_the_root_namespace_allows_needs_no_rule_and_is_covered() {
+    let members = [member("cart", &[("app", "cart")]), member("web", &[("app", "web")])];
+    let covers: BTreeSet<Uid> = members.iter().map(|member| member.uid.clone()).collect();
+    let all = [seen("web", "cart", 80), seen("ops", "cart", 80)];
+    let suggested = |policy: Arc<Policy>| {
+        suggest(NAMESPACE, &members, &all, &[InForce { policy, covers: covers.clone() }])
+    };
+    let suggestion = suggested(allow("ops", Scope::Global, "ops", None));
+    assert_eq!(said(&suggestion), ["seen-cart [app=cart]: web -> 80"]);
+    assert_eq!((suggestion.coverage.pairs_covered, suggestion.coverage.connections_covered), (2, 6));
+    assert!(suggestion.notes[0].contains("istio-system/ops") && suggestion.notes[0].contains("1 of"));
+    // Where a caller called from is not known here, and a break-glass is no rule.
+    let both = ["seen-cart [app=cart]: ops+web -> 80"];
+    assert_eq!(said(&suggested(allow("ops", Scope::Global, "ops", Some("10.0.0.0/8")))), both);
+    assert_eq!(said(&suggested(allow(BREAKGLASS, Scope::Global, "ops", None))), both);
+    assert_eq!(said(&suggested(allow("ops", Scope::Namespace, "ops", None))), both);
+}
+
+fn flow(from: FlowEnd, to: (&str, &str), code: Option<Reason>) -> Flow {
+    let (pod, controller) = (Some(to.0.to_owned()), Some(to.1.to_owned()));
+    let dst =
+        FlowEnd { workload: pod, controller, namespace: Some(NAMESPACE.to_owned()), ..FlowEnd::default() };
+    Flow {
+        direction: Some("inbound".to_owned()),
+        verdict: "allowed".to_owned(),
+        code: code.map(|code| code.code().to_owned()),
+        path: "hbone".to_owned(),
+        src: from,
+        dst,
+        hbone_addr: Some("10.0.0.1:80".to_owned()),
+        connections: 3,
+        ..Flow::default()
+    }
+}
+
+fn from(pod: &str, account: Option<&str>) -> FlowEnd {
+    FlowEnd {
+        addr: Some("10.0.0.99:40000".to_owned()),
+        workload: Some(pod.to_owned()),
+        namespace: Some(NAMESPACE.to_owned()),
+        identity: account.map(|account| format!("spiffe://cluster.local/ns/shop/sa/{account}")),
+        ..FlowEnd::default()
+    }
+}
+
+/// One pod of the account `web`.
+fn known() -> Known {
+    let mut web = Workload::new("web", NAMESPACE, "web");
+    web.service_account = "web".into();
+    Known::of([&Arc::new(web)])
+}
+
+#[track_caller]
+fn gathered(flow: Flow, want: &[Seen], note: &str) {
+    let members = [member("cart", &[])];
+    let found = super::seen(NAMESPACE, &[flow], &members, &known(), Flow::is_allowed_by_rules);
+    assert_eq!(found.seen, want, "{:?}", found.notes);
+    match note.is_empty() {
+        true => assert!(found.notes.is_empty(), "{:?}", found.notes),
+        false => assert!(found.notes.len() == 1 && found.notes[0].contains(note), "{:?}", found.notes),
+    }
+}
+
+#[test]
+fn who_is_gone_is_named_by_its_identity_and_not_by_its_address() {
+    let cart = ("cart", "cart-set");
+    gathered(flow(from("web", Some("web")), cart, None), &[seen("web", "cart", 80)], "");
+    // Its pod is gone, and others have its identity.
+    gathered(flow(from("web-old", Some("web")), cart, None), &[seen("web", "cart", 80)], "");
+    gathered(
+        flow(from("old", Some("old")), cart, None),
+        &[seen("old", "cart", 80)],
+        "sa/old is nobody any more",
+    );
+    gathered(flow(from("web", None), cart, None), &[seen("10.0.0.99", "cart", 80)], "");
+    gathered(flow(from("old", None), cart, None), &[], "shop/old is gone and had no identity");
+    let many = FlowEnd::default();
+    gathered(flow(many, cart, None), &[], "without their addresses");
+}
+
+#[test]
+fn who_was_called_and_is_gone_is_stood_for_by_its_controller() {
+    let web = || from("web", Some("web"));
+    gathered(flow(web(), ("cart-old", "cart-set"), None), &[seen("web", "cart", 80)], "");
+    gathered(flow(web(), ("old", "old-set"), None), &[], "nothing of shop/old-set is in the mesh any more");
+    let hostile = flow(web(), ("x", "a\nb: c"), None);
+    gathered(hostile, &[], "shop/ab:c");
+}
+
+#[test]
+fn what_only_a_breakglass_let_in_is_no_rule() {
+    let by_it = || flow(from("web", Some("web")), ("cart", "cart-set"), Some(Reason::BreakglassAdmitted));
+    gathered(by_it(), &[], "3 connections came in only by a break-glass");
+    // Somebody names it.
+    let found = super::seen(NAMESPACE, &[by_it()], &[member("cart", &[])], &known(), |_| true);
+    assert_eq!((found.seen, found.notes), (vec![seen("web", "cart", 80)], Vec::new()));
 }

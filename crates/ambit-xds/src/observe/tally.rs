@@ -1,6 +1,7 @@
 //! Counts by pair, until they are taken.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,10 @@ use crate::proto::ambit::observe::v1 as proto;
 
 /// Pairs that one proxy tells apart; what goes beyond is counted as lost.
 pub const PAIRS_MAX: usize = 10_000;
+/// Share of the pairs that one source may have: who tries every port takes nobody else's place.
+const SOURCE_SHARE: usize = 5;
+/// Share of the pairs of callers outside the mesh that are told apart by address; the others are counted together.
+const OUTSIDE_SHARE: usize = 10;
 
 /// One end of a pair.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -23,6 +28,8 @@ pub struct Side {
     pub identity: Option<Identity>,
     /// Its node; empty if that is not known.
     pub node: Str,
+    /// Its address, only of a caller outside the mesh; none where callers are counted together.
+    pub address: Option<IpAddr>,
 }
 
 /// One pod and one address among those that a pair counts.
@@ -63,6 +70,7 @@ pub struct Key {
 struct Counts {
     opened: u64,
     ended: u64,
+    cut: u64,
     open: u64,
     /// What was told of `open` before.
     told: u64,
@@ -107,6 +115,13 @@ impl Cell {
         self.lock().ended += 1;
     }
 
+    /// A connection that had been let in was cut, with the verdict and the code of this pair.
+    pub fn cut(&self) {
+        let mut counts = self.lock();
+        counts.ended += 1;
+        counts.cut += 1;
+    }
+
     /// The client sent and received bytes.
     pub fn moved(&self, sent: u64, received: u64) {
         let mut counts = self.lock();
@@ -123,10 +138,26 @@ impl Cell {
     }
 }
 
+/// The pairs, and who has how many of them.
+#[derive(Debug, Default)]
+struct Held {
+    cells: HashMap<Key, Arc<Cell>>,
+    sources: HashMap<Side, usize>,
+    /// Pairs of callers that are told apart by address.
+    outside: usize,
+}
+
+impl Held {
+    fn note(&mut self, source: &Side) {
+        *self.sources.entry(source.clone()).or_default() += 1;
+        self.outside += usize::from(source.address.is_some());
+    }
+}
+
 /// Counts by pair. Cheap to share.
 #[derive(Debug)]
 pub struct Tally {
-    cells: Mutex<HashMap<Key, Arc<Cell>>>,
+    held: Mutex<Held>,
     pairs_max: usize,
     lost: AtomicU64,
     is_counting: AtomicBool,
@@ -139,10 +170,11 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts at most `pairs_max` pairs at once.
+    /// Counts at most `pairs_max` pairs at once; a fifth of them of one source, and a tenth of callers that are told
+    /// apart by their address.
     pub fn new(pairs_max: usize) -> Self {
         Self {
-            cells: Mutex::default(),
+            held: Mutex::default(),
             pairs_max,
             lost: AtomicU64::new(0),
             is_counting: AtomicBool::new(true),
@@ -153,39 +185,50 @@ impl Tally {
     pub fn count(&self, is_counting: bool) {
         self.is_counting.store(is_counting, Ordering::Relaxed);
         if !is_counting {
-            self.lock().clear();
+            *self.lock() = Held::default();
         }
     }
 
     /// The counts of a pair; `ends` gives an example of its two ends if it is new. None if nothing is counted, or if
-    /// there are too many pairs, which counts as lost.
-    pub fn cell(&self, key: Key, ends: impl FnOnce() -> [Example; 2]) -> Option<Arc<Cell>> {
+    /// there are too many pairs, of all or of its source, which counts as lost. Callers outside the mesh beyond their
+    /// bound are counted together, whatever their addresses.
+    pub fn cell(&self, mut key: Key, ends: impl FnOnce() -> [Example; 2]) -> Option<Arc<Cell>> {
         if !self.is_counting.load(Ordering::Relaxed) {
             return None;
         }
-        let mut cells = self.lock();
-        if let Some(cell) = cells.get(&key) {
+        let mut held = self.lock();
+        if let Some(cell) = held.cells.get(&key) {
             return Some(cell.clone());
         }
-        if cells.len() >= self.pairs_max {
+        if key.source.address.is_some() && held.outside >= share(self.pairs_max, OUTSIDE_SHARE) {
+            key.source.address = None;
+            if let Some(cell) = held.cells.get(&key) {
+                return Some(cell.clone());
+            }
+        }
+        let of_source = held.sources.get(&key.source).copied().unwrap_or(0);
+        if held.cells.len() >= self.pairs_max || of_source >= share(self.pairs_max, SOURCE_SHARE) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let cell = Arc::new(Cell::new(ends()));
-        cells.insert(key, cell.clone());
+        held.note(&key.source);
+        held.cells.insert(key, cell.clone());
         Some(cell)
     }
 
     /// The next summary tells of every pair that is open, for somebody who has heard none before.
     pub fn retell(&self) {
-        self.lock().values().for_each(|cell| cell.lock().told = 0);
+        self.lock().cells.values().for_each(|cell| cell.lock().told = 0);
     }
 
     /// Takes what was counted since it was taken before: pairs that did something, and how much was lost.
     pub fn take(&self) -> (Vec<proto::Pair>, u64) {
         let mut pairs = Vec::new();
-        let mut cells = self.lock();
-        cells.retain(|key, cell| {
+        let mut held = self.lock();
+        let mut kept = Held { cells: std::mem::take(&mut held.cells), ..Held::default() };
+        let mut sources = Vec::new();
+        kept.cells.retain(|key, cell| {
             let mut counts = cell.lock();
             let open = counts.open;
             let taken = std::mem::replace(&mut *counts, Counts { open, told: open, ..Counts::default() });
@@ -195,15 +238,26 @@ impl Tally {
                 pairs.push(pair(key, &cell.ends, taken));
             }
             // Whoever holds it still counts; the map is locked, so nobody new gets it meanwhile.
-            open > 0 || Arc::strong_count(cell) > 1
+            let stays = open > 0 || Arc::strong_count(cell) > 1;
+            if stays {
+                sources.push(key.source.clone());
+            }
+            stays
         });
-        drop(cells);
+        sources.iter().for_each(|source| kept.note(source));
+        *held = kept;
+        drop(held);
         (pairs, self.lost.swap(0, Ordering::Relaxed))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Cell>>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One part of so many, and never nothing.
+fn share(whole: usize, parts: usize) -> usize {
+    (whole / parts).max(1)
 }
 
 fn pair(key: &Key, [source, destination]: &[Example; 2], counts: Counts) -> proto::Pair {
@@ -227,6 +281,7 @@ fn pair(key: &Key, [source, destination]: &[Example; 2], counts: Counts) -> prot
         code: key.reason.map(Reason::code).unwrap_or_default().to_owned(),
         policy: key.policy.as_ref().map(ToString::to_string).unwrap_or_default(),
         client: text(&key.client),
+        of_one_address: key.source.address.is_some(),
         opened: counts.opened,
         ended: counts.ended,
         open: counts.open,
@@ -235,5 +290,6 @@ fn pair(key: &Key, [source, destination]: &[Example; 2], counts: Counts) -> prot
         requests: counts.requests,
         failed: counts.failed,
         latency: counts.latency.map(|latency| latency.to_vec()).unwrap_or_default(),
+        cut: counts.cut,
     }
 }

@@ -1,5 +1,7 @@
 //! What the pairs count, and where their bound is.
 
+use std::net::IpAddr;
+
 use ambit_types::Reason;
 
 use super::*;
@@ -58,6 +60,57 @@ fn pairs_beyond_the_bound_are_lost_and_said_so() {
     let ended: u64 = pairs.iter().map(|pair| pair.ended).sum();
     assert_eq!((pairs.len(), ended, lost), (2, 3, 2));
     assert!(tally.cell(key("c"), ends).is_some(), "taking makes room");
+}
+
+/// A scan of ports has its share, and everybody else is counted on.
+#[test]
+fn who_tries_every_port_takes_nobody_elses_place() {
+    let tally = Tally::new(10);
+    let seen = |workload: &str, port: u16| {
+        let Some(cell) = tally.cell(Key { port, ..key(workload) }, ends) else { return false };
+        cell.end();
+        true
+    };
+    let scanned = (1..=100).filter(|port| seen("scanner", *port)).count();
+    assert_eq!(scanned, 2);
+    assert!(["a", "b", "c"].into_iter().all(|workload| seen(workload, 80)));
+    let (pairs, lost) = tally.take();
+    assert_eq!((pairs.len(), lost), (5, 98));
+    assert!(seen("scanner", 7), "taking makes room again");
+}
+
+#[test]
+fn callers_outside_the_mesh_are_told_apart_by_address_up_to_a_bound_and_then_together() {
+    let tally = Tally::new(20);
+    let from = |last: u8| {
+        let address = IpAddr::from([192, 0, 2, last]);
+        let source = Side { address: Some(address), ..Side::default() };
+        let example = Example { pod: "".into(), address: format!("{address}:1000") };
+        tally.cell(Key { source, ..key("") }, || [example, Example::default()]).unwrap().end();
+    };
+    (1..=4).for_each(from);
+    from(1);
+    let (mut pairs, lost) = tally.take();
+    pairs.sort_by_key(|pair| (!pair.of_one_address, pair.source.as_ref().unwrap().address.clone()));
+    let told: Vec<_> = pairs.iter().map(|pair| (pair.of_one_address, pair.ended)).collect();
+    assert_eq!((told, lost), (vec![(true, 2), (true, 1), (false, 2)], 0));
+}
+
+/// What was let in and cut later is counted as one connection by whoever reads both pairs.
+#[test]
+fn a_connection_that_was_cut_is_told_as_one_that_had_been_opened() {
+    let tally = Tally::default();
+    let open = tally.cell(key("web"), ends).unwrap();
+    open.open();
+    open.close();
+    drop(open);
+    let denied = Key { is_denied: true, reason: Some(Reason::PolicyChanged), ..key("web") };
+    tally.cell(denied.clone(), ends).unwrap().cut();
+    tally.cell(denied, ends).unwrap().end();
+    let (mut pairs, _) = tally.take();
+    pairs.sort_by_key(|pair| pair.denied);
+    let told: Vec<_> = pairs.iter().map(|pair| (pair.opened, pair.ended, pair.cut)).collect();
+    assert_eq!(told, [(1, 0, 0), (0, 2, 1)]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ fn end(workload: &str, identity: &str) -> Option<End> {
     let identity =
         if identity.is_empty() { String::new() } else { format!("spiffe://m/ns/shop/sa/{identity}") };
     let (namespace, workload) = ("shop".to_owned(), workload.to_owned());
-    Some(End { namespace, pod: format!("{workload}-1"), workload, identity, ..End::default() })
+    let node = "n1".to_owned();
+    Some(End { namespace, pod: format!("{workload}-1"), workload, identity, node, ..End::default() })
 }
 
 fn pair(reporter: Reporter, path: &str) -> Pair {
@@ -28,8 +29,8 @@ fn pair(reporter: Reporter, path: &str) -> Pair {
 fn of(ztunnel: Vec<Pair>, waypoint: Vec<Pair>) -> Aggregates {
     let mut aggregates = Aggregates::default();
     let summary = |pairs| Summary { covers_ms: 10_000, pairs, ..Summary::default() };
-    aggregates.take(1, "n1", false, summary(ztunnel), NOW);
-    aggregates.take(2, "n1", true, summary(waypoint), NOW);
+    aggregates.take(1, summary(ztunnel), NOW);
+    aggregates.take(2, summary(waypoint), NOW);
     aggregates
 }
 
@@ -134,6 +135,64 @@ fn a_pair_as_a_record_says_which_node_told_it_of_which_controllers_and_for_whom(
     assert_eq!(second.client.as_deref(), Some("spiffe://m/ns/shop/sa/web"));
     // Whoever is asked over the network reads the same.
     assert_eq!(Flow::read(&json!(second).to_string()).as_ref(), Some(second));
+}
+
+/// Each end tells when it tells: until the later one has, the larger number stands.
+#[test]
+fn of_two_numbers_of_one_pair_the_larger_one_stands() {
+    for (by_source, by_destination) in [(6010, 5786), (5786, 6010), (6010, 6010)] {
+        let told = vec![
+            Pair { opened: by_source, ..pair(Reporter::Source, "hbone") },
+            Pair { opened: by_destination, ..pair(Reporter::Destination, "hbone") },
+        ];
+        let flows = flows(&of(told, Vec::new()), 300, NOW);
+        let counted: Vec<_> =
+            flows.iter().map(|flow| (flow.direction.as_deref(), flow.connections)).collect();
+        assert_eq!(counted, [(Some("inbound"), 6010)]);
+    }
+}
+
+#[test]
+fn a_connection_that_was_let_in_and_cut_is_one() {
+    let cut = Pair {
+        denied: true,
+        code: Reason::PolicyChanged.code().to_owned(),
+        ended: 3,
+        cut: 2,
+        ..pair(Reporter::Destination, "hbone")
+    };
+    let told = vec![Pair { opened: 10, ..pair(Reporter::Destination, "hbone") }, cut];
+    let flows = flows(&of(told, Vec::new()), 300, NOW);
+    let mut counted: Vec<_> = flows.iter().map(|flow| (&*flow.verdict, flow.connections)).collect();
+    counted.sort_unstable();
+    assert_eq!(counted, [("allowed", 10), ("denied", 1)]);
+}
+
+/// What ended and was opened under another code hides nothing that the other end told.
+#[test]
+fn a_pair_without_connections_is_no_record() {
+    let told = vec![
+        Pair { opened: 4, ..pair(Reporter::Source, "hbone") },
+        Pair { ended: 4, ..pair(Reporter::Destination, "hbone") },
+    ];
+    let flows = flows(&of(told, Vec::new()), 300, NOW);
+    let counted: Vec<_> = flows.iter().map(|flow| (flow.direction.as_deref(), flow.connections)).collect();
+    assert_eq!(counted, [(Some("outbound"), 4)]);
+}
+
+#[test]
+fn of_callers_that_are_counted_together_no_address_is_told() {
+    let from = |last: u8, of_one_address| Pair {
+        source: Some(End { address: format!("192.0.2.{last}:1000"), ..End::default() }),
+        of_one_address,
+        opened: 1,
+        ..pair(Reporter::Destination, "plaintext")
+    };
+    let told = of(vec![from(1, true), from(2, true), from(3, false)], Vec::new());
+    let mut addresses: Vec<_> = flows(&told, 300, NOW).into_iter().map(|flow| flow.src.addr).collect();
+    addresses.sort();
+    assert_eq!(addresses, [None, Some("192.0.2.1:1000".to_owned()), Some("192.0.2.2:1000".to_owned())]);
+    assert_eq!(edges(&told, 300, NOW).len(), 1, "the map has one edge from outside");
 }
 
 #[test]

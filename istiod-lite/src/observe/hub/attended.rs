@@ -10,6 +10,9 @@ use ambit_xds::proto::ambit::observe::v1::{
 use super::{Cause, Hub, Said, Who, lock};
 use crate::observe::aggregates::cut;
 
+/// Longest pair in the log.
+const NAMED_CHARS_MAX: usize = 256;
+
 /// A proxy's place; it has left when this is dropped.
 #[derive(Debug)]
 pub(in crate::observe) struct Attended {
@@ -62,6 +65,17 @@ impl Drop for Attended {
         }
         metrics::gauge!("ambit_observe_attending").decrement(1.0);
     }
+}
+
+/// A pair in words, for the log: as short as it may be, and without what breaks a line.
+pub(super) fn named(pair: &Pair) -> String {
+    let end = |end: &Option<End>| match end {
+        Some(end) if !end.workload.is_empty() => format!("{}/{}", end.namespace, end.workload),
+        Some(end) => end.address.clone(),
+        None => "?".to_owned(),
+    };
+    let text = format!("{} -> {} {}", end(&pair.source), end(&pair.destination), pair.service);
+    text.chars().filter(|c| !c.is_control()).take(NAMED_CHARS_MAX).collect()
 }
 
 /// What a pair says was refused. What only hears of it, the other side tells better.

@@ -1,5 +1,6 @@
 //! Proxies that attend, those who ask them, and what neither may lose unseen.
 
+use ambit_types::Workload;
 use ambit_xds::proto::ambit::observe::v1::{
     Answer, Cancel, End, Ended, FromProxy, Pair, Records, Reporter, from_proxy,
 };
@@ -10,13 +11,16 @@ use crate::console::Gathered as _;
 type Queue = mpsc::Receiver<Result<ToProxy, Status>>;
 
 fn who(name: &str, instance: u64) -> Who {
-    Who {
-        name: name.to_owned(),
-        node: name.to_owned(),
-        is_waypoint: false,
-        version: "1".to_owned(),
-        instance,
-    }
+    Who { name: name.to_owned(), node: name.to_owned(), gateway: None, version: "1".to_owned(), instance }
+}
+
+/// A hub that knows of shop/web on n1.
+fn hub() -> Hub {
+    let hub = Hub::default();
+    let mut web = Workload::new("Kubernetes//Pod/shop/web", "shop", "web");
+    web.node = "n1".into();
+    hub.placed(&Delta { workloads: [(web.uid.clone(), Arc::new(web))].into(), ..Delta::default() });
+    hub
 }
 
 fn attend(hub: &Hub, name: &str, instance: u64) -> (Attended, Queue) {
@@ -33,17 +37,26 @@ fn say(content: from_proxy::Content) -> FromProxy {
     FromProxy { content: Some(content) }
 }
 
-fn summary(number: u64) -> FromProxy {
-    let end = |workload: &str| Some(End { workload: workload.to_owned(), ..End::default() });
-    let pair = Pair {
+fn pair(source: &str, destination: &str) -> Pair {
+    let end = |workload: &str| {
+        Some(End { namespace: "shop".to_owned(), workload: workload.to_owned(), ..End::default() })
+    };
+    Pair {
         reporter: Reporter::Source.into(),
-        source: end("web"),
-        destination: end("db"),
+        source: end(source),
+        destination: end(destination),
         path: "hbone".to_owned(),
         opened: 1,
         ..Pair::default()
-    };
-    say(from_proxy::Content::Summary(Summary { number, pairs: vec![pair], ..Summary::default() }))
+    }
+}
+
+fn told(number: u64, pairs: Vec<Pair>) -> FromProxy {
+    say(from_proxy::Content::Summary(Summary { number, pairs, ..Summary::default() }))
+}
+
+fn summary(number: u64) -> FromProxy {
+    told(number, vec![pair("web", "db")])
 }
 
 fn connections(hub: &Hub) -> u64 {
@@ -52,7 +65,7 @@ fn connections(hub: &Hub) -> u64 {
 
 #[test]
 fn a_summary_told_twice_is_counted_once() {
-    let hub = Hub::default();
+    let hub = hub();
     let (attended, _queue) = attend(&hub, "n1", 7);
     for number in [1, 1, 2] {
         let answer = attended.heard(summary(number), 0).unwrap().content.unwrap();
@@ -65,6 +78,33 @@ fn a_summary_told_twice_is_counted_once() {
     let (other, _queue) = attend(&hub, "n1", 8);
     other.heard(summary(1), 0);
     assert_eq!(connections(&hub), 3, "another instance counts for itself");
+}
+
+/// Neither the map nor the incidents nor what rules are made of has it; that it was told is counted.
+#[test]
+fn what_a_proxy_tells_of_others_is_counted_as_lost_and_nowhere_else() {
+    let hub = hub();
+    let (attended, _queue) = attend(&hub, "n1", 7);
+    let refused =
+        Pair { denied: true, code: "AMB2104".to_owned(), opened: 0, ended: 5, ..pair("vault", "db") };
+    let answer = attended.heard(told(1, vec![pair("web", "db"), refused, pair("vault", "db")]), 0);
+    assert!(answer.is_some(), "the summary is acknowledged, or it would be told for ever");
+    assert_eq!((connections(&hub), hub.coverage().lost), (1, 6));
+    assert!(hub.items_of_incidents().is_empty());
+    assert_eq!(hub.seen(Duration::from_secs(60)).len(), 1);
+    assert!(lock(&hub.inner.counted)[&7].is_warned);
+    attended.heard(summary(1), 0);
+    assert_eq!(connections(&hub), 1, "that it was warned of does not make a summary new");
+}
+
+#[test]
+fn how_far_the_counts_go_is_told_while_anybody_attends() {
+    let hub = hub();
+    assert_eq!(hub.coverage().until, None);
+    let (attended, _queue) = attend(&hub, "n1", 7);
+    assert!(hub.coverage().until.is_some());
+    drop(attended);
+    assert_eq!(hub.coverage().until, None);
 }
 
 #[tokio::test]

@@ -110,6 +110,10 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     ("ambit_observe_attending", "Nodes and waypoints that tell the control plane what they see"),
     (
+        "ambit_observe_pairs_dropped_total",
+        "Connections and requests that a proxy told of and that are not its own: not counted, by why",
+    ),
+    (
         "ambit_observe_pairs_lost_total",
         "Connections and requests that were told to the control plane by their number only, because a proxy had too \
          many pairs to tell apart",
@@ -395,7 +399,8 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     (
         "/api/v1/seen",
         "Who talked to whom as flow records, each with the `connections` it stands for: the newest 20,000, and since \
-         when proxies were heard, what was `lost`, `forgotten` and `left_out`; `?since=24h`, at most that, \
+         when proxies were heard, `until` when all of them were, what was `lost` (told by who may not tell of it \
+         included), `forgotten` and `left_out`; `?since=24h`, at most that, \
          `&namespace=NAME` at either end",
     ),
     (

@@ -1,6 +1,8 @@
 //! The pairs that the control plane has counted of the last day, beside the records that proxies still have.
 //!
-//! A record tells more than a pair does, so what records are about is taken off the pairs: nothing counts twice.
+//! A record tells more than a pair does, so what records are about is taken off the pairs: nothing counts twice. How many
+//! connections there were is what the control plane counted, each of those that were let in once, however it ended; records
+//! only add what it does not know yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,6 +28,8 @@ pub(super) struct Day {
     pub(super) pairs: Vec<Flow>,
     /// Since when it has heard proxies; empty if it has heard none.
     pub(super) since: String,
+    /// Until when at least it has been told all that proxies saw; empty if it hears none now.
+    pub(super) until: String,
     /// Connections of which it knows only the number.
     pub(super) lost: u64,
     /// Pairs that it forgot for others, or did not tell.
@@ -49,6 +53,7 @@ impl Day {
         Self {
             pairs: items.filter_map(|item| serde_json::from_value(item.clone()).ok()).collect(),
             since: text(answer, "since"),
+            until: text(answer, "until"),
             lost: count("lost"),
             forgotten: count("forgotten").saturating_add(count("left_out")),
         }
@@ -65,6 +70,9 @@ struct Key<'f> {
     client: &'f str,
     service: &'f str,
     port: &'f str,
+    identity: &'f str,
+    /// Of a caller that nothing else names; empty where such are counted together.
+    address: &'f str,
     source: (&'f str, &'f str),
     destination: (&'f str, &'f str),
 }
@@ -128,15 +136,25 @@ fn key(flow: &Flow, name: fn(&FlowEnd) -> &Option<String>) -> Key<'_> {
     let asked = flow.hbone_addr.as_deref().or(flow.dst.addr.as_deref()).unwrap_or_default();
     Key {
         direction: known(&flow.direction),
-        verdict: &flow.verdict,
-        code: if flow.is_allowed() { "" } else { known(&flow.code) },
+        // A connection that was cut is counted where it was let in.
+        verdict: if flow.was_let_in() { "allowed" } else { &flow.verdict },
+        code: if flow.was_let_in() { "" } else { known(&flow.code) },
         path: &flow.path,
         client: known(&flow.client),
         service: known(&flow.service),
         port: asked.rsplit_once(':').map_or("", |(_, port)| port),
+        identity: known(&flow.src.identity),
+        address: outside(&flow.src, name),
         source: (known(&flow.src.namespace), known(name(&flow.src))),
         destination: (known(&flow.dst.namespace), known(name(&flow.dst))),
     }
+}
+
+/// The address of an end that has neither name nor identity.
+fn outside(end: &FlowEnd, name: fn(&FlowEnd) -> &Option<String>) -> &str {
+    let is_nobody = known(name(end)).is_empty() && known(&end.identity).is_empty();
+    let address = end.addr.as_deref().filter(|_| is_nobody).unwrap_or_default();
+    address.rsplit_once(':').map_or(address, |(ip, _)| ip)
 }
 
 fn known(text: &Option<String>) -> &str {
@@ -147,10 +165,11 @@ fn known(text: &Option<String>) -> &str {
 fn of_controllers(key: Key<'_>) -> impl Iterator<Item = Key<'_>> {
     let (from, to) = (key.source, key.destination);
     controllers(from.1).flat_map(move |source| {
-        controllers(to.1).map(move |destination| Key {
-            source: (from.0, source),
-            destination: (to.0, destination),
-            ..key
+        controllers(to.1).flat_map(move |destination| {
+            let named = Key { source: (from.0, source), destination: (to.0, destination), ..key };
+            // Where there are too many callers outside the mesh, the rest of them are one pair.
+            let together = (!key.address.is_empty()).then_some(Key { address: "", ..named });
+            std::iter::once(named).chain(together)
         })
     })
 }

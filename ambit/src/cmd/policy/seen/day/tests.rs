@@ -68,6 +68,7 @@ fn what_differs_in_anything_that_decides_is_another_pair() {
         change(|flow| flow.client = Some("spiffe://m/ns/shop/sa/web".to_owned())),
         change(|flow| flow.service = Some("cart.shop.svc.cluster.local".to_owned())),
         change(|flow| flow.src.namespace = Some("bank".to_owned())),
+        change(|flow| flow.src.identity = Some("spiffe://m/ns/shop/sa/other".to_owned())),
     ];
     for other in others {
         check(std::slice::from_ref(&other), std::slice::from_ref(&here), &[("web > cart", 1)]);
@@ -99,6 +100,33 @@ fn the_longest_name_that_was_counted_is_the_controller() {
     check(&records, &pairs, &[("web > cart", 5), ("web-admin > cart", 4)]);
 }
 
+/// It stands among those that were opened, and its record among those that were refused.
+#[test]
+fn a_connection_that_was_cut_is_one_of_those_that_were_let_in() {
+    let ended = |opened: Option<bool>| {
+        let mut flow = record("web-5f-x7 > cart-0:8080");
+        (flow.verdict, flow.code, flow.opened) = ("denied".to_owned(), Some("AMB2107".to_owned()), opened);
+        flow
+    };
+    check(&[ended(Some(true))], &[pair("web > cart:8080", 10)], &[("web > cart", 9)]);
+    for refused in [Some(false), None] {
+        check(&[ended(refused)], &[pair("web > cart:8080", 10)], &[("web > cart", 10)]);
+    }
+}
+
+#[test]
+fn callers_outside_the_mesh_are_told_apart_by_address_where_the_control_plane_does() {
+    let from = |mut flow: Flow, addr: Option<&str>| {
+        flow.src = FlowEnd { addr: addr.map(str::to_owned), ..FlowEnd::default() };
+        flow
+    };
+    let record = |addr: &str| from(record("x > cart-0:8080"), Some(addr));
+    let pair = |addr: Option<&str>, count| from(pair("x > cart:8080", count), addr);
+    let records = [record("192.0.2.1:1000"), record("192.0.2.1:1001"), record("192.0.2.9:1000")];
+    let pairs = [pair(Some("192.0.2.1:7"), 10), pair(Some("192.0.2.2:7"), 10), pair(None, 10)];
+    check(&records, &pairs, &[(" > cart", 8), (" > cart", 10), (" > cart", 9)]);
+}
+
 #[test]
 fn refusals_are_told_apart_by_their_codes() {
     let denied = |mut flow: Flow, code: &str, policy: &str| {
@@ -125,9 +153,10 @@ fn of_requests_that_are_remembered_the_records_tell_everything() {
 fn an_answer_is_read_with_what_it_rests_on() {
     let item = serde_json::to_value(pair("web > cart:8080", 7)).expect("JSON");
     let day = Day::of(&json!({
-        "kind": "SeenList", "items": [item], "since": "2026-01-02T03:04:05.000Z", "lost": 1, "forgotten": 2, "left_out": 3,
+        "kind": "SeenList", "items": [item], "since": "2026-01-02T03:04:05.000Z", "until": "2026-01-02T03:05:05.000Z", "lost": 1, "forgotten": 2, "left_out": 3,
     }));
     assert_eq!(day.pairs, [pair("web > cart:8080", 7)]);
     assert_eq!((&*day.since, day.lost, day.forgotten), ("2026-01-02T03:04:05.000Z", 1, 5));
+    assert_eq!(day.until, "2026-01-02T03:05:05.000Z");
     assert!(Day::of(&json!({"since": null})).since.is_empty());
 }
