@@ -1,3 +1,5 @@
+//! Which lines of the kernel's tables are connections from before capture.
+
 use super::*;
 
 const HEADING: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid";

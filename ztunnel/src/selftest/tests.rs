@@ -83,7 +83,7 @@ async fn a_door_that_hangs_before_it_lets_anybody_in_is_no_breach() {
     let stage = Stage { patience: Duration::ZERO, ..Stage::new(&settings(), Vec::new()).unwrap() };
     for test in Test::ALL {
         let tried = attempt(&stage, test).await;
-        assert_eq!(judge(test, tried, Duration::ZERO).verdict, Verdict::Failed, "{test:?}");
+        assert_ne!(judge(test, tried, Duration::ZERO).verdict, Verdict::Breached, "{test:?}");
     }
 }
 

@@ -1,3 +1,5 @@
+//! Which pairs a node that is stale for too long goes on letting in.
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 

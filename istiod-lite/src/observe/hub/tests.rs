@@ -292,14 +292,12 @@ fn what_proxies_call_things_is_cut_before_it_is_kept_among_incidents() {
     let end = Some(End { namespace: long.clone(), workload: long.clone(), ..End::default() });
     let pair = Pair {
         reporter: Reporter::Destination.into(),
-        source: end.clone(),
-        destination: end,
-        path: "hbone".to_owned(),
+        source: end,
         denied: true,
         ended: 1,
         code: long.clone(),
         policy: long.clone(),
-        ..Pair::default()
+        ..pair("", "web")
     };
     let told = Summary { number: 1, pairs: vec![pair], ..Summary::default() };
     attended.heard(say(from_proxy::Content::Summary(told)), 0);

@@ -1,3 +1,5 @@
+//! What is found in a text that must not be in an archive, and what is none of it.
+
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::*;

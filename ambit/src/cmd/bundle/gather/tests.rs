@@ -1,3 +1,5 @@
+//! What goes into an archive when there is no room for all, and what its index says of the rest.
+
 use std::io::Error;
 
 use tempfile::TempDir;

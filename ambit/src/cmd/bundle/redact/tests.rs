@@ -1,3 +1,5 @@
+//! What is taken out of texts and objects, and what stays.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::json;

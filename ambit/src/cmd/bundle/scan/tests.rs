@@ -1,3 +1,5 @@
+//! What ends an archive, and what does not.
+
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,3 +1,5 @@
+//! Questions that an archive answers.
+
 use std::io::Write as _;
 
 use ambit_explain::Verdict;
