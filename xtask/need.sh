@@ -16,7 +16,7 @@ base=(cc=gcc make=make /usr/include/stdlib.h=libc6-dev)
 fabric=(nft=nftables ip=iproute2 tcpdump=tcpdump curl=curl nginx=nginx-light)
 peers=(iperf3=iperf3 nginx=nginx-light redis-server=redis-server redis-cli=redis-tools mariadbd=mariadb-server
   mariadb=mariadb-client python3=python3 nc.openbsd=netcat-openbsd openssl=openssl ps=procps
-  h2load=nghttp2-client chromium=chromium promtool=prometheus)
+  h2load=nghttp2-client chromium=chromium promtool=prometheus zsh=zsh fish=fish)
 contenders=(iperf3=iperf3 haproxy=haproxy nginx=nginx-light wrk=wrk setpriv=util-linux h2load=nghttp2-client
   openssl=openssl python3=python3)
 # Packages whose daemon Debian would start, with the unit that does so.

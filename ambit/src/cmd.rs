@@ -8,6 +8,7 @@ pub mod breakglass;
 pub mod bundle;
 pub mod ca;
 pub mod check;
+pub mod completion;
 pub mod demo;
 pub mod echoer;
 pub mod edges;
@@ -35,6 +36,9 @@ pub mod uninstall;
 pub mod upgrade;
 pub mod waypoint;
 pub mod why;
+
+#[cfg(test)]
+mod tests;
 
 /// Ambient service mesh: every connection authenticated, encrypted, authorised and recorded.
 #[derive(Debug, Parser)]
@@ -96,6 +100,8 @@ enum Command {
     Breakglass(breakglass::Args),
     /// One archive for whoever is to help: state, records, logs and objects, without secrets
     SupportBundle(bundle::Args),
+    /// A script by which a shell completes commands and flags
+    Completion(completion::Args),
     /// A TCP server that states who it is, and a client that checks every byte
     #[command(hide = true)]
     Echoer(echoer::Args),
@@ -141,6 +147,7 @@ pub fn run() -> i32 {
         Command::Strict(args) => told(strict::run(&args)),
         Command::Breakglass(args) => told(breakglass::run(&args)),
         Command::SupportBundle(args) => told(bundle::run(&args)),
+        Command::Completion(args) => told(completion::run(&args)),
         Command::Echoer(args) => told(echoer::run(args)),
     }
 }
@@ -191,6 +198,7 @@ fn enter(command: &Command) -> anyhow::Result<()> {
         | Command::Install(_)
         | Command::Upgrade(_)
         | Command::Uninstall(_)
+        | Command::Completion(_)
         | Command::Echoer(_) => return Ok(()),
     };
     let refused = |error: ambit_lab::LabError| out::Failure::new(error.exit_code(), error.full());

@@ -8,6 +8,7 @@ mod answers;
 mod breakglass;
 mod bundles;
 mod carried;
+mod cli;
 mod codes;
 mod discovery;
 mod ends;

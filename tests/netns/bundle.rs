@@ -70,7 +70,7 @@ impl Planted {
 
 /// The files of an archive by their path below its folder.
 #[track_caller]
-fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut tar = tar::Archive::new(GzDecoder::new(File::open(archive).expect("the archive")));
     let mut files = BTreeMap::new();
     for entry in tar.entries().expect("an archive") {

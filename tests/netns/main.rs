@@ -27,6 +27,7 @@ mod names;
 mod newcomer;
 mod observed;
 mod outage;
+mod outputs;
 mod policy;
 mod programs;
 mod prometheus;

@@ -14,5 +14,7 @@ pub mod corpus;
 pub mod fakes;
 pub mod lab;
 pub mod node;
+pub mod outputs;
 pub mod peers;
+pub mod schema;
 pub mod tables;

@@ -153,7 +153,7 @@ fn item(policy: &Value, now: SystemTime) -> Option<Value> {
     }))
 }
 
-fn table(items: &[Value], wide: bool) -> String {
+pub(super) fn table(items: &[Value], wide: bool) -> String {
     let row = |item: &Value| {
         let mut cells = ["namespace", "until", "reason", "by"].map(|key| cell(item, key)).to_vec();
         cells.extend(wide.then(|| cell(item, "state")));

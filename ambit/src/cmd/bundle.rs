@@ -165,7 +165,7 @@ fn show(args: &Args, all: &Gathered, to: &Path) -> anyhow::Result<i32> {
 }
 
 /// The path alone, so that a script has it without further ado; more when somebody asks.
-fn table(items: &[Value], wide: bool) -> String {
+pub(super) fn table(items: &[Value], wide: bool) -> String {
     const KEYS: [&str; 5] = ["path", "bytes", "files", "secrets", "redactions"];
     if !wide {
         return items.iter().map(|item| text(item, "path")).collect::<Vec<_>>().join("\n");

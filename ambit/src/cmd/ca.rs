@@ -202,7 +202,7 @@ fn print(args: &Args, mut status: Value) {
 
 const HEADING: &[&str] = &["ROOT", "ROLE", "SUBJECT", "NOT AFTER"];
 
-fn table(roots: &[Value]) -> String {
+pub(super) fn table(roots: &[Value]) -> String {
     let row = |root: &Value| {
         let ends = root["not_after"].as_u64().map(|at| UNIX_EPOCH + Duration::from_secs(at.min(LAST)));
         let ends =
@@ -228,7 +228,7 @@ fn below(status: &Value) -> String {
 }
 
 /// The steps of a rotation, and who holds it up.
-fn steps(status: &Value) -> String {
+pub(super) fn steps(status: &Value) -> String {
     let rows = status["steps"].as_array().into_iter().flatten();
     let rows: Vec<Vec<String>> =
         rows.map(|row| vec![cell(row, "step"), cell(row, "state"), cell(row, "evidence")]).collect();

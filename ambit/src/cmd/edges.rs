@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(out::OK)
 }
 
-fn table(edges: &[Value], wide: bool) -> String {
+pub(super) fn table(edges: &[Value], wide: bool) -> String {
     let mut heading = vec!["SRC", "DST", "SRC_NS", "DST_NS", "CLIENT_ID", "SERVER_ID", "SECURED", "WHY_NOT"];
     if wide {
         heading.extend(["PORT", "PATHS", "CONNS", "OPEN", "DENIED", "CODES", "LAST_SEEN", "ID"]);

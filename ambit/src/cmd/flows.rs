@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use ambit_runtime::clock;
 use ambit_runtime::flows::Filter;
-use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
 
 use super::form::{FORMS, Form};
+use super::interrupted;
 use super::nodes::{Node, Where, ask_all, block_on, cell, or_dash, short_id, text};
 use crate::out;
 use filters::Filters;
@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let filter = args.filters.filter()?;
     block_on(async {
         if args.follow {
+            interrupted::ends_the_command()?;
             return follow::follow(args, &filter, args.at.recorders()?).await;
         }
         let told = match &args.input_file {
@@ -134,7 +135,9 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<Value>> {
         true => std::io::stdin().lock().read_to_end(&mut body).map(|_| ()),
         false => std::fs::read(path).map(|bytes| body = bytes),
     };
-    read.with_context(|| format!("reading records from {}", path.display()))?;
+    read.map_err(|error| {
+        out::Failure::new(out::BAD_DATA, format!("reading records from {}: {error}", path.display()))
+    })?;
     let records: Vec<Value> = lines(&body).filter(|line| line.get("conn_id").is_some()).collect();
     if records.is_empty() && !body.is_empty() {
         let text = format!("{} has no records, one a line as -o json writes them", path.display());
@@ -180,7 +183,7 @@ const HEADING: &[&str] =
     &["TIMESTAMP", "NODE", "SOURCE", "DESTINATION", "PATH", "VERDICT", "CODE", "ID", "SUMMARY"];
 const HEADING_WIDE: &[&str] = &["SERVICE", "DURATION MS", "POLICY", "WHOLE ID"];
 
-fn heading(wide: bool) -> Vec<&'static str> {
+pub(super) fn heading(wide: bool) -> Vec<&'static str> {
     HEADING.iter().chain(HEADING_WIDE.iter().filter(|_| wide)).copied().collect()
 }
 

@@ -84,6 +84,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(out::OK)
 }
 
+/// The headings of every kind, for the test that holds them.
+#[cfg(test)]
+pub(super) fn headings(wide: bool) -> Vec<(&'static str, String)> {
+    Kind::value_variants().iter().map(|kind| (kind.key(), columns::table(*kind, &[], wide))).collect()
+}
+
 /// Who told, and what.
 type Told = Vec<(String, Value)>;
 
@@ -143,6 +149,7 @@ fn with_node(mut value: Value, node: &str) -> Value {
 }
 
 impl Kind {
+    /// Kind of the envelope.
     fn list(self) -> &'static str {
         match self {
             Self::Workloads => "WorkloadList",

@@ -1,14 +1,30 @@
-//! What an interruption of a command does that is making a lab: it removes the lab and ends the process.
+//! What an interruption does. A command that is making a lab removes the lab and ends; one that shows what happens until
+//! somebody has seen enough ends at once.
 //!
 //! The removal works from what the kernel shows, so it does not matter how far the command had come.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_lab::{LabError, LabName, cleanup, rootless};
+use anyhow::Context as _;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
 use crate::out;
+
+/// From now on SIGINT ends the process with exit code 130, also while it waits for a reader of its output.
+///
+/// What it showed was written line by line, so nothing is lost by that.
+///
+/// # Errors
+/// If the system refuses.
+pub(crate) fn ends_the_command() -> anyhow::Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    register_conditional_shutdown(SIGINT, out::INTERRUPTED, always).context("listening for SIGINT")?;
+    Ok(())
+}
 
 /// Removes a lab that is being made or toured when somebody interrupts that.
 pub(crate) struct Interrupted {

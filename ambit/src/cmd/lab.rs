@@ -11,7 +11,7 @@ use crate::out;
 mod link;
 mod logs;
 mod objects;
-mod parts;
+pub(super) mod parts;
 mod up;
 
 /// A mesh on this machine.

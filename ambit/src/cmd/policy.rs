@@ -6,10 +6,10 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use super::nodes::Where;
 
-mod diff;
+pub(super) mod diff;
 pub(crate) mod seen;
 mod suggest;
-mod test;
+pub(super) mod test;
 
 /// Tests policies, tells what a change of them would do, and suggests some.
 #[derive(Debug, ClapArgs)]

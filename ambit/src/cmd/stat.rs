@@ -126,7 +126,7 @@ fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-fn table(items: &[Value], wide: bool) -> String {
+pub(super) fn table(items: &[Value], wide: bool) -> String {
     let mut heading =
         vec!["NAMESPACE", "NAME", "MESHED", "SUCCESS", "RPS", "P50", "P95", "P99", "TCP_CONN", "DENIED"];
     if wide {

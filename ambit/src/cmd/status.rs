@@ -296,6 +296,20 @@ fn tables(nodes: &[Value], waypoints: &[Value], faults: &Faults, wide: bool) -> 
     all.join("\n")
 }
 
+/// The headings of every table, for the test that holds them.
+#[cfg(test)]
+pub(super) fn headings(wide: bool) -> String {
+    let reports = vec![json!({"conditions": [{"status": "False"}]})];
+    let faults = Faults { reports, problems: vec![json!({"text": "-"})] };
+    tables(&[], &[Value::Null], &faults, wide)
+}
+
+/// The heading of `--budget`, for the same test.
+#[cfg(test)]
+pub(super) fn budget_heading() -> String {
+    table(BUDGET, &[], &[], false)
+}
+
 /// So many of so many; a dash where nobody could say.
 fn share(v: &Value, part: &str, whole: &str) -> String {
     match (&v[part], &v[whole]) {

@@ -177,7 +177,7 @@ fn pod<'o>(objects: &'o Objects, end: &FlowEnd) -> Option<&'o Located> {
     named.or_else(|| objects.of_kind(Kind::Pod).find(by_address))
 }
 
-fn table(items: &[Value], _wide: bool) -> String {
+pub(super) fn table(items: &[Value], _wide: bool) -> String {
     const KEYS: [&str; 6] =
         ["workload", "plaintext_from", "connections", "last_seen", "why_not_meshed", "fix"];
     const HEADING: [&str; 6] = ["WORKLOAD", "PLAINTEXT FROM", "CONNS", "LAST SEEN", "WHY NOT MESHED", "FIX"];

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::flows::filters::Filters;
 use super::flows::{end, follow};
+use super::interrupted;
 use super::nodes::{Node, Where, ask_all, block_on, or_dash, read, short_id, text};
 use crate::out;
 
@@ -50,6 +51,7 @@ enum Output {
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let filter = args.filters.filter()?;
     let nodes = args.at.nodes()?;
+    interrupted::ends_the_command()?;
     block_on(async {
         let mut records = follow::stream(args.at.recorders()?, 0);
         let mut open = Open::default();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::flows::filters::Filters;
 use super::flows::{end, follow};
 use super::form::{FORMS, Form, List};
+use super::interrupted;
 use super::nodes::{Where, block_on, cell, or_dash, text};
 use crate::out;
 
@@ -52,6 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let is_table = matches!(args.output, Form::Table | Form::Wide);
     let is_live = is_table && args.duration.is_none() && std::io::stdout().is_terminal();
     let mut rows = Rows::default();
+    interrupted::ends_the_command()?;
     block_on(async {
         let mut records = follow::stream(args.at.recorders()?, 0);
         let ends = tokio::time::sleep(args.duration.unwrap_or(if is_live { Duration::MAX } else { COUNTED }));
@@ -179,7 +181,7 @@ fn is_good(record: &Value) -> bool {
         && record["http"]["status"].as_u64().is_none_or(|code| (1..500).contains(&code))
 }
 
-fn table(items: &[Value]) -> String {
+pub(super) fn table(items: &[Value]) -> String {
     let heading = ["SOURCE", "DESTINATION", "METHOD", "PATH", "COUNT", "BEST", "WORST", "LAST", "SUCCESS"];
     let row = |item: &Value| {
         let ms = |key: &str| format!("{}ms", text(item, key));

@@ -4,8 +4,9 @@ use ambit_lab::LabName;
 use ambit_types::reason::{Entry, Kind};
 use ambit_types::{Fault, Reason};
 use clap::{Args as ClapArgs, Parser as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::form::{FORMS, Form, List};
 use super::nodes::{Where, ask_all, block_on, read, text};
 use crate::out::{self, Failure};
 
@@ -27,6 +28,8 @@ pub struct Args {
     what: String,
     #[command(flatten)]
     pub(super) at: Where,
+    #[arg(short, long, default_value = "table", help = FORMS)]
+    output: Form,
 }
 
 /// Runs the command.
@@ -34,10 +37,58 @@ pub struct Args {
 /// # Errors
 /// When there is no such thing, with what to type.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    if let Ok(reason) = args.what.parse::<Reason>() {
-        out::data(&page(reason));
-        return Ok(out::OK);
+    let lab = &args.at.name;
+    let item = match args.what.parse::<Reason>() {
+        Ok(reason) => item(Some(reason), About::Code, page(reason), lab),
+        Err(_) => of_connection(args)?,
+    };
+    let words =
+        |items: &[Value], _: bool| -> String { items.iter().map(|item| text(item, "text")).collect() };
+    List { kind: "WhyList", items: vec![item] }.print(&args.output, words, name);
+    Ok(out::OK)
+}
+
+/// What an answer is about.
+enum About<'a> {
+    Code,
+    Record(&'a Value),
+    Connection(&'a Value),
+}
+
+/// An answer: what is known of its code if it has one, what was seen, and all of it in words.
+fn item(reason: Option<Reason>, about: About<'_>, words: String, lab: &LabName) -> Value {
+    let entry = reason.map(Reason::entry);
+    let (record, connection) = match about {
+        About::Code => (None, None),
+        About::Record(record) => (Some(record), None),
+        About::Connection(connection) => (None, Some(connection)),
+    };
+    json!({
+        "code": reason.map(Reason::code),
+        "name": reason.map(Reason::name),
+        "what": entry.map(what),
+        "who": entry.map(|entry| who(entry.fault)),
+        "why": entry.map(|entry| entry.when),
+        "shown": entry.map(shown),
+        "response_flags": entry.map(|entry| entry.flag),
+        "try": entry.map(|entry| for_lab(entry.try_next, lab)),
+        "read": reason.map(link),
+        "record": record,
+        "connection": connection,
+        "text": words,
+    })
+}
+
+fn name(item: &Value) -> String {
+    let seen = if item["record"].is_null() { &item["connection"] } else { &item["record"] };
+    match text(seen, "conn_id") {
+        none if none.is_empty() => format!("reason/{}", text(item, "code")),
+        id => format!("flow/{id}"),
     }
+}
+
+/// The answer about a connection.
+fn of_connection(args: &Args) -> anyhow::Result<Value> {
     // As `-o name` prints them.
     let what = args.what.trim_start_matches("flow/").trim_start_matches("connection/");
     let is_id = (ID_CHARS_MIN..=ID_CHARS).contains(&what.len())
@@ -52,15 +103,18 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         )
         .into());
     }
-    let known = block_on(known(args))?;
-    out::data(&match what {
-        "last" => told(&known.ended, last(&known.ended)?, &args.at.name),
-        id => match found(&known, id)? {
-            Found::Ended(record) => told(&known.ended, record, &args.at.name),
-            Found::Open(flow) => live(flow),
-        },
-    });
-    Ok(out::OK)
+    let (lab, known) = (&args.at.name, block_on(known(args))?);
+    let found = match what {
+        "last" => Found::Ended(last(&known.ended)?),
+        id => found(&known, id)?,
+    };
+    Ok(match found {
+        Found::Ended(record) => {
+            let record = decided(&known.ended, record);
+            item(text(record, "code").parse().ok(), About::Record(record), explain(record, lab), lab)
+        }
+        Found::Open(flow) => item(None, About::Connection(flow), live(flow), lab),
+    })
 }
 
 /// What the nodes know of connections.
@@ -141,10 +195,10 @@ fn found<'a>(known: &'a Known, id: &str) -> Result<Found<'a>, Failure> {
     }
 }
 
-/// A record's explanation, by the end that decided: the other one only knows that it was refused.
-fn told(ended: &[Value], record: &Value, lab: &LabName) -> String {
+/// The record of the end that decided about a connection: the other one only knows that it was refused.
+fn decided<'a>(ended: &'a [Value], record: &'a Value) -> &'a Value {
     let decided = |r: &&Value| r["conn_id"] == record["conn_id"] && !text(r, "policy").is_empty();
-    explain(ended.iter().rev().find(decided).unwrap_or(record), lab)
+    ended.iter().rev().find(decided).unwrap_or(record)
 }
 
 #[derive(clap::Parser)]

@@ -121,6 +121,12 @@ impl Background {
         self.finish(so_far + Duration::from_secs(10))
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal; one that has ended is no error.
     ///
     /// # Panics

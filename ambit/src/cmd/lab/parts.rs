@@ -76,7 +76,7 @@ pub(super) fn status(lab: &LabName, args: &StatusArgs) -> Result<i32, LabError> 
     Ok(out::OK)
 }
 
-fn tables(status: &Value) -> String {
+pub(in crate::cmd) fn tables(status: &Value) -> String {
     let text = |value: &Value, key: &str| match value.get(key) {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),

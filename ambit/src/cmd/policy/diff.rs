@@ -136,7 +136,7 @@ fn flow(item: &Value) -> String {
     flow
 }
 
-fn table(items: &[Value], _wide: bool) -> String {
+pub(in crate::cmd) fn table(items: &[Value], _wide: bool) -> String {
     let row = |item: &Value| {
         let told = |when: &str| cell(&item[when], "text");
         vec![flow(item), told("before"), told("after"), cell(item, "connections"), cell(item, "last_seen")]

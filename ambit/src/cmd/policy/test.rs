@@ -177,7 +177,7 @@ impl Got {
     }
 }
 
-fn table(items: &[Value], wide: bool) -> String {
+pub(in crate::cmd) fn table(items: &[Value], wide: bool) -> String {
     let mut keys = vec!["result", "name", "expected", "got"];
     let mut heading = vec!["RESULT", "NAME", "EXPECTED", "GOT"];
     if wide {

@@ -141,7 +141,7 @@ fn nothing(objects: &Objects, args: &ListArgs, mesh: Mesh<'_>) -> String {
     format!("no waypoint in namespace {}; there is in {elsewhere}: add -n NAMESPACE or -A", args.namespace)
 }
 
-pub(super) fn list_table(items: &[Value]) -> String {
+pub(in crate::cmd) fn list_table(items: &[Value]) -> String {
     let keys = ["namespace", "name", "revision", "traffic_type", "programmed"];
     let heading = ["NAMESPACE", "NAME", "REVISION", "TRAFFIC TYPE", "PROGRAMMED"];
     out::table(
@@ -151,7 +151,7 @@ pub(super) fn list_table(items: &[Value]) -> String {
 }
 
 /// Conditions, then pods, then services; a table without rows is left out.
-pub(super) fn status_table(items: &[Value]) -> String {
+pub(in crate::cmd) fn status_table(items: &[Value]) -> String {
     let (mut conditions, mut pods, mut services) = (Vec::new(), Vec::new(), Vec::new());
     for item in items {
         let (namespace, name) = (cell(item, "namespace"), cell(item, "name"));

@@ -86,3 +86,15 @@ fn an_id_may_be_shortened_as_long_as_it_is_one() {
     assert_eq!(found(&known, "aabbcc").unwrap_err().code, out::BAD_DATA);
     assert_eq!(found(&known, "012345").unwrap_err().code, out::FAILED);
 }
+
+#[test]
+fn an_answer_as_an_object_says_the_same_as_in_words() {
+    let lab = LabName::default();
+    let of_code = item(Some(Reason::PolicyDenied), About::Code, page(Reason::PolicyDenied), &lab);
+    assert_eq!((&of_code["code"], &of_code["name"]), (&json!("AMB2104"), &json!("policy-denied")));
+    assert_eq!((&of_code["record"], name(&of_code)), (&Value::Null, "reason/AMB2104".to_owned()));
+    let record = json!({"conn_id": "aabbcc01", "verdict": "denied", "code": "AMB2104"});
+    let of_record = item(None, About::Record(&record), explain(&record, &lab), &lab);
+    assert_eq!((&of_record["record"], name(&of_record)), (&record, "flow/aabbcc01".to_owned()));
+    assert!(text(&of_record, "text").starts_with("AMB2104 policy-denied"), "{of_record}");
+}
