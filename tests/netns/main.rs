@@ -14,6 +14,7 @@ mod console;
 mod cuts;
 mod demand;
 mod demo;
+mod egress;
 mod enrol;
 mod explain;
 mod gathered;

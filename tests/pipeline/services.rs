@@ -210,6 +210,56 @@ fn destinations_lead_to_the_right_endpoints_and_ports() {
     );
 }
 
+/// Of the client's pod alone; the rest of the namespace has other rules.
+const EGRESS: &str = r"
+---
+apiVersion: ambit.internal/v1alpha1
+kind: EgressPolicy
+metadata: {name: client, namespace: shop}
+spec: {selector: {matchLabels: {app: client}}, allow: [{cidrs: [198.51.100.0/24, 192.0.2.9], ports: [443]}]}
+---
+apiVersion: ambit.internal/v1alpha1
+kind: EgressPolicy
+metadata: {name: everybody, namespace: shop}
+spec: {default: Deny, allow: [{ports: [53]}]}
+---
+apiVersion: ambit.internal/v1alpha1
+kind: EgressPolicy
+metadata: {name: others, namespace: shop}
+spec: {selector: {matchLabels: {app: web}}, allow: [{cidrs: [0.0.0.0/0]}]}
+";
+
+/// Declared, which is enough.
+const DECLARED: &str = r"
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: partner, namespace: shop}
+spec: {hosts: [partner.example], addresses: [203.0.113.7], resolution: NONE, ports: [{number: 443, name: tls, protocol: TLS}]}
+";
+
+#[test]
+fn egress_policies_say_where_pods_leave_the_mesh() {
+    let outside = ("an address nobody has", "203.0.113.7:443", "pass 203.0.113.7:443");
+    check(SHOP, &[outside]);
+    check(
+        &[SHOP, EGRESS].concat(),
+        &[
+            ("an address nobody has", "203.0.113.7:443", "AMB3005"),
+            ("a range at its port", "198.51.100.7:443", "pass 198.51.100.7:443"),
+            ("a range at another port", "198.51.100.7:80", "AMB3005"),
+            ("an address at its port", "192.0.2.9:443", "pass 192.0.2.9:443"),
+            ("a node", "192.0.2.2:443", "AMB3005"),
+            ("a port of another policy", "203.0.113.7:53", "pass 203.0.113.7:53"),
+            ("a finished pod's address", "10.9.2.14:8383", "AMB3005"),
+            ("a service", "10.96.0.11:81", "hbone 10.9.2.11:7000"),
+            ("a pod out of the mesh", "10.9.2.13:5432", "plain 10.9.2.13:5432"),
+            ("the tunnel port of a pod", "10.9.2.11:15008", "AMB1106"),
+        ],
+    );
+    check(&[SHOP, EGRESS, DECLARED].concat(), &[outside]);
+}
+
 #[test]
 fn a_network_policy_keeps_connections_of_one_node_in_tunnels() {
     let both = [SHOP, NETWORK_POLICY].concat();

@@ -19,7 +19,7 @@ use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
 use ambit_state::plan::outbound::{Hop, ViaWaypoint};
 use ambit_state::{OutboundFacts, OutboundPlan, PodRef, plan_outbound};
-use ambit_types::{Identity, Reason, Str, Uid, Workload, canonical};
+use ambit_types::{Identity, PolicyKey, Reason, Str, Uid, Workload, canonical};
 use tokio::net::TcpStream;
 
 use crate::admit::{Admitted, Authenticated, CROWDED, admit, describe, reason_of};
@@ -60,6 +60,8 @@ struct Reached {
 struct Unreached {
     reason: Reason,
     error: String,
+    /// The policy that refuses.
+    policy: Option<PolicyKey>,
     /// Another endpoint may be tried.
     retry: bool,
     /// There was no endpoint to reach.
@@ -172,7 +174,8 @@ impl Captured<'_> {
                 Ok(reached) => return Some(reached),
                 Err(failed) => failed,
             };
-            let outcome = Outcome::failed(unreached.reason, unreached.error);
+            let outcome =
+                Outcome { policy: unreached.policy, ..Outcome::failed(unreached.reason, unreached.error) };
             match chosen {
                 Some(uid) if unreached.retry && others => {
                     tracing::debug!(conn = %self.draws.id, endpoint = %uid, "endpoint not reached, trying another");
@@ -227,7 +230,10 @@ impl Captured<'_> {
                     None => self.hbone(&hop, others).await,
                 }
             }
-            OutboundPlan::Refuse(refusal) => Err(self.refused(refusal.reason, refusal.to_string())),
+            OutboundPlan::Refuse(refusal) => {
+                let (flow, unreached) = self.refused(refusal.reason, refusal.to_string());
+                Err((flow, Unreached { policy: refusal.policy, ..unreached }))
+            }
             OutboundPlan::Waypoint(via) => self.waypoint(&via).await,
             OutboundPlan::Resolve(by) => self.named(&by, others).await,
             OutboundPlan::Gateway(_) => {
@@ -239,7 +245,7 @@ impl Captured<'_> {
 
     fn refused(&self, reason: Reason, error: String) -> (Flow, Unreached) {
         let flow = self.flow(Path::Passthrough, Route::to(self.dst));
-        (flow, Unreached { reason, error, retry: false, early: true })
+        (flow, Unreached { reason, error, policy: None, retry: false, early: true })
     }
 
     /// A plain socket to a workload.
@@ -260,7 +266,7 @@ impl Captured<'_> {
             Ok(far) => Ok(self.reached(Far::Tcp(far), flow, None, None)),
             Err(error) => {
                 let (reason, error) = (reason_of(&error), describe(&error));
-                Err((flow, Unreached { reason, error, retry: true, early: false }))
+                Err((flow, Unreached { reason, error, policy: None, retry: true, early: false }))
             }
         }
     }
@@ -307,6 +313,7 @@ impl Captured<'_> {
                 let unreached = Unreached {
                     reason: error.reason(),
                     error: describe(&error),
+                    policy: None,
                     retry: error.is_before_any_byte(),
                     early: false,
                 };
@@ -348,7 +355,8 @@ impl Captured<'_> {
                     refused.reason,
                     Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConntrackFull
                 );
-                Err((flow, Unreached { reason: refused.reason, error: refused.error, retry, early: false }))
+                let (reason, error) = (refused.reason, refused.error);
+                Err((flow, Unreached { reason, error, policy: None, retry, early: false }))
             }
         }
     }

@@ -197,6 +197,7 @@ fn is_same(key: &ObjectKey, of: &input::Key) -> bool {
         input::Kind::RequestAuthentication => Kind::RequestAuthentication,
         input::Kind::ServiceEntry => Kind::ServiceEntry,
         input::Kind::TrafficPolicy => Kind::TrafficPolicy,
+        input::Kind::EgressPolicy => Kind::EgressPolicy,
         input::Kind::HttpRoute => Kind::HTTPRoute,
         input::Kind::GrpcRoute => Kind::GRPCRoute,
         input::Kind::TcpRoute => Kind::TCPRoute,

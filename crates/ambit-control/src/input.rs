@@ -24,8 +24,8 @@ pub use gateway::{
 };
 pub use labels::Labels;
 pub use mesh::{
-    AuthorizationPolicy, Condition, Endpoint, EntryPort, Mode, Operation, PeerAuthentication, PolicyAction,
-    PolicyRule, Resolution, ServiceEntry, Source, Terms, WorkloadEntry,
+    AuthorizationPolicy, Condition, EgressPolicy, Endpoint, EntryPort, Mode, Operation, PeerAuthentication,
+    PolicyAction, PolicyRule, Resolution, ServiceEntry, Source, Terms, WorkloadEntry,
 };
 pub(crate) use mesh_config::MESH_CONFIG;
 pub use mesh_config::{MeshConfig, WrittenProvider};
@@ -95,6 +95,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `ambit.internal TrafficPolicy`.
     TrafficPolicy,
+    /// `ambit.internal EgressPolicy`.
+    EgressPolicy,
     /// `security.istio.io RequestAuthentication`.
     RequestAuthentication,
     /// `v1 ConfigMap` with the configuration of the mesh.
@@ -123,6 +125,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::EgressPolicy => "EgressPolicy",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::MeshConfig => "ConfigMap",
         }
@@ -185,6 +188,8 @@ pub enum Object {
     ReferenceGrant(ReferenceGrant),
     /// What the Gateway API has no words for.
     TrafficPolicy(Box<TrafficPolicy>),
+    /// Where pods may connect outside the mesh.
+    EgressPolicy(EgressPolicy),
     /// An authorization policy for waypoints.
     HttpPolicy(Box<HttpPolicy>),
     /// Tokens that are checked.
@@ -212,6 +217,7 @@ impl Object {
             Self::Route(o) => (o.kind(), o.name.clone()),
             Self::ReferenceGrant(o) => (Kind::ReferenceGrant, o.name.clone()),
             Self::TrafficPolicy(o) => (Kind::TrafficPolicy, o.name.clone()),
+            Self::EgressPolicy(o) => (Kind::EgressPolicy, o.name.clone()),
             Self::HttpPolicy(o) => (Kind::AuthorizationPolicy, o.name.clone()),
             Self::RequestAuthentication(o) => (Kind::RequestAuthentication, o.name.clone()),
             Self::MeshConfig(o) => (Kind::MeshConfig, o.name.clone()),

@@ -8,6 +8,7 @@
 
 pub mod csr;
 pub mod diff;
+mod egress;
 pub mod index;
 pub mod input;
 mod policies;

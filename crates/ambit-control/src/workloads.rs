@@ -10,7 +10,7 @@ use crate::index::{Inputs, Maker, Settings};
 use crate::input::selector::contains_all;
 use crate::input::{EndpointSlice, Labels, Name, Pod, canonical_addresses};
 use crate::services::{Owner, owner, protocol, service_host};
-use crate::{policies, waypoints};
+use crate::{egress, policies, waypoints};
 
 mod external;
 mod labels;
@@ -86,6 +86,7 @@ impl From<'_> {
                 .network_policies
                 .in_namespace(namespace)
                 .any(|policy| policy.pods.accepts(&pod.labels)),
+            egress: egress::of_pod(self.inputs, pod),
         });
         Some(workload)
     }

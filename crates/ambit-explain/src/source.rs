@@ -9,6 +9,7 @@ use ambit_types::{Identity, Reason, TunnelProtocol, Workload};
 
 use crate::explanation::{Outcome, Step, Way};
 use crate::mesh::{self, Caller, name_of};
+use crate::nearest;
 use crate::walk::{Ground, Peer, Walk};
 
 /// Whether the control plane knows the workload as one of the mesh, whose connections are captured.
@@ -88,7 +89,8 @@ impl Walk<'_> {
             _ => Step::Service,
         };
         let what = format!("{at}: {}", refusal.detail);
-        self.refuse(step, refusal.reason, what, Ground::default());
+        let decided_by = nearest::decided_by(refusal.policy.as_ref(), None);
+        self.refuse(step, refusal.reason, what, Ground { decided_by, ..Ground::default() });
     }
 
     fn chosen(&mut self, at: SocketAddr, hop: &Hop) {

@@ -32,6 +32,7 @@ impl Reader<'_> {
                 generation: generation(&o.metadata),
                 spec: o.spec.clone(),
             })),
+            GatewayObject::EgressPolicy(o) => Object::EgressPolicy(self.egress_policy(o)),
         }
     }
 

@@ -11,6 +11,7 @@ use ambit_types::Str;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 mod cluster;
+mod egress;
 mod entries;
 mod gateway;
 mod mesh;
@@ -56,6 +57,7 @@ fn kind(kind: Kind) -> Option<input::Kind> {
         Kind::TLSRoute => Some(input::Kind::TlsRoute),
         Kind::ReferenceGrant => Some(input::Kind::ReferenceGrant),
         Kind::TrafficPolicy => Some(input::Kind::TrafficPolicy),
+        Kind::EgressPolicy => Some(input::Kind::EgressPolicy),
         // One of them is the mesh configuration; of the others nothing is held, and removing nothing changes nothing.
         Kind::ConfigMap => Some(input::Kind::MeshConfig),
         // Deployments become pods elsewhere; accounts and secrets change nothing in the mesh.

@@ -220,3 +220,27 @@ data:
     assert!(parsed.problems.is_empty());
     assert!(put(&parsed.objects[0]).is_err(), "what was in force stays so");
 }
+
+#[test]
+fn an_egress_policy_keeps_ranges_and_ports_that_can_be_compared() {
+    let text = |cidr: &str| {
+        format!(
+            "
+apiVersion: ambit.internal/v1alpha1
+kind: EgressPolicy
+metadata: {{name: out, namespace: shop, generation: 3}}
+spec: {{selector: {{matchLabels: {{app: web}}}}, allow: [{{cidrs: [192.0.2.0/24, '{cidr}'], ports: [443]}}]}}
+"
+        )
+    };
+    let Object::EgressPolicy(policy) = object(&text("2001:db8::1")) else { panic!("no policy") };
+    assert_eq!((policy.generation, policy.selector.len(), policy.rules.len()), (3, 1, 1));
+    let cidrs: Vec<String> = policy.rules[0].cidrs.iter().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["192.0.2.0/24", "2001:db8::1/128"]);
+    assert_eq!(policy.rules[0].ports, [443]);
+    for mapped in ["::ffff:192.0.2.1", "::ffff:192.0.2.0/120"] {
+        let parsed = parse("m.yaml", &text(mapped));
+        let problems = put(&parsed.objects[0]).expect_err("it never matches");
+        assert_eq!(problems[0].field, "spec.allow[0].cidrs[1]");
+    }
+}

@@ -99,6 +99,7 @@ impl Scope {
                 Kind::TLSRoute,
                 Kind::ReferenceGrant,
                 Kind::TrafficPolicy,
+                Kind::EgressPolicy,
             ]
             .map(Selection::all),
         );

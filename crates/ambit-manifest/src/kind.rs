@@ -71,6 +71,7 @@ kinds! {
     TLSRoute, "tlsroutes", [], true, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
     ReferenceGrant, "referencegrants", ["refgrant"], true, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
     TrafficPolicy, "trafficpolicies", ["tp"], true, ["ambit.internal/v1"];
+    EgressPolicy, "egresspolicies", ["ep"], true, ["ambit.internal/v1alpha1"];
     Deployment, "deployments", ["deploy"], true, ["apps/v1"];
     Pod, "pods", ["po"], true, ["v1"];
 }

@@ -95,9 +95,10 @@ fn with_namespace(kind: Kind, mut object: Object) -> Object {
 
 fn unknown_fields(kind: Kind) -> Unknown {
     match kind {
-        Kind::PeerAuthentication | Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
-            Unknown::RefusedInSpec
-        }
+        Kind::PeerAuthentication
+        | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication
+        | Kind::EgressPolicy => Unknown::RefusedInSpec,
         Kind::Namespace
         | Kind::Node
         | Kind::ServiceAccount
@@ -136,7 +137,8 @@ fn is_checked_here(kind: Kind) -> bool {
         | Kind::TCPRoute
         | Kind::TLSRoute
         | Kind::ReferenceGrant
-        | Kind::TrafficPolicy => true,
+        | Kind::TrafficPolicy
+        | Kind::EgressPolicy => true,
         Kind::Namespace
         | Kind::Node
         | Kind::ServiceAccount
@@ -176,6 +178,7 @@ fn kind_of(object: &Object) -> Kind {
             GatewayObject::TlsRoute(_) => Kind::TLSRoute,
             GatewayObject::ReferenceGrant(_) => Kind::ReferenceGrant,
             GatewayObject::TrafficPolicy(_) => Kind::TrafficPolicy,
+            GatewayObject::EgressPolicy(_) => Kind::EgressPolicy,
         },
     }
 }

@@ -3,6 +3,7 @@
 //! Looks at one object alone; references between objects are `set`'s affair.
 
 mod core;
+mod egress;
 mod filters;
 mod gateway;
 mod metadata;
@@ -61,6 +62,7 @@ fn gateway_object(c: &mut Checks<'_>, object: &GatewayObject) {
         GatewayObject::TcpRoute(o) => routes::tcp(c, &o.spec),
         GatewayObject::TlsRoute(o) => routes::tls(c, &o.spec),
         GatewayObject::TrafficPolicy(o) => traffic::policy(c, &o.spec),
+        GatewayObject::EgressPolicy(o) => egress::policy(c, &o.spec),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ambit_types::Reason;
+use ambit_types::{PolicyKey, Reason};
 
 pub(crate) mod bound;
 mod gateway;
@@ -22,12 +22,20 @@ pub struct Refusal {
     pub reason: Reason,
     /// What was asked for and is in the way, for the record of the connection.
     pub detail: String,
+    /// The policy that refuses, if one does.
+    pub policy: Option<PolicyKey>,
 }
 
 impl Refusal {
     /// Refuses.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), policy: None }
+    }
+
+    /// Names the policy that refuses.
+    #[must_use]
+    pub fn by(self, policy: PolicyKey) -> Self {
+        Self { policy: Some(policy), ..self }
     }
 }
 

@@ -12,8 +12,9 @@ use ambit_types::service::{
 };
 use ambit_types::workload::{Health, NetworkMode, Settings};
 use ambit_types::{
-    AppProtocol, ApplicationTunnel, Destination, GatewayAddress, Identity, NetworkAddress, NetworkCidr,
-    PolicyKey, Service, ServiceKey, TrustDomain, TunnelProtocol, Uid, WeightedWaypoint, Workload,
+    AppProtocol, ApplicationTunnel, Destination, Egress, EgressRule, GatewayAddress, Identity,
+    NetworkAddress, NetworkCidr, PolicyKey, Service, ServiceKey, TrustDomain, TunnelProtocol, Uid,
+    WeightedWaypoint, Workload,
 };
 
 use crate::{Change, OutboundFacts, OutboundPlan, Refusal, SameNode, Snapshot, World, plan_outbound};
@@ -76,6 +77,7 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
             "probes" => {
                 own_settings(&mut w).probe_ports = value.split(',').map(|p| p.parse().unwrap()).collect()
             }
+            "egress" => own_settings(&mut w).egress = Some(egress(value)),
             "nodeips" => own_settings(&mut w).node_addresses = ips(value),
             "apptunnel" => {
                 let port = value.trim_start_matches("PROXY/");
@@ -90,6 +92,21 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
         }
     }
     w
+}
+
+/// `CIDR;CIDR@PORT;PORT|…`, a rule after each bar.
+fn egress(text: &str) -> Egress {
+    let rule = |text: &str| {
+        let (cidrs, ports) = text.split_once('@').unwrap_or((text, ""));
+        let words = |text: &str| text.split(';').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let (cidrs, ports): (Vec<String>, Vec<String>) = (words(cidrs), words(ports));
+        EgressRule {
+            cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+            ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
+        }
+    };
+    let rules = text.split('|').filter(|rule| !rule.is_empty()).map(rule).collect();
+    Egress { policy: PolicyKey::new("shop", "egress"), rules }
 }
 
 fn own_settings(workload: &mut Workload) -> &mut Settings {

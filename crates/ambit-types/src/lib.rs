@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod breakglass;
+pub mod egress;
 pub mod fault;
 pub mod gateway;
 pub mod identity;
@@ -18,6 +19,7 @@ pub mod workload;
 pub mod written;
 
 pub use addr::{NetworkAddress, NetworkCidr, canonical};
+pub use egress::{Egress, EgressRule};
 pub use fault::Fault;
 pub use gateway::{Destination, GatewayAddress, WeightedWaypoint};
 pub use identity::{Identity, IdentityError, TrustDomain};

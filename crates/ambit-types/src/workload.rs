@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use crate::service::Port;
 use crate::{
-    ApplicationTunnel, GatewayAddress, Identity, Locality, Network, PolicyKey, ServiceKey, Str, TrustDomain,
-    TunnelProtocol, Uid,
+    ApplicationTunnel, Egress, GatewayAddress, Identity, Locality, Network, PolicyKey, ServiceKey, Str,
+    TrustDomain, TunnelProtocol, Uid,
 };
 
 /// Whether new connections may be sent to a workload.
@@ -109,6 +109,8 @@ pub struct Settings {
     pub node_addresses: Vec<IpAddr>,
     /// A NetworkPolicy selects the pod, so its connections must stay visible to the network: HBONE also on the same node.
     pub network_policy: bool,
+    /// Where it may connect outside the mesh; none if no EgressPolicy selects it, so anywhere.
+    pub egress: Option<Egress>,
 }
 
 impl Settings {
@@ -163,6 +165,11 @@ impl Workload {
     /// Ports that its probes declare; none are known without Ambit's own control plane.
     pub fn probe_ports(&self) -> &[u16] {
         self.settings.as_ref().map_or(&[], |settings| &settings.probe_ports)
+    }
+
+    /// Where it may connect outside the mesh, if an EgressPolicy selects it; unknown without Ambit's own control plane.
+    pub fn egress(&self) -> Option<&Egress> {
+        self.settings.as_ref()?.egress.as_ref()
     }
 
     /// The identity its certificate must carry.

@@ -1,12 +1,14 @@
-//! Bodies of objects as people write them: the Gateway API's, and the one policy kind of ours that attaches to them.
+//! Bodies of objects as people write them: the Gateway API's, and the policy kinds of ours.
 //!
 //! Names and nesting are the manifest's, nothing is interpreted: the reader of manifests checks shapes, the control
 //! plane gives them meaning. Numbers are as wide as JSON's, so that one out of range can be named.
 
+mod egress;
 mod gateway;
 mod route;
 mod traffic;
 
+pub use egress::{EgressAllow, EgressPolicy, EgressSelector};
 pub use gateway::{
     AllowedRoutes, Expression, Gateway, GatewayAddress, GatewayClass, Grant, GrantFrom, GrantTo,
     Infrastructure, KindRef, LabelSelector, Listener, ListenerTls, LocalRef, RouteNamespaces, SecretRef,

@@ -240,7 +240,8 @@ fn stake(object: &Value, world: &World) -> Stake {
         | Kind::RequestAuthentication
         | Kind::ServiceEntry
         | Kind::WorkloadEntry
-        | Kind::TrafficPolicy => Stake::Whole,
+        | Kind::TrafficPolicy
+        | Kind::EgressPolicy => Stake::Whole,
         Kind::GatewayClass => whole(object["spec"]["controllerName"] == CONTROLLER),
         Kind::Gateway => {
             let class = object["spec"]["gatewayClassName"].as_str().unwrap_or_default();

@@ -65,6 +65,6 @@ impl Captured<'_> {
             service_name: by.service.as_ref().map(|service| service.name.clone()),
             ..Route::default()
         };
-        (self.flow(path, route), Unreached { reason, error, retry: true, early: false })
+        (self.flow(path, route), Unreached { reason, error, policy: None, retry: true, early: false })
     }
 }

@@ -13,6 +13,7 @@ const DEFINITIONS: &[(&str, &[&str])] = &[
     ("security.istio.io/v1", &["authorizationpolicies", "peerauthentications", "requestauthentications"]),
     ("networking.istio.io/v1", &["serviceentries", "workloadentries"]),
     ("ambit.internal/v1", &["trafficpolicies"]),
+    ("ambit.internal/v1alpha1", &["egresspolicies"]),
 ];
 /// The webhook that refuses objects while nobody answers.
 const WEBHOOK: &str = "rev.validation.istio.io";

@@ -102,6 +102,7 @@ pub(super) const PURPOSES: &[Purpose] = &[
         "entries are not in force",
     ),
     purpose(ISTIOD, "ambit.internal", &["trafficpolicies"], "traffic policies are not in force"),
+    purpose(ISTIOD, "ambit.internal", &["egresspolicies"], "egress policies are not in force"),
     purpose(
         ISTIOD,
         GATEWAYS,
@@ -117,7 +118,7 @@ pub(super) const PURPOSES: &[Purpose] = &[
         NO_STATUS,
     ),
     purpose(ISTIOD, "networking.istio.io", &["serviceentries/status"], NO_STATUS),
-    purpose(ISTIOD, "ambit.internal", &["trafficpolicies/status"], NO_STATUS),
+    purpose(ISTIOD, "ambit.internal", &["trafficpolicies/status", "egresspolicies/status"], NO_STATUS),
     purpose(ISTIOD, GATEWAYS, &["gateways/status"], "waypoints never have an address"),
     purpose(
         ISTIOD,

@@ -45,11 +45,12 @@ const OURS: &[&str] = &[
     ZTUNNEL_ACCEPTED,
 ];
 /// Kinds whose objects say how they stand.
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::RequestAuthentication,
     Kind::TrafficPolicy,
+    Kind::EgressPolicy,
     Kind::HTTPRoute,
     Kind::GRPCRoute,
     Kind::TLSRoute,

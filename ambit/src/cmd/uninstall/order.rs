@@ -125,6 +125,7 @@ pub(super) const REPORTED: &[(&str, &str)] = &[
     ("security.istio.io/v1", "RequestAuthentication"),
     ("networking.istio.io/v1", "ServiceEntry"),
     ("ambit.internal/v1", "TrafficPolicy"),
+    ("ambit.internal/v1alpha1", "EgressPolicy"),
     // Of waypoints only: of others the control plane owns nothing.
     ("gateway.networking.k8s.io/v1", "Gateway"),
 ];
@@ -176,6 +177,7 @@ pub(super) const USERS: &[(&str, &str)] = &[
     ("networking.istio.io/v1", "ServiceEntry"),
     ("networking.istio.io/v1", "WorkloadEntry"),
     ("ambit.internal/v1", "TrafficPolicy"),
+    ("ambit.internal/v1alpha1", "EgressPolicy"),
     ("gateway.networking.k8s.io/v1", "Gateway"),
 ];
 

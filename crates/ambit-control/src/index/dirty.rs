@@ -50,6 +50,8 @@ impl Dirty {
                     self.entry(inputs, settings, entry);
                 }
             }
+            // Others of the namespace may have more or less room for their rules.
+            Change::EgressPolicy(name) => self.pods_of(inputs, &name.namespace),
             Change::WorkloadEntry(name) => _ = self.makers.insert(Maker::WorkloadEntry(name.clone())),
             Change::Gateway(name) => self.gateway(inputs, settings, name),
             Change::GatewayClass(class) => {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ambit_types::Str;
 
 use crate::input::{
-    AuthorizationPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind, Labels,
-    MeshConfig, Name, Namespace, NetworkPolicy, Node, Object, PeerAuthentication, Pod, ReferenceGrant,
-    RequestAuthentication, Route, Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
+    AuthorizationPolicy, EgressPolicy, EndpointSlice, Event, Gateway, GatewayClass, HttpPolicy, Key, Kind,
+    Labels, MeshConfig, Name, Namespace, NetworkPolicy, Node, Object, PeerAuthentication, Pod,
+    ReferenceGrant, RequestAuthentication, Route, Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
 };
 use crate::routes::references;
 
@@ -70,6 +70,7 @@ pub(crate) struct Inputs {
     routes: BTreeMap<Kind, Table<Route>>,
     pub(crate) grants: Table<ReferenceGrant>,
     pub(crate) traffic_policies: Table<TrafficPolicy>,
+    pub(crate) egress_policies: Table<EgressPolicy>,
     pub(crate) http_policies: Table<HttpPolicy>,
     pub(crate) request_authentications: Table<RequestAuthentication>,
     pub(crate) mesh_configs: Table<MeshConfig>,
@@ -115,6 +116,7 @@ pub(crate) enum Change {
     Route(Key, Replaced<Route>),
     ReferenceGrant(Name),
     TrafficPolicy(Name, Box<Replaced<TrafficPolicy>>),
+    EgressPolicy(Name),
     HttpPolicy(Name, Replaced<HttpPolicy>),
     RequestAuthentication(Name, Replaced<RequestAuthentication>),
     MeshConfig,
@@ -178,6 +180,9 @@ impl Inputs {
                 put(&mut self.grants, name, o, |name, _| Change::ReferenceGrant(name))
             }
             Object::TrafficPolicy(o) => put(&mut self.traffic_policies, name, *o, traffic_change),
+            Object::EgressPolicy(o) => {
+                put(&mut self.egress_policies, name, o, |name, _| Change::EgressPolicy(name))
+            }
             Object::HttpPolicy(o) => put(&mut self.http_policies, name, *o, Change::HttpPolicy),
             Object::RequestAuthentication(o) => {
                 put(&mut self.request_authentications, name, *o, Change::RequestAuthentication)
@@ -222,6 +227,9 @@ impl Inputs {
             }
             Kind::ReferenceGrant => remove(&mut self.grants, name, |name, _| Change::ReferenceGrant(name)),
             Kind::TrafficPolicy => remove(&mut self.traffic_policies, name, traffic_change),
+            Kind::EgressPolicy => {
+                remove(&mut self.egress_policies, name, |name, _| Change::EgressPolicy(name))
+            }
             Kind::RequestAuthentication => {
                 remove(&mut self.request_authentications, name, Change::RequestAuthentication)
             }
@@ -254,6 +262,7 @@ impl Inputs {
             | Change::GatewayClass(..)
             | Change::Gateway(..)
             | Change::ReferenceGrant(..)
+            | Change::EgressPolicy(..)
             | Change::MeshConfig => {}
             Change::Route(key, routes) => {
                 reindex(&mut self.attached, key, routes, references::parents);

@@ -14,6 +14,7 @@ use ambit_types::{PolicyKey, Service, ServiceKey, Str};
 
 use super::{Inputs, Settings};
 use crate::diff::{Delta, replace};
+use crate::egress;
 use crate::input::{Key, Kind, Name};
 use crate::routes;
 use crate::routes::references::Attachment;
@@ -303,6 +304,9 @@ impl Layer7 {
             }
             Kind::TrafficPolicy => {
                 inputs.traffic_policies.named(name).map(|policy| routes::report_of_policy(inputs, policy))
+            }
+            Kind::EgressPolicy => {
+                inputs.egress_policies.named(name).map(|policy| egress::report(inputs, policy))
             }
             Kind::AuthorizationPolicy => inputs.http_policies.named(name).map(|of| {
                 let wrong = mistakes(self.policies.get(name).and_then(|made| made.as_ref().err()));

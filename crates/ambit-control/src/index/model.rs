@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ambit_policy::{http, jwt};
-use ambit_types::Str;
 use ambit_types::written::{
     self, AllowedRoutes, BackendRef, GrpcRule, HttpMatch, HttpRule, Listener, ParentRef, PathMatch,
     RouteNamespaces, StreamRule,
 };
+use ambit_types::{EgressRule, Str};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -138,6 +138,7 @@ fn object() -> impl Strategy<Value = Object> {
         4 => route().prop_map(|r| Object::Route(Box::new(r))),
         1 => grant().prop_map(Object::ReferenceGrant),
         2 => traffic_policy().prop_map(|p| Object::TrafficPolicy(Box::new(p))),
+        2 => egress_policy().prop_map(Object::EgressPolicy),
         2 => http_policy().prop_map(|p| Object::HttpPolicy(Box::new(p))),
         1 => authentication().prop_map(|p| Object::RequestAuthentication(Box::new(p))),
         1 => mesh_config().prop_map(|p| Object::MeshConfig(Box::new(p))),
@@ -335,6 +336,18 @@ fn traffic_policy() -> impl Strategy<Value = TrafficPolicy> {
             TrafficPolicy { name, created, generation: 0, spec }
         },
     )
+}
+
+fn egress_policy() -> impl Strategy<Value = EgressPolicy> {
+    // Two of the largest do not fit into one namespace.
+    let rule = select(vec![1u16, 2, 300])
+        .prop_map(|ports| EgressRule { cidrs: Vec::new(), ports: (1..=ports).collect() });
+    (name(), labels(), vec(rule, 0..2)).prop_map(|(name, selector, rules)| EgressPolicy {
+        name,
+        generation: 0,
+        selector,
+        rules,
+    })
 }
 
 fn targets() -> impl Strategy<Value = Vec<Target>> {

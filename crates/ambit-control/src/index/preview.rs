@@ -127,6 +127,7 @@ fn faults(index: &Index, key: &Key, object: &Object) -> Vec<(String, String)> {
         | Object::Gateway(_)
         | Object::ReferenceGrant(_)
         | Object::TrafficPolicy(_)
+        | Object::EgressPolicy(_)
         | Object::MeshConfig(_) => Vec::new(),
     }
 }
@@ -211,6 +212,7 @@ impl Cut<'_> {
             | Object::WorkloadEntry(_)
             | Object::GatewayClass(_)
             | Object::ReferenceGrant(_)
+            | Object::EgressPolicy(_)
             | Object::MeshConfig(_) => {}
         }
     }
@@ -286,6 +288,7 @@ impl Cut<'_> {
             | Kind::WorkloadEntry
             | Kind::ReferenceGrant
             | Kind::RequestAuthentication
+            | Kind::EgressPolicy
             | Kind::MeshConfig => {}
         }
     }

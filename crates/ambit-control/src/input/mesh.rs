@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ambit_types::{Locality, Str};
+use ambit_types::{EgressRule, Locality, Str};
 use ipnet::IpNet;
 
 use super::{Created, Labels, Name};
@@ -150,6 +150,19 @@ pub struct PeerAuthentication {
     pub mode: Mode,
     /// Modes of single ports; only with a selector.
     pub ports: BTreeMap<u16, Mode>,
+}
+
+/// Where pods of a namespace may connect outside the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressPolicy {
+    /// Its namespace and name.
+    pub name: Name,
+    /// `metadata.generation`, 0 if nobody said.
+    pub generation: i64,
+    /// Labels it selects; empty selects every pod of the namespace.
+    pub selector: Labels,
+    /// What it allows; without a rule nothing.
+    pub rules: Vec<EgressRule>,
 }
 
 /// How the addresses of a service entry are found.

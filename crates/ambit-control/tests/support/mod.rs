@@ -85,6 +85,7 @@ fn gateway_object(name: Name, object: &GatewayObject) -> Object {
             generation: generation(o),
             spec: o.spec.clone(),
         })),
+        GatewayObject::EgressPolicy(_) => panic!("{name}: waypoints know nothing of it"),
     }
 }
 

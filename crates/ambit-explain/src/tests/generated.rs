@@ -129,8 +129,12 @@ impl Mesh {
         workload.waypoint = pod.has_waypoint.then(gate);
         let probe_ports = if pod.probe { vec![81] } else { Vec::new() };
         let node_addresses = vec![IpAddr::from([10, 0, pod.node, 1])];
-        workload.settings =
-            Some(Settings { probe_ports, node_addresses, network_policy: pod.has_network_policy });
+        workload.settings = Some(Settings {
+            probe_ports,
+            node_addresses,
+            network_policy: pod.has_network_policy,
+            egress: None,
+        });
         let named = self.policies.iter().enumerate().filter(|(_, one)| one.scope == 2 && one.of == number);
         workload.policies = named.map(|(place, _)| policy_key(place)).collect();
         if self.is_missing && number == 0 {

@@ -8,7 +8,9 @@ use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, StringMatc
 use ambit_state::{Change, Snapshot, World};
 use ambit_types::service::Port;
 use ambit_types::workload::Settings;
-use ambit_types::{AppProtocol, NetworkAddress, PolicyKey, Reason, Service, TunnelProtocol, Workload};
+use ambit_types::{
+    AppProtocol, Egress, EgressRule, NetworkAddress, PolicyKey, Reason, Service, TunnelProtocol, Workload,
+};
 
 use crate::{
     Certificate, Explanation, Flow, Outcome, Question, Source, Step, Verdict, View, Way, explain, replay,
@@ -87,6 +89,29 @@ fn who_is_not_in_the_mesh_has_no_identity_to_show() {
     }
     let away = told("shop/web", "192.0.2.7:443");
     assert_eq!((away.verdict, away.way), (Verdict::Allow, Some(Way::Passthrough)));
+}
+
+#[test]
+fn who_may_not_leave_the_mesh_is_told_by_which_policy() {
+    let mut web = pod("web", 1, true);
+    let (policy, rule) = (PolicyKey::new("shop", "out"), EgressRule { cidrs: Vec::new(), ports: vec![443] });
+    web.settings = Some(Settings {
+        egress: Some(Egress { policy: policy.clone(), rules: vec![rule] }),
+        ..Settings::default()
+    });
+    let snapshot = World::new("n1").apply([Change::from(web)]).snapshot;
+    let told = |to| explain(&View::new(&snapshot), &asked("shop/web", to));
+    let refused = told("192.0.2.7:80");
+    assert_eq!(
+        (refused.verdict, refused.code()),
+        (Verdict::Deny, Some(Reason::EgressDenied)),
+        "{refused:#?}"
+    );
+    assert_eq!(refused.decided_by.map(|by| by.policy), Some(policy));
+    assert_eq!(
+        (told("192.0.2.7:443").verdict, told("192.0.2.7:443").way),
+        (Verdict::Allow, Some(Way::Passthrough))
+    );
 }
 
 #[test]

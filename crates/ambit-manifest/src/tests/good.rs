@@ -181,6 +181,14 @@ fn object<'o>(objects: &'o [Located], kind: Kind, name: &str) -> &'o Object {
 }
 
 #[test]
+fn the_example_of_the_egress_policy_page_is_right() {
+    let page = include_str!("../../../../docs/egress-policy.md");
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    assert_eq!(good(example)[0].key, ObjectKey::new(Kind::EgressPolicy, Some("shop"), "out"));
+}
+
+#[test]
 fn the_example_of_the_traffic_policy_page_is_right() {
     let page = include_str!("../../../../docs/traffic-policy.md");
     let (_, rest) = page.split_once("```yaml\n").unwrap();

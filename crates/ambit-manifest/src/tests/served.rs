@@ -45,6 +45,23 @@ fn a_condition_of_a_policy_is_never_overlooked() {
 }
 
 #[test]
+fn a_condition_of_an_egress_policy_is_never_overlooked() {
+    let policy = |spec: Value| {
+        json!({
+            "apiVersion": "ambit.internal/v1alpha1", "kind": "EgressPolicy",
+            "metadata": { "name": "out", "namespace": "shop" }, "spec": spec, "status": { "newer": 1 },
+        })
+    };
+    let read = read_served(policy(json!({ "allow": [{ "ports": [443] }] }))).unwrap();
+    assert_eq!(read.key.to_string(), "EgressPolicy shop/out");
+    let newer = json!({ "allow": [{ "ports": [443], "serverNames": ["example.com"] }] });
+    let problems = read_served(policy(newer)).unwrap_err();
+    assert_eq!(problems[0].field, "spec.allow[0].serverNames");
+    let wider = json!({ "selector": { "matchExpressions": [] } });
+    assert_eq!(read_served(policy(wider)).unwrap_err()[0].field, "spec.selector.matchExpressions");
+}
+
+#[test]
 fn a_newer_field_of_a_route_is_passed_over_but_a_wrong_value_is_not() {
     let route = |spec: Value| {
         json!({

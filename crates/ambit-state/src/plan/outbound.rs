@@ -119,7 +119,8 @@ fn plan(snapshot: &Snapshot, facts: &OutboundFacts<'_>) -> Result<OutboundPlan, 
             (Some(workload), _) if facts.tried.contains(&workload.uid) => Err(no_address_left(workload)),
             (Some(workload), _) => route.to(Chosen::workload(workload, destination.port()), None),
             (None, Some(entry)) if !passes_through(&entry.service) => Err(no_endpoint(entry, facts)),
-            (None, _) => Ok(OutboundPlan::Passthrough { address: destination }),
+            (None, Some(_)) => Ok(OutboundPlan::Passthrough { address: destination }),
+            (None, None) => route.out_of_the_mesh(),
         },
     }
 }
@@ -152,6 +153,10 @@ fn refuse_if(aimed: bool, destination: SocketAddr) -> Result<(), Refusal> {
         return Err(Refusal::new(Reason::ProxyPortTarget, format!("{destination} is a port of the proxy")));
     }
     Ok(())
+}
+
+fn is_within_the_pod(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 fn passes_through(service: &Service) -> bool {
@@ -197,6 +202,19 @@ struct Route<'a> {
 }
 
 impl Route<'_> {
+    /// To what discovery knows nothing of: only where the policies of the source let it, if it has any. What stays in
+    /// the pod is nobody's affair.
+    fn out_of_the_mesh(&self) -> Result<OutboundPlan, Refusal> {
+        let address = self.destination;
+        match self.source.egress() {
+            Some(egress) if !is_within_the_pod(address.ip()) && !egress.admits(address) => {
+                let detail = format!("no rule admits {address}");
+                Err(Refusal::new(Reason::EgressDenied, detail).by(egress.policy.clone()))
+            }
+            Some(_) | None => Ok(OutboundPlan::Passthrough { address }),
+        }
+    }
+
     /// O4: an endpoint of the service.
     fn endpoint<'s>(&self, entry: &'s ServiceEntry) -> Option<Chosen<'s>> {
         let picked = entry.pick(&Ask {

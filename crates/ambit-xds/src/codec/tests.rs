@@ -10,8 +10,8 @@ use ambit_types::service::{
 };
 use ambit_types::workload::{Health, NetworkMode, Settings, WorkloadType};
 use ambit_types::{
-    Destination, GatewayAddress, Identity, Locality, NetworkAddress, NetworkCidr, PolicyKey, Service,
-    ServiceKey, Str, TrustDomain, TunnelProtocol, WeightedWaypoint, Workload,
+    Destination, Egress, EgressRule, GatewayAddress, Identity, Locality, NetworkAddress, NetworkCidr,
+    PolicyKey, Service, ServiceKey, Str, TrustDomain, TunnelProtocol, WeightedWaypoint, Workload,
 };
 use ipnet::IpNet;
 use proptest::collection::{btree_map, vec};
@@ -83,6 +83,24 @@ fn a_malformed_workload_is_refused_by_field() {
         (
             broken_workload(|w| w.extensions = vec![extension(settings, b"\x0a\x03\x80\x80\x04")]),
             "settings.probe_ports: 65536 is no port",
+        ),
+        (
+            broken_workload(|w| {
+                let egress = b"\x22\x0c\x0a\x03a/b\x12\x05\x12\x03\x80\x80\x04";
+                w.extensions = vec![extension(settings, egress)];
+            }),
+            "settings.egress.ports: 65536 is no port",
+        ),
+        (
+            broken_workload(|w| {
+                let egress = b"\x22\x0e\x0a\x03a/b\x12\x07\x0a\x05\x0a\x03123";
+                w.extensions = vec![extension(settings, egress)];
+            }),
+            "settings.egress.cidrs.address: has 3 bytes",
+        ),
+        (
+            broken_workload(|w| w.extensions = vec![extension(settings, b"\x22\x03\x0a\x01a")]),
+            "settings.egress.policy: \"a\" is not",
         ),
     ];
     check(&rows);
@@ -310,6 +328,18 @@ fn gateway_strategy() -> impl Strategy<Value = GatewayAddress> {
         .prop_map(|(destination, hbone_mtls_port)| GatewayAddress { destination, hbone_mtls_port })
 }
 
+fn egress_strategy() -> impl Strategy<Value = Egress> {
+    let rule =
+        (vec(net().prop_filter("written as IPv4", |net| !is_mapped(net)), 0..3), vec(any::<u16>(), 0..3));
+    let rule = rule.prop_map(|(cidrs, ports)| EgressRule { cidrs, ports });
+    (named(), named(), vec(rule, 0..3))
+        .prop_map(|(namespace, name, rules)| Egress { policy: PolicyKey::new(namespace, name), rules })
+}
+
+fn is_mapped(net: &IpNet) -> bool {
+    net.network().is_ipv6() && net.network().to_canonical().is_ipv4()
+}
+
 fn workload_strategy() -> impl Strategy<Value = Workload> {
     let place = (vec(ip_strategy(), 0..3), word(), word(), (word(), word(), word()));
     let reach = (
@@ -324,6 +354,7 @@ fn workload_strategy() -> impl Strategy<Value = Workload> {
         proptest::collection::btree_set(any::<u16>(), 0..3),
         vec(ip_strategy(), 0..2),
         any::<bool>(),
+        option::of(egress_strategy()),
     ));
     let kind = (
         select(vec![WorkloadType::Deployment, WorkloadType::CronJob, WorkloadType::Pod, WorkloadType::Job]),
@@ -345,10 +376,11 @@ fn workload_strategy() -> impl Strategy<Value = Workload> {
             workload.policies = policies.into_iter().map(|(n, p)| PolicyKey::new(n, p)).collect();
             workload.services =
                 services.into_iter().map(|((n, h), ports)| (ServiceKey::new(n, h), ports)).collect();
-            workload.settings = settings.map(|(ports, node_addresses, network_policy)| Settings {
+            workload.settings = settings.map(|(ports, node_addresses, network_policy, egress)| Settings {
                 probe_ports: ports.into_iter().collect(),
                 node_addresses,
                 network_policy,
+                egress,
             });
             workload.trust_domain = TrustDomain::parse("td.example").expect("valid");
             (workload.workload_type, workload.health, workload.network_mode) = (kind.0, kind.1, kind.2);

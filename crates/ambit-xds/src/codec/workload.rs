@@ -4,14 +4,16 @@
 
 use ambit_types::workload::{Health, NetworkMode, Settings, WorkloadType};
 use ambit_types::{
-    ApplicationTunnel, Locality, Network, ServiceKey, Str, TrustDomain, TunnelProtocol, Uid, Workload,
+    ApplicationTunnel, Egress, EgressRule, Locality, Network, ServiceKey, Str, TrustDomain, TunnelProtocol,
+    Uid, Workload,
 };
+use ipnet::IpNet;
 
 use super::{
     Malformed, Notes, Problem, encode_extension, encode_ports, extension, network, policy_key, port, ports,
     required,
 };
-use crate::proto::ambit::internal::WorkloadSettings;
+use crate::proto::ambit::internal::{self, WorkloadSettings};
 use crate::proto::istio::workload as wire;
 
 /// Full name of the message in the extension [`Settings::EXTENSION`].
@@ -176,7 +178,29 @@ fn settings(extensions: &[wire::Extension]) -> Result<Option<Settings>, Malforme
         .iter()
         .map(|bytes| network::ip("settings.node_addresses", bytes))
         .collect::<Result<_, _>>()?;
-    Ok(Some(Settings { probe_ports, node_addresses, network_policy: message.network_policy }))
+    let egress = message.egress.as_ref().map(egress).transpose()?;
+    Ok(Some(Settings { probe_ports, node_addresses, network_policy: message.network_policy, egress }))
+}
+
+/// A range or port that cannot be read makes the whole workload unusable: the one before it stays.
+fn egress(message: &internal::Egress) -> Result<Egress, Malformed> {
+    let policy = policy_key("settings.egress.policy", &message.policy)?;
+    let rules = message.rules.iter().map(egress_rule).collect::<Result<_, _>>()?;
+    Ok(Egress { policy, rules })
+}
+
+fn egress_rule(message: &internal::EgressRule) -> Result<EgressRule, Malformed> {
+    let cidrs = message
+        .cidrs
+        .iter()
+        .map(|range| network::range("settings.egress.cidrs", &range.address, range.length))
+        .collect::<Result<_, _>>()?;
+    let ports = message
+        .ports
+        .iter()
+        .map(|number| port("settings.egress.ports", *number))
+        .collect::<Result<_, _>>()?;
+    Ok(EgressRule { cidrs, ports })
 }
 
 /// Writes a workload; what equals the default of an empty message is left out.
@@ -268,6 +292,19 @@ fn encode_settings(settings: &Settings) -> wire::Extension {
         probe_ports: settings.probe_ports.iter().map(|port| u32::from(*port)).collect(),
         node_addresses: settings.node_addresses.iter().map(|ip| network::encode_ip(*ip)).collect(),
         network_policy: settings.network_policy,
+        egress: settings.egress.as_ref().map(encode_egress),
     };
     encode_extension(Settings::EXTENSION, SETTINGS, &message)
+}
+
+fn encode_egress(egress: &Egress) -> internal::Egress {
+    let range = |net: &IpNet| {
+        let (address, length) = network::encode_net(*net);
+        internal::EgressRange { address, length }
+    };
+    let rule = |rule: &EgressRule| internal::EgressRule {
+        cidrs: rule.cidrs.iter().map(range).collect(),
+        ports: rule.ports.iter().map(|port| u32::from(*port)).collect(),
+    };
+    internal::Egress { policy: egress.policy.to_string(), rules: egress.rules.iter().map(rule).collect() }
 }

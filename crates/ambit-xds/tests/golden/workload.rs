@@ -5,8 +5,9 @@ use ambit_types::service::{
 };
 use ambit_types::workload::{Health, NetworkMode, Settings, WorkloadType};
 use ambit_types::{
-    AppProtocol, ApplicationTunnel, Destination, GatewayAddress, Identity, Locality, Network, NetworkAddress,
-    NetworkCidr, PolicyKey, Service, ServiceKey, TrustDomain, TunnelProtocol, WeightedWaypoint, Workload,
+    AppProtocol, ApplicationTunnel, Destination, Egress, EgressRule, GatewayAddress, Identity, Locality,
+    Network, NetworkAddress, NetworkCidr, PolicyKey, Service, ServiceKey, TrustDomain, TunnelProtocol,
+    WeightedWaypoint, Workload,
 };
 use ambit_xds::codec::{service, workload};
 
@@ -129,9 +130,15 @@ fn our_own_settings_travel_as_an_extension() {
         probe_ports: vec![80, 8443],
         node_addresses: vec!["10.0.0.254".parse().unwrap()],
         network_policy: true,
+        egress: Some(Egress {
+            policy: PolicyKey::new("ns", "out"),
+            rules: vec![EgressRule { cidrs: vec!["192.0.2.0/24".parse().unwrap()], ports: vec![80] }],
+        }),
     });
     // Repeated numbers are packed: one field with all of them.
-    let settings = [bytes(1, hex("50 fb 41")), bytes(2, [10, 0, 0, 254]), varint(3, 1)].concat();
+    let range = message(1, [bytes(1, [192, 0, 2, 0]), varint(2, 24)]);
+    let egress = message(4, [bytes(1, "ns/out"), message(2, [range, bytes(2, hex("50"))])]);
+    let settings = [bytes(1, hex("50 fb 41")), bytes(2, [10, 0, 0, 254]), varint(3, 1), egress].concat();
     let extension = message(
         26,
         [

@@ -41,6 +41,13 @@ impl Dirty7 {
                 self.limits_into(inputs, &name.namespace);
             }
             Change::TrafficPolicy(name, policies) => self.traffic_policy(inputs, name, policies),
+            Change::EgressPolicy(name) => {
+                let key = |name: &Name| Key::new(Kind::EgressPolicy, name.clone());
+                self.reports.insert(key(name));
+                // They share the bound of the namespace.
+                let others = inputs.egress_policies.entries_in(&name.namespace);
+                self.reports.extend(others.map(|(name, _)| key(name)));
+            }
             Change::HttpPolicy(name, policies) => {
                 let key = Key::new(Kind::AuthorizationPolicy, name.clone());
                 let targets = policies.both().flat_map(|p| attachments(name, &p.targets));

@@ -28,6 +28,7 @@ fn check_as(caller: &Caller<'_>, more: &str, rows: &[(&str, &str)]) {
 
 const PROXY_PORT: &str = "AMB1106 proxy-port-target";
 const NO_ENDPOINT: &str = "AMB3002 no-healthy-endpoint";
+const EGRESS: &str = "AMB3005 egress-denied";
 const UNBOUND: &str = "AMB3101 waypoint-unbound";
 
 #[test]
@@ -191,6 +192,55 @@ fn o6_unknown_destinations_and_passthrough_services_keep_the_original_address() 
             ("10.89.0.12:10250", "passthrough 10.89.0.12:10250"),
         ],
     );
+}
+
+#[test]
+fn o6_what_the_mesh_does_not_know_is_reached_only_where_egress_policy_lets_it() {
+    let mesh = "
+        pod shop/shut 10.244.1.20 egress=
+        pod shop/some 10.244.1.21 egress=192.0.2.0/24;2001:db8::/32@443;8443|203.0.113.7/32|@53
+        svc shop/out 10.96.0.70 ports=443 mode=passthrough
+        pod shop/out-0 10.244.2.70 node=n2 backs=shop/out
+        svc shop/down 10.96.0.71 ports=80";
+    // What is declared is judged elsewhere, or was let by declaring it; the pod itself is no destination outside.
+    let of_the_mesh = [
+        ("10.244.2.7:80", "hbone shop/far 10.244.2.7:80"),
+        ("10.244.2.9:5432", "plain shop/plain 10.244.2.9:5432"),
+        ("10.96.0.70:443", "passthrough 10.96.0.70:443"),
+        ("10.96.0.71:80", NO_ENDPOINT),
+        ("127.0.0.1:15020", "passthrough 127.0.0.1:15020"),
+        ("127.0.0.1:15001", PROXY_PORT),
+    ];
+    check_as(&Caller::new("shop/shut"), mesh, &of_the_mesh);
+    check_as(&Caller::new("shop/some"), mesh, &of_the_mesh);
+    let shut = ["192.0.2.1:443", "[2001:db8::1]:443", "[::ffff:192.0.2.1]:443", "169.254.169.254:80"];
+    for to in shut.into_iter().chain(["10.89.0.12:10250", "203.0.113.7:1"]) {
+        check_as(&Caller::new("shop/shut"), mesh, &[(to, EGRESS)]);
+    }
+    check_as(
+        &Caller::new("shop/some"),
+        mesh,
+        &[
+            ("192.0.2.1:443", "passthrough 192.0.2.1:443"),
+            ("[::ffff:192.0.2.1]:8443", "passthrough 192.0.2.1:8443"),
+            ("[2001:db8::1]:443", "passthrough [2001:db8::1]:443"),
+            ("192.0.2.1:80", EGRESS),
+            ("192.0.3.1:443", EGRESS),
+            ("203.0.113.7:1", "passthrough 203.0.113.7:1"),
+            ("198.51.100.1:53", "passthrough 198.51.100.1:53"),
+            ("198.51.100.1:54", EGRESS),
+        ],
+    );
+}
+
+#[test]
+fn a_refusal_by_egress_policy_names_it() {
+    let snapshot = world("pod shop/shut 10.244.1.20 egress=").snapshot();
+    let OutboundPlan::Refuse(refusal) = Caller::new("shop/shut").plan(&snapshot, "192.0.2.1:443") else {
+        panic!("let out")
+    };
+    assert_eq!(refusal.policy.map(|policy| policy.to_string()).as_deref(), Some("shop/egress"));
+    assert_eq!(refusal.detail, "no rule admits 192.0.2.1:443");
 }
 
 #[test]
