@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::datapath::Datapath;
 use crate::install::{Following, Installer};
+use crate::nearby::file_beside;
 use crate::reconcile::Pods;
 use crate::reconcile::status::PodStatus;
 use crate::reconcile::work::Removal;
@@ -256,7 +257,7 @@ async fn strip_pods(config: &Config) -> anyhow::Result<()> {
 
 /// The files that the agent leaves when it stops.
 pub fn files_of(config: &Config) -> Vec<PathBuf> {
-    let files = [&config.state_file, &config.removal.uninstall_flag];
-    let set: BTreeSet<PathBuf> = files.into_iter().cloned().collect();
+    let files = [&config.state_file, &config.removal.uninstall_flag].map(PathBuf::clone);
+    let set: BTreeSet<PathBuf> = files.into_iter().chain([file_beside(&config.zds_socket)]).collect();
     set.into_iter().collect()
 }

@@ -1,4 +1,6 @@
 //! STRICT: plaintext is refused at once with a code, the node's probes of declared ports pass, nothing else from there.
+//!
+//! Probes come from the gateway address of the node's pods, which the Node object does not list, as with most networks.
 
 use std::time::Duration;
 

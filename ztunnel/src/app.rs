@@ -30,6 +30,7 @@ use crate::connections::Connections;
 use crate::inpod::{Workloads, protocol};
 use crate::lookups::Lookups;
 use crate::mesh::Mesh;
+use crate::nearby::NodeAddresses;
 use crate::proxy::{Pods, Proxy, Settings};
 use crate::selftest::SelfTests;
 use crate::stale::Pairs;
@@ -180,6 +181,7 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         pod_handshakes_max: config.pods.pod_handshakes_max,
         per_source: config.per_source(),
         nameservers: Arc::new(Servers::File(config.pods.resolv_conf.clone())),
+        node_addresses: Arc::new(NodeAddresses::beside(&config.pods.inpod_uds)),
     };
     let lookups = if config.control.xds_on_demand { Lookups::on_demand() } else { Lookups::default() };
     Proxy {
