@@ -238,8 +238,9 @@ impl Attendant {
         find(&pods, question).map(|pod| pod.uid.clone()).or_else(|| question.pod.uid.clone())
     }
 
-    /// A pod that the objects do not show, or whose namespace they do not. Only its namespace can tell, and only a namespace in the mesh holds it back:
-    /// should the pod itself ask for the mesh, it is captured once its object is seen.
+    /// A pod that the objects do not show, or whose namespace they do not. Only its namespace can tell, and only a
+    /// namespace in the mesh holds it back: should the pod itself ask for the mesh, it is captured once its object is
+    /// seen.
     fn unknown(&self, question: &Question) -> Answer {
         let name = &question.pod.namespace;
         let mode = match self.namespaces.borrow().get(name) {

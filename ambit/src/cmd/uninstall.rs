@@ -2,8 +2,8 @@
 //!
 //! The webhook goes first, or it would refuse what comes after. Then every namespace and pod leaves the mesh, and it is
 //! waited until no pod is captured: rules in a pod's namespace can be taken out only while the node agents run, and so
-//! can the CNI plugin, which is why every node has to have a ready one. Then what was made for waypoints, the programs, what they wrote, and what they stood on. Objects that people made stay, and are
-//! listed.
+//! can the CNI plugin, which is why every node has to have a ready one. Then what was made for waypoints, the programs,
+//! what they wrote, and what they stood on. Objects that people made stay, and are listed.
 
 use std::time::Duration;
 
