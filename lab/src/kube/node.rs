@@ -1,5 +1,6 @@
 //! The nodes as a cluster knows them: registered once, and alive for as long as the lab says so.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ambit_runtime::clock;
@@ -58,9 +59,14 @@ fn path(node: &Node) -> String {
     api::path_of(&ObjectKey::new(Kind::Node, None, &node.name))
 }
 
+/// The addresses that the node's object says it has, in its annotation; its status lists those on the fabric.
+pub(super) fn told_addresses(node: &Node, families: Families) -> Vec<IpAddr> {
+    node.index.all(families)
+}
+
 fn object(node: &Node, families: Families) -> Value {
     let joined = |all: Vec<String>| all.join(",");
-    let every = joined(node.index.all(families).iter().map(ToString::to_string).collect());
+    let every = joined(told_addresses(node, families).iter().map(ToString::to_string).collect());
     let cidrs: Vec<String> = node.index.pod_cidrs(families).iter().map(ToString::to_string).collect();
     json!({
         "apiVersion": "v1", "kind": "Node",
