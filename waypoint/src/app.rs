@@ -198,8 +198,7 @@ async fn certificate(certificates: &CertificateStore, identity: &Identity) {
 /// Listens on every address; a kernel without IPv6 still has IPv4.
 fn listen(config: &Config, port: u16) -> anyhow::Result<TcpListener> {
     let own = SocketFactory::new(None, Arc::new(SocketOptions::default()));
-    let listener = own.listen(wildcard(config.surface.ipv6_enabled, port), Accepts::default());
-    let listener = listener.or_else(|_| own.listen(wildcard(false, port), Accepts::default()));
+    let listener = own.listen_wide(wildcard(config.surface.ipv6_enabled, port), Accepts::default());
     listener.with_context(|| format!("listening on port {port}; is it taken?"))
 }
 

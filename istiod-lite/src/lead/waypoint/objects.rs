@@ -153,8 +153,30 @@ fn deployment(gateway: &Gateway, settings: &Settings, replicas: Replicas) -> Val
     deployment
 }
 
+/// The number of pods that a Deployment is to be written with where a scaler has them, given the one that is there: what it
+/// has, at least the fewest, as long as nobody but `manager` owns the field. What we alone own goes with our word, and one
+/// pod would be left until the scaler looks; once it has changed the number, the field is its own.
+pub fn kept_replicas(live: &Value, manager: &str, settings: &Settings) -> Option<u32> {
+    let fields = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let owners =
+        fields.into_iter().flatten().filter(|one| one.pointer("/fieldsV1/f:spec/f:replicas").is_some());
+    let mut are_ours = owners.map(|one| {
+        let is_whole = one.get("subresource").and_then(Value::as_str).is_none_or(str::is_empty);
+        is_whole && one.get("manager").is_some_and(|by| by == manager)
+    });
+    let is_owned = are_ours.next()? && are_ours.all(|is_ours| is_ours);
+    let number = live.pointer("/spec/replicas").and_then(Value::as_u64);
+    let number = number.and_then(|number| u32::try_from(number).ok()).filter(|_| is_owned)?;
+    // No scaler begins with none.
+    Some(number.max(fewest(settings)))
+}
+
+fn fewest(settings: &Settings) -> u32 {
+    settings.replicas_min.max(1)
+}
+
 fn scaler(gateway: &Gateway, settings: &Settings) -> Value {
-    let min = settings.replicas_min.max(1);
+    let min = fewest(settings);
     json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata(gateway),
         "spec": {
