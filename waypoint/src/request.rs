@@ -13,6 +13,7 @@ pub(crate) mod framing;
 mod head;
 pub(crate) mod places;
 mod sanitize;
+mod session;
 mod upgrade;
 
 use std::cell::LazyCell;
@@ -264,24 +265,38 @@ async fn pass(
         Selected::Rule(rule, _) => limited(call, rule, &view).await?,
         Selected::Service | Selected::NoMatch(_) => Granted::default(),
     };
-    let forward = match selected.plan(&view, random::number()) {
+    let held = session::held(call, &state, &selected, &view);
+    let forward = match selected.plan_of(&view, random::number(), held.as_ref()) {
         Plan::Answer(answer) => {
             let own = answer::own(answer)?;
             return Ok(with(answer::without_body(own, head.method == Method::HEAD), &passed.response));
         }
         Plan::Forward(forward) => forward,
     };
-    // Two origins are none.
-    let mut origins = head.fields.0.get_all(ORIGIN).iter();
-    let origin = origins.next().filter(|_| origins.next().is_none()).cloned();
+    let origin = origin(&head.fields.0);
+    let staying = session::Staying::of(call, &state, &forward, held);
     let change = Change { judge, state: &state, governing: &governing, selected, forward, asked, passed };
     let Changed { mut head, mut copies, told } = change.make(head, &mut finish.record).await?;
     announce(call, &state.own.identity(), &wishes, granted.request, &mut head, &mut copies);
-    let asked =
-        forward::Asked { client, state: &state, forward, wishes: &wishes, on_upgrade, origin, copies };
+    let asked = forward::Asked {
+        client,
+        state: &state,
+        forward,
+        staying,
+        wishes: &wishes,
+        on_upgrade,
+        origin,
+        copies,
+    };
     let mut response = with(asked.send(head, body, finish).await?, &told);
     response.headers_mut().extend(granted.response);
     Ok(response)
+}
+
+/// The origin of a request; two are none.
+fn origin(fields: &HeaderMap) -> Option<HeaderValue> {
+    let mut origins = fields.get_all(ORIGIN).iter();
+    origins.next().filter(|_| origins.next().is_none()).cloned()
 }
 
 /// Reads the target of a request, once for all who look at it.

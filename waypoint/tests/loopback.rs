@@ -32,6 +32,8 @@ mod policy;
 mod resilience;
 #[path = "cases/routing.rs"]
 mod routing;
+#[path = "cases/sessions.rs"]
+mod sessions;
 #[path = "cases/streams.rs"]
 mod streams;
 #[path = "cases/tracing.rs"]

@@ -150,7 +150,7 @@ pub fn suggest(namespace: &str, members: &[Member], seen: &[Seen], in_force: &[I
 }
 
 /// What was used of each member, by its place in the list.
-fn wants(members: &[Member], seen: &[Seen], above: &Above) -> Vec<Wants> {
+fn wants(members: &[Member], seen: &[Seen], above: &Above<'_>) -> Vec<Wants> {
     let places: BTreeMap<&Uid, usize> = members.iter().enumerate().map(|(at, m)| (&m.uid, at)).collect();
     let mut wants = vec![Wants::new(); members.len()];
     for one in seen {
@@ -196,7 +196,7 @@ fn coverage(
     policies: &[Allow],
     members: &[Member],
     seen: &[Seen],
-    above: &Above,
+    above: &Above<'_>,
 ) -> Coverage {
     let made: Vec<(&Allow, Arc<Policy>)> =
         policies.iter().map(|allow| (allow, Arc::new(allow.policy(namespace)))).collect();

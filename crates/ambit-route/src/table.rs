@@ -111,6 +111,13 @@ impl Table {
         ports.iter().find(|(p, _)| *p == port).map(|(_, routes)| routes)
     }
 
+    /// Every rule of every group, in no order.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let routes = self.frontends.values().flatten().map(|(_, routes)| routes);
+        let sets = routes.flat_map(|routes| routes.producer.iter().chain(routes.consumers.values()));
+        sets.flat_map(|set| set.rules.iter())
+    }
+
     /// The policy for a service as a destination.
     pub fn destination(&self, service: &ServiceKey) -> &Arc<DestinationPolicy> {
         self.destinations.get(service).unwrap_or(&self.no_policy)

@@ -1,10 +1,9 @@
 //! Arguments and variables, read by the programs' own parsers.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use ambit_control::Name;
-use ambit_control::input::Gateway;
+use ambit_control::input::{Gateway, Labels};
 use ambit_types::written;
 use clap::{Command, CommandFactory as _};
 use istiod_lite::lead::waypoint::objects;
@@ -125,8 +124,8 @@ fn gateway() -> Gateway {
         name: Name::new("shop", "waypoint"),
         uid: "uid".into(),
         generation: 1,
-        labels: BTreeMap::default(),
-        annotations: BTreeMap::default(),
+        labels: Labels::new(),
+        annotations: Labels::new(),
         spec: written::Gateway {
             gateway_class_name: "istio-waypoint".to_owned(),
             ..written::Gateway::default()

@@ -15,7 +15,7 @@ use super::relays::{self, Denied, Entered, Facts};
 use super::server_name::{Greeting, HELLO_BYTES_MAX, Name};
 use crate::observe::Connection;
 use crate::stream::Stream;
-use crate::upstream::{Caller, Io, Reached};
+use crate::upstream::{Caller, Endpoint, Io, Reached};
 use crate::{State, random};
 
 /// Bytes of each direction's buffer.
@@ -102,19 +102,20 @@ async fn reach(call: &Call, entered: &Entered, record: &mut Connection) -> Resul
     let destination = destination(call, &state, name).map_err(failed)?;
     record.destined(&destination);
     let caller = Caller { peer: Some(&peer.identity), address: peer.address, id: call.id };
-    let mut tried = Vec::new();
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     loop {
         let view = destination.view(&state);
         let at = view.pick_any(&tried, random::number(), clock::monotonic());
-        let Some(at) = at.filter(|at| !tried.contains(at)) else { return Err(failed(Failure::NoEndpoint)) };
-        let endpoint = view.endpoint(at);
+        let endpoint = at.map(|at| view.endpoint(at));
+        let endpoint = endpoint.filter(|at| tried.iter().all(|one| one.workload.uid != at.workload.uid));
+        let Some(endpoint) = endpoint else { return Err(failed(Failure::NoEndpoint)) };
         match call.waypoint.upstream.connect(&call.waypoint, &state, endpoint, &caller).await {
             Ok(io) => {
                 record.reached(endpoint);
                 return Ok(Reached { io, endpoint: endpoint.clone(), destination: destination.clone() });
             }
             Err(error) => {
-                tried.push(at);
+                tried.push(endpoint.clone());
                 if !error.is_before_any_byte() || tried.len() >= ATTEMPTS_MAX {
                     return Err(Denied { reason: error.reason(), policy: None });
                 }

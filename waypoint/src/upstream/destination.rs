@@ -24,6 +24,8 @@ use super::{DestinationKey, Endpoint, lock};
 use crate::State;
 use crate::state::place;
 
+mod staying;
+
 /// The endpoints of now.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -374,12 +376,12 @@ impl View {
     }
 
     /// Chooses an endpoint; those tried before only if there is no other.
-    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &[usize]) -> Option<usize> {
+    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &[Arc<Endpoint>]) -> Option<usize> {
         self.balancer.pick(ask, &Facts { view: self, tried, now: ask.now })
     }
 
     /// Chooses the endpoint of a connection that is passed through.
-    pub(crate) fn pick_any(&self, tried: &[usize], draw: u64, now: Instant) -> Option<usize> {
+    pub(crate) fn pick_any(&self, tried: &[Arc<Endpoint>], draw: u64, now: Instant) -> Option<usize> {
         let ask = Ask { balance: &Balance::LeastRequest, hash: None, turn: 0, draw, now };
         self.pick(&ask, tried)
     }
@@ -395,7 +397,7 @@ fn sources(key: &DestinationKey, state: &State) -> (Option<Arc<ServiceEntry>>, O
 /// How endpoints stand for one request.
 struct Facts<'a> {
     view: &'a View,
-    tried: &'a [usize],
+    tried: &'a [Arc<Endpoint>],
     now: Instant,
 }
 
@@ -405,9 +407,11 @@ impl Standings for Facts<'_> {
     }
 
     fn standing(&self, endpoint: usize) -> Standing {
-        if self.tried.contains(&endpoint) {
+        let Some(endpoint) = self.view.endpoints.get(endpoint) else { return Standing::Ready };
+        // By what it is: places in the list are others after a change.
+        if self.tried.iter().any(|tried| tried.workload.uid == endpoint.workload.uid) {
             Standing::Tried
-        } else if self.view.endpoints.get(endpoint).is_some_and(|e| e.is_ejected(self.now)) {
+        } else if endpoint.is_ejected(self.now) {
             Standing::Ejected
         } else {
             Standing::Ready

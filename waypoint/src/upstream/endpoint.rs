@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ambit_runtime::clock;
@@ -33,6 +33,8 @@ pub(crate) struct Endpoint {
     pub(crate) expected: Option<Identity>,
     /// Since when it is there; none if it was there when its destination was first used.
     pub(crate) since: Option<Instant>,
+    /// What stands for it in marks of sessions, once somebody has asked.
+    tag: OnceLock<u64>,
     /// Requests under way.
     load: AtomicU32,
     /// Milliseconds since `epoch` until which it is left out.
@@ -100,6 +102,7 @@ impl Endpoint {
             protocol,
             expected,
             since,
+            tag: OnceLock::new(),
             load: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             epoch: now,
@@ -118,6 +121,11 @@ impl Endpoint {
             && self.address == other.address
             && self.expected == other.expected
             && self.protocol == other.protocol
+    }
+
+    /// What stands for it in marks of sessions; made once, as it never changes.
+    pub(super) fn tag(&self, make: impl FnOnce() -> u64) -> u64 {
+        *self.tag.get_or_init(make)
     }
 
     /// Requests under way.

@@ -27,7 +27,7 @@ pub(super) fn locality(labels: &Labels) -> Locality {
 /// Sets canonical name and revision; the workload's own name is the last resort.
 pub(super) fn set_canonical(workload: &mut Workload, labels: &Labels) {
     let first =
-        |keys: [&str; 3]| keys.iter().find_map(|key| labels.get(*key).filter(|v| !v.is_empty())).cloned();
+        |keys: [&str; 3]| keys.iter().find_map(|key| labels.get(key).filter(|v| !v.is_empty())).cloned();
     let name = first(["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
     workload.canonical_name = name.unwrap_or_else(|| workload.workload_name.clone());
     let revision = first(["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);

@@ -49,6 +49,12 @@ impl Held {
         }
     }
 
+    /// With one more line.
+    pub(crate) fn and(mut self, line: Option<(String, String)>) -> Self {
+        self.lines.extend(line);
+        self
+    }
+
     /// What routing sees of it.
     pub(crate) fn request(&self) -> Request<'_, Vec<(String, String)>> {
         let (path, query) = split_target(&self.target);

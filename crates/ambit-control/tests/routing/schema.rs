@@ -114,6 +114,8 @@ pub(crate) struct Sent {
     /// A connection that is passed through, without TLS.
     #[serde(default)]
     pub(crate) stream: bool,
+    /// Name of the cookie or header that the client repeats in further requests, as the last answer told it.
+    pub(crate) stays: Option<String>,
     /// `held` (it can be sent again), `gone`; held unless said.
     pub(crate) body: Option<String>,
 }

@@ -149,7 +149,7 @@ fn what_is_declared_and_was_not_seen_is_told() {
     };
     let policy = Policy {
         key: ambit_types::PolicyKey::new(NAMESPACE, "by-hand"),
-        scope: ambit_policy::model::Scope::Namespace,
+        scope: Scope::Namespace,
         action: Action::Allow,
         rules: vec![rule],
         dry_run: false,
@@ -170,7 +170,7 @@ fn allow(name: &str, scope: Scope, caller: &str, from: Option<&str>) -> Arc<Poli
     let clauses = vec![ambit_policy::model::Clause { matches: vec![one] }];
     let rules = vec![ambit_policy::model::Rule { clauses, unevaluable: Vec::new() }];
     let key = ambit_types::PolicyKey::new("istio-system", name);
-    Arc::new(Policy { key, scope, action: Action::Allow, rules, dry_run: false })
+    Arc::new(Policy { key, scope, action: Action::Allow, rules, dry_run: false, until: None })
 }
 
 /// What a policy of the whole mesh lets in stays let in, and a suggestion does not repeat it.

@@ -225,9 +225,8 @@ impl AddressWatch {
             return false;
         };
         let concerns = |touched: &Touched| {
-            let is_known = |term: &Str| {
-                held.contains_key(&**term) || keys.contains(&**term) || looked.leads.contains(term)
-            };
+            let is_known =
+                |term: &Str| held.contains_key(&**term) || keys.contains(term) || looked.leads.contains(term);
             touched.nodes.contains(node) || touched.terms().any(is_known)
         };
         goal.history().since(looked.newest.as_ref()).is_some_and(|mut steps| !steps.any(concerns))

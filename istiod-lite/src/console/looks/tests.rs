@@ -128,7 +128,7 @@ async fn however_many_read_there_is_one_look_and_all_get_the_same_bytes() {
     for _ in 0..2 {
         last.clear();
         for reader in &mut readers {
-            let event = tokio::time::timeout(PATIENCE, reader.next()).await.expect("in time");
+            let event = time::timeout(PATIENCE, reader.next()).await.expect("in time");
             last.push(event.expect("looks go on"));
         }
     }
@@ -149,13 +149,13 @@ async fn nobody_looks_while_nobody_reads_and_whoever_comes_then_is_told() {
     drop(one);
     let over = async {
         while *looks.is_looking() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, over).await.expect("it goes on looking");
+    time::timeout(PATIENCE, over).await.expect("it goes on looking");
     assert!(looks.inner.newest.borrow().edges.is_empty(), "what nobody reads is held");
     let before = counting.looks.load(Ordering::SeqCst);
     let mut other = looks.follow(&gathered);
-    let event = tokio::time::timeout(PATIENCE, other.next()).await.expect("in time");
+    let event = time::timeout(PATIENCE, other.next()).await.expect("in time");
     assert_eq!(told(event).unwrap()["items"][0]["look"], before + 1);
 }

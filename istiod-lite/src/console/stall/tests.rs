@@ -26,7 +26,7 @@ async fn who_takes_next_to_nothing_is_given_up() {
     let trickle = async {
         // Far more often than the limit, and far too little.
         while far.read_u8().await.is_ok() {
-            tokio::time::sleep(WITHIN / 20).await;
+            sleep(WITHIN / 20).await;
         }
     };
     let sent = async {
@@ -45,7 +45,7 @@ async fn who_reads_gets_everything_however_long_there_was_nothing_to_take() {
     let (near, mut far) = duplex(PIPE);
     let mut near = Stalling::new(near, WITHIN);
     near.write_all(&[1; 8]).await.unwrap();
-    tokio::time::sleep(2 * WITHIN).await;
+    sleep(2 * WITHIN).await;
     let mut all = Vec::new();
     let write = async {
         near.write_all(&vec![1; BYTES]).await.unwrap();

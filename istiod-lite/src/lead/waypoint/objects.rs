@@ -292,6 +292,7 @@ fn pod(gateway: &Gateway, settings: &Settings) -> Value {
         "volumes": [
             {"name": "istio-token", "projected": {"sources": [token]}},
             {"name": "istiod-ca-cert", "configMap": {"name": crate::lead::root::CONFIG_MAP}},
+            {"name": "session-key", "secret": {"secretName": session_key(gateway), "optional": true}},
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     });
@@ -324,9 +325,15 @@ fn container(gateway: &Gateway, settings: &Settings) -> Value {
         "volumeMounts": [
             mount("istio-token", "/var/run/secrets/tokens", true),
             mount("istiod-ca-cert", "/var/run/secrets/istio", true),
+            mount("session-key", "/var/run/secrets/session", true),
             mount("run", "/var/run/ambit", false),
         ],
     })
+}
+
+/// The Secret with the key of session persistence. Its owner makes it; we neither read nor write Secrets here.
+fn session_key(gateway: &Gateway) -> String {
+    format!("{}-session-key", gateway.name.name)
 }
 
 /// Every name is a setting of the waypoint; a test holds this against its parser.
@@ -346,6 +353,7 @@ fn env(gateway: &Gateway, settings: &Settings) -> Vec<Value> {
         ("AUTH_TOKEN", "/var/run/secrets/tokens/istio-token"),
         ("TERMINATION_GRACE_PERIOD_SECONDS", &*grace),
         ("AMBIT_ADMIN_SOCKET", "/var/run/ambit/admin.sock"),
+        ("AMBIT_SESSION_KEY_FILE", "/var/run/secrets/session/key"),
         ("RUST_LOG", &*settings.log),
     ];
     let mut env = vec![

@@ -93,7 +93,7 @@ fn documents_lose_what_their_fields_say_is_secret() {
         "annotation": json!({"kind": "Secret", "data": {"k": PLANTED}}).to_string(),
     });
     assert!(leaks(&document.to_string()));
-    let count = super::json(&mut document);
+    let count = json(&mut document);
     let text = document.to_string();
     assert!(!leaks(&text) && !text.contains(&STANDARD.encode(PLANTED)), "{text}");
     assert_eq!(count, 9, "{text}");
@@ -107,14 +107,14 @@ fn documents_lose_what_their_fields_say_is_secret() {
     assert_eq!(document["headers"]["accept"][0], "*/*");
     assert_eq!(document["pairs"][1][1], "a");
     let before = document.clone();
-    assert_eq!((super::json(&mut document) > 0, document == before), (true, true), "marks stand for marks");
+    assert_eq!((json(&mut document) > 0, document == before), (true, true), "marks stand for marks");
 }
 
 #[test]
 fn keys_in_names_and_annotations_go_too() {
     let mut object = json!({"metadata": {"annotations": {"a": pem(), "b": STANDARD.encode(pem())}}});
     object["metadata"]["annotations"][token().as_str()] = json!("c");
-    assert_eq!(super::json(&mut object), 3);
+    assert_eq!(json(&mut object), 3);
     assert!(!leaks(&object.to_string()), "{object}");
     assert_eq!(object["metadata"]["annotations"]["[redacted]"], "c");
 }
