@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod identity;
 pub mod locality;
 pub mod name;
+pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod service;
