@@ -9,6 +9,7 @@ mod destination;
 mod download;
 mod endpoint;
 mod error;
+mod heads;
 mod http1;
 mod io;
 mod line;

@@ -20,7 +20,7 @@ use super::error::SendError;
 use crate::request::body::Upload;
 
 /// Informational responses that may come before the one that counts.
-const INFORMATIONAL_MAX: u32 = 8;
+pub(super) const INFORMATIONAL_MAX: u32 = 8;
 
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
