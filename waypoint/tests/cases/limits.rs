@@ -180,9 +180,10 @@ async fn status_at(rig: &Rig, authority: &str) -> String {
     within(async {
         let asked = b"GET / HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\r\n";
         stream.write_all(asked).await.unwrap();
-        let mut answered = String::new();
-        stream.read_to_string(&mut answered).await.unwrap();
-        answered.get(9..12).unwrap_or_default().to_owned()
+        let mut answered = Vec::new();
+        // The waypoint may close as it likes once it has answered.
+        let _ = stream.read_to_end(&mut answered).await;
+        String::from_utf8_lossy(answered.get(9..12).unwrap_or_default()).into_owned()
     })
     .await
 }
