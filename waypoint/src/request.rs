@@ -6,6 +6,7 @@
 
 mod answer;
 mod authorize;
+mod behind;
 pub(crate) mod body;
 mod change;
 mod forward;
@@ -37,9 +38,9 @@ use crate::hooks::FieldChange;
 use crate::limiters::Excess;
 use crate::limiters::global::{self, Granted};
 use crate::observe::Exchange;
-use crate::random;
 use crate::terminate::Call;
 use crate::upstream::{Endpoint, Ticket};
+use crate::{State, random};
 pub(crate) use answer::Refusal as Refused;
 use answer::{Refusal, Told};
 use authorize::Judge;
@@ -261,10 +262,7 @@ async fn pass(
         None => Selected::Service,
     };
     finish.record.routed(&selected);
-    let granted = match &selected {
-        Selected::Rule(rule, _) => limited(call, rule, &view).await?,
-        Selected::Service | Selected::NoMatch(_) => Granted::default(),
-    };
+    let granted = counted(call, &state, &selected, &view).await?;
     let held = session::held(call, &state, &selected, &view);
     let forward = match selected.plan_of(&view, random::number(), held.as_ref()) {
         Plan::Answer(answer) => {
@@ -342,6 +340,27 @@ fn announce(
 fn with(mut response: Response<Outgoing>, told: &[FieldChange]) -> Response<Outgoing> {
     told.iter().for_each(|change| change.apply(response.headers_mut()));
     response
+}
+
+/// Counts the request under the limits that hold for it: those of its rule, or of the services that lead to the
+/// workload that it is for.
+async fn counted(
+    call: &Call,
+    state: &State,
+    selected: &Selected<'_>,
+    view: &ambit_route::Request<'_, Fields>,
+) -> Result<Granted, Refusal> {
+    let behind = match selected {
+        Selected::Rule(rule, _) => return limited(call, rule, view).await,
+        Selected::Service | Selected::NoMatch(_) => behind::limiting(state, &call.target, view),
+    };
+    let mut granted = Granted::default();
+    for rule in behind {
+        let more = limited(call, rule, view).await?;
+        granted.request.extend(more.request);
+        granted.response.extend(more.response);
+    }
+    Ok(granted)
 }
 
 /// Counts the request under the limits of its rule: first those that are counted here.

@@ -10,6 +10,8 @@ mod authorizers;
 mod bodies;
 #[path = "cases/bypass.rs"]
 mod bypass;
+#[path = "cases/carried.rs"]
+mod carried;
 #[path = "cases/connections.rs"]
 mod connections;
 #[path = "cases/consumer.rs"]

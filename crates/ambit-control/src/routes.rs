@@ -82,20 +82,21 @@ impl Maker<'_> {
     }
 
     /// One rule that sends everything on, where a policy has something to say about requests and no route says it.
+    /// On a port that declares nothing it holds for what turns out to be requests.
     fn in_place_of_routes(&self, port: &input::ServicePort) -> Option<Group> {
-        let is_http = match protocol::of_port(port) {
-            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => true,
-            AppProtocol::Tcp | AppProtocol::Tls | AppProtocol::Unknown => false,
+        let group: fn(Vec<Route<HttpMatch>>) -> Group = match protocol::of_port(port) {
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Group::Http,
+            AppProtocol::Unknown => Group::Unrouted,
+            AppProtocol::Tcp | AppProtocol::Tls => return None,
         };
-        let says = traffic::of_requests(self.inputs, self.settings, &self.service.name, None);
-        let says = says.filter(|_| is_http)?;
+        let says = traffic::of_requests(self.inputs, self.settings, &self.service.name, None)?;
         let target =
             Target::Service { service: service_key(self.settings, &self.service.name), port: port.port };
         let mut rule: Rule<HttpMatch> =
             Rule { backends: vec![Backend { target, weight: 1, filters: Vec::new() }], ..Rule::default() };
         says.put_into(&mut rule);
         let Name { namespace, name } = self.service.name.clone();
-        Some(Group::Http(vec![Route { key: RouteKey { namespace, name }, created: 0, rules: vec![rule] }]))
+        Some(group(vec![Route { key: RouteKey { namespace, name }, created: 0, rules: vec![rule] }]))
     }
 }
 

@@ -93,13 +93,16 @@ pub enum Group {
     Tls(Vec<StreamRoute>),
     /// TCPRoutes.
     Tcp(Vec<StreamRoute>),
+    /// In place of routes, on a port that declares no protocol: what holds for its requests. It does not say that the
+    /// port carries requests; what turns out to be none is passed on as without routes.
+    Unrouted(Vec<HttpRoute>),
 }
 
 impl Group {
     /// Whether nothing is attached after all.
     pub fn is_empty(&self) -> bool {
         match self {
-            Self::Http(routes) => routes.is_empty(),
+            Self::Http(routes) | Self::Unrouted(routes) => routes.is_empty(),
             Self::Grpc(routes) => routes.is_empty(),
             Self::Tls(routes) | Self::Tcp(routes) => routes.is_empty(),
         }

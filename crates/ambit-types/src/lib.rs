@@ -12,6 +12,7 @@ pub mod identity;
 pub mod locality;
 pub mod name;
 pub mod nearby;
+pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod service;

@@ -91,6 +91,7 @@ fn group(group: &Group) -> Value {
         Group::Grpc(routes) => ("GRPCRoute", routes.iter().map(route).collect()),
         Group::Tls(routes) => ("TLSRoute", routes.iter().map(|one| json!(one.key.to_string())).collect()),
         Group::Tcp(routes) => ("TCPRoute", routes.iter().map(|one| json!(one.key.to_string())).collect()),
+        Group::Unrouted(routes) => ("Service", routes.iter().map(route).collect()),
     };
     json!({"kind": kind, "routes": routes})
 }

@@ -69,7 +69,7 @@ impl SendError {
         Self {
             outcome: if refused { Outcome::RefusedStream } else { Outcome::Reset },
             is_sent,
-            is_invalid: error.is_parse() || malformed,
+            is_invalid: error.is_parse() || malformed || is_excessive(error),
             ..Self::before(Reason::ConnectRefused, error.to_string())
         }
     }
@@ -86,6 +86,12 @@ impl SendError {
             text,
         }
     }
+}
+
+/// Whether the connection was ended because the endpoint sent informational responses without end.
+fn is_excessive(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::QuotaExceeded)
 }
 
 fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {

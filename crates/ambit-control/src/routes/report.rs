@@ -178,7 +178,9 @@ fn faults(group: Option<Group>) -> Vec<BadRef> {
     let mut found = Vec::new();
     match group {
         None => {}
-        Some(Group::Http(routes)) => routes.iter().for_each(|route| of_rules(&route.rules, &mut found)),
+        Some(Group::Http(routes) | Group::Unrouted(routes)) => {
+            routes.iter().for_each(|route| of_rules(&route.rules, &mut found));
+        }
         Some(Group::Grpc(routes)) => routes.iter().for_each(|route| of_rules(&route.rules, &mut found)),
         Some(Group::Tls(routes) | Group::Tcp(routes)) => {
             for (i, backend) in routes.iter().flat_map(|route| &route.backends).enumerate() {

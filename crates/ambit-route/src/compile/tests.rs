@@ -128,6 +128,8 @@ fn paths_are_brought_into_the_form_of_requests() {
         ("/%61dmin", Some("/admin")),
         ("/a%7eb", Some("/a~b")),
         ("/a;v=1,2:@!$&'()*+=", Some("/a;v=1,2:@!$&'()*+=")),
+        ("/%21%24%26%27%28%29%2a%2b%2c%3a%3d%40", Some("/!$&'()*+,:=@")),
+        ("/a%3bb%3f%23%25%20", Some("/a%3Bb%3F%23%25%20")),
         ("", None),
         ("a", None),
         ("//", None),

@@ -259,6 +259,7 @@ fn group() -> impl Strategy<Value = Group> {
         vec(route(grpc_match()), 0..3).prop_map(Group::Grpc),
         vec(stream(), 0..3).prop_map(Group::Tls),
         vec(stream(), 0..3).prop_map(Group::Tcp),
+        vec(route(http_match()), 0..3).prop_map(Group::Unrouted),
     ]
 }
 
