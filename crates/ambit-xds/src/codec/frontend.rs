@@ -65,6 +65,12 @@ fn group(message: &wire::Group, notes: &mut Notes) -> Result<Group, Malformed> {
             })
         })
         .map(Group::Http),
+        Some(Kind::Listed(list)) => each("listed.routes", &list.routes, |one| {
+            route(one.key.as_ref(), one.created, &one.rules, |one| {
+                rule::decode(&one.matches, one.rule.as_ref(), notes)
+            })
+        })
+        .map(Group::Listed),
         Some(Kind::Grpc(list)) => each("grpc.routes", &list.routes, |one| {
             route(one.key.as_ref(), one.created, &one.rules, |one| {
                 rule::decode(&one.matches, one.rule.as_ref(), notes)
@@ -121,6 +127,9 @@ fn encode_group(group: &Group) -> wire::Group {
     let kind = match group {
         Group::Http(routes) => {
             Kind::Http(wire::HttpRoutes { routes: routes.iter().map(encode_http).collect() })
+        }
+        Group::Listed(routes) => {
+            Kind::Listed(wire::HttpRoutes { routes: routes.iter().map(encode_http).collect() })
         }
         Group::Grpc(routes) => {
             Kind::Grpc(wire::GrpcRoutes { routes: routes.iter().map(encode_grpc).collect() })
