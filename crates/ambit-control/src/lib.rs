@@ -8,6 +8,7 @@
 
 pub mod csr;
 pub mod diff;
+pub mod import;
 pub mod index;
 pub mod input;
 mod policies;

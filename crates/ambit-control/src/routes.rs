@@ -35,7 +35,7 @@ pub(crate) fn frontends(inputs: &Inputs, settings: &Settings, name: &Name) -> Ve
     let Some(service) = inputs.services.named(name).filter(|s| attach::unfit(s).is_none()) else {
         return Vec::new();
     };
-    let attached = Attached::to(inputs, service);
+    let attached = Attached::to(inputs, settings, service);
     let maker = Maker { inputs, settings, service };
     let ports = attach::tcp_ports(service).filter_map(|port| {
         let mut groups = attached.on(port.port);
@@ -74,6 +74,9 @@ impl Maker<'_> {
             RouteSpec::Tls(_) => Group::Tls(scopes.filter_map(|(s, r)| convert::tls(&s, r)).collect()),
             RouteSpec::Tcp(_) => Group::Tcp(scopes.filter_map(|(s, r)| convert::tcp(&s, r)).collect()),
             RouteSpec::Http(_) => Group::Http(scopes.filter_map(|(s, r)| convert::http(&s, r)).collect()),
+            RouteSpec::Virtual(_) => {
+                Group::Listed(scopes.filter_map(|(s, r)| convert::listed(&s, r)).collect())
+            }
         })
     }
 
@@ -109,5 +112,6 @@ pub(crate) fn alone(inputs: &Inputs, settings: &Settings, key: &Key, parent: &Na
         RouteSpec::Grpc(_) => convert::grpc(&scope, route).map(|r| Group::Grpc(vec![r])),
         RouteSpec::Tls(_) => convert::tls(&scope, route).map(|r| Group::Tls(vec![r])),
         RouteSpec::Tcp(_) => convert::tcp(&scope, route).map(|r| Group::Tcp(vec![r])),
+        RouteSpec::Virtual(_) => convert::listed(&scope, route).map(|r| Group::Listed(vec![r])),
     }
 }

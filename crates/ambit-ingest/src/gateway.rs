@@ -1,5 +1,7 @@
-//! Objects of the Gateway API and what Ambit adds to them. Their bodies mean nothing here and are carried over whole.
+//! Objects of the Gateway API and what Ambit adds to them. Their bodies mean nothing here and are carried over whole; of
+//! Istio's VirtualService the import says what it means in their words, and what it cannot take.
 
+use ambit_control::import;
 use ambit_control::input::{Gateway, GatewayClass, Object, ReferenceGrant, Route, RouteSpec, TrafficPolicy};
 use ambit_manifest::gateway::{GatewayObject, Resource};
 use ambit_types::{Str, written};
@@ -32,6 +34,7 @@ impl Reader<'_> {
                 generation: generation(&o.metadata),
                 spec: o.spec.clone(),
             })),
+            GatewayObject::VirtualService(o) => self.virtual_service(o),
         }
     }
 
@@ -47,6 +50,20 @@ impl Reader<'_> {
             spec: from.spec.clone(),
             has_address: addresses.is_some_and(|list| !list.is_empty()),
         }
+    }
+
+    fn virtual_service(&mut self, from: &Resource<written::VirtualService>) -> Object {
+        let name = self.name();
+        let (spec, wrong) = import::virtual_service(&name.namespace, &from.spec);
+        for one in wrong {
+            self.bad(one.path, one.words);
+        }
+        Object::Route(Box::new(Route {
+            name,
+            created: created(&from.metadata),
+            generation: generation(&from.metadata),
+            spec: RouteSpec::Virtual(spec),
+        }))
     }
 
     fn route<S: Default + Clone>(&self, from: &Resource<S>, spec: fn(S) -> RouteSpec) -> Object {

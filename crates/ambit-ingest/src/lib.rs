@@ -56,6 +56,7 @@ fn kind(kind: Kind) -> Option<input::Kind> {
         Kind::TLSRoute => Some(input::Kind::TlsRoute),
         Kind::ReferenceGrant => Some(input::Kind::ReferenceGrant),
         Kind::TrafficPolicy => Some(input::Kind::TrafficPolicy),
+        Kind::VirtualService => Some(input::Kind::VirtualService),
         // One of them is the mesh configuration; of the others nothing is held, and removing nothing changes nothing.
         Kind::ConfigMap => Some(input::Kind::MeshConfig),
         // Deployments become pods elsewhere; accounts and secrets change nothing in the mesh.

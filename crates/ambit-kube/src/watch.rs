@@ -99,6 +99,7 @@ impl Scope {
                 Kind::TLSRoute,
                 Kind::ReferenceGrant,
                 Kind::TrafficPolicy,
+                Kind::VirtualService,
             ]
             .map(Selection::all),
         );

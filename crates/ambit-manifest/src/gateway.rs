@@ -1,4 +1,4 @@
-//! The Gateway API's objects, and the policy kind of ours that attaches to them.
+//! The Gateway API's objects, the policy kind of ours that attaches to them, and Istio's kind that is imported as one.
 //!
 //! Bodies are `ambit_types::written`; what a value must look like is checked by `validate`.
 
@@ -25,7 +25,7 @@ pub struct Resource<S: Default> {
     pub status: Option<Value>,
 }
 
-/// An object of the Gateway API, or a TrafficPolicy.
+/// An object of the Gateway API, a TrafficPolicy, or a VirtualService.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "each variant is the kind of the same name")]
 #[expect(clippy::large_enum_variant, reason = "it is kept behind a box")]
@@ -38,6 +38,7 @@ pub enum GatewayObject {
     TlsRoute(Resource<written::TlsRoute>),
     ReferenceGrant(Resource<written::Grant>),
     TrafficPolicy(Resource<written::TrafficPolicy>),
+    VirtualService(Resource<written::VirtualService>),
 }
 
 impl GatewayObject {
@@ -52,6 +53,7 @@ impl GatewayObject {
             Self::TlsRoute(o) => &o.metadata,
             Self::ReferenceGrant(o) => &o.metadata,
             Self::TrafficPolicy(o) => &o.metadata,
+            Self::VirtualService(o) => &o.metadata,
         }
     }
 
@@ -65,6 +67,7 @@ impl GatewayObject {
             Self::TlsRoute(o) => &mut o.metadata,
             Self::ReferenceGrant(o) => &mut o.metadata,
             Self::TrafficPolicy(o) => &mut o.metadata,
+            Self::VirtualService(o) => &mut o.metadata,
         }
     }
 }

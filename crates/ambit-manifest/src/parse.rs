@@ -207,5 +207,6 @@ pub(crate) fn typed(
         Kind::TLSRoute => resource(tree, root, unknown, GatewayObject::TlsRoute),
         Kind::ReferenceGrant => resource(tree, root, unknown, GatewayObject::ReferenceGrant),
         Kind::TrafficPolicy => resource(tree, root, unknown, GatewayObject::TrafficPolicy),
+        Kind::VirtualService => resource(tree, root, unknown, GatewayObject::VirtualService),
     }
 }

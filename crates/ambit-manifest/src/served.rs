@@ -1,8 +1,9 @@
 //! Objects as an API server hands them out: checked once already, with a status, and perhaps of a newer version.
 //!
-//! What a newer server adds is passed over. Only in policies of security it is not: a condition that is overlooked
-//! would let in whom it shuts out. Kinds of Kubernetes itself were checked by the server; those of the mesh and of
-//! the Gateway API are checked here again, because their schema in the cluster may be older or laxer than ours.
+//! What a newer server adds is passed over. Only in policies of security and in imports it is not: a condition that is
+//! overlooked would let in whom it shuts out, or send on what was meant for somebody else. Kinds of Kubernetes itself
+//! were checked by the server; those of the mesh and of the Gateway API are checked here again, because their schema in
+//! the cluster may be older or laxer than ours.
 
 use std::sync::{Arc, LazyLock};
 
@@ -95,9 +96,10 @@ fn with_namespace(kind: Kind, mut object: Object) -> Object {
 
 fn unknown_fields(kind: Kind) -> Unknown {
     match kind {
-        Kind::PeerAuthentication | Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
-            Unknown::RefusedInSpec
-        }
+        Kind::PeerAuthentication
+        | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication
+        | Kind::VirtualService => Unknown::RefusedInSpec,
         Kind::Namespace
         | Kind::Node
         | Kind::ServiceAccount
@@ -136,7 +138,8 @@ fn is_checked_here(kind: Kind) -> bool {
         | Kind::TCPRoute
         | Kind::TLSRoute
         | Kind::ReferenceGrant
-        | Kind::TrafficPolicy => true,
+        | Kind::TrafficPolicy
+        | Kind::VirtualService => true,
         Kind::Namespace
         | Kind::Node
         | Kind::ServiceAccount
@@ -176,6 +179,7 @@ fn kind_of(object: &Object) -> Kind {
             GatewayObject::TlsRoute(_) => Kind::TLSRoute,
             GatewayObject::ReferenceGrant(_) => Kind::ReferenceGrant,
             GatewayObject::TrafficPolicy(_) => Kind::TrafficPolicy,
+            GatewayObject::VirtualService(_) => Kind::VirtualService,
         },
     }
 }

@@ -82,11 +82,14 @@ pub struct Frontend {
 }
 
 /// Routes that are merged: all of one kind, because on one port the stronger kind excludes the others
-/// (GRPCRoute, HTTPRoute, TLSRoute, TCPRoute).
+/// (GRPCRoute, HTTPRoute, VirtualService, TLSRoute, TCPRoute).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Group {
     /// HTTPRoutes.
     Http(Vec<HttpRoute>),
+    /// Lists of rules of which the first that agrees counts, as Istio's VirtualServices have them: those of the older
+    /// route first.
+    Listed(Vec<HttpRoute>),
     /// GRPCRoutes.
     Grpc(Vec<GrpcRoute>),
     /// TLSRoutes.
@@ -102,7 +105,7 @@ impl Group {
     /// Whether nothing is attached after all.
     pub fn is_empty(&self) -> bool {
         match self {
-            Self::Http(routes) | Self::Unrouted(routes) => routes.is_empty(),
+            Self::Http(routes) | Self::Listed(routes) | Self::Unrouted(routes) => routes.is_empty(),
             Self::Grpc(routes) => routes.is_empty(),
             Self::Tls(routes) | Self::Tcp(routes) => routes.is_empty(),
         }

@@ -264,6 +264,10 @@ fn stake(object: &Value, world: &World) -> Stake {
             let is_ours = |parent: &Value| parent["kind"] == "Service" || parent["kind"] == "ServiceEntry";
             whole(parents.into_iter().flatten().any(is_ours))
         }
+        Kind::VirtualService => {
+            let gateways = object["spec"]["gateways"].as_array().map_or(&[][..], Vec::as_slice);
+            whole(gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh"))
+        }
         Kind::ReferenceGrant => Stake::Advice,
         Kind::Namespace | Kind::Service | Kind::Pod => Stake::Labels,
         Kind::Node

@@ -44,6 +44,7 @@ const KINDS: &[(Kind, Written)] = &[
     (Kind::TlsRoute, Written::TLSRoute),
     (Kind::TcpRoute, Written::TCPRoute),
     (Kind::TrafficPolicy, Written::TrafficPolicy),
+    (Kind::VirtualService, Written::VirtualService),
 ];
 
 /// Under which version each kind is served, as far as it is known.

@@ -45,7 +45,7 @@ const OURS: &[&str] = &[
     ZTUNNEL_ACCEPTED,
 ];
 /// Kinds whose objects say how they stand.
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::RequestAuthentication,
@@ -54,6 +54,7 @@ const KINDS: [Kind; 11] = [
     Kind::GRPCRoute,
     Kind::TLSRoute,
     Kind::TCPRoute,
+    Kind::VirtualService,
     Kind::Gateway,
     Kind::ServiceEntry,
     Kind::Service,

@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("filters", include_str!("../../../../tests/tables/routing/filters.yaml")),
     ("backends", include_str!("../../../../tests/tables/routing/backends.yaml")),
     ("attempts", include_str!("../../../../tests/tables/routing/attempts.yaml")),
+    ("imports", include_str!("../../../../tests/tables/routing/imports.yaml")),
 ];
 
 #[test]

@@ -58,6 +58,9 @@ pub(crate) struct Manifest {
     /// Name, if it is a TCPRoute.
     #[serde(rename = "TCPRoute")]
     pub(crate) tcp: Option<String>,
+    /// Name, if it is a VirtualService.
+    #[serde(rename = "VirtualService")]
+    pub(crate) import: Option<String>,
     /// Creation in seconds; the order of the list if it is not given.
     pub(crate) created: Option<u64>,
     /// As in the manifest, word for word.

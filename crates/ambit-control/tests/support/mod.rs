@@ -85,6 +85,12 @@ fn gateway_object(name: Name, object: &GatewayObject) -> Object {
             generation: generation(o),
             spec: o.spec.clone(),
         })),
+        GatewayObject::VirtualService(o) => {
+            let (made, wrong) = ambit_control::import::virtual_service(&name.namespace, &o.spec);
+            assert!(wrong.is_empty(), "{wrong:?}");
+            let (created, generation) = (created(o), generation(o));
+            Object::Route(Box::new(Route { name, created, generation, spec: RouteSpec::Virtual(made) }))
+        }
     }
 }
 

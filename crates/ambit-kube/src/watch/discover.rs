@@ -57,6 +57,7 @@ pub(super) fn is_built_in(kind: Kind) -> bool {
         | Kind::TCPRoute
         | Kind::TLSRoute
         | Kind::ReferenceGrant
-        | Kind::TrafficPolicy => false,
+        | Kind::TrafficPolicy
+        | Kind::VirtualService => false,
     }
 }

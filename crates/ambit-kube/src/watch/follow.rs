@@ -135,7 +135,8 @@ pub(super) async fn follow<T: Send + 'static>(
                 | Kind::TCPRoute
                 | Kind::TLSRoute
                 | Kind::ReferenceGrant
-                | Kind::TrafficPolicy,
+                | Kind::TrafficPolicy
+                | Kind::VirtualService,
             ) => run::<Value, T>(client, selection, outlet).await,
         }
     };

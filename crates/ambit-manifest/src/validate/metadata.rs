@@ -51,6 +51,7 @@ pub(super) fn check(c: &mut Checks<'_>, kind: Kind, metadata: &ObjectMeta) {
             | Kind::TLSRoute
             | Kind::ReferenceGrant
             | Kind::TrafficPolicy
+            | Kind::VirtualService
             | Kind::Deployment
             | Kind::Pod => c.text("metadata.name", name, text::dns_subdomain),
         }

@@ -61,6 +61,7 @@ fn group(message: &wire::Group, notes: &mut Notes) -> Result<Group, Malformed> {
     match &message.kind {
         Some(Kind::Http(list)) => http("http.routes", list, notes).map(Group::Http),
         Some(Kind::Unrouted(list)) => http("unrouted.routes", list, notes).map(Group::Unrouted),
+        Some(Kind::Listed(list)) => http("listed.routes", list, notes).map(Group::Listed),
         Some(Kind::Grpc(list)) => each("grpc.routes", &list.routes, |one| {
             route(one.key.as_ref(), one.created, &one.rules, |one| {
                 rule::decode(&one.matches, one.rule.as_ref(), notes)
@@ -125,6 +126,7 @@ fn encode_group(group: &Group) -> wire::Group {
     let kind = match group {
         Group::Http(routes) => Kind::Http(encode_all_http(routes)),
         Group::Unrouted(routes) => Kind::Unrouted(encode_all_http(routes)),
+        Group::Listed(routes) => Kind::Listed(encode_all_http(routes)),
         Group::Grpc(routes) => {
             Kind::Grpc(wire::GrpcRoutes { routes: routes.iter().map(encode_grpc).collect() })
         }

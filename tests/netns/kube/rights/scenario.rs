@@ -130,6 +130,11 @@ fn mesh() -> Vec<Value> {
             "TrafficPolicy",
             json!({"targetRefs": target, "fault": {"abort": {"httpStatus": 503, "percent": 1}}}),
         ),
+        object(
+            "networking.istio.io/v1",
+            "VirtualService",
+            json!({"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web"}}]}]}),
+        ),
         route("HTTPRoute", json!({})),
         route("GRPCRoute", json!({})),
         route("TCPRoute", json!({})),
@@ -140,8 +145,8 @@ fn mesh() -> Vec<Value> {
 
 /// Whether every object named `web` says something of itself.
 fn all_told(lab: &Lab) -> bool {
-    let kinds = "services,serviceentries,authorizationpolicies,requestauthentications,trafficpolicies,httproutes,\
-                 grpcroutes,tcproutes,tlsroutes";
+    let kinds = "services,serviceentries,authorizationpolicies,requestauthentications,trafficpolicies,\
+                 virtualservices,httproutes,grpcroutes,tcproutes,tlsroutes";
     let found: Value =
         serde_json::from_str(&kubectl(lab, &["get", kinds, "-n", "shop", "-o", "json"])).expect("JSON");
     let items = found["items"].as_array().expect("items");

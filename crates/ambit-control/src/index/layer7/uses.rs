@@ -9,7 +9,7 @@ use ambit_types::ServiceKey;
 pub(super) fn of_frontend(frontend: &Frontend, to: &mut BTreeSet<ServiceKey>) {
     for group in frontend.producer.iter().chain(frontend.consumers.values()) {
         match group {
-            Group::Http(routes) | Group::Unrouted(routes) => {
+            Group::Http(routes) | Group::Listed(routes) | Group::Unrouted(routes) => {
                 routes.iter().for_each(|route| of_rules(&route.rules, to));
             }
             Group::Grpc(routes) => routes.iter().for_each(|route| of_rules(&route.rules, to)),
