@@ -20,6 +20,7 @@ use crate::config::{Config, Source};
 use crate::datapath::Datapath;
 use crate::handoff::{Handoff, Limits};
 use crate::install;
+use crate::nearby;
 use crate::reconcile::Reconciler;
 use crate::reconcile::status::PodStatus;
 use crate::reconcile::work::{Removal, Tools};
@@ -161,6 +162,7 @@ fn start(
 ) -> anyhow::Result<Arc<Remover>> {
     let handoff = Handoff::start(&config.zds_socket, Limits::default(), drain)
         .context("offering the hand-over to ztunnel")?;
+    nearby::follow(&config.zds_socket, drain);
     let sandboxes = Arc::new(config.sandboxes().context("opening our own network namespace")?);
     let (removal, leaving) = watch::channel(Removal::Stay);
     let tools = Tools {
@@ -211,6 +213,8 @@ async fn is_the_end(config: &Config, client: Option<&kube::Client>) -> bool {
 
 /// The last of our files: those that served until now, and folders that hold nothing else.
 fn clear(config: &Config) {
+    // Written by a task that may have had its last turn only now; in the folder of a socket, so before it.
+    let _ = std::fs::remove_file(nearby::file_beside(&config.zds_socket));
     let sockets = [&config.plugin.plugin_socket, &config.zds_socket, &config.admin_socket];
     for socket in sockets {
         // Whoever served it may have done so already, and a folder that others use stays.

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::enrolment::{DATAPLANE_MODE, Decision, decide};
+use crate::enrolment::{DATAPLANE_MODE, Decision, decide, is_settled_by_pod};
 use crate::handoff::{HandoffError, is_permitted, prepare_directory};
 use crate::plugin::wire::{self, Answer, Ask, Question, Verdict};
 use crate::pod::Pod;
@@ -223,10 +223,12 @@ impl Attendant {
         }
     }
 
-    /// The pod's object, waited for: the kubelet may have seen it first.
+    /// The pod's object, waited for: the kubelet may have seen it first. So is its namespace, which comes by a watch of
+    /// its own and possibly later; without it "not asked for" cannot be told from "not seen yet".
     async fn pod(&self, question: &Question) -> Option<Pod> {
         let mut pods = self.pods.clone();
-        let shown = timeout(self.limits.knowing, pods.wait_for(|pods| find(pods, question).is_some())).await;
+        let decidable = |pods: &Arc<Pods>| find(pods, question).is_some_and(is_decidable);
+        let shown = timeout(self.limits.knowing, pods.wait_for(decidable)).await;
         let pods = shown.ok()?.ok()?;
         find(&pods, question).cloned()
     }
@@ -236,28 +238,33 @@ impl Attendant {
         find(&pods, question).map(|pod| pod.uid.clone()).or_else(|| question.pod.uid.clone())
     }
 
-    /// A pod that the objects do not show. Only its namespace can tell, and only a namespace in the mesh holds it back:
-    /// should the pod itself ask for the mesh, it is captured once its object is seen.
+    /// A pod that the objects do not show, or whose namespace they do not. Only its namespace can tell, and only a
+    /// namespace in the mesh holds it back: should the pod itself ask for the mesh, it is captured once its object is
+    /// seen.
     fn unknown(&self, question: &Question) -> Answer {
         let name = &question.pod.namespace;
         let mode = match self.namespaces.borrow().get(name) {
             Some(labels) => labels.get(DATAPLANE_MODE).cloned(),
             None => {
-                let message = format!(
-                    "neither the pod nor its namespace {name} is known yet; is the API server reachable?"
-                );
+                let message =
+                    format!("the pod's namespace {name} is not known yet; is the API server reachable?");
                 return later(Some(Reason::NotCaptured), message);
             }
         };
         if mode.as_deref() == Some("ambient") {
-            let message =
-                "the API server has not shown the pod yet, and its namespace is in the mesh".to_owned();
+            let message = "the API server has not shown all of the pod yet, and its namespace is in the mesh"
+                .to_owned();
             return later(Some(Reason::NotCaptured), message);
         }
         warn!(pod = %format_args!("{name}/{}", question.pod.name),
             "a pod starts that the API server has not shown yet; its namespace is not in the mesh");
         proceed("its namespace is not in the mesh")
     }
+}
+
+/// Whether what is known of a pod tells if it is in the mesh.
+fn is_decidable(pod: &Pod) -> bool {
+    pod.namespace_labels.is_some() || is_settled_by_pod(&pod.facts())
 }
 
 fn find<'p>(pods: &'p Pods, question: &Question) -> Option<&'p Pod> {

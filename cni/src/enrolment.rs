@@ -98,6 +98,16 @@ impl NotEnrolled {
     }
 }
 
+/// Whether the namespace's labels have no say, since the pod's own label asks for the mesh or opts out.
+///
+/// Where this is false and the namespace is not known yet, [`decide`] cannot tell "not asked for" from "not seen".
+pub fn is_settled_by_pod(pod: &PodFacts<'_>) -> bool {
+    match pod.labels.and_then(|labels| labels.get(DATAPLANE_MODE)).map(String::as_str) {
+        Some("ambient" | "none") => true,
+        Some(_) | None => false,
+    }
+}
+
 /// Decides whether a pod is in the mesh; the pod's own label beats its namespace's.
 pub fn decide(
     pod: &PodFacts<'_>,

@@ -11,6 +11,7 @@ pub mod datapath;
 pub mod enrolment;
 pub mod handoff;
 pub mod install;
+pub mod nearby;
 pub mod plugin;
 pub mod pod;
 pub mod reconcile;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_kube::KubeError;
 use ambit_kube::write::{self, Target};
 use ambit_runtime::admin::client;
 use ambit_runtime::tasks;
@@ -17,15 +18,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::datapath::Datapath;
 use crate::install::{Following, Installer};
+use crate::nearby::file_beside;
 use crate::reconcile::Pods;
 use crate::reconcile::status::PodStatus;
 use crate::reconcile::work::Removal;
 use crate::sandbox::SandboxError;
+
+#[cfg(test)]
+mod tests;
 
 /// How long the last rules may take to go after the deadline for open connections.
 const FORCING: Duration = Duration::from_secs(5);
@@ -35,6 +40,11 @@ const TELLING: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(200);
 /// How long the API server may take to say whether our DaemonSet is there.
 const ASKING: Duration = Duration::from_secs(3);
+/// Pause before it is asked again.
+const ASKING_PAUSE: Duration = Duration::from_millis(500);
+/// How long it is asked again if it does not say: what the releasing of pods leaves of the 45 s between SIGTERM and
+/// SIGKILL. A plugin that stays behind without its agent refuses every pod of the node.
+const ASKING_MAX: Duration = Duration::from_secs(20);
 
 /// How far it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,18 +190,69 @@ pub async fn is_orphaned(client: &Client, config: &Config) -> bool {
             return false;
         }
     };
-    match timeout(ASKING, write::get(client, &target)).await {
-        Ok(Ok(None)) => true,
-        Ok(Ok(Some(set))) => set.pointer("/metadata/deletionTimestamp").is_some_and(Value::is_string),
-        Ok(Err(error)) => {
-            warn!(%error, "whether our DaemonSet is there cannot be told; everything stays in place");
-            false
+    let ask = || async {
+        match timeout(ASKING, write::get(client, &target)).await {
+            Ok(answer) => word(answer),
+            Err(_) => Word::Unsaid(format!("no answer within {ASKING:?}")),
         }
-        Err(_) => {
-            warn!("the API server does not say whether our DaemonSet is there; everything stays in place");
-            false
+    };
+    is_told_gone(ask, ASKING_MAX).await
+}
+
+/// What the API server says of our DaemonSet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word {
+    /// It is deleted.
+    Gone,
+    /// It is there.
+    There,
+    /// We may not know, and asking again does not change that.
+    Refused(String),
+    /// Nothing, for now.
+    Unsaid(String),
+}
+
+fn word(answer: Result<Option<Value>, KubeError>) -> Word {
+    match answer {
+        Ok(None) => Word::Gone,
+        Ok(Some(set)) if set.pointer("/metadata/deletionTimestamp").is_some_and(Value::is_string) => {
+            Word::Gone
         }
+        Ok(Some(_)) => Word::There,
+        Err(error) if matches!(error.status(), Some(401 | 403)) => Word::Refused(error.to_string()),
+        Err(error) => Word::Unsaid(error.to_string()),
     }
+}
+
+/// Asks until there is a word, for `patience` at most; without one it is not gone.
+async fn is_told_gone<F: Future<Output = Word>>(ask: impl Fn() -> F, patience: Duration) -> bool {
+    let mut last = String::new();
+    let asking = async {
+        loop {
+            match ask().await {
+                Word::Gone => return true,
+                Word::There => return false,
+                Word::Refused(cause) => {
+                    warn!(cause, "we may not see whether our DaemonSet is there; everything stays in place");
+                    return false;
+                }
+                Word::Unsaid(cause) => {
+                    debug!(cause, "whether our DaemonSet is there is asked again");
+                    last = cause;
+                }
+            }
+            tokio::time::sleep(ASKING_PAUSE).await;
+        }
+    };
+    if let Ok(is_gone) = timeout(patience, asking).await {
+        return is_gone;
+    }
+    warn!(
+        cause = last,
+        "the API server does not say whether our DaemonSet is there; everything stays in place. If the mesh was removed, \
+         run `ambit-cni uninstall-node` on this node: its plugin refuses pods without an agent"
+    );
+    false
 }
 
 /// Has the agent take the mesh off this node, and waits for it. Without an agent that is done here and at once; then
@@ -256,7 +317,7 @@ async fn strip_pods(config: &Config) -> anyhow::Result<()> {
 
 /// The files that the agent leaves when it stops.
 pub fn files_of(config: &Config) -> Vec<PathBuf> {
-    let files = [&config.state_file, &config.removal.uninstall_flag];
-    let set: BTreeSet<PathBuf> = files.into_iter().cloned().collect();
+    let files = [&config.state_file, &config.removal.uninstall_flag].map(PathBuf::clone);
+    let set: BTreeSet<PathBuf> = files.into_iter().chain([file_beside(&config.zds_socket)]).collect();
     set.into_iter().collect()
 }

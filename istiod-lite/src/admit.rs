@@ -13,6 +13,7 @@ pub mod config;
 mod judge;
 mod prune;
 mod review;
+mod room;
 mod server;
 
 pub use config::Webhook;

@@ -15,7 +15,6 @@ use ambit_runtime::metrics::{IDLE, Registry};
 use ambit_runtime::readiness::{Part, Readiness};
 use ambit_runtime::{clock, logging, tasks};
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +30,7 @@ use crate::config::{Config, Source};
 use crate::console;
 use crate::follower::Follower;
 use crate::kube::{Kube, Shared};
+use crate::listen;
 use crate::observe::AttendService;
 use crate::push::service::DiscoveryService;
 use crate::report;
@@ -79,7 +79,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let start = Start::default();
     // An API server may be away for long when we start: until then we are alive, and not ready.
     if let Some(address) = config.surface.monitoring_listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let listener = listen::bind(address).await.with_context(|| format!("listening on {address}"))?;
         let routes = Routes::new().health(&start.readiness).metrics(&registry);
         server::serve_tcp(listener, routes, &drain);
     }
@@ -129,6 +129,7 @@ pub struct Running {
 /// What is there before anything else: parts that are not ready.
 struct Start {
     readiness: Readiness,
+    authority: Part,
     objects: Part,
     serving: Part,
 }
@@ -136,8 +137,9 @@ struct Start {
 impl Default for Start {
     fn default() -> Self {
         let readiness = Readiness::new();
-        let (objects, serving) = (readiness.part("objects"), readiness.part("serving"));
-        Self { readiness, objects, serving }
+        let (authority, objects) = (readiness.part("authority"), readiness.part("objects"));
+        let serving = readiness.part("serving");
+        Self { readiness, authority, objects, serving }
     }
 }
 
@@ -151,12 +153,13 @@ pub async fn start(config: &Config, drain: &Drain) -> anyhow::Result<Running> {
 }
 
 async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<Running> {
-    let Start { readiness, objects, serving } = start;
+    let Start { readiness, authority, objects, serving } = start;
     let kube = match config.objects.source {
         Source::Folder => None,
         Source::Kube => Some(Kube::open(config).await?),
     };
     let keeper = open_keeper(config, kube.as_ref(), drain).await?;
+    authority.set(true);
     let (feed, first) = open_feed(config, kube.as_ref()).await?;
     let (on_loss, lost) = oneshot::channel();
     let follower = Follower::new(config, objects);
@@ -171,7 +174,7 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
     let gauges = report::Gauges::of(&follower.world, &follower.publisher);
     let gate = open_gate(config, kube.as_ref(), follower.world.clone())?;
     let audit = gate.audit.clone();
-    let listener = TcpListener::bind(config.surface.listen)
+    let listener = listen::bind(config.surface.listen)
         .await
         .with_context(|| format!("listening on {}", config.surface.listen))?;
     let listen = listener.local_addr().context("asking for our own address")?;

@@ -7,6 +7,7 @@ pub mod callers;
 mod csr;
 pub mod keeper;
 pub mod ledger;
+mod lineage;
 pub mod material;
 pub mod review;
 pub mod rotation;

@@ -183,7 +183,7 @@ pub struct Callers {
     #[arg(long, env = "CA_TRUSTED_NODE_ACCOUNTS", value_delimiter = ',', value_name = "ACCOUNTS", value_parser = account, default_value = "istio-system/ztunnel")]
     pub trusted_node_accounts: Vec<String>,
 
-    /// Whether a token counts only from an address of the node it is bound to.
+    /// Whether a token counts only from an address of the pod or of the node it is bound to.
     #[arg(long, env = "AMBIT_BIND_TOKEN_TO_NODE_ADDRESS", value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
     pub bind_token_to_node_address: bool,
 }

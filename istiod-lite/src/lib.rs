@@ -12,6 +12,7 @@ mod follower;
 pub mod ingest;
 pub mod kube;
 pub mod lead;
+mod listen;
 pub mod observe;
 mod passes;
 pub mod push;

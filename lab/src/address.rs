@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The most nodes a lab can have; their number is one byte of every address on them.
 pub const NODES_MAX: usize = 250;
 
+/// The number of a node's proxy among the node's pods, over an API server; no other pod gets it.
+pub const PROXY_HOST: u8 = 254;
+
 /// The port of the control plane on the fabric.
 pub const ISTIOD_PORT: u16 = 15012;
 
@@ -109,6 +112,12 @@ impl NodeIndex {
     pub fn pod_addresses(self, host: u8, families: Families) -> Vec<IpAddr> {
         let v6 = pod_v6(self.0, decimal_as_hex(host));
         families.pick(Ipv4Addr::new(10, 244, self.0, host).into(), v6.into())
+    }
+
+    /// The addresses of the node's proxy where it is a pod: 10.244.N.254 and fd00:10:244:N::254. The node's objects do not
+    /// say that they are the node's.
+    pub fn proxy(self, families: Families) -> Vec<IpAddr> {
+        self.pod_addresses(PROXY_HOST, families)
     }
 
     /// What pods of the node use as gateway, and what the node's own probes come from: the first of each range.

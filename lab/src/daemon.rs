@@ -155,6 +155,10 @@ fn build_node(
     use std::os::unix::fs::DirBuilderExt as _;
     let place = topology::create_node(lab, fabric, node, config.families)?;
     crate::service::prepare(&place, config.families)?;
+    if config.source == Source::Kube {
+        let control_plane = crate::kube::front::address(config.families);
+        topology::address_proxy(&place, node, control_plane, config.families)?;
+    }
     let kernel = config.kernel_parameters();
     place.set(&kernel)?;
     let directory = run.node(&node.name);

@@ -283,6 +283,38 @@ impl Links<'_> {
         self.route(message, doing).await
     }
 
+    /// Adds a route to one host behind a gateway, out of the link with that index: `to`, `gateway`, and the address that
+    /// this namespace then uses towards it.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the three are not of one family.
+    pub async fn route_host_via(
+        &self,
+        (to, gateway, source): (IpAddr, IpAddr, IpAddr),
+        index: u32,
+    ) -> Result<(), LabError> {
+        let doing = format!("adding a route to {to} via {gateway} from {source}");
+        let all = (to, gateway, source);
+        let message = if let (IpAddr::V4(host), IpAddr::V4(gateway), IpAddr::V4(source)) = all {
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix(host, host_prefix(to))
+                .gateway(gateway)
+                .output_interface(index)
+                .pref_source(source)
+                .build()
+        } else if let (IpAddr::V6(host), IpAddr::V6(gateway), IpAddr::V6(source)) = all {
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                .destination_prefix(host, host_prefix(to))
+                .gateway(gateway)
+                .output_interface(index)
+                .pref_source(source)
+                .build()
+        } else {
+            return Err(LabError::Failed(format!("{doing}: the families differ")));
+        };
+        self.route(message, doing).await
+    }
+
     async fn route(&self, message: RouteMessage, doing: String) -> Result<(), LabError> {
         self.handle.route().add(message).replace().execute().await.map_err(self.fail(doing))
     }

@@ -95,6 +95,27 @@ pub fn create_node(
     Ok(place)
 }
 
+/// Gives a node's proxy addresses of its own, as a pod has them, though it runs in the node's namespace: the node calls
+/// `to`, which is behind the fabric's bridge, from there.
+///
+/// # Errors
+/// If the kernel refuses, or it was done before.
+pub fn address_proxy(place: &Place, node: &Node, to: IpAddr, families: Families) -> Result<(), LabError> {
+    let own = node.index.proxy(families);
+    let mut ways = bridge(families).into_iter().zip(own.iter().copied());
+    let Some((gateway, source)) = ways.find(|(gateway, _)| gateway.is_ipv4() == to.is_ipv4()) else {
+        return Err(LabError::Failed(format!("{to} is of no family of the lab")));
+    };
+    place.act(async |links| {
+        let lo = links.index("lo").await?;
+        for address in &own {
+            links.address(lo, *address, host_prefix(*address)).await?;
+        }
+        let uplink = links.index(UPLINK).await?;
+        links.route_host_via((to, gateway, source), uplink).await
+    })
+}
+
 /// Teaches a node where the pods of another node are.
 ///
 /// # Errors

@@ -1,4 +1,6 @@
 //! STRICT: plaintext is refused at once with a code, the node's probes of declared ports pass, nothing else from there.
+//!
+//! Probes come from the gateway address of the node's pods, which the Node object does not list, as with most networks.
 
 use std::time::Duration;
 
@@ -155,6 +157,48 @@ fn admitted_since(lab: &Lab, time: &str) {
             })
         });
     }
+}
+
+/// Connects from an address; ends with 0 if the connection stays open for a second or is answered.
+const FROM: &str = "
+import socket, sys
+source, host, port = sys.argv[1:]
+with socket.create_connection((host, int(port)), 2, (source, 0)) as tcp:
+    tcp.settimeout(1)
+    try:
+        open = len(tcp.recv(1)) == 1
+    except TimeoutError:
+        open = True
+    except ConnectionError:
+        open = False
+sys.exit(0 if open else 1)
+";
+
+/// An address that the node has got, which no object names: a bridge's, a tunnel's.
+const ADDRESS: &str = "10.99.9.9";
+
+#[test]
+fn probes_pass_from_any_address_for_as_long_as_the_node_has_it() {
+    let Some(lab) = Lab::up("near", &cast(), &["ip_families=ipv4"]) else { return };
+    let set = |word: &str| {
+        let _ = lab.on_node("node2", &["ip", "address", word, &format!("{ADDRESS}/32"), "dev", "lo"]).ok();
+    };
+    let reaches = |port: u16| {
+        let target = lab.target("shop/echo", 4, port);
+        let (host, port) = target.rsplit_once(':').expect("an address");
+        lab.on_node("node2", &["python3", "-c", FROM, ADDRESS, host, port]).code == Some(0)
+    };
+    let file = lab.run_dir().join("nodes/node2/node-addresses");
+    let is_told = || std::fs::read_to_string(&file).is_ok_and(|all| all.lines().any(|one| one == ADDRESS));
+    assert!(!is_told(), "it is told before it is there");
+
+    set("add");
+    wait_until("the address is told to ztunnel", Duration::from_secs(10), is_told);
+    wait_until("a probe from it passes", Duration::from_secs(5), || reaches(PORT));
+    assert!(!reaches(HIDDEN), "it opened a port that nobody declares for probes");
+
+    set("del");
+    wait_until("it is told no more", Duration::from_secs(10), || !is_told());
 }
 
 /// The handshake of a redirected connection is the proxy's, and a `tcpSocket` probe asks for no more than that.

@@ -196,10 +196,11 @@ fn every_selector_and_name_leads_somewhere() {
 #[test]
 fn each_program_has_the_capabilities_that_it_needs_and_no_other() {
     let objects = objects();
+    let of_cni = &["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE"][..];
     for (kind, name, user, capabilities) in [
         ("Deployment", "istiod-lite", 65532, &[][..]),
         ("DaemonSet", "ztunnel", 0, &["SYS_ADMIN", "NET_ADMIN"][..]),
-        ("DaemonSet", "ambit-cni", 0, &["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"][..]),
+        ("DaemonSet", "ambit-cni", 0, of_cni),
     ] {
         let pod = &find(&objects, kind, name).unwrap()["spec"]["template"]["spec"];
         let own = &pod["containers"][0]["securityContext"];
@@ -209,6 +210,9 @@ fn each_program_has_the_capabilities_that_it_needs_and_no_other() {
         assert_eq!(own["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}");
         let added: Vec<&str> = list(own, "/capabilities/add").filter_map(Value::as_str).collect();
         assert_eq!(added, capabilities, "{name}");
+        // What works on the node works there under SELinux too; all else stays confined.
+        let label = pod.pointer("/securityContext/seLinuxOptions/type").and_then(Value::as_str);
+        assert_eq!(label, (kind == "DaemonSet").then_some("spc_t"), "{name}");
         assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
     }
 }

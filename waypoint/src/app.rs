@@ -25,6 +25,7 @@ use crate::discovery::{self, Following, Make, Outputs, Parts, TellProviders};
 use crate::keys::Keys;
 use crate::observe::export::{self, Exporter};
 use crate::observe::{self, Setup, flows};
+use crate::sessions::Sessions;
 use crate::{Hooks, Observe, Waypoint, admin, attend, external, random, terminate};
 
 /// Runs until a signal ends it.
@@ -42,7 +43,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let exporter = export::start(&config.traces, config.gateway(), &drain).context("exporting traces")?;
     let observe = observe(&config, exporter.clone());
     metrics.add(observe.series.clone());
-    let (hooks, providers) = hooks(&config);
+    let (hooks, providers) = hooks(&config)?;
     let make = make(hooks, &config, &certificates, &observe, &traffic);
     let parts = Parts { discovery: readiness.part("discovery"), own: readiness.part("own workload") };
     let opening =
@@ -74,15 +75,19 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     Ok(())
 }
 
-/// Whom the request path asks about tokens and by CUSTOM policies, and how it learns whom these may ask.
-fn hooks(config: &Config) -> (Hooks, TellProviders) {
+/// Whom the request path asks about tokens and by CUSTOM policies, how it learns whom these may ask, and the key of
+/// sessions.
+fn hooks(config: &Config) -> anyhow::Result<(Hooks, TellProviders)> {
     let providers = external::Providers::default();
-    let hooks = Hooks { external: Arc::new(providers.clone()), ..Hooks::default() };
+    let key = config.sessions.session_key_file.as_deref();
+    let sessions = key.map(Sessions::read).transpose().context("reading AMBIT_SESSION_KEY_FILE")?;
+    let sessions = sessions.flatten().unwrap_or_default();
+    let hooks = Hooks { external: Arc::new(providers.clone()), sessions, ..Hooks::default() };
     let mut settings = config.tokens.settings();
     let control = [config.discovery().0.address, config.ca().0.address];
     settings.guard.control = control.iter().filter_map(|address| host(address)).collect();
     let hooks = hooks.with_keys(Keys::new(settings));
-    (hooks, Box::new(move |known| providers.tell(known)))
+    Ok((hooks, Box::new(move |known| providers.tell(known))))
 }
 
 /// The host of an address of the control plane, with or without a scheme.
@@ -198,8 +203,7 @@ async fn certificate(certificates: &CertificateStore, identity: &Identity) {
 /// Listens on every address; a kernel without IPv6 still has IPv4.
 fn listen(config: &Config, port: u16) -> anyhow::Result<TcpListener> {
     let own = SocketFactory::new(None, Arc::new(SocketOptions::default()));
-    let listener = own.listen(wildcard(config.surface.ipv6_enabled, port), Accepts::default());
-    let listener = listener.or_else(|_| own.listen(wildcard(false, port), Accepts::default()));
+    let listener = own.listen_wide(wildcard(config.surface.ipv6_enabled, port), Accepts::default());
     listener.with_context(|| format!("listening on port {port}; is it taken?"))
 }
 

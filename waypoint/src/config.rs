@@ -18,11 +18,13 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser};
 use crate::observe::otel;
 
 mod bounds;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
 pub use bounds::Bounds;
+pub use sessions::SessionsConfig;
 pub use tokens::{Ranges, Tokens};
 
 /// Everything a waypoint can be told.
@@ -45,6 +47,9 @@ pub struct Config {
     /// Keys for tokens.
     #[command(flatten)]
     pub tokens: Tokens,
+    /// Session persistence.
+    #[command(flatten)]
+    pub sessions: SessionsConfig,
     /// Ports and sockets, logs.
     #[command(flatten)]
     pub surface: Surface,

@@ -1,4 +1,5 @@
-//! Whom the request path asks what it cannot decide by itself: signatures of tokens, and external authorizers.
+//! Whom the request path asks what it cannot decide by itself: signatures of tokens, external authorizers, and the key
+//! of sessions.
 //!
 //! Only the questions are here; without anybody to ask, every answer refuses.
 
@@ -16,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use crate::Waypoint;
 use crate::keys::Keys;
+use crate::sessions::Sessions;
 
 /// A request as an external authorizer is told of it.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +125,8 @@ pub struct Hooks {
     pub keys: Option<Arc<Keys>>,
     /// Asks external authorizers.
     pub external: Arc<dyn External>,
+    /// The key that proves marks of sessions.
+    pub sessions: Sessions,
 }
 
 impl fmt::Debug for Hooks {
@@ -141,7 +145,8 @@ impl Hooks {
 impl Default for Hooks {
     /// Nobody: tokens are rejected, CUSTOM policies refuse.
     fn default() -> Self {
-        Self { verifier: Arc::new(Nobody), keys: None, external: Arc::new(Nobody) }
+        let sessions = Sessions::default();
+        Self { verifier: Arc::new(Nobody), keys: None, external: Arc::new(Nobody), sessions }
     }
 }
 

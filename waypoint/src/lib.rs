@@ -27,6 +27,7 @@ pub mod observe;
 mod outbox;
 mod random;
 pub mod request;
+pub mod sessions;
 pub mod state;
 pub mod stream;
 pub mod terminate;
@@ -66,7 +67,7 @@ pub struct Waypoint {
     /// Ends tunnels in order.
     pub drain: Drain,
     upstream: Upstream,
-    limiters: limiters::Limiters,
+    limiters: Arc<limiters::Limiters>,
     /// Requests under way, over all clients.
     places: Arc<Places>,
     /// TLS handshakes under way.
@@ -106,7 +107,7 @@ impl Waypoint {
             observe,
             drain,
             upstream,
-            limiters: limiters::Limiters::default(),
+            limiters: limiters::Limiters::swept(),
             places,
             handshakes,
             sources,
@@ -136,6 +137,7 @@ impl Waypoint {
             keys.publish(&state.policies);
         }
         self.upstream.publish(&state, || self.state.store(state.clone()));
+        self.limiters.retain(&state.routes);
         self.relays.review();
     }
 }

@@ -57,6 +57,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// The same of a connection that was upgraded to another protocol; 1 h.
     pub upgraded_idle_timeout: Duration,
+    /// How long streams and upgraded connections may outlive the record of their endpoint's workload; 30 s.
+    ///
+    /// As long as there is one, ready or not, they go on.
+    pub gone_grace: Duration,
     /// Bytes a second that a request's body has to come with as long as its endpoint waits for it and has not answered;
     /// 100. 0 for none; gRPC needs none.
     pub upload_rate_min: u64,
@@ -102,6 +106,7 @@ impl Default for Limits {
             replay_bytes_max: 64 << 10,
             idle_timeout: Duration::from_secs(300),
             upgraded_idle_timeout: Duration::from_secs(3600),
+            gone_grace: Duration::from_secs(30),
             upload_rate_min: 100,
             upload_rate_window: Duration::from_secs(20),
             idle_max: 64,

@@ -6,6 +6,7 @@
 
 mod answer;
 mod authorize;
+mod behind;
 pub(crate) mod body;
 mod change;
 mod forward;
@@ -13,6 +14,7 @@ pub(crate) mod framing;
 mod head;
 pub(crate) mod places;
 mod sanitize;
+mod session;
 mod upgrade;
 
 use std::cell::LazyCell;
@@ -36,9 +38,9 @@ use crate::hooks::FieldChange;
 use crate::limiters::Excess;
 use crate::limiters::global::{self, Granted};
 use crate::observe::Exchange;
-use crate::random;
 use crate::terminate::Call;
 use crate::upstream::{Endpoint, Ticket};
+use crate::{State, random};
 pub(crate) use answer::Refusal as Refused;
 use answer::{Refusal, Told};
 use authorize::Judge;
@@ -260,28 +262,39 @@ async fn pass(
         None => Selected::Service,
     };
     finish.record.routed(&selected);
-    let granted = match &selected {
-        Selected::Rule(rule, _) => limited(call, rule, &view).await?,
-        Selected::Service | Selected::NoMatch(_) => Granted::default(),
-    };
-    let forward = match selected.plan(&view, random::number()) {
+    let granted = counted(call, &state, &selected, &view).await?;
+    let held = session::held(call, &state, &selected, &view);
+    let forward = match selected.plan_of(&view, random::number(), held.as_ref()) {
         Plan::Answer(answer) => {
             let own = answer::own(answer)?;
             return Ok(with(answer::without_body(own, head.method == Method::HEAD), &passed.response));
         }
         Plan::Forward(forward) => forward,
     };
-    // Two origins are none.
-    let mut origins = head.fields.0.get_all(ORIGIN).iter();
-    let origin = origins.next().filter(|_| origins.next().is_none()).cloned();
+    let origin = origin(&head.fields.0);
+    let staying = session::Staying::of(call, &state, &forward, held);
     let change = Change { judge, state: &state, governing: &governing, selected, forward, asked, passed };
     let Changed { mut head, mut copies, told } = change.make(head, &mut finish.record).await?;
     announce(call, &state.own.identity(), &wishes, granted.request, &mut head, &mut copies);
-    let asked =
-        forward::Asked { client, state: &state, forward, wishes: &wishes, on_upgrade, origin, copies };
+    let asked = forward::Asked {
+        client,
+        state: &state,
+        forward,
+        staying,
+        wishes: &wishes,
+        on_upgrade,
+        origin,
+        copies,
+    };
     let mut response = with(asked.send(head, body, finish).await?, &told);
     response.headers_mut().extend(granted.response);
     Ok(response)
+}
+
+/// The origin of a request; two are none.
+fn origin(fields: &HeaderMap) -> Option<HeaderValue> {
+    let mut origins = fields.get_all(ORIGIN).iter();
+    origins.next().filter(|_| origins.next().is_none()).cloned()
 }
 
 /// Reads the target of a request, once for all who look at it.
@@ -327,6 +340,27 @@ fn announce(
 fn with(mut response: Response<Outgoing>, told: &[FieldChange]) -> Response<Outgoing> {
     told.iter().for_each(|change| change.apply(response.headers_mut()));
     response
+}
+
+/// Counts the request under the limits that hold for it: those of its rule, or of the services that lead to the
+/// workload that it is for.
+async fn counted(
+    call: &Call,
+    state: &State,
+    selected: &Selected<'_>,
+    view: &ambit_route::Request<'_, Fields>,
+) -> Result<Granted, Refusal> {
+    let behind = match selected {
+        Selected::Rule(rule, _) => return limited(call, rule, view).await,
+        Selected::Service | Selected::NoMatch(_) => behind::limiting(state, &call.target, view),
+    };
+    let mut granted = Granted::default();
+    for rule in behind {
+        let more = limited(call, rule, view).await?;
+        granted.request.extend(more.request);
+        granted.response.extend(more.response);
+    }
+    Ok(granted)
 }
 
 /// Counts the request under the limits of its rule: first those that are counted here.

@@ -92,6 +92,13 @@ impl Stream {
         self.held.is_empty() && self.gathered.is_empty()
     }
 
+    /// Resolves when the peer gives the stream up or the tunnel ends, not when it has sent all it has to send. May be
+    /// dropped.
+    pub async fn given_up(&mut self) {
+        // Which of the two it was changes nothing for who waits.
+        let _ = std::future::poll_fn(|cx| self.send.poll_reset(cx)).await;
+    }
+
     /// Waits for more than what is held; false at the end. May be dropped.
     pub async fn more(&mut self) -> io::Result<bool> {
         std::future::poll_fn(|cx| self.poll_more(cx)).await

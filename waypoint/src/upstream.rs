@@ -9,6 +9,7 @@ mod destination;
 mod download;
 mod endpoint;
 mod error;
+mod heads;
 mod http1;
 mod io;
 mod line;
@@ -26,7 +27,7 @@ use ambit_route::model::Target as Backend;
 use ambit_types::{Identity, ServiceKey, Uid};
 
 pub(crate) use client::Sending;
-pub(crate) use destination::{Destination, Ticket, View};
+pub(crate) use destination::{Destination, Seat, Ticket, View};
 pub(crate) use download::Download;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::SendError;
@@ -63,6 +64,7 @@ pub(crate) struct Reached<T> {
     pub(crate) io: T,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) destination: Arc<Destination>,
+    pub(crate) seat: Seat,
 }
 
 /// All destinations, and the tunnels to their proxies.

@@ -10,6 +10,8 @@ mod authorizers;
 mod bodies;
 #[path = "cases/bypass.rs"]
 mod bypass;
+#[path = "cases/carried.rs"]
+mod carried;
 #[path = "cases/connections.rs"]
 mod connections;
 #[path = "cases/consumer.rs"]
@@ -32,6 +34,8 @@ mod policy;
 mod resilience;
 #[path = "cases/routing.rs"]
 mod routing;
+#[path = "cases/sessions.rs"]
+mod sessions;
 #[path = "cases/streams.rs"]
 mod streams;
 #[path = "cases/tracing.rs"]

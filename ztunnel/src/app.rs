@@ -1,6 +1,6 @@
 //! Wiring: builds the parts, connects them, waits for the end, drains.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,6 +30,7 @@ use crate::connections::Connections;
 use crate::inpod::{Workloads, protocol};
 use crate::lookups::Lookups;
 use crate::mesh::Mesh;
+use crate::nearby::NodeAddresses;
 use crate::proxy::{Pods, Proxy, Settings};
 use crate::selftest::SelfTests;
 use crate::stale::Pairs;
@@ -180,6 +181,7 @@ pub(crate) fn proxy(config: &Config, heard: &Arc<LastHeard>) -> Proxy {
         pod_handshakes_max: config.pods.pod_handshakes_max,
         per_source: config.per_source(),
         nameservers: Arc::new(Servers::File(config.pods.resolv_conf.clone())),
+        node_addresses: Arc::new(NodeAddresses::beside(&config.pods.inpod_uds)),
     };
     let lookups = if config.control.xds_on_demand { Lookups::on_demand() } else { Lookups::default() };
     Proxy {
@@ -217,10 +219,7 @@ fn serve_surface(
     for (port, routes) in
         [(config.stats_port(), Routes::new().metrics(metrics)), (config.surface.readiness_port, common)]
     {
-        let address: SocketAddr = wildcard(config.pods.ipv6_enabled, port);
-        // A kernel without IPv6 still has IPv4.
-        let listener = own.listen(address, Accepts::default());
-        let listener = listener.or_else(|_| own.listen(wildcard(false, port), Accepts::default()));
+        let listener = own.listen_wide(wildcard(config.pods.ipv6_enabled, port), Accepts::default());
         let listener =
             listener.with_context(|| format!("listening on port {port} for metrics or readiness"))?;
         server::serve_tcp(listener, routes, drain);

@@ -15,6 +15,7 @@ pub mod inpod;
 pub mod legacy;
 pub mod lookups;
 pub mod mesh;
+pub mod nearby;
 pub mod outbound;
 pub mod passthrough;
 pub mod proxy;

@@ -39,11 +39,12 @@ async fn open(proxy: &Proxy, pod: &Pod, tcp: TcpStream, peer: SocketAddr) -> Opt
         None => proxy.mesh.snapshot().own_workload(&pod.name, Some(dst.ip())).cloned(),
     };
     let snapshot = proxy.mesh.snapshot();
+    let may_be_probe = own.as_ref().is_some_and(|own| own.probe_ports().contains(&dst.port()));
     let facts = PlainFacts {
         own: own.as_ref(),
         source: peer,
         destination: dst,
-        from_node: false,
+        from_node: may_be_probe && proxy.settings.node_addresses.contains(peer.ip()),
         meshed_plaintext: MeshedPlaintext::default(),
     };
     let flow = |path, source: Option<Arc<Workload>>| {

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connections::Connections;
 use crate::mesh::Mesh;
+use crate::nearby::NodeAddresses;
 use crate::random;
 use crate::sources::{PerSource, Sources};
 use crate::stale::Pairs;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub per_source: PerSource,
     /// Who is asked for workloads that have a host name instead of an address.
     pub nameservers: Arc<Servers>,
+    /// Addresses of this node, by the word of its agent.
+    pub node_addresses: Arc<NodeAddresses>,
 }
 
 /// What tells the tunnels of a pod apart. The pod itself is the source: every pod has a pool of its own, and the

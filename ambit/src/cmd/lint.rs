@@ -202,6 +202,7 @@ fn is_same(key: &ObjectKey, of: &input::Key) -> bool {
         input::Kind::GrpcRoute => Kind::GRPCRoute,
         input::Kind::TcpRoute => Kind::TCPRoute,
         input::Kind::TlsRoute => Kind::TLSRoute,
+        input::Kind::VirtualService => Kind::VirtualService,
         // Of the others nothing is said that a check of ours does not say better.
         input::Kind::Namespace
         | input::Kind::Node

@@ -1,9 +1,9 @@
 //! `ambit uninstall`: takes the mesh out of a cluster, in the order in which nothing is left behind.
 //!
 //! The webhook goes first, or it would refuse what comes after. Then every namespace and pod leaves the mesh, and it is
-//! waited until no pod is captured: rules in a pod's namespace can be taken out only while the node agents run. Then what
-//! was made for waypoints, the programs, what they wrote, and what they stood on. Objects that people made stay, and are
-//! listed.
+//! waited until no pod is captured: rules in a pod's namespace can be taken out only while the node agents run, and so
+//! can the CNI plugin, which is why every node has to have a ready one. Then what was made for waypoints, the programs,
+//! what they wrote, and what they stood on. Objects that people made stay, and are listed.
 
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::nodes::block_on;
 use crate::bundle::{self, NAMESPACE};
 use crate::out::{self, Failure};
 
+mod agents;
 mod order;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,8 @@ pub struct Args {
     /// Remove the definitions of kinds too, and with them every object that people made of these kinds
     #[arg(long)]
     crds: bool,
-    /// Go on although pods are still captured; their rules stay, and their connections fail until they are restarted
+    /// Go on although pods are still captured, or nodes have no ready agent; rules stay, and connections of these pods
+    /// fail until they are restarted; the CNI plugin stays, and such nodes start no pod until it is taken off by hand
     #[arg(long)]
     force: bool,
     /// How long each wait may take
@@ -83,10 +85,13 @@ impl Removal<'_> {
             self.leave(object).await?;
         }
         self.wait_released().await?;
+        self.wait_agents(&ours).await?;
         // The control plane first: it would make them again.
         self.remove(&ours, Phase::ControlPlane).await?;
         self.delete_all(&made).await?;
         self.take_back_conditions().await?;
+        // Again: that took its time.
+        self.wait_agents(&ours).await?;
         self.remove(&ours, Phase::Agents).await?;
         self.remove(&ours, Phase::Tunnels).await?;
         self.delete_all(&self.all_of(WRITTEN).await?).await?;
@@ -208,6 +213,60 @@ impl Removal<'_> {
         }
         let message = format!("{told} Nothing more was removed; repeat the command, or go on with --force");
         Err(Failure::new(out::FAILED, message).into())
+    }
+
+    /// Waits until an agent is ready on every node: each takes the CNI plugin off its own.
+    async fn wait_agents(&self, ours: &[Value]) -> anyhow::Result<()> {
+        for set in ours.iter().filter(|object| Phase::of(object) == Phase::Agents) {
+            self.wait_agents_of(set).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_agents_of(&self, set: &Value) -> anyhow::Result<()> {
+        let mut without = Vec::new();
+        let mut ticks = interval(LOOK);
+        let watched = async {
+            loop {
+                ticks.tick().await;
+                let now = self.without_agent(set).await?;
+                if now.len() > without.len() {
+                    out::say(&format!("{} is not ready on: {}", name_of(set), first(&now)));
+                }
+                without = now;
+                if without.is_empty() {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        if let Ok(done) = timeout(self.args.timeout, watched).await {
+            return done;
+        }
+        let told = format!(
+            "{} is not ready after {:?} on: {}; a node without it keeps the CNI plugin and then starts no pods",
+            name_of(set),
+            self.args.timeout,
+            first(&without)
+        );
+        if self.args.force {
+            out::say(&format!("warning: {told}; run `ambit-cni uninstall-node` there"));
+            return Ok(());
+        }
+        let message = format!(
+            "{told}. Nothing more was removed; mend the agents or take the nodes away and repeat the command, or go on \
+             with --force and run `ambit-cni uninstall-node` on these nodes"
+        );
+        Err(Failure::new(out::FAILED, message).into())
+    }
+
+    /// Names of the nodes that have no ready agent; a set that is gone needs none.
+    async fn without_agent(&self, set: &Value) -> anyhow::Result<Vec<String>> {
+        let target = Target::of(set)?;
+        let Some(live) = write::get(&self.client, &target).await? else { return Ok(Vec::new()) };
+        let pods = Target::new("v1", "Pod", target.namespace.as_deref(), "")?;
+        let pods = write::list(&self.client, &pods, order::pods_of(&live).as_deref(), None).await?;
+        let nodes = self.list("v1", "Node", Some("kubernetes.io/os=linux")).await?;
+        Ok(agents::without_agent(&live, &pods, &nodes))
     }
 
     async fn remove(&self, ours: &[Value], phase: Phase) -> anyhow::Result<()> {

@@ -49,6 +49,19 @@ impl World {
         self.namespaces.send_replace(Arc::new(Namespaces::from([("shop".to_owned(), labels)])));
     }
 
+    /// A pod that is seen before its namespace is, with this label of its own.
+    fn pod_without_namespace(&self, mode: Option<&str>) {
+        let labels = mode.map(|mode| (DATAPLANE_MODE.to_owned(), mode.to_owned()));
+        let pod = Pod {
+            uid: "u1".to_owned(),
+            name: "cart".to_owned(),
+            namespace: "shop".to_owned(),
+            labels: labels.into_iter().collect(),
+            ..Pod::default()
+        };
+        self.pods.send_replace(Arc::new(Pods::from([("u1".to_owned(), pod)])));
+    }
+
     fn report(&self, state: &'static str, ztunnel: &'static str, netns: Option<u64>) {
         self.status.send_replace(Arc::new(vec![PodStatus {
             uid: "u1".to_owned(),
@@ -101,6 +114,35 @@ async fn a_pod_that_nobody_knows_waits_if_its_namespace_is_in_the_mesh_or_unknow
         world.pod(mode);
         world.pods.send_replace(Arc::default());
         assert_eq!(world.ask(Ask::Add, "shop", own()).await.verdict, want, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_whose_namespace_is_not_known_yet_does_not_start_outside_the_mesh() {
+    let world = world();
+    for (own_label, want) in [
+        (None, Verdict::Later),
+        // Neither asks nor opts out, so its namespace decides.
+        (Some("sidecar"), Verdict::Later),
+        (Some("none"), Verdict::Proceed),
+        // In the mesh by itself; that this is the node's own network shows how far it came.
+        (Some("ambient"), Verdict::Refused),
+    ] {
+        world.pod_without_namespace(own_label);
+        assert_eq!(world.ask(Ask::Add, "shop", own()).await.verdict, want, "{own_label:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_namespace_of_a_pod_is_waited_for() {
+    for (mode, want) in [("ambient", Verdict::Refused), ("none", Verdict::Proceed)] {
+        let mut world = world();
+        world.attendant.limits.knowing = Duration::from_secs(5);
+        world.pod_without_namespace(None);
+        // Polled in this order: the question waits when the namespace comes.
+        let (answer, ()) =
+            tokio::join!(biased; world.ask(Ask::Add, "shop", own()), async { world.pod(mode) });
+        assert_eq!(answer.verdict, want, "{mode}: {}", answer.message);
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Rules {
     pub trust_domain: TrustDomain,
     /// Service accounts, as `NAMESPACE/NAME`, whose pods may ask for other pods' certificates.
     pub trusted_node_accounts: Vec<Str>,
-    /// Whether a token counts only from an address of the node it is bound to; default true.
+    /// Whether a token counts only from an address of the pod or of the node it is bound to; default true.
     pub bind_token_to_node_address: bool,
     /// Life of a certificate, and the longest anybody gets; default 24 h.
     pub leaf_ttl: Duration,
@@ -91,6 +91,10 @@ pub struct Caller {
     pub node: Str,
     /// Uid of that node.
     pub node_uid: Str,
+    /// Name of the pod the token is bound to; empty if it is bound to none.
+    pub pod: Str,
+    /// Uid of that pod; empty if the token names none.
+    pub pod_uid: Str,
     /// Address the connection came from.
     pub source: IpAddr,
 }
@@ -199,7 +203,7 @@ pub enum Check {
     NodeUnknown,
     /// The token's node was replaced by another of the same name.
     NodeUid,
-    /// The caller is not on its node.
+    /// The caller is neither in its pod nor on its node.
     SourceAddress,
     /// The caller asked too often.
     Rate,
@@ -314,7 +318,7 @@ fn refuse<T>(check: Check, detail: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { check, detail: detail.into() })
 }
 
-/// Decides whether a caller is who it says: a proxy of a node that exists, calling from there.
+/// Decides whether a caller is who it says: a proxy of a node that exists, calling from its own pod or from that node.
 ///
 /// # Errors
 /// [`Refusal`] names the first check that failed.
@@ -337,10 +341,35 @@ pub fn authenticate(cluster: &dyn Cluster, rules: &Rules, caller: &Caller) -> Re
         return refuse(Check::NodeUid, detail);
     }
     let source = caller.source.to_canonical();
-    if rules.bind_token_to_node_address && !node.addresses.iter().any(|a| a.to_canonical() == source) {
-        return refuse(Check::SourceAddress, format!("{source} is no address of node {}", node.name));
+    if rules.bind_token_to_node_address && !is_at_home(cluster, node, caller, source) {
+        let detail =
+            format!("{source} is no address of node {} and none known of {}", node.name, pod_of(caller));
+        return refuse(Check::SourceAddress, detail);
     }
     Ok(())
+}
+
+/// Whether a call comes from the live pod that its token is bound to, or from that pod's node: a proxy may share its
+/// node's network, or the cluster's network may translate pods' addresses to the node's.
+fn is_at_home(cluster: &dyn Cluster, node: &Node, caller: &Caller, source: IpAddr) -> bool {
+    // An address outlives its pod: by name alone it might be of another one.
+    let is_own = |pod: &&Pod| {
+        !caller.pod_uid.is_empty()
+            && pod.uid == caller.pod_uid
+            && pod.name.namespace == caller.namespace
+            && pod.service_account == caller.service_account
+            && !pod.phase.is_final()
+    };
+    let of_pod = cluster.pods_on(&node.name).filter(is_own).flat_map(|pod| &pod.addresses);
+    node.addresses.iter().chain(of_pod).any(|address| address.to_canonical() == source)
+}
+
+/// The pod that a token is bound to, in words.
+fn pod_of(caller: &Caller) -> String {
+    match caller.pod.is_empty() {
+        true => "a pod, as the token is bound to none".to_owned(),
+        false => format!("pod {}/{} there", caller.namespace, caller.pod),
+    }
 }
 
 /// Decides whether the caller gets a certificate, and remembers what it has to.

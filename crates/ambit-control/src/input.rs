@@ -19,8 +19,8 @@ pub use cluster::{
     ServicePort, SliceEndpoint, SlicePort, TargetPort, TargetRef, Transport,
 };
 pub use gateway::{
-    Gateway, GatewayClass, HttpPolicy, ReferenceGrant, RequestAuthentication, Route, RouteSpec, Target,
-    TrafficPolicy,
+    Claim, Gateway, GatewayClass, HttpPolicy, ReferenceGrant, RequestAuthentication, Route, RouteSpec,
+    Target, TrafficPolicy, Virtual, VirtualRule,
 };
 pub use labels::Labels;
 pub use mesh::{
@@ -91,6 +91,8 @@ pub enum Kind {
     TlsRoute,
     /// `gateway.networking.k8s.io TCPRoute`.
     TcpRoute,
+    /// `networking.istio.io VirtualService`.
+    VirtualService,
     /// `gateway.networking.k8s.io ReferenceGrant`.
     ReferenceGrant,
     /// `ambit.internal TrafficPolicy`.
@@ -123,6 +125,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
+            Self::VirtualService => "VirtualService",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::TrafficPolicy => "TrafficPolicy",
             Self::EgressPolicy => "EgressPolicy",

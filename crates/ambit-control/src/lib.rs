@@ -9,6 +9,7 @@
 pub mod csr;
 pub mod diff;
 mod egress;
+pub mod import;
 pub mod index;
 pub mod input;
 mod policies;

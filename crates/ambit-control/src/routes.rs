@@ -35,7 +35,7 @@ pub(crate) fn frontends(inputs: &Inputs, settings: &Settings, name: &Name) -> Ve
     let Some(service) = inputs.services.named(name).filter(|s| attach::unfit(s).is_none()) else {
         return Vec::new();
     };
-    let attached = Attached::to(inputs, service);
+    let attached = Attached::to(inputs, settings, service);
     let maker = Maker { inputs, settings, service };
     let ports = attach::tcp_ports(service).filter_map(|port| {
         let mut groups = attached.on(port.port);
@@ -74,6 +74,9 @@ impl Maker<'_> {
             RouteSpec::Tls(_) => Group::Tls(scopes.filter_map(|(s, r)| convert::tls(&s, r)).collect()),
             RouteSpec::Tcp(_) => Group::Tcp(scopes.filter_map(|(s, r)| convert::tcp(&s, r)).collect()),
             RouteSpec::Http(_) => Group::Http(scopes.filter_map(|(s, r)| convert::http(&s, r)).collect()),
+            RouteSpec::Virtual(_) => {
+                Group::Listed(scopes.filter_map(|(s, r)| convert::listed(&s, r)).collect())
+            }
         })
     }
 
@@ -82,20 +85,21 @@ impl Maker<'_> {
     }
 
     /// One rule that sends everything on, where a policy has something to say about requests and no route says it.
+    /// On a port that declares nothing it holds for what turns out to be requests.
     fn in_place_of_routes(&self, port: &input::ServicePort) -> Option<Group> {
-        let is_http = match protocol::of_port(port) {
-            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => true,
-            AppProtocol::Tcp | AppProtocol::Tls | AppProtocol::Unknown => false,
+        let group: fn(Vec<Route<HttpMatch>>) -> Group = match protocol::of_port(port) {
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Group::Http,
+            AppProtocol::Unknown => Group::Unrouted,
+            AppProtocol::Tcp | AppProtocol::Tls => return None,
         };
-        let says = traffic::of_requests(self.inputs, self.settings, &self.service.name, None);
-        let says = says.filter(|_| is_http)?;
+        let says = traffic::of_requests(self.inputs, self.settings, &self.service.name, None)?;
         let target =
             Target::Service { service: service_key(self.settings, &self.service.name), port: port.port };
         let mut rule: Rule<HttpMatch> =
             Rule { backends: vec![Backend { target, weight: 1, filters: Vec::new() }], ..Rule::default() };
         says.put_into(&mut rule);
         let Name { namespace, name } = self.service.name.clone();
-        Some(Group::Http(vec![Route { key: RouteKey { namespace, name }, created: 0, rules: vec![rule] }]))
+        Some(group(vec![Route { key: RouteKey { namespace, name }, created: 0, rules: vec![rule] }]))
     }
 }
 
@@ -108,5 +112,6 @@ pub(crate) fn alone(inputs: &Inputs, settings: &Settings, key: &Key, parent: &Na
         RouteSpec::Grpc(_) => convert::grpc(&scope, route).map(|r| Group::Grpc(vec![r])),
         RouteSpec::Tls(_) => convert::tls(&scope, route).map(|r| Group::Tls(vec![r])),
         RouteSpec::Tcp(_) => convert::tcp(&scope, route).map(|r| Group::Tcp(vec![r])),
+        RouteSpec::Virtual(_) => convert::listed(&scope, route).map(|r| Group::Listed(vec![r])),
     }
 }

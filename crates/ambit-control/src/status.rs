@@ -8,6 +8,8 @@ use crate::input::Key;
 
 mod report;
 
+pub(crate) use report::OUT_OF_NAMESPACE;
+
 pub use report::{
     ACCEPTED, Condition, PARTIALLY_INVALID, PROGRAMMED, ParentReport, RESOLVED_REFS, Report,
     WAYPOINT_ACCEPTED, WAYPOINT_BOUND, ZTUNNEL_ACCEPTED,

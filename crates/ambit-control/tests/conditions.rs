@@ -6,11 +6,12 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use ambit_control::Standing;
 use ambit_control::input::Name;
 use ambit_control::status::Report;
 use ambit_route::model::{RouteConfig, Scheme};
 use ambit_route::{Plan, Request, Table as Compiled};
-use ambit_types::ServiceKey;
+use ambit_types::{Reason, ServiceKey};
 use serde::Deserialize;
 
 const TABLE: &str = include_str!("../../../tests/tables/conditions.yaml");
@@ -62,6 +63,19 @@ fn every_broken_object_says_so_and_leaves_the_others_in_force() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let broken = table.rows.iter().filter(|row| row.says.values().flatten().any(|words| is_fault(words)));
     assert!(broken.count() >= 25, "too few rows");
+}
+
+/// As lint tells it.
+#[test]
+fn an_import_for_hosts_of_others_has_its_code() {
+    let table: Table = serde_saphyr::from_str(TABLE).expect("a table");
+    let row = table.rows.iter().find(|row| row.name == "a virtual service for what it does not own");
+    let given = &row.expect("the row").given;
+    let index = support::index(&format!("{}\n---\n{given}", table.world));
+    let status = index.statuses().find(|one| one.object.to_string() == "VirtualService shop/grab");
+    let standing = status.expect("a standing").standing;
+    let Standing::NotEnforced(note) = &standing else { panic!("{standing}") };
+    assert_eq!(note.reason, Some(Reason::ImportOutOfNamespace), "{note}");
 }
 
 fn is_fault(words: &str) -> bool {

@@ -501,6 +501,23 @@ fn a_service_without_routes_still_has_its_policy() {
 }
 
 #[test]
+fn a_port_that_declares_nothing_has_its_policy_and_is_not_said_to_carry_requests() {
+    let mut index = BOUND.index();
+    index.apply([Event::Remove(Key::new(Kind::HttpRoute, Name::new("shop", "web")))]);
+    put(&mut index, CALM);
+    let plain = "apiVersion: v1\nkind: Service\n\
+        metadata: {name: web, namespace: shop, labels: {istio.io/use-waypoint: wp}}\n\
+        spec: {clusterIP: 10.96.0.3, ports: [{name: web, port: 80}, {name: tcp-db, port: 5432}]}\n";
+    put(&mut index, plain);
+    let told = &index.waypoints()[&Name::new("shop", "wp")];
+    let frontend = &told.frontends[&FrontendKey { service: key("web"), port: 80 }];
+    let Some(Group::Unrouted(routes)) = &frontend.producer else { panic!("{frontend:?}") };
+    let rule = &routes[0].rules[0];
+    assert_eq!((rule.rate_limits.len(), rule.fault.is_some(), rule.timeouts.idle.is_some()), (2, true, true));
+    assert!(!told.frontends.contains_key(&FrontendKey { service: key("web"), port: 5432 }));
+}
+
+#[test]
 fn the_nearer_policy_counts_and_limits_add_up() {
     let nearer = "
 apiVersion: ambit.internal/v1

@@ -1,5 +1,7 @@
-//! Objects of the Gateway API and what Ambit adds to them. Their bodies mean nothing here and are carried over whole.
+//! Objects of the Gateway API and what Ambit adds to them. Their bodies mean nothing here and are carried over whole; of
+//! Istio's VirtualService the import says what it means in their words, and what it cannot take.
 
+use ambit_control::import;
 use ambit_control::input::{Gateway, GatewayClass, Object, ReferenceGrant, Route, RouteSpec, TrafficPolicy};
 use ambit_manifest::gateway::{GatewayObject, Resource};
 use ambit_types::{Str, written};
@@ -33,6 +35,7 @@ impl Reader<'_> {
                 spec: o.spec.clone(),
             })),
             GatewayObject::EgressPolicy(o) => Object::EgressPolicy(self.egress_policy(o)),
+            GatewayObject::VirtualService(o) => self.virtual_service(o),
         }
     }
 
@@ -48,6 +51,20 @@ impl Reader<'_> {
             spec: from.spec.clone(),
             has_address: addresses.is_some_and(|list| !list.is_empty()),
         }
+    }
+
+    fn virtual_service(&mut self, from: &Resource<written::VirtualService>) -> Object {
+        let name = self.name();
+        let (spec, wrong) = import::virtual_service(&name.namespace, &from.spec);
+        for one in wrong {
+            self.bad(one.path, one.words);
+        }
+        Object::Route(Box::new(Route {
+            name,
+            created: created(&from.metadata),
+            generation: generation(&from.metadata),
+            spec: RouteSpec::Virtual(spec),
+        }))
     }
 
     fn route<S: Default + Clone>(&self, from: &Resource<S>, spec: fn(S) -> RouteSpec) -> Object {

@@ -58,6 +58,7 @@ fn kind(kind: Kind) -> Option<input::Kind> {
         Kind::ReferenceGrant => Some(input::Kind::ReferenceGrant),
         Kind::TrafficPolicy => Some(input::Kind::TrafficPolicy),
         Kind::EgressPolicy => Some(input::Kind::EgressPolicy),
+        Kind::VirtualService => Some(input::Kind::VirtualService),
         // One of them is the mesh configuration; of the others nothing is held, and removing nothing changes nothing.
         Kind::ConfigMap => Some(input::Kind::MeshConfig),
         // Deployments become pods elsewhere; accounts and secrets change nothing in the mesh.

@@ -1,6 +1,6 @@
 //! What manifests are reduced to, and what is refused.
 
-use ambit_control::input::{Event, Object, TargetPort, Transport};
+use ambit_control::input::{Event, Kind, Object, RouteSpec, TargetPort, Transport};
 use ambit_manifest::parse;
 
 use super::{put, remove};
@@ -243,4 +243,30 @@ spec: {{selector: {{matchLabels: {{app: web}}}}, allow: [{{cidrs: [192.0.2.0/24,
         let problems = put(&parsed.objects[0]).expect_err("it never matches");
         assert_eq!(problems[0].field, "spec.allow[0].cidrs[1]");
     }
+}
+
+#[test]
+fn a_virtual_service_is_imported_as_a_route_or_refused_with_its_field() {
+    let text = "
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata: {name: v, namespace: shop, generation: 3}
+spec:
+  hosts: [web]
+  http: [{route: [{destination: {host: a}, weight: 9}, {destination: {host: b}, weight: 1}]}]
+";
+    let Object::Route(route) = object(text) else { panic!("no route") };
+    let RouteSpec::Virtual(spec) = &route.spec else { panic!("{:?}", route.spec) };
+    let weights: Vec<Option<i64>> = spec.rules[0].rule.backend_refs.iter().map(|one| one.weight).collect();
+    assert_eq!((route.kind(), route.generation, weights), (Kind::VirtualService, 3, vec![Some(9), Some(1)]));
+    let parsed = parse("m.yaml", &text.replace("host: b}", "host: b, subset: new}"));
+    assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
+    let problems = put(&parsed.objects[0]).expect_err("a field that is not imported");
+    assert_eq!(problems.len(), 1);
+    assert_eq!(
+        (problems[0].field.as_str(), problems[0].location.line),
+        ("spec.http[0].route[1].destination.subset", 7)
+    );
+    let key = &parsed.objects[0].key;
+    assert!(matches!(remove(key), Some(Event::Remove(key)) if key.kind == Kind::VirtualService));
 }

@@ -100,6 +100,7 @@ impl Scope {
                 Kind::ReferenceGrant,
                 Kind::TrafficPolicy,
                 Kind::EgressPolicy,
+                Kind::VirtualService,
             ]
             .map(Selection::all),
         );

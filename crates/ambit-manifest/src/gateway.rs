@@ -1,4 +1,4 @@
-//! The Gateway API's objects, and the policy kinds of ours.
+//! The Gateway API's objects, the policy kinds of ours, and Istio's kind that is imported as a route.
 //!
 //! Bodies are `ambit_types::written`; what a value must look like is checked by `validate`.
 
@@ -25,7 +25,7 @@ pub struct Resource<S: Default> {
     pub status: Option<Value>,
 }
 
-/// An object of the Gateway API, a TrafficPolicy or an EgressPolicy.
+/// An object of the Gateway API, a TrafficPolicy, an EgressPolicy or a VirtualService.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "each variant is the kind of the same name")]
 #[expect(clippy::large_enum_variant, reason = "it is kept behind a box")]
@@ -39,6 +39,7 @@ pub enum GatewayObject {
     ReferenceGrant(Resource<written::Grant>),
     TrafficPolicy(Resource<written::TrafficPolicy>),
     EgressPolicy(Resource<written::EgressPolicy>),
+    VirtualService(Resource<written::VirtualService>),
 }
 
 impl GatewayObject {
@@ -54,6 +55,7 @@ impl GatewayObject {
             Self::ReferenceGrant(o) => &o.metadata,
             Self::TrafficPolicy(o) => &o.metadata,
             Self::EgressPolicy(o) => &o.metadata,
+            Self::VirtualService(o) => &o.metadata,
         }
     }
 
@@ -68,6 +70,7 @@ impl GatewayObject {
             Self::ReferenceGrant(o) => &mut o.metadata,
             Self::TrafficPolicy(o) => &mut o.metadata,
             Self::EgressPolicy(o) => &mut o.metadata,
+            Self::VirtualService(o) => &mut o.metadata,
         }
     }
 }

@@ -63,6 +63,7 @@ kinds! {
     RequestAuthentication, "requestauthentications", ["ra"], true, ["security.istio.io/v1", "security.istio.io/v1beta1"];
     ServiceEntry, "serviceentries", ["se"], true, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     WorkloadEntry, "workloadentries", ["we"], true, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    VirtualService, "virtualservices", ["vs"], true, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     GatewayClass, "gatewayclasses", ["gc"], false, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
     Gateway, "gateways", ["gtw"], true, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
     HTTPRoute, "httproutes", [], true, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];

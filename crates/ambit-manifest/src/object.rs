@@ -36,7 +36,7 @@ pub enum Object {
     WorkloadEntry(Box<WorkloadEntry>),
     Deployment(Box<Deployment>),
     Pod(Box<Pod>),
-    /// A kind of the Gateway API, or the policy kind of ours that attaches to them.
+    /// A kind of the Gateway API, the policy kind of ours that attaches to them, or Istio's kind that is imported.
     GatewayApi(Box<GatewayObject>),
 }
 

@@ -208,5 +208,6 @@ pub(crate) fn typed(
         Kind::ReferenceGrant => resource(tree, root, unknown, GatewayObject::ReferenceGrant),
         Kind::TrafficPolicy => resource(tree, root, unknown, GatewayObject::TrafficPolicy),
         Kind::EgressPolicy => resource(tree, root, unknown, GatewayObject::EgressPolicy),
+        Kind::VirtualService => resource(tree, root, unknown, GatewayObject::VirtualService),
     }
 }

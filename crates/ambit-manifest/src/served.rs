@@ -1,8 +1,9 @@
 //! Objects as an API server hands them out: checked once already, with a status, and perhaps of a newer version.
 //!
-//! What a newer server adds is passed over. Only in policies of security it is not: a condition that is overlooked
-//! would let in whom it shuts out. Kinds of Kubernetes itself were checked by the server; those of the mesh and of
-//! the Gateway API are checked here again, because their schema in the cluster may be older or laxer than ours.
+//! What a newer server adds is passed over. Only in policies of security and in imports it is not: a condition that is
+//! overlooked would let in whom it shuts out, or send on what was meant for somebody else. Kinds of Kubernetes itself
+//! were checked by the server; those of the mesh and of the Gateway API are checked here again, because their schema in
+//! the cluster may be older or laxer than ours.
 
 use std::sync::{Arc, LazyLock};
 
@@ -98,7 +99,8 @@ fn unknown_fields(kind: Kind) -> Unknown {
         Kind::PeerAuthentication
         | Kind::AuthorizationPolicy
         | Kind::RequestAuthentication
-        | Kind::EgressPolicy => Unknown::RefusedInSpec,
+        | Kind::EgressPolicy
+        | Kind::VirtualService => Unknown::RefusedInSpec,
         Kind::Namespace
         | Kind::Node
         | Kind::ServiceAccount
@@ -138,7 +140,8 @@ fn is_checked_here(kind: Kind) -> bool {
         | Kind::TLSRoute
         | Kind::ReferenceGrant
         | Kind::TrafficPolicy
-        | Kind::EgressPolicy => true,
+        | Kind::EgressPolicy
+        | Kind::VirtualService => true,
         Kind::Namespace
         | Kind::Node
         | Kind::ServiceAccount
@@ -179,6 +182,7 @@ fn kind_of(object: &Object) -> Kind {
             GatewayObject::ReferenceGrant(_) => Kind::ReferenceGrant,
             GatewayObject::TrafficPolicy(_) => Kind::TrafficPolicy,
             GatewayObject::EgressPolicy(_) => Kind::EgressPolicy,
+            GatewayObject::VirtualService(_) => Kind::VirtualService,
         },
     }
 }

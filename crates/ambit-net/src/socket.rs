@@ -253,6 +253,21 @@ impl SocketFactory {
             .map_err(|cause| SocketError::Open { address, cause })
     }
 
+    /// Listens as [`Self::listen`] does; of the address that stands for all, IPv4 alone where the kernel has no IPv6.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    pub fn listen_wide(&self, address: SocketAddr, accepts: Accepts) -> Result<TcpListener, SocketError> {
+        let cause = match self.listen(address, accepts) {
+            Err(SocketError::Open { cause, .. }) => cause,
+            other => return other,
+        };
+        match without_ipv6(address, &cause) {
+            Some(instead) => self.listen(instead, accepts),
+            None => Err(SocketError::Open { address, cause }),
+        }
+    }
+
     /// The table of connection tracking that has no room, if one on the way has none: the namespace's, or that of our
     /// own, which is the node's where a proxy lives in it.
     fn full_conntrack(&self) -> Option<Usage> {
@@ -376,6 +391,14 @@ pub fn wildcard(ipv6: bool, port: u16) -> SocketAddr {
     if ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() }
 }
 
+/// Where to listen instead of at `address`, which the system `refused`: a kernel without IPv6 still has IPv4, so the
+/// address that stands for all of both stands for all of that. Nothing takes the place of any other address.
+pub fn without_ipv6(address: SocketAddr, refused: &io::Error) -> Option<SocketAddr> {
+    let has_none = matches!(refused.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
+    let is_every = address.is_ipv6() && address.ip().is_unspecified();
+    (has_none && is_every).then(|| wildcard(false, address.port()))
+}
+
 /// Asks for the local congestion control; a kernel that does not permit it keeps its default.
 pub fn prefer_congestion(socket: &impl AsFd, options: &SocketOptions) {
     if let Some(name) = options.local_congestion {
@@ -411,4 +434,39 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
 pub fn may_be_transparent() -> bool {
     Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
         .is_ok_and(|socket| socket.set_ip_transparent_v4(true).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_address_of_all_gives_way_and_only_to_a_kernel_without_ipv6() {
+        let rows = [
+            ("[::]:15012", libc::EAFNOSUPPORT, Some("0.0.0.0:15012")),
+            ("[::]:15017", libc::EADDRNOTAVAIL, Some("0.0.0.0:15017")),
+            ("[::]:15012", libc::EADDRINUSE, None),
+            ("[::]:80", libc::EACCES, None),
+            ("[::1]:15012", libc::EAFNOSUPPORT, None),
+            ("[fd00::1]:15012", libc::EADDRNOTAVAIL, None),
+            ("0.0.0.0:15012", libc::EADDRNOTAVAIL, None),
+        ];
+        for (address, code, want) in rows {
+            let instead = without_ipv6(address.parse().unwrap(), &io::Error::from_raw_os_error(code));
+            assert_eq!(instead, want.map(|text| text.parse().unwrap()), "{address} {code}");
+        }
+        assert_eq!(without_ipv6("[::]:1".parse().unwrap(), &io::Error::other("no code")), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_first_address_is_told_and_not_passed_over() {
+        let own = SocketFactory::new(None, Arc::new(SocketOptions::default()));
+        // Nobody has this one.
+        let foreign = "[2001:db8::1]:0".parse().unwrap();
+        let refused = own.listen_wide(foreign, Accepts::default()).unwrap_err();
+        assert!(matches!(refused, SocketError::Open { address, .. } if address == foreign), "{refused}");
+        let every =
+            own.listen_wide(wildcard(true, 0), Accepts::default()).expect("every kernel has one of the two");
+        assert_ne!(every.local_addr().unwrap().port(), 0);
+    }
 }

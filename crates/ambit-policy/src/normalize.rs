@@ -31,7 +31,8 @@ pub const METHOD_BYTES_MAX: usize = 64;
 pub enum Normalization {
     /// Nothing.
     None,
-    /// Dot segments are resolved, unreserved octets decoded, escapes written in upper case, `\` becomes `/`.
+    /// Dot segments are resolved, `\` becomes `/`, octets that a segment may have as they are are decoded (all of
+    /// `pchar` but `;`, see [`ambit_types::path`]), other escapes written in upper case.
     Base,
     /// Also `//` becomes `/`. The default; Istio's own is `BASE`.
     #[default]

@@ -18,7 +18,7 @@ use ambit_types::{Locality, Network, Str, Uid};
 
 use crate::draw::Draws;
 use crate::model::{Balance, SlowStart};
-pub use hash::hash_of;
+pub use hash::{hash_of, hash_of_connection};
 use tier::Tier;
 
 /// Where something runs.

@@ -23,7 +23,7 @@ use crate::stream::StreamIndex;
 use crate::table::{FrontendRoutes, Lookup, RouteSet};
 pub use error::{Effect, PathFault, RuleError, RuleFault};
 use error::{Findings, RuleAt};
-use rule::Match;
+use rule::{Entry, Match};
 
 /// Compiles the routes of one port of a service.
 pub(crate) fn frontend(frontend: &Frontend) -> (FrontendRoutes, Vec<RuleError>) {
@@ -42,16 +42,20 @@ fn compile_group(group: &Group, errors: &mut Vec<RuleError>) -> Option<RouteSet>
         return None;
     }
     Some(match group {
-        Group::Http(routes) => requests(routes, Lookup::Http, errors),
-        Group::Grpc(routes) => requests(routes, Lookup::Grpc, errors),
+        Group::Http(routes) => requests(routes, Lookup::Http, |entry| entry, errors),
+        Group::Listed(routes) => requests(routes, Lookup::Http, Entry::in_order, errors),
+        Group::Grpc(routes) => requests(routes, Lookup::Grpc, |entry| entry, errors),
         Group::Tls(routes) => streams(routes, Lookup::Tls, errors),
         Group::Tcp(routes) => streams(routes, Lookup::Tcp, errors),
+        Group::Unrouted(routes) => requests(routes, Lookup::Unrouted, errors),
     })
 }
 
+/// Compiles routes for requests; `arrange` has the last word on where a match is looked for.
 fn requests<M: Match>(
     routes: &[Route<M>],
     lookup: fn(Index) -> Lookup,
+    arrange: fn(Entry) -> Entry,
     errors: &mut Vec<RuleError>,
 ) -> RouteSet {
     let mut patterns_left = PATH_PATTERNS_MAX;
@@ -65,7 +69,7 @@ fn requests<M: Match>(
             let own = rule::compile(id(&route.key, number, rule.name.clone()), rule, findings);
             let Ok(index) = u32::try_from(rules.len()) else { break };
             rules.push(own);
-            entries.extend(matches.drain(..).enumerate().map(|(position, entry)| {
+            entries.extend(matches.drain(..).map(arrange).enumerate().map(|(position, entry)| {
                 let rank = Rank {
                     is_stand_in: entry.is_stand_in,
                     specificity: std::cmp::Reverse(entry.specificity),

@@ -72,6 +72,12 @@ impl Limiter {
         self.buckets.entry(key.into()).or_insert_with(Bucket::full).take(&self.rate, now)
     }
 
+    /// Forgets keys whose buckets are full again. False if it remembers nothing then: a new limiter would do the same.
+    pub fn sweep(&mut self, now: Instant) -> bool {
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
+        !self.buckets.is_empty() || !self.shared.is_full(now)
+    }
+
     /// How many keys are told apart now.
     pub fn keys(&self) -> usize {
         self.buckets.len()

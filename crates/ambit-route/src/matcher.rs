@@ -2,7 +2,7 @@
 //!
 //! Works on bytes, case-sensitively, without allocating: but for a header on several lines or an encoded query value
 //! that a pattern has to see as one text. Paths that are compared as a whole or by segments are not here; the index
-//! finds those.
+//! finds those, unless rules are tried in order.
 
 use ambit_types::Str;
 
@@ -28,6 +28,12 @@ pub(crate) enum Condition {
     Query(Str, usize, Test),
     /// The path is of this form.
     Path(Pattern),
+    /// The path is this one.
+    PathIs(Box<str>),
+    /// The path begins with these letters.
+    PathStart(Box<str>),
+    /// The path begins with these segments; no slash at their end counts, and none are every path.
+    PathBelow(Box<str>),
     /// The service of a gRPC call.
     GrpcService(Test),
     /// The method of a gRPC call.
@@ -66,6 +72,9 @@ impl Condition {
             Self::Header(name, test) => header_agrees(test, request.header_lines(name)),
             Self::Query(_, slot, test) => test.agrees(asked.query_value(*slot)),
             Self::Path(pattern) => pattern.is_match(request.path.as_bytes()),
+            Self::PathIs(path) => **path == *request.path,
+            Self::PathStart(start) => request.path.starts_with(&**start),
+            Self::PathBelow(prefix) => is_below(request.path, prefix),
             Self::GrpcService(test) => {
                 test.agrees(request.grpc_call().map(|(service, _)| service.as_bytes()))
             }
@@ -84,10 +93,20 @@ impl Condition {
             Self::Header(..)
             | Self::Query(..)
             | Self::Path(_)
+            | Self::PathIs(_)
+            | Self::PathStart(_)
+            | Self::PathBelow(_)
             | Self::GrpcService(_)
             | Self::GrpcMethod(_) => None,
         }
     }
+}
+
+/// Whether a path begins with the segments of a prefix, as the tree of prefixes finds it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.starts_with('/') || (rest.is_empty() && !prefix.is_empty()))
 }
 
 impl Test {

@@ -82,24 +82,30 @@ pub struct Frontend {
 }
 
 /// Routes that are merged: all of one kind, because on one port the stronger kind excludes the others
-/// (GRPCRoute, HTTPRoute, TLSRoute, TCPRoute).
+/// (GRPCRoute, HTTPRoute, VirtualService, TLSRoute, TCPRoute).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Group {
     /// HTTPRoutes.
     Http(Vec<HttpRoute>),
+    /// Lists of rules of which the first that agrees counts, as Istio's VirtualServices have them: those of the older
+    /// route first.
+    Listed(Vec<HttpRoute>),
     /// GRPCRoutes.
     Grpc(Vec<GrpcRoute>),
     /// TLSRoutes.
     Tls(Vec<StreamRoute>),
     /// TCPRoutes.
     Tcp(Vec<StreamRoute>),
+    /// In place of routes, on a port that declares no protocol: what holds for its requests. It does not say that the
+    /// port carries requests; what turns out to be none is passed on as without routes.
+    Unrouted(Vec<HttpRoute>),
 }
 
 impl Group {
     /// Whether nothing is attached after all.
     pub fn is_empty(&self) -> bool {
         match self {
-            Self::Http(routes) => routes.is_empty(),
+            Self::Http(routes) | Self::Listed(routes) | Self::Unrouted(routes) => routes.is_empty(),
             Self::Grpc(routes) => routes.is_empty(),
             Self::Tls(routes) | Self::Tcp(routes) => routes.is_empty(),
         }

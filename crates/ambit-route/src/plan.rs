@@ -9,6 +9,7 @@ use crate::model::{Mirror, Respond, Target};
 use crate::request::{Headers, Request};
 use crate::rule::Rule;
 use crate::select::Selected;
+use crate::session::Held;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -47,6 +48,16 @@ pub enum Answer<'t> {
 impl<'t> Selected<'t> {
     /// Plans a request; `draw` is uniform over all of `u64` and chooses the backend.
     pub fn plan<H: Headers + ?Sized>(&self, request: &Request<'_, H>, draw: u64) -> Plan<'t> {
+        self.plan_of(request, draw, None)
+    }
+
+    /// The same for a request of a session, which stays with its backend as long as that may be used.
+    pub fn plan_of<H: Headers + ?Sized>(
+        &self,
+        request: &Request<'_, H>,
+        draw: u64,
+        session: Option<&Held<'t>>,
+    ) -> Plan<'t> {
         let rule = match self {
             Self::Service => return Plan::Forward(Forward { by: None }),
             Self::NoMatch(_) => return Plan::Answer(Answer::Failure(Failure::RouteNotFound)),
@@ -61,7 +72,8 @@ impl<'t> Selected<'t> {
         if let Some(answer) = own_answer(&rule.filters, request) {
             return Plan::Answer(answer);
         }
-        match rule.backends.pick(draw) {
+        let held = session.and_then(|held| rule.backends.of(held.target?));
+        match held.map_or_else(|| rule.backends.pick(draw), Ok) {
             Err(failure) => Plan::Answer(Answer::Failure(failure)),
             Ok(backend) => own_answer(&backend.filters, request)
                 .map_or(Plan::Forward(Forward { by: Some((rule, backend)) }), Plan::Answer),

@@ -8,7 +8,7 @@ use ambit_types::ServiceKey;
 
 use crate::request::{Headers, Request};
 use crate::rule::Rule;
-use crate::table::{FrontendRoutes, RouteSet, Table};
+use crate::table::{FrontendRoutes, RouteKind, RouteSet, Table};
 
 /// Which group decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,9 +53,12 @@ impl Table {
         client_namespace: Option<&str>,
         server_name: Option<&str>,
     ) -> Selected<'_> {
-        self.routes_for(service, port, client_namespace).map_or(Selected::Service, |(routes, side)| {
-            Selected::of(routes.rule_for_stream(server_name), side)
-        })
+        match self.routes_for(service, port, client_namespace) {
+            Some((routes, side)) if routes.kind() != RouteKind::Unrouted => {
+                Selected::of(routes.rule_for_stream(server_name), side)
+            }
+            Some(_) | None => Selected::Service,
+        }
     }
 
     /// The group of routes for a client, before anything of its request is read.

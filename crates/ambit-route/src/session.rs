@@ -1,21 +1,53 @@
 //! How a client stays with the endpoint it first had (GEP-1619).
 //!
 //! The mark a client carries names no pod: it holds a number that stands for one, when it was issued, and a proof
-//! that we made it for this rule. Making proofs takes a secret key, which the caller has; here it is a function
-//! from bytes to a keyed hash. Where the endpoint is gone, another is chosen and a new mark issued; that is the
-//! caller's.
+//! that we made it for this rule, or for this service. Making proofs takes a secret key, which the caller has; here it
+//! is a function from bytes to a keyed hash. Where the endpoint is gone, another is chosen and a new mark issued; that
+//! is the caller's.
 
-use ambit_types::Uid;
+use std::fmt;
+
+use ambit_types::{ServiceKey, Uid};
 
 use crate::model::{CookieLife, Persistence, PersistenceCarrier};
 use crate::request::{Headers, Request};
 use crate::rule::RuleId;
 
+mod stay;
 #[cfg(test)]
 mod tests;
 
-/// A keyed hash, such as BLAKE3 with a key all replicas of a waypoint share.
+pub use stay::{Held, Stay};
+
+/// A keyed hash, such as HMAC with a key all replicas of a waypoint share.
 pub type Mac<'a> = &'a dyn Fn(&[u8]) -> [u8; 16];
+
+/// What marks are made and read with.
+#[derive(Clone, Copy)]
+pub struct Seal<'a> {
+    /// The keyed hash.
+    pub mac: Mac<'a>,
+    /// The time, in seconds since 1970.
+    pub now: u64,
+}
+
+/// Within what a mark counts: it means nothing elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// A rule with all its backends.
+    Rule(&'a RuleId),
+    /// A port of a service, whatever rule leads there.
+    Service(&'a ServiceKey, u16),
+}
+
+impl fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(rule) => write!(f, "rule\0{rule}"),
+            Self::Service(service, port) => write!(f, "service\0{service}:{port}"),
+        }
+    }
+}
 
 /// What a mark says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,25 +58,24 @@ pub struct Session {
     pub began: u64,
 }
 
-/// The number that stands for an endpoint in marks. It tells nothing about the endpoint without the key.
-pub fn tag(endpoint: &Uid, mac: Mac<'_>) -> u64 {
-    let mut text = b"endpoint\0".to_vec();
-    text.extend_from_slice(endpoint.as_str().as_bytes());
-    let hash = mac(&text);
+/// The number that stands for an endpoint of a service's port in marks. It tells nothing about the endpoint without
+/// the key, and is another one where the same pod is behind another service.
+pub fn tag((service, port): (&ServiceKey, u16), endpoint: &Uid, mac: Mac<'_>) -> u64 {
+    let hash = mac(format!("endpoint\0{service}:{port}\0{}", endpoint.as_str()).as_bytes());
     u64::from_be_bytes(hash[..8].try_into().expect("eight of sixteen bytes"))
 }
 
 impl Session {
     /// The mark for a client: only characters that cookies and headers may have.
-    pub fn mark(&self, rule: &RuleId, mac: Mac<'_>) -> String {
-        let proof = u128::from_be_bytes(self.proof(rule, mac));
+    pub fn mark(&self, scope: &Scope<'_>, mac: Mac<'_>) -> String {
+        let proof = u128::from_be_bytes(self.proof(scope, mac));
         format!("{:016x}.{:x}.{proof:032x}", self.tag, self.began)
     }
 
-    /// Reads a mark; none if it is not ours, of another rule, or too old. `now` is in seconds since 1970.
+    /// Reads a mark; none if it is not ours, of another scope, or too old. `now` is in seconds since 1970.
     pub fn read(
         mark: &[u8],
-        rule: &RuleId,
+        scope: &Scope<'_>,
         persistence: &Persistence,
         now: u64,
         mac: Mac<'_>,
@@ -56,7 +87,7 @@ impl Session {
         if parts.next().is_some() || proof.len() != 32 {
             return None;
         }
-        let made = session.proof(rule, mac);
+        let made = session.proof(scope, mac);
         let made = u128::from_be_bytes(made);
         // One comparison of whole numbers, so that its time says nothing about where they differ.
         let is_ours = u128::from(given.0) << 64 | u128::from(given.1) == made;
@@ -66,9 +97,9 @@ impl Session {
         (is_ours && is_young).then_some(session)
     }
 
-    fn proof(&self, rule: &RuleId, mac: Mac<'_>) -> [u8; 16] {
+    fn proof(&self, scope: &Scope<'_>, mac: Mac<'_>) -> [u8; 16] {
         // The rule's place is not a part of it when the rule has a name: such a session outlives a rule put before.
-        let text = format!("session\0{rule}\0{:x}\0{:x}", self.tag, self.began);
+        let text = format!("session\0{scope}\0{:x}\0{:x}", self.tag, self.began);
         mac(text.as_bytes())
     }
 }

@@ -46,6 +46,7 @@ pub(crate) enum Lookup {
     Grpc(Index),
     Tls(StreamIndex),
     Tcp(StreamIndex),
+    Unrouted(Index),
 }
 
 /// What the routes of a group are for, which decides how the port's traffic is read.
@@ -59,6 +60,8 @@ pub enum RouteKind {
     Tls,
     /// Connections.
     Tcp,
+    /// Requests, if there are any: a port without routes that declares nothing.
+    Unrouted,
 }
 
 impl Table {
@@ -111,6 +114,13 @@ impl Table {
         ports.iter().find(|(p, _)| *p == port).map(|(_, routes)| routes)
     }
 
+    /// Every rule of every group, in no order.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let routes = self.frontends.values().flatten().map(|(_, routes)| routes);
+        let sets = routes.flat_map(|routes| routes.producer.iter().chain(routes.consumers.values()));
+        sets.flat_map(|set| set.rules.iter())
+    }
+
     /// The policy for a service as a destination.
     pub fn destination(&self, service: &ServiceKey) -> &Arc<DestinationPolicy> {
         self.destinations.get(service).unwrap_or(&self.no_policy)
@@ -125,13 +135,14 @@ impl RouteSet {
             Lookup::Grpc(_) => RouteKind::Grpc,
             Lookup::Tls(_) => RouteKind::Tls,
             Lookup::Tcp(_) => RouteKind::Tcp,
+            Lookup::Unrouted(_) => RouteKind::Unrouted,
         }
     }
 
     /// The rule that wants a request most.
     pub fn rule_for<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<&Rule> {
         let number = match &self.lookup {
-            Lookup::Http(index) => index.find(request),
+            Lookup::Http(index) | Lookup::Unrouted(index) => index.find(request),
             Lookup::Grpc(index) => request.grpc_call().and_then(|_| index.find(request)),
             Lookup::Tls(index) | Lookup::Tcp(index) => index.find(None),
         }?;
@@ -144,7 +155,7 @@ impl RouteSet {
             Lookup::Tls(index) => self.rule(index.find(server_name)?),
             Lookup::Tcp(index) => self.rule(index.find(None)?),
             // Routes for requests say nothing about what cannot be read as requests.
-            Lookup::Http(_) | Lookup::Grpc(_) => None,
+            Lookup::Http(_) | Lookup::Grpc(_) | Lookup::Unrouted(_) => None,
         }
     }
 

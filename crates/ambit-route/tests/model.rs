@@ -70,7 +70,7 @@ mod naive {
     fn http_preference(one: &HttpMatch) -> Preference {
         let (kind, length) = match &one.path {
             Some(PathMatch::Exact(_)) => (2, 0),
-            Some(PathMatch::Regex(pattern)) => (1, pattern.len()),
+            Some(PathMatch::Regex(text) | PathMatch::Start(text)) => (1, text.len()),
             Some(PathMatch::Prefix(prefix)) => (0, prefix.trim_end_matches('/').len()),
             None => (0, 0),
         };
@@ -87,6 +87,7 @@ mod naive {
                 have.len() >= want.len() && have[..want.len()] == want[..]
             }
             Some(PathMatch::Regex(pattern)) => form_agrees(pattern, &asked.path),
+            Some(PathMatch::Start(start)) => asked.path.starts_with(&**start),
         };
         path && one.method.as_ref().is_none_or(|method| **method == *asked.method)
             && headers_agree(&one.headers, asked)

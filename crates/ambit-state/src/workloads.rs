@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use ambit_types::workload::NetworkMode;
+use ambit_types::workload::{Health, NetworkMode};
 use ambit_types::{NetworkAddress, ServiceKey, TunnelProtocol, Uid, Workload};
 use rpds::HashTrieMapSync;
 
@@ -24,7 +24,8 @@ impl Workloads {
         self.by_uid.get(uid)
     }
 
-    /// The workload that an address means: of several claimants a pod, then one that speaks HBONE.
+    /// The workload that an address means: of several claimants a pod, of those a ready one, then one that speaks
+    /// HBONE.
     pub(crate) fn by_address(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
         self.by_address.get(address)?.first()
     }
@@ -101,7 +102,13 @@ fn unclaim<K: std::hash::Hash + Eq + Clone>(index: &mut Claimants<K>, key: &K, u
     }
 }
 
-/// Pods first, then HBONE, then by uid so that arrival order does not matter.
-fn rank(workload: &Workload) -> (Reverse<bool>, Reverse<bool>, &Uid) {
-    (Reverse(workload.uid.is_pod()), Reverse(workload.tunnel == TunnelProtocol::Hbone), &workload.uid)
+/// Pods first, of these the ready ones, then HBONE, then by uid so that arrival order does not matter.
+///
+/// A pod that ends may list its address for as long as it takes, while another has it by now. Of anything but a pod health
+/// says nothing about whose the address is.
+fn rank(workload: &Workload) -> (Reverse<bool>, Reverse<bool>, Reverse<bool>, &Uid) {
+    let is_pod = workload.uid.is_pod();
+    let is_ready_pod = is_pod && workload.health == Health::Healthy;
+    let speaks_hbone = workload.tunnel == TunnelProtocol::Hbone;
+    (Reverse(is_pod), Reverse(is_ready_pod), Reverse(speaks_hbone), &workload.uid)
 }

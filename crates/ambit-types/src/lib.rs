@@ -12,6 +12,8 @@ pub mod gateway;
 pub mod identity;
 pub mod locality;
 pub mod name;
+pub mod nearby;
+pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod service;

@@ -1,4 +1,5 @@
-//! Bodies of objects as people write them: the Gateway API's, and the policy kinds of ours.
+//! Bodies of objects as people write them: the Gateway API's, the policy kinds of ours, and the kind of Istio's that
+//! is imported as a route.
 //!
 //! Names and nesting are the manifest's, nothing is interpreted: the reader of manifests checks shapes, the control
 //! plane gives them meaning. Numbers are as wide as JSON's, so that one out of range can be named.
@@ -7,6 +8,7 @@ mod egress;
 mod gateway;
 mod route;
 mod traffic;
+mod virtual_service;
 
 pub use egress::{EgressAllow, EgressPolicy, EgressSelector};
 pub use gateway::{
@@ -22,6 +24,11 @@ pub use route::{
 pub use traffic::{
     Abort, Backoff, Balance, Budget, Connections, Delay, Fault, GlobalLimit, HashKey, LimitKey, LocalLimit,
     Outlier, PolicyTarget, RateLimit, RetryPolicy, ServiceRef, SlowStart, TrafficPolicy,
+};
+pub use virtual_service::{
+    Decimal, Given, Percentage, StringMatch, VirtualAbort, VirtualCors, VirtualDelay, VirtualDestination,
+    VirtualFault, VirtualHeaderChange, VirtualHeaders, VirtualMatch, VirtualPort, VirtualRedirect,
+    VirtualRetries, VirtualRewrite, VirtualRoute, VirtualRule, VirtualService,
 };
 
 use serde::{Deserialize, Deserializer};

@@ -204,7 +204,12 @@ fn preview(made: ambit_control::Object, caller: Caller, world: &World) -> Previe
 }
 
 /// Reads an object; fields that are not known are taken away with a warning, as the API server would without one.
+///
+/// Not those of a policy of security: they may be the condition without which it says something else. Where the stored
+/// object keeps such a field, nothing of it would be in force; so it is refused, in the same words.
 fn read(object: &Value, warnings: &mut Vec<String>) -> Result<Located, Vec<Problem>> {
+    let is_security = is_security(object);
+    let is_kept = |field: &str| is_security && (field == "spec" || field.starts_with("spec."));
     let mut object = object.clone();
     for _ in 0..PRUNINGS_MAX {
         let problems = match read_value("admission", &object) {
@@ -212,6 +217,7 @@ fn read(object: &Value, warnings: &mut Vec<String>) -> Result<Located, Vec<Probl
             Err(problems) => problems,
         };
         let unknown = problems.iter().filter(|problem| problem.message.starts_with(UNKNOWN_FIELD));
+        let unknown = unknown.filter(|problem| !is_kept(&problem.field));
         let mut is_less = false;
         for problem in unknown {
             if prune::remove(&mut object, &problem.field) {
@@ -224,6 +230,13 @@ fn read(object: &Value, warnings: &mut Vec<String>) -> Result<Located, Vec<Probl
         }
     }
     read_value("admission", &object)
+}
+
+/// Whether an object is a policy of security: read from the API server, it is refused with a field that is not known.
+fn is_security(object: &Value) -> bool {
+    let kind = object["kind"].as_str().and_then(Kind::from_name);
+    let security = [Kind::PeerAuthentication, Kind::AuthorizationPolicy, Kind::RequestAuthentication];
+    kind.is_some_and(|kind| security.contains(&kind))
 }
 
 fn stake(object: &Value, world: &World) -> Stake {
@@ -251,6 +264,10 @@ fn stake(object: &Value, world: &World) -> Stake {
             let parents = object["spec"]["parentRefs"].as_array();
             let is_ours = |parent: &Value| parent["kind"] == "Service" || parent["kind"] == "ServiceEntry";
             whole(parents.into_iter().flatten().any(is_ours))
+        }
+        Kind::VirtualService => {
+            let gateways = object["spec"]["gateways"].as_array().map_or(&[][..], Vec::as_slice);
+            whole(gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh"))
         }
         Kind::ReferenceGrant => Stake::Advice,
         Kind::Namespace | Kind::Service | Kind::Pod => Stake::Labels,

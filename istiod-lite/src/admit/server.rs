@@ -19,14 +19,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::AcquireError;
 use tokio::time;
 use tonic::transport::server::Connected as _;
 use tracing::{debug, info, warn};
 
 use super::judge::{Caller, Verdict, judge};
 use super::review::{API_VERSION, Answer, KIND, Review};
+use super::room::{Place, Room};
 use crate::tls::{self, Connection};
 use crate::world::World;
 
@@ -36,10 +36,9 @@ const PATH: &str = "/validate";
 const BODY_BYTES_MAX: usize = 3 << 20;
 /// Bytes of questions of API servers that are being read or judged.
 const BODIES_BYTES_MAX: usize = 48 << 20;
-/// The same of everybody else together: whoever can reach us cannot keep API servers waiting.
+/// The same of everybody else together, one whole question an address: whoever can reach us cannot keep API servers
+/// waiting, whether we know their addresses or not.
 const STRANGERS_BYTES_MAX: usize = 12 << 20;
-/// What a question counts for at least, in bytes.
-const BODY_BYTES_MIN: usize = 4 << 10;
 /// Questions of API servers that are judged at once; each takes a thread.
 const JUDGED_MAX: usize = 4;
 /// The same of everybody else together.
@@ -86,14 +85,14 @@ pub struct AdmitParts {
 pub async fn serve(parts: AdmitParts) -> Result<SocketAddr, AdmitError> {
     let AdmitParts { listen, mut tls, world, drain } = parts;
     let refused = |cause| AdmitError::Listen { address: listen, cause };
-    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let listener = crate::listen::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut connections = tls::accept(listener, tls, &drain);
     let desk = Arc::new(Desk {
         world,
-        servers: Room::new(BODIES_BYTES_MAX, JUDGED_MAX),
-        strangers: Room::new(STRANGERS_BYTES_MAX, STRANGERS_JUDGED_MAX),
+        servers: Room::shared(BODIES_BYTES_MAX, JUDGED_MAX),
+        strangers: Room::divided(STRANGERS_BYTES_MAX, STRANGERS_JUDGED_MAX, BODY_BYTES_MAX),
     });
     drop(tasks::spawn("admission", async move {
         loop {
@@ -150,24 +149,10 @@ type Failure = (StatusCode, &'static str);
 struct Desk {
     world: Arc<World>,
     /// For API servers that the mesh knows by their addresses.
-    servers: Room,
-    /// For everybody else: API servers behind a translation of addresses, and whoever reaches us.
-    strangers: Room,
-}
-
-/// How much is read and judged at once.
-#[derive(Debug)]
-struct Room {
-    /// A permit a byte.
-    bodies: Arc<Semaphore>,
-    /// A permit a question.
-    judged: Arc<Semaphore>,
-}
-
-impl Room {
-    fn new(bytes: usize, questions: usize) -> Self {
-        Self { bodies: Arc::new(Semaphore::new(bytes)), judged: Arc::new(Semaphore::new(questions)) }
-    }
+    servers: Arc<Room>,
+    /// For everybody else: API servers behind a translation of addresses or an agent in the cluster, and whoever reaches
+    /// us.
+    strangers: Arc<Room>,
 }
 
 impl Desk {
@@ -194,20 +179,18 @@ impl Desk {
         if bytes > BODY_BYTES_MAX {
             return Err((StatusCode::PAYLOAD_TOO_LARGE, "the question has more than 3 MiB"));
         }
-        let gone = |_| (StatusCode::SERVICE_UNAVAILABLE, "the webhook is stopping");
-        // At most BODY_BYTES_MAX, which fits.
-        let share = u32::try_from(bytes.max(BODY_BYTES_MIN)).unwrap_or(u32::MAX);
         let is_server = caller.address.is_some_and(|address| self.world.index().is_api_server(address));
         let room = if is_server { &self.servers } else { &self.strangers };
-        let share = room.bodies.clone().acquire_many_owned(share).await.map_err(gone)?;
-        let body = read(request.into_body()).await?;
-        let turn = room.judged.clone().acquire_owned().await.map_err(gone)?;
+        let mut place = room.enter(caller.address);
+        place.reserve(bytes).await.map_err(gone)?;
+        let body = read(request.into_body(), &mut place).await?;
+        place.turn().await.map_err(gone)?;
         let world = self.world.clone();
         // Reading a large object takes long enough to keep others waiting. The thread goes on when the call is given up,
         // so that what it takes is given back by the thread.
         let judging = move || {
             let decided = decide(&body, caller, &world);
-            drop((turn, share));
+            drop(place);
             decided
         };
         let decided = tokio::task::spawn_blocking(judging).await;
@@ -218,8 +201,12 @@ impl Desk {
     }
 }
 
-/// The whole body, as long as it is no longer than it may be.
-async fn read(mut body: Incoming) -> Result<Bytes, Failure> {
+fn gone(_: AcquireError) -> Failure {
+    (StatusCode::SERVICE_UNAVAILABLE, "the webhook is stopping")
+}
+
+/// The whole body, as long as it is no longer than it may be, and as fast as there is room for it.
+async fn read(mut body: Incoming, place: &mut Place) -> Result<Bytes, Failure> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the question broke off"))?;
@@ -227,6 +214,7 @@ async fn read(mut body: Incoming) -> Result<Bytes, Failure> {
             if whole.len() + part.len() > BODY_BYTES_MAX {
                 return Err((StatusCode::PAYLOAD_TOO_LARGE, "the question has more than 3 MiB"));
             }
+            place.take(part.len()).await.map_err(gone)?;
             whole.extend_from_slice(&part);
         }
     }

@@ -20,7 +20,8 @@ use tracing::{info, warn};
 
 use super::Audit;
 use super::ledger::{self, Ledger};
-use super::material::{self, Block, Issuing, MaterialError, Owner};
+use super::lineage;
+use super::material::{self, Issuing, MaterialError, Owner};
 use super::rotation::{Phase, Ring, State, Times};
 use super::secret::{Notes, Read, SecretError, Secrets};
 use super::sign::Authority;
@@ -162,6 +163,14 @@ impl Signer {
     /// A call was turned away without a look at who called.
     pub fn disturbed(&self) {
         self.ledger().disturbed(clock::unix_seconds());
+    }
+
+    /// Whether what is in force was read so lately that no other replica can have taken more than one step since.
+    fn is_fresh(&self) -> bool {
+        self.0.confirmed.as_ref().is_none_or(|(at, fresh)| {
+            let at = *at.lock().unwrap_or_else(PoisonError::into_inner);
+            clock::monotonic().saturating_duration_since(at) <= *fresh
+        })
     }
 
     fn confirm(&self, at: Instant) {
@@ -381,10 +390,10 @@ impl Keeper {
     /// Reads what is kept; what cannot be used changes nothing. Whether it could be read.
     async fn reload(&self) -> bool {
         let Store::Secret(secrets) = &self.store else { return true };
-        let begun = clock::monotonic();
+        let (begun, is_fresh) = (clock::monotonic(), self.signer.is_fresh());
         let problem = match secrets.read().await {
-            Ok(Some(read)) => self.adopt(read).err(),
-            Ok(None) => Some("the Secret is gone; the authority in force is the one it held".to_owned()),
+            Ok(Some(read)) => self.adopt(read, is_fresh).err(),
+            Ok(None) => self.restore(secrets, is_fresh).await.err(),
             Err(error @ SecretError::Unusable { .. }) => Some(error.to_string()),
             Err(error) => {
                 self.known().is_readable = false;
@@ -398,18 +407,36 @@ impl Keeper {
         true
     }
 
-    /// Puts an authority that was read in force, if it differs.
-    fn adopt(&self, read: Read) -> Result<(), String> {
+    /// The Secret is gone: one of ours is written anew as it is in force, so that nobody who starts finds none. Who was
+    /// away itself may hold an older one, and leaves that to others until the next look.
+    async fn restore(&self, secrets: &Secrets, is_fresh: bool) -> Result<(), String> {
+        let (ring, owner) = {
+            let known = self.known();
+            (known.ring.clone(), known.owner)
+        };
+        if owner == Owner::Plugged || !is_fresh {
+            return Err("the Secret is gone; the authority in force is the one it held".to_owned());
+        }
+        let written = secrets.create(&ring).await;
+        let read = written.map_err(|error| {
+            let why = full(&error);
+            format!("the Secret is gone and cannot be written anew; the authority in force is the one it held: {why}")
+        })?;
+        warn!("the Secret of the certificate authority was gone; it is written anew from what is in force");
+        self.adopt(read, is_fresh)
+    }
+
+    /// Puts an authority that was read in force, if it differs and may follow the one in force, which `is_fresh` if it was
+    /// read lately.
+    fn adopt(&self, read: Read, is_fresh: bool) -> Result<(), String> {
         let mut known = self.known();
         if known.ring == read.ring && known.owner == read.owner {
             (known.version, known.notes) = (read.version, read.notes);
             return Ok(());
         }
-        let is_ours = known.owner == Owner::Us && read.owner == Owner::Us;
-        // A rotation changes one thing at a time; what somebody else wrote has to do so, too.
-        if !is_ours {
-            overlaps(&known.ring, &read.ring)?;
-        }
+        // Where nothing lags, steps follow each other at once.
+        let sees_each_step = is_fresh && self.settings.times.lag > 0;
+        lineage::follows((&known.ring, known.owner), (&read.ring, read.owner), sees_each_step)?;
         let authority = material::assemble(&read.ring, &self.settings.trust_domain, read.owner)
             .map_err(|e| e.to_string())?;
         let state = read.ring.state;
@@ -482,7 +509,7 @@ impl Keeper {
             Store::Secret(secrets) => secrets.replace(next, &version, answer).await.map_err(|e| full(&e))?,
         };
         self.signer.confirm(begun);
-        self.adopt(read)
+        self.adopt(read, true)
     }
 
     /// Publishes the bundle in force once every replica answers with it.
@@ -501,30 +528,6 @@ impl Keeper {
             differs
         });
     }
-}
-
-/// Whether one authority may follow another at once: peers that have not heard of it yet still believe each other.
-fn overlaps(old: &Ring<Issuing>, new: &Ring<Issuing>) -> Result<(), String> {
-    let parts = |ring: &Ring<Issuing>| -> Result<_, MaterialError> {
-        // Not any root of its bundle: the one by which others would have to know its certificates.
-        Ok((material::blocks(material::ROOTS, &material::bundle(ring)?)?, material::root(&ring.signing)?))
-    };
-    let (old_bundle, old_root) = parts(old).map_err(|e| e.to_string())?;
-    let (new_bundle, new_root) = parts(new).map_err(|e| e.to_string())?;
-    let holds = |bundle: &[Block], root: &Block| bundle.iter().any(|known| known.der == root.der);
-    if !holds(&new_bundle, &old_root) {
-        return Err("the new trust bundle lacks the root of the issuer in force, so it would cut off everybody; keep \
-                    that root in the bundle until all certificates are renewed"
-            .to_owned());
-    }
-    if !holds(&old_bundle, &new_root) {
-        return Err(
-            "the new issuer's root is not in the trust bundle in force, so nobody would believe its \
-                    certificates; add the root to the bundle first"
-                .to_owned(),
-        );
-    }
-    Ok(())
 }
 
 /// The bundle as it is published. Proxies that watch it ask for certificates anew when it changes; its first line

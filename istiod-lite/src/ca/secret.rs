@@ -5,6 +5,9 @@
 //! succeeds. What others write into `cacerts` is never changed by us. Evidence that a rotation goes on by lies in a
 //! ConfigMap, one member for each replica.
 //!
+//! A root is made only where none is published: of a Secret that is gone, a replica that runs writes what it held, and one
+//! that starts waits for that.
+//!
 //! Two annotations of our own Secret are for people: what they ask of the leader, and what it tells them. They are here
 //! so that nobody may ask who could not take the keys as well, and so that a step and its answer are one write.
 
@@ -24,6 +27,7 @@ use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::lineage;
 use super::material::{self, Issuing, MaterialError, Members, Owner};
 use super::rotation::Ring;
 
@@ -34,6 +38,8 @@ pub(in crate::ca) mod tests;
 pub const OWN: &str = "istio-ca-secret";
 /// Where one is plugged in.
 pub const PLUGGED: &str = "cacerts";
+/// The ConfigMap that publishes the roots, under [`material::ROOTS`]; the one beside the Secrets is looked at here.
+pub const PUBLISHED: &str = "istio-ca-root-cert";
 /// Where replicas write what they know of a rotation.
 pub const PROGRESS: &str = "istio-ca-rotation";
 /// Annotation of [`OWN`]: what the leader tells of the authority; JSON, without keys.
@@ -91,6 +97,29 @@ pub enum SecretError {
         /// Where.
         namespace: String,
     },
+    /// It is gone while its root is published.
+    #[error(
+        "Secret {namespace}/{OWN} is gone, but ConfigMap {namespace}/{PUBLISHED} publishes the root that it held, and a \
+         new root would cut off everybody who believes that one, so none is made; a replica that still runs writes the \
+         Secret anew within seconds; if none does, restore the Secret from a backup, or delete that ConfigMap to begin \
+         with a new root"
+    )]
+    Lost {
+        /// Where.
+        namespace: String,
+    },
+    /// It holds another root than is published.
+    #[error(
+        "Secret {namespace}/{name} holds an issuer whose root is not in ConfigMap {namespace}/{PUBLISHED}, so nobody would \
+         believe its certificates; restore the Secret that was there, or add the root to the trust bundle first; or \
+         delete that ConfigMap to go over to this root all the same"
+    )]
+    Unbelieved {
+        /// Where.
+        namespace: String,
+        /// Its name.
+        name: &'static str,
+    },
     /// Making certificates failed.
     #[error("making the certificate authority")]
     Make(#[source] rcgen::Error),
@@ -144,17 +173,46 @@ impl Secrets {
         &self.replica
     }
 
-    /// Reads the authority, making one if there is none.
+    /// Reads the authority for a program that starts, making one if there is none. What is published already is what the
+    /// mesh believes: neither a Secret that was lost nor one that was swapped puts another root in its place.
     ///
     /// # Errors
     /// [`SecretError`]; nothing is replaced then.
     pub async fn open(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Read, SecretError> {
+        // Before the Secret, so that what another replica makes meanwhile is not held against it.
+        let published = self.published().await?;
         if let Some(read) = self.read().await? {
-            return Ok(read);
+            let kept = (&read.ring, read.owner);
+            let is_believed = published.as_deref().is_none_or(|roots| lineage::is_believed(kept, roots));
+            let name = match read.owner {
+                Owner::Us => OWN,
+                Owner::Plugged => PLUGGED,
+            };
+            let namespace = self.namespace.clone();
+            return is_believed.then_some(read).ok_or(SecretError::Unbelieved { namespace, name });
+        }
+        if published.is_some() {
+            return Err(SecretError::Lost { namespace: self.namespace.clone() });
         }
         // The root's key is not kept: the next root comes with the next rotation.
         let (issuing, _) = material::make(trust_domain, now).map_err(SecretError::Make)?;
-        let secret = self.secret(&Ring::new(issuing))?;
+        self.create(&Ring::new(issuing)).await
+    }
+
+    /// The roots that are published here; none if there are none.
+    async fn published(&self) -> Result<Option<String>, SecretError> {
+        let found = self.call("read", PUBLISHED, self.maps().get_opt(PUBLISHED)).await?;
+        let data = found.and_then(|map| map.data);
+        let roots = data.and_then(|mut data| data.remove(material::ROOTS));
+        Ok(roots.filter(|text| !text.trim().is_empty()))
+    }
+
+    /// Makes our Secret with an authority. Of several replicas that do so one succeeds, and all get what that one wrote.
+    ///
+    /// # Errors
+    /// [`SecretError`]; nothing is replaced then.
+    pub async fn create(&self, ring: &Ring<Issuing>) -> Result<Read, SecretError> {
+        let secret = self.secret(ring)?;
         let made = self.call("create", OWN, self.secrets().create(&post(), &secret)).await;
         match made {
             Ok(made) => self.parse(OWN, Owner::Us, made),

@@ -182,6 +182,8 @@ fn caller(token: &Token, source: Option<IpAddr>) -> Result<Caller, Status> {
         service_account: token.service_account.clone(),
         node: token.node.clone(),
         node_uid: token.node_uid.clone(),
+        pod: token.pod.clone(),
+        pod_uid: token.pod_uid.clone(),
         source,
     })
 }

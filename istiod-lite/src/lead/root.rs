@@ -18,7 +18,7 @@ use super::{Lead, PARALLEL, PAUSE, TURN, chain, told};
 use crate::ca::keeper::certificates_only;
 
 /// Name of the ConfigMap, as every proxy of Istio expects it.
-pub(super) const CONFIG_MAP: &str = "istio-ca-root-cert";
+pub(super) const CONFIG_MAP: &str = crate::ca::secret::PUBLISHED;
 /// Its only key.
 const KEY: &str = "root-cert.pem";
 /// Label of ours, without which one is not removed.

@@ -45,6 +45,7 @@ const KINDS: &[(Kind, Written)] = &[
     (Kind::TcpRoute, Written::TCPRoute),
     (Kind::TrafficPolicy, Written::TrafficPolicy),
     (Kind::EgressPolicy, Written::EgressPolicy),
+    (Kind::VirtualService, Written::VirtualService),
 ];
 
 /// Under which version each kind is served, as far as it is known.

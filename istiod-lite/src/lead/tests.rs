@@ -324,6 +324,32 @@ async fn a_service_that_is_removed_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_waypoint_keeps_its_pods_when_a_scaler_gets_them() {
+    let scaler = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/wp";
+    let count = |state: &State| state.objects.get(DEPLOYMENT).map(|live| live["spec"]["replicas"].clone());
+    let annotated = |number: &str| {
+        let Event::Put(Object::Gateway(mut one)) = gateway("wp") else { panic!("a gateway is put") };
+        let pair = (Str::from(waypoint::objects::REPLICAS), Str::from(number));
+        one.annotations = [pair].into_iter().collect();
+        Event::Put(Object::Gateway(one))
+    };
+    let cast = Cast::start();
+    cast.script.put(GATEWAY, written_gateway("wp"));
+    for (fixed, kept) in [("5", 5), ("0", 1)] {
+        cast.apply(vec![annotated(fixed)]);
+        cast.until("as many as are asked for", |state| {
+            count(state) == fixed.parse::<u64>().ok().map(Value::from)
+        })
+        .await;
+        cast.until("no scaler", |state| !state.objects.contains_key(scaler)).await;
+        cast.apply(vec![gateway("wp")]);
+        // It is written after the Deployment.
+        cast.until("a scaler", |state| state.objects.contains_key(scaler)).await;
+        assert_eq!(count(&cast.script.state()), Some(json!(kept)), "after {fixed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn services_say_whether_they_have_their_waypoint_and_stop_saying_it() {
     let cast = Cast::start();
     let path = "/api/v1/namespaces/shop/services/web";

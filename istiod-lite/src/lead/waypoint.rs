@@ -5,6 +5,7 @@
 //! is removed here, once the API server itself says that the Gateway is gone. An object of the same name that was not
 //! made here is never touched: the Gateway says that it is in the way.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +17,11 @@ use ambit_control::status::{ACCEPTED, Report};
 use ambit_runtime::clock;
 use ambit_types::Str;
 use futures_util::StreamExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::api::{ApiError, At, Resource, encoded};
+use super::api::{ApiError, At, MANAGER, Resource, encoded};
 use super::ledger::Ledger;
 use super::status::{carry_out, render};
 use super::{Lead, PARALLEL, TURN, chain, rest, stamp, told};
@@ -261,7 +262,7 @@ async fn make(lead: &Lead<'_>, gateway: &Gateway, held: &BTreeMap<Piece, i64>) -
         let Some(resource) = resource_of(object) else { continue };
         wanted.insert(resource);
         let at = At { resource, namespace: &name.namespace, name: &name.name };
-        match put(lead, at, object, held.contains_key(&(resource, name.clone()))).await {
+        match put(lead, at, (object, settings), held.contains_key(&(resource, name.clone()))).await {
             Ok(generation) => pieces.push(((resource, name.clone()), Some(generation))),
             Err(fault) => faults.push((resource, fault)),
         }
@@ -321,16 +322,41 @@ fn resource_of(object: &Value) -> Option<Resource> {
 }
 
 /// Writes an object, unless one is there that was not made here; returns its generation.
-async fn put(lead: &Lead<'_>, at: At<'_>, object: &Value, is_held: bool) -> Result<i64, Fault> {
+async fn put(
+    lead: &Lead<'_>,
+    at: At<'_>,
+    (object, settings): (&Value, &objects::Settings),
+    is_held: bool,
+) -> Result<i64, Fault> {
     if !is_held {
         let live = lead.server.get(at).await.map_err(Fault::Api)?;
         if live.is_some_and(|live| waypoint_of(&live) != Some(at.name)) {
             return Err(Fault::Foreign);
         }
     }
-    let live = lead.server.apply(at, object).await.map_err(Fault::Api)?;
+    let object = with_pods(lead, at, object, settings).await.map_err(Fault::Api)?;
+    let live = lead.server.apply(at, &object).await.map_err(Fault::Api)?;
     metrics::counter!("ambit_lead_writes_total", "kind" => at.resource.kind).increment(1);
     Ok(generation(&live))
+}
+
+/// The object; a Deployment whose pods a scaler has keeps those it has until the scaler counts them.
+async fn with_pods<'o>(
+    lead: &Lead<'_>,
+    at: At<'_>,
+    object: &'o Value,
+    settings: &objects::Settings,
+) -> Result<Cow<'o, Value>, ApiError> {
+    if at.resource != Resource::DEPLOYMENT || object.pointer("/spec/replicas").is_some() {
+        return Ok(Cow::Borrowed(object));
+    }
+    let live = lead.server.get(at).await?;
+    let Some(number) = live.and_then(|live| objects::kept_replicas(&live, MANAGER, settings)) else {
+        return Ok(Cow::Borrowed(object));
+    };
+    let mut object = object.clone();
+    object["spec"]["replicas"] = json!(number);
+    Ok(Cow::Owned(object))
 }
 
 /// Removes an object that was made here.

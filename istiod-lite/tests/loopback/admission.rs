@@ -215,6 +215,36 @@ async fn whoever_reaches_the_webhook_cannot_keep_an_api_server_waiting() {
     }
 }
 
+/// An API server behind an agent in the cluster has an address that says nothing.
+#[tokio::test]
+async fn a_stranger_cannot_keep_another_address_waiting() {
+    let webhook = Webhook::start(&table().world.replace("127.0.0.1", "192.0.2.1")).await;
+    let mut held = Vec::new();
+    for n in 0..20 {
+        // As many as the room of all strangers has whole questions, and more.
+        let mut stranger = webhook.tls_from([127, 0, 0, 2 + n % 5]).await;
+        let head = b"POST /validate HTTP/1.1\r\nhost: x\r\ncontent-length: 3145728\r\n\r\n{";
+        stranger.write_all(head).await.unwrap();
+        stranger.flush().await.unwrap();
+        held.push(stranger);
+    }
+    let mut client = webhook.connect().await;
+    let policy = json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": { "name": "a", "namespace": "shop" }, "spec": { "rules": [{ "from": [{ "source": { "namespaces": ["shop"] } }] }] },
+    });
+    for _ in 0..20 {
+        let response = client.ask(&create(&policy)).await;
+        assert_eq!(response["allowed"], true, "{response:#}");
+    }
+    // Theirs were held all the while, and end by themselves.
+    for stranger in &mut held {
+        let mut answer = [0; 12];
+        tokio::time::timeout(PATIENCE, stranger.read_exact(&mut answer)).await.expect("in time").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 503");
+    }
+}
+
 fn table() -> Table {
     serde_saphyr::from_str(TABLE).expect("a table")
 }

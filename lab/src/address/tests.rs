@@ -33,6 +33,8 @@ fn one_family_means_one_family() {
     let node = NodeIndex::nth(0).expect("within the range");
     assert_eq!(joined(&node.all(Families::Ipv6)), "fd00:172:30::1,fd00:10:244:1::1");
     assert_eq!(joined(&node.all(Families::Ipv4)), "172.30.0.1,10.244.1.1");
+    assert_eq!(joined(&node.proxy(Families::Dual)), "10.244.1.254,fd00:10:244:1::254");
+    assert!(node.proxy(Families::Dual).iter().all(|own| !node.all(Families::Dual).contains(own)));
     assert_eq!(joined(&dns(Families::Ipv6)), "fd00:10:96::a");
     assert_eq!(joined(&service_cidrs(Families::Dual)), "10.96.0.0/16,fd00:10:96::/112");
 }

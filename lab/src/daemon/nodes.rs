@@ -14,8 +14,6 @@ use crate::pod::sandbox::Site;
 use crate::schedule::waypoints;
 use crate::store::{Kind, ObjectKey};
 
-/// Where a node says which addresses its pods know it by.
-const NODE_ADDRESSES: &str = "ambit.internal/node-addresses";
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 3] = ["default", "istio-system", "kube-system"];
 
@@ -68,14 +66,11 @@ pub(super) fn complete(owner: &Owner) -> Result<(), LabError> {
 
 fn describe(node: &mut Value, site: &Site) {
     let (index, families) = (site.node.index, site.families);
-    let joined = |all: Vec<String>| all.join(",");
-    let every = joined(index.all(families).iter().map(ToString::to_string).collect());
     merge(
         node,
         "/metadata",
         json!({"labels": {"kubernetes.io/hostname": site.node.name, "kubernetes.io/os": "linux"}}),
     );
-    merge(node, "/metadata", json!({"annotations": {NODE_ADDRESSES: every}}));
     let cidrs: Vec<String> = index.pod_cidrs(families).iter().map(ToString::to_string).collect();
     merge(node, "", json!({"spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs}}));
     let mut addresses: Vec<Value> = index

@@ -17,7 +17,7 @@ use super::force::{Mesh, Outlook};
 use super::nodes::merge;
 use super::owner::Owner;
 use super::{commands, network, pods, report};
-use crate::address::{self, Families};
+use crate::address::Families;
 use crate::config::LabConfig;
 use crate::control::{Call, Request};
 use crate::error::LabError;
@@ -142,7 +142,6 @@ fn report_programs(owner: &Owner) -> Result<(), LabError> {
     if !config.mesh {
         return Ok(());
     }
-    let text = |all: Vec<std::net::IpAddr>| all.iter().map(ToString::to_string).collect::<Vec<String>>();
     let mut replicas = Vec::new();
     for member in members::all(config) {
         let is_ready = owner.programs.part(&member.target).is_ok_and(|part| part.state.borrow().ready);
@@ -152,10 +151,8 @@ fn report_programs(owner: &Owner) -> Result<(), LabError> {
             _ => None,
         };
         replicas.extend(replica.map(|_| is_ready));
-        let own = text(address::control_planes(config.families, replica.unwrap_or(0)));
         let Some(site) = owner.sites.get(&member.node) else { continue };
-        let host = text(site.node.index.fabric(config.families));
-        let status = members::status(&member, &own, &host, is_ready);
+        let status = members::status(&member, site.node.index, config.families, is_ready);
         let why = if is_ready { "" } else { "the program is not ready" };
         owner.store.change(&member.key(), |pod| {
             merge(pod, "", json!({"status": status}));

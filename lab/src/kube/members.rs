@@ -5,6 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::api::{self, Api, Refusal};
 use super::cluster::Cluster;
 use super::settings::Caller;
 use super::tokens;
+use crate::address::{self, Families, NodeIndex};
 use crate::config::LabConfig;
 use crate::error::LabError;
 use crate::paths::RunDir;
@@ -57,8 +59,21 @@ impl Member {
         ObjectKey::new(Kind::Pod, Some(NAMESPACE), &self.pod)
     }
 
+    /// As in the manifests: the node agent alone shares its node's network.
     fn in_node_network(&self) -> bool {
-        self.account != ISTIOD
+        self.account == CNI
+    }
+
+    /// The addresses of its pod on `node`.
+    pub fn addresses(&self, node: NodeIndex, families: Families) -> Vec<IpAddr> {
+        match &self.target {
+            Target::Istiod => address::control_planes(families, 0),
+            Target::Replica(replica) => address::control_planes(families, *replica),
+            Target::Ztunnel(_) => node.proxy(families),
+            Target::Cni(_) | Target::Kube(_) | Target::Pod { .. } | Target::Waypoint { .. } => {
+                node.fabric(families)
+            }
+        }
     }
 
     fn object(&self) -> Value {
@@ -187,13 +202,13 @@ fn write_private(path: &Path, text: &str) -> Result<(), LabError> {
     open.and_then(|mut file| file.write_all(text.as_bytes())).map_err(LabError::file("writing", path))
 }
 
-/// The status of a program's pod.
-pub fn status(member: &Member, addresses: &[String], host: &[String], ready: bool) -> Value {
-    let list = |all: &[String]| all.iter().map(|ip| json!({"ip": ip})).collect::<Vec<Value>>();
-    let own = if member.in_node_network() { host } else { addresses };
+/// The status of a program's pod on `node`.
+pub fn status(member: &Member, node: NodeIndex, families: Families, ready: bool) -> Value {
+    let list = |all: &[IpAddr]| all.iter().map(|ip| json!({"ip": ip.to_string()})).collect::<Vec<Value>>();
+    let (own, host) = (member.addresses(node, families), node.fabric(families));
     let state = if ready { json!({"running": {}}) } else { json!({"waiting": {"reason": "NotReady"}}) };
     json!({
-        "phase": "Running", "podIP": own.first(), "podIPs": list(own), "hostIP": host.first(), "hostIPs": list(host),
+        "phase": "Running", "podIP": own.first(), "podIPs": list(&own), "hostIP": host.first(), "hostIPs": list(&host),
         "containerStatuses": [{
             "name": member.account, "image": member.account, "imageID": "", "ready": ready, "started": ready,
             "restartCount": 0, "state": state,
@@ -204,6 +219,7 @@ pub fn status(member: &Member, addresses: &[String], host: &[String], ready: boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::Node;
 
     #[test]
     fn every_program_is_a_pod_of_its_own() {
@@ -221,6 +237,30 @@ mod tests {
         ];
         let want = want.map(|(target, pod)| (target.to_owned(), pod.to_owned()));
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_proxys_pod_has_addresses_that_are_not_its_nodes() {
+        let mut config = LabConfig { nodes: vec!["a".to_owned()], ..LabConfig::default() };
+        config.kube.istiod_replicas = 1;
+        let node = Node { name: "a".to_owned(), index: NodeIndex::nth(0).expect("a node") };
+        let of_node = super::super::node::told_addresses(&node, Families::Dual);
+        let mut got = Vec::new();
+        for member in all(&config) {
+            let (object, status) = (member.object(), status(&member, node.index, Families::Dual, true));
+            let own: Vec<IpAddr> = member.addresses(node.index, Families::Dual);
+            let listed = status["podIPs"].as_array().map(Vec::len);
+            assert_eq!((listed, status["podIP"].as_str()), (Some(2), Some(own[0].to_string().as_str())));
+            let is_shared = object["spec"]["hostNetwork"] == true;
+            assert!(own.iter().all(|address| of_node.contains(address) == is_shared), "{member:?}");
+            got.push((member.pod, is_shared, own[0].to_string()));
+        }
+        let want = [
+            ("istiod-lite-1", false, "172.30.0.254"),
+            ("ztunnel-a", false, "10.244.1.254"),
+            ("ambit-cni-a", true, "172.30.0.1"),
+        ];
+        assert_eq!(got, want.map(|(pod, shared, address)| (pod.to_owned(), shared, address.to_owned())));
     }
 
     #[test]

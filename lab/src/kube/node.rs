@@ -1,5 +1,6 @@
 //! The nodes as a cluster knows them: registered once, and alive for as long as the lab says so.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ambit_runtime::clock;
@@ -10,8 +11,6 @@ use crate::address::Families;
 use crate::store::{Kind, ObjectKey};
 use crate::topology::Node;
 
-/// Where a node says which addresses its pods know it by.
-const NODE_ADDRESSES: &str = "ambit.internal/node-addresses";
 /// Namespace of the nodes' leases.
 const LEASES: &str = "kube-node-lease";
 /// How long a lease is good, in seconds, as kubelets ask.
@@ -58,16 +57,18 @@ fn path(node: &Node) -> String {
     api::path_of(&ObjectKey::new(Kind::Node, None, &node.name))
 }
 
+/// Every address of the node; its object lists those on the fabric only.
+pub(super) fn told_addresses(node: &Node, families: Families) -> Vec<IpAddr> {
+    node.index.all(families)
+}
+
 fn object(node: &Node, families: Families) -> Value {
-    let joined = |all: Vec<String>| all.join(",");
-    let every = joined(node.index.all(families).iter().map(ToString::to_string).collect());
     let cidrs: Vec<String> = node.index.pod_cidrs(families).iter().map(ToString::to_string).collect();
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {
             "name": node.name,
             "labels": {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux"},
-            "annotations": {NODE_ADDRESSES: every},
         },
         "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs},
     })

@@ -108,12 +108,14 @@ pub fn cni(config: &LabConfig, run: &RunDir, node: &Node) -> Spec {
     Spec { program: "ambit-cni", args: as_args(flags), env: logging(config), admin }
 }
 
-/// The proxy: as in a folder's lab, but it reaches the control planes by their service's address.
+/// The proxy: as in a folder's lab, but it reaches the control planes by their service's address, from its own.
 pub fn ztunnel(config: &LabConfig, run: &RunDir, node: &Node, instance: u64) -> Spec {
     let mut spec = folder::ztunnel(config, run, node, instance);
     let server = format!("https://{}", SocketAddr::new(front::address(config.families), ISTIOD_PORT));
     let root = run.root_bundle().to_string_lossy().into_owned();
+    let instance_ip = node.index.proxy(config.families).first().map(ToString::to_string).unwrap_or_default();
     let own = [
+        ("INSTANCE_IP", instance_ip),
         ("XDS_ADDRESS", server.clone()),
         ("CA_ADDRESS", server),
         ("XDS_ROOT_CA", root.clone()),
@@ -163,6 +165,7 @@ mod tests {
         };
         assert_eq!(found("XDS_ADDRESS"), ["https://elsewhere:1"]);
         assert_eq!(found("CA_ADDRESS"), ["https://10.96.0.15:15012"]);
+        assert_eq!(found("INSTANCE_IP"), ["10.244.1.254"]);
         assert_eq!(found("ALT_CA_HOSTNAME"), ["istiod.istio-system.svc"]);
     }
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::address::{Families, NodeIndex};
+use crate::address::{Families, NodeIndex, PROXY_HOST};
 
 /// The first host number of a node's range that a pod may have; 1 is the gateway.
 const FIRST: u8 = 2;
-/// The last one; 255 is the broadcast address of the IPv4 range.
-const LAST: u8 = 254;
+/// The last one; behind it are the node's proxy and the broadcast address of the IPv4 range.
+const LAST: u8 = PROXY_HOST - 1;
 
 /// The addresses in use.
 #[derive(Debug, Default)]

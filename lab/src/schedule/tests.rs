@@ -96,14 +96,14 @@ fn occupied_addresses_wait_for_their_namespace_to_go() {
 #[test]
 fn a_full_node_says_so() {
     let full: Vec<Pod> =
-        (2..=254).map(|n| bound(&format!("p{n}"), "node1", &format!("10.244.1.{n}"))).collect();
+        (2..=253).map(|n| bound(&format!("p{n}"), "node1", &format!("10.244.1.{n}"))).collect();
     let mut pods = full;
     pods.push(pod("late", |p| p.spec.as_mut().unwrap().node_name = Some("node1".to_owned())));
     check(
         &[],
         &pods,
         Families::Ipv4,
-        &["Pod shop/late: node 1 has no free pod address: it already has 253 pods"],
+        &["Pod shop/late: node 1 has no free pod address: it already has 252 pods"],
     );
 }
 

@@ -33,6 +33,10 @@ const AUDIENCE: &str = "istio-ca";
 const CALLER: &str = "spiffe://cluster.local/ns/shop/sa/default";
 const OTHER: &str = "spiffe://cluster.local/ns/shop/sa/other";
 const NODE1: &str = "node-node1";
+/// The address of node1's proxy, which is a pod.
+const PROXY: &str = "10.244.1.254";
+/// Another pod of node1 with the proxy's account.
+const SPARE: &str = "pod-istio-system-spare";
 /// The code of every refusal.
 const CODE: &str = "AMB2002";
 /// How long a verdict may outlive its token's pod: ten seconds here, and ten in the API server.
@@ -45,10 +49,11 @@ fn tokens_that_prove_nothing_are_refused_with_a_reason_recorded_and_counted() {
     let asked = Asked { lab: &lab, place: NODE1, token: &good };
     asked.certificate(CALLER).expect("node1 gets a certificate of its own pod");
     asked.discovery().expect("node1 is served");
+    the_proxies_call_from_their_own_pods(&lab);
 
     tokens_that_the_api_server_does_not_vouch_for(&lab, &good);
     tokens_of_others_and_of_elsewhere(&lab, &good);
-    a_token_of_a_deleted_pod(&lab);
+    a_token_of_a_deleted_pod(&lab, &good);
     if soak() {
         a_token_that_really_runs_out(&lab);
     }
@@ -66,6 +71,23 @@ fn cast() -> Vec<Value> {
         other,
         pod("legacy/neighbour", "node1", &[]),
     ]
+}
+
+/// A DaemonSet's pod has an address that its node's object does not list: the lab's own proxies are certified by that.
+fn the_proxies_call_from_their_own_pods(lab: &Lab) {
+    let of_node = kubectl(lab, &["get", "node", "node1", "-o", "json"]);
+    assert!(!of_node.contains(PROXY), "the node says that its proxy's address is its own: {of_node}");
+    let pod = ["get", "pod", "ztunnel-node1", "-n", "istio-system", "-o", "jsonpath={.status.podIP}"];
+    assert_eq!(kubectl(lab, &pod).trim(), PROXY);
+    let is_it = |line: &Value| {
+        line["outcome"] == "issued"
+            && line["caller"] == "istio-system/ztunnel"
+            && line["node"] == "node1"
+            && line["source"] == PROXY
+    };
+    wait_until("node1's proxy is certified from its pod's address", FORGOTTEN, || {
+        audit(lab).iter().any(is_it)
+    });
 }
 
 fn tokens_that_the_api_server_does_not_vouch_for(lab: &Lab, good: &str) {
@@ -114,7 +136,7 @@ fn tokens_of_others_and_of_elsewhere(lab: &Lab, good: &str) {
     }
 }
 
-fn a_token_of_a_deleted_pod(lab: &Lab) {
+fn a_token_of_a_deleted_pod(lab: &Lab, good: &str) {
     let mut spare = pod("istio-system/spare", "node1", &[]);
     spare["spec"]["serviceAccountName"] = json!("ztunnel");
     spare["spec"]["containers"][0]["image"] = json!("example.com/pause");
@@ -122,6 +144,14 @@ fn a_token_of_a_deleted_pod(lab: &Lab) {
     let token = issue(lab, "istio-system/ztunnel", Some("spare"), AUDIENCE);
     let asked = Asked { lab, place: NODE1, token: &token };
     asked.certificate(CALLER).expect("its pod is there");
+    // From its own pod it is worth the same, and another proxy's token nothing there.
+    let netns = Path::new(NETNS_DIR).join(format!("{}-{SPARE}", lab.name()));
+    wait_until("the pod has its namespace", FORGOTTEN, || netns.exists());
+    let at_home = Asked { place: SPARE, ..asked };
+    wait_until("the pod's address is known", FORGOTTEN, || at_home.certificate(CALLER).is_ok());
+    at_home.discovery().expect("it is served in its own pod");
+    let stolen = Asked { lab, place: SPARE, token: good };
+    stolen.is_refused(&Refused::of("another proxy of the node", "source-address", "istio-system/ztunnel"));
     let _ = kubectl(lab, &["delete", "pod", "spare", "-n", "istio-system", "--grace-period=1"]);
     wait_until("the token of a pod that is gone is refused", FORGOTTEN, || {
         asked.certificate(CALLER).is_err()

@@ -44,6 +44,7 @@ fn a_waypoint_follows_its_gateway_from_its_making_to_its_end() {
     changed(&lab);
     of_another_namespace(&lab);
     scaled_to_nothing(&lab);
+    given_to_the_scaler(&lab);
     asked_for_in_vain(&lab);
     removed(&lab);
 }
@@ -264,6 +265,21 @@ fn scaled_to_nothing(lab: &Lab) {
     for kind in PIECES {
         wait_until(&format!("the {kind} is back"), SETTLED, || get(lab, kind, "shop/waypoint").is_some());
     }
+}
+
+/// Pods of a fixed number stay when a scaler takes them over: the API server's default is one.
+fn given_to_the_scaler(lab: &Lab) {
+    let annotate = ["annotate", "gateway", "waypoint", "-n", "shop"];
+    let replicas =
+        |lab: &Lab| get(lab, "deployment", "shop/waypoint").unwrap_or_default()["spec"]["replicas"].clone();
+    let _ = kubectl(lab, &[&annotate[..], &["ambit.internal/replicas=2"]].concat());
+    wait_until("two pods are asked for", SETTLED, || replicas(lab) == 2);
+    wait_until("the scaler is gone", SETTLED, || get(lab, "hpa", "shop/waypoint").is_none());
+    let _ = kubectl(lab, &[&annotate[..], &["ambit.internal/replicas-"]].concat());
+    // It is written after the Deployment.
+    wait_until("the scaler is back", SETTLED, || get(lab, "hpa", "shop/waypoint").is_some());
+    assert_eq!(replicas(lab), 2, "the waypoint lost a pod");
+    served(lab, WEB, Way::Waypoint);
 }
 
 /// A waypoint that does not exist closes the service; `ambit waypoint apply` makes it, and `delete` takes it away.

@@ -28,7 +28,7 @@ const WAIT: Duration = Duration::from_secs(5);
 const WEB: &str = "http://web.shop.svc.cluster.local";
 
 /// The rows that are run here: every kind of object, and every way to be wrong.
-const CHOSEN: [&str; 22] = [
+const CHOSEN: [&str; 23] = [
     "a parent that is not there",
     "a port that the parent does not have",
     "an alias as parent",
@@ -49,6 +49,7 @@ const CHOSEN: [&str; 22] = [
     "a header that frames the message",
     "time-outs the wrong way round",
     "a traffic policy for a service that is not there",
+    "a virtual service for what it does not own",
     "an authorization policy for a service that is not there",
     "tokens for nothing",
 ];

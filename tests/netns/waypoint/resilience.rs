@@ -105,6 +105,43 @@ fn an_endpoint_that_fails_is_left_out_for_a_while() {
 }
 
 #[test]
+fn a_client_stays_with_its_pod() {
+    let Some(shop) = Shop::up("wp-sessions", &[]) else { return };
+    let url = format!("{WEB}/session");
+    let stays = |first: &str, line: &str| {
+        let load = shop.load(&url, &["--requests", "50", "--concurrency", "2", "--header", line]);
+        assert_eq!(load.count(&format!("/by_peer/{first}")), 50, "{line}: {:#}", load.0);
+    };
+    // Of the service, by cookie.
+    shop.under(&traffic("web", json!({"sessionPersistence": {"sessionName": "stay"}})), || {
+        let first = shop.get(CLIENT, &url, &[]);
+        let cookie = first.header("set-cookie");
+        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{:#}", first.0);
+        let mark = cookie.split(';').next().unwrap_or_default();
+        assert!(mark.starts_with("stay=") && !mark.contains("web"), "{cookie}");
+        stays(first.header("x-peer"), &format!("cookie: {mark}"));
+        // Nobody stays who does not say so, or says what was never told.
+        let load = shop.load(&url, &["--requests", "50", "--header", "cookie: stay=1.2.3"]);
+        assert!(["v1", "v2"].iter().all(|peer| load.count(&format!("/by_peer/{peer}")) > 0), "{:#}", load.0);
+    });
+    // Of a rule, by header, against its weights.
+    let rule = |v1, v2| {
+        let kept = json!({"sessionName": "x-stay", "type": "Header"});
+        json!([{"sessionPersistence": kept, "backendRefs": [backend("web-v1", v1), backend("web-v2", v2)]}])
+    };
+    let mut mark = String::new();
+    shop.under(&route("kept", "web", &rule(0, 1)), || {
+        let first = shop.get(CLIENT, &url, &[]);
+        assert_eq!(first.header("x-peer"), "v2", "{:#}", first.0);
+        mark = format!("x-stay: {}", first.header("x-stay"));
+    });
+    shop.under(&route("kept", "web", &rule(1, 0)), || {
+        assert_eq!(shop.get(CLIENT, &url, &[]).header("x-peer"), "v1");
+        stays("v2", &mark);
+    });
+}
+
+#[test]
 fn a_storm_of_failures_makes_no_storm_of_retries() {
     let Some(shop) = Shop::up("wp-storm", &[]) else { return };
     let minimum = 5;

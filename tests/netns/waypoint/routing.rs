@@ -14,6 +14,7 @@ const SPREAD: u64 = 48;
 fn a_canary_a_header_and_a_method_decide_where_a_request_goes() {
     let Some(shop) = Shop::up("wp-routing", &[]) else { return };
     by_weight(&shop);
+    by_weight_of_an_import(&shop);
     by_header(&shop);
     weights_of_nothing(&shop);
     by_method(&shop);
@@ -32,6 +33,29 @@ fn by_weight(shop: &Shop) {
         let taken = PODS.map(|pod| shop.taken(&[pod], "/canary"));
         assert_eq!(taken, [v1, v2], "what the applications counted is not what the client was answered by");
         println!("canary 90/10: {v1} and {v2} of {REQUESTS}");
+    });
+}
+
+/// A VirtualService in place of the route; its host may be written short, and its destinations name their only port or none.
+fn by_weight_of_an_import(shop: &Shop) {
+    let to = |host: &str, weight: u32| json!({"destination": {"host": host}, "weight": weight});
+    let canary = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": {"name": "canary", "namespace": "shop"},
+        "spec": {"hosts": ["web"], "http": [
+            {"match": [{"uri": {"exact": "/import/v2"}}], "route": [to("web-v2", 1)]},
+            {"route": [to("web-v1", 90), to("web-v2.shop.svc.cluster.local", 10)]},
+        ]},
+    });
+    shop.under(&canary, || {
+        let load = shop.load(&format!("{WEB}/import"), &["--requests", "1000", "--concurrency", "4"]);
+        assert_eq!(load.count("/by_status/200"), REQUESTS, "{:#}", load.0);
+        let (v1, v2) = (load.count("/by_peer/v1"), load.count("/by_peer/v2"));
+        assert_eq!(v1 + v2, REQUESTS, "{:#}", load.0);
+        assert!(v2.abs_diff(100) <= SPREAD, "{v2} of {REQUESTS} went to the canary of weight 10 in 100");
+        let first = shop.load(&format!("{WEB}/import/v2"), &["--requests", "50"]);
+        assert_eq!(first.count("/by_peer/v2"), 50, "the first rule that agrees: {:#}", first.0);
+        println!("canary 90/10 by VirtualService: {v1} and {v2} of {REQUESTS}");
     });
 }
 

@@ -109,7 +109,7 @@ fn the_kustomize_base_is_what_install_prints_and_overlays_build_on_it() {
     let Some(base) = run("kubectl", &["kustomize", "deploy/kustomize/base"]) else { return };
     let printed = by_name(bundle::objects(&Settings::default()).unwrap());
     assert_eq!(read(&base), printed);
-    for overlay in ["one-node", "k3s", "gke", "private-registry"] {
+    for overlay in ["one-node", "k3s", "gke", "openshift", "private-registry"] {
         let folder = format!("deploy/kustomize/overlays/{overlay}");
         let built = read(&run("kubectl", &["kustomize", &folder]).unwrap());
         assert!(printed.keys().all(|name| built.contains_key(name)), "{overlay} lost an object");

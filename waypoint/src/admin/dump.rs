@@ -88,9 +88,11 @@ fn frontend(frontend: &Frontend, faults: &Faults) -> Value {
 fn group(group: &Group) -> Value {
     let (kind, routes): (_, Vec<Value>) = match group {
         Group::Http(routes) => ("HTTPRoute", routes.iter().map(route).collect()),
+        Group::Listed(routes) => ("VirtualService", routes.iter().map(route).collect()),
         Group::Grpc(routes) => ("GRPCRoute", routes.iter().map(route).collect()),
         Group::Tls(routes) => ("TLSRoute", routes.iter().map(|one| json!(one.key.to_string())).collect()),
         Group::Tcp(routes) => ("TCPRoute", routes.iter().map(|one| json!(one.key.to_string())).collect()),
+        Group::Unrouted(routes) => ("Service", routes.iter().map(route).collect()),
     };
     json!({"kind": kind, "routes": routes})
 }

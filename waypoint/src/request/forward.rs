@@ -22,8 +22,8 @@ use super::answer::Refusal;
 use super::body::{Keeping, Outgoing, Rate, Replay, Watch};
 use super::head::{Fields, Head};
 use super::sanitize::{Wishes, clean_response};
-use super::{Client, Finish, upgrade};
-use crate::upstream::Download;
+use super::{Client, Finish, session, upgrade};
+use crate::upstream::{Destination, Download};
 use crate::{State, filters, random};
 use attempts::Sendable;
 
@@ -32,6 +32,8 @@ pub(super) struct Asked<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) state: &'a Arc<State>,
     pub(super) forward: Forward<'a>,
+    /// How its client stays with an endpoint.
+    pub(super) staying: Option<session::Staying<'a>>,
     pub(super) wishes: &'a Wishes,
     pub(super) on_upgrade: OnUpgrade,
     /// `Origin` as the client sent it.
@@ -89,7 +91,8 @@ impl Asked<'_> {
         destination.count(begun);
         let is_grpc = finish.record.is_grpc;
         let mut watch = self.watch(replay.is_some() && !is_grpc);
-        let sendable = Sendable { head, replay, destination, policy, retry, deadline, hash, is_grpc };
+        let stays = self.staying.as_ref().and_then(session::Staying::tag);
+        let sendable = Sendable { head, replay, destination, policy, retry, deadline, hash, stays, is_grpc };
         let response = self.attempts(&sendable, &mut watch, finish).await?;
         self.answer(response, sendable, watch, origin, finish)
     }
@@ -153,18 +156,21 @@ impl Asked<'_> {
 
     /// The response as the client gets it.
     fn answer(
-        self,
+        mut self,
         response: Response<Download>,
         sendable: Sendable<'_>,
         mut watch: Watch,
         origin: Option<HeaderValue>,
         finish: &mut Finish,
     ) -> Result<Response<Outgoing>, Refusal> {
+        let staying = self.staying.take();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let idle = self.timeouts().idle.filter(|idle| !idle.is_zero());
-            return upgrade::switch(self.client, self.wishes, self.on_upgrade, idle, response, finish);
+            let near = self.on_upgrade;
+            let switched = upgrade::switch(self.client, self.wishes, near, idle, response, finish)?;
+            return Ok(told(staying, self.client, &sendable.destination, switched, finish));
         }
-        let Sendable { head, replay, .. } = sendable;
+        let Sendable { head, replay, destination, .. } = sendable;
         if let Some(replay) = &replay {
             replay.answered();
         }
@@ -184,7 +190,8 @@ impl Asked<'_> {
             self.wishes.trailers || finish.record.is_grpc || self.client.version == Version::HTTP_2;
         parts.version = self.client.version;
         let body = Outgoing::upstream(body, watch, replay, keeps_trailers);
-        Ok(Response::from_parts(parts, body))
+        let response = Response::from_parts(parts, body);
+        Ok(told(staying, self.client, &destination, response, finish))
     }
 
     fn filter_response(&self, head: &Head, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
@@ -206,6 +213,21 @@ impl Asked<'_> {
         self.forward.apply_to_response(&asked, names.iter().map(String::as_str), &mut fields);
         *headers = fields.0;
     }
+}
+
+/// A response that tells its client how to come back to the endpoint it is of.
+fn told(
+    staying: Option<session::Staying<'_>>,
+    client: &Client,
+    destination: &Destination,
+    mut response: Response<Outgoing>,
+    finish: &Finish,
+) -> Response<Outgoing> {
+    if let Some((staying, endpoint)) = staying.zip(finish.record.endpoint.as_ref()) {
+        let sessions = &client.call.waypoint.hooks.sessions;
+        staying.tell(sessions, destination, endpoint, &mut response);
+    }
+    response
 }
 
 /// A request's head without its header lines.

@@ -60,19 +60,22 @@ pub(super) fn switch(
     parts.headers.insert(UPGRADE, protocol);
     let drain = client.call.waypoint.drain.clone();
     let endpoint = finish.record.endpoint.clone();
-    let held = (finish.ticket.take(), finish.place.take());
-    let idle = idle.unwrap_or(client.call.waypoint.limits.upgraded_idle_timeout);
+    // The destination with them: as long as somebody has it, it follows the mesh and tells its endpoints.
+    let held = (finish.ticket.take(), finish.place.take(), finish.record.destination.clone());
+    let limits = &client.call.waypoint.limits;
+    let (idle, grace) = (idle.unwrap_or(limits.upgraded_idle_timeout), limits.gone_grace);
     let work = async move {
         let _held = held;
-        let (far, ()) = tokio::join!(far, async {
-            if let Some(connection) = connection {
-                connection.finish().await;
+        let (far, _seat) = tokio::join!(far, async {
+            match connection {
+                Some(connection) => Some(connection.finish().await),
+                None => None,
             }
         });
         let (Ok(near), Ok(far)) = (near.await, far) else { return };
         let cut = async {
             match &endpoint {
-                Some(endpoint) => endpoint.cut().await,
+                Some(endpoint) => endpoint.cut(grace).await,
                 None => std::future::pending().await,
             }
         };

@@ -20,6 +20,9 @@ const METHOD_BYTES_MAX: usize = 20;
 /// Longest first line that is looked through for a version of HTTP.
 const LINE_BYTES_MAX: usize = 2048;
 
+/// Most bytes of empty lines before a request that are passed over.
+const BLANK_BYTES_MAX: usize = 2048;
+
 /// How long a client that has connected and said nothing is waited for once the waypoint leaves.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -37,11 +40,15 @@ pub(super) enum Found {
 }
 
 /// What some first bytes look like; none if more are needed.
-fn guess(mut bytes: &[u8]) -> Option<Found> {
-    // Empty lines before a request are allowed (RFC 9112 section 2.2).
-    while let Some(rest) = bytes.strip_prefix(b"\r\n") {
-        bytes = rest;
+fn guess(bytes: &[u8]) -> Option<Found> {
+    // Empty lines before a request are allowed (RFC 9112 section 2.2). Each look begins at the first of them again, so
+    // their number is bounded.
+    let blank = bytes.iter().zip(b"\r\n".iter().cycle()).take(BLANK_BYTES_MAX);
+    let blank = blank.take_while(|(byte, wanted)| byte == wanted).count();
+    if blank == BLANK_BYTES_MAX {
+        return Some(Found::Other);
     }
+    let bytes = &bytes[blank - blank % 2..];
     if bytes.is_empty() || bytes == b"\r" {
         return None;
     }
@@ -141,7 +148,7 @@ async fn look(stream: &mut Stream) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, guess};
+    use super::{BLANK_BYTES_MAX, Found, guess};
 
     #[test]
     fn first_bytes_tell_protocols_apart() {
@@ -174,6 +181,21 @@ mod tests {
         ];
         for (bytes, want) in rows {
             assert_eq!(guess(bytes), *want, "row {}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn empty_lines_are_passed_over_up_to_a_bound() {
+        for (lines, more, want) in [
+            (1000, "", None),
+            (1000, "\r", None),
+            (1000, "GET / HTTP/1.1", Some(Found::Http1)),
+            (BLANK_BYTES_MAX / 2, "", Some(Found::Other)),
+            (BLANK_BYTES_MAX / 2, "GET / HTTP/1.1", Some(Found::Other)),
+            (1 << 20, "", Some(Found::Other)),
+        ] {
+            let bytes = format!("{}{more}", "\r\n".repeat(lines));
+            assert_eq!(guess(bytes.as_bytes()), want, "row {lines} {more:?}");
         }
     }
 }

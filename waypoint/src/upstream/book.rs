@@ -11,7 +11,7 @@ use std::time::Duration;
 use ambit_runtime::{clock, tasks};
 use arc_swap::ArcSwap;
 
-use super::{Destination, DestinationKey, lock};
+use super::{Destination, DestinationKey, Endpoint, lock};
 use crate::State;
 
 /// Ports of workloads that are remembered.
@@ -44,6 +44,8 @@ pub(super) struct Newest {
     /// Destinations in use that are in no map. They have to hear of changes, too.
     strays: Vec<Weak<Destination>>,
     strays_max: usize,
+    /// What is not an endpoint any more and still in use: streams that are open to it end with its workload.
+    former: Vec<Weak<Endpoint>>,
 }
 
 impl Book {
@@ -90,14 +92,16 @@ impl Book {
         lock(&self.newest)
     }
 
-    /// Goes by a state from now on: forgets what does not exist any more, and drains endpoints that are gone.
+    /// Goes by a state from now on: forgets what does not exist any more, drains endpoints that are gone, and says to
+    /// former ones whether their workload is still there.
     pub(super) fn reconcile(&self, newest: &mut Newest, state: &Arc<State>) {
-        newest.state = Some(state.clone());
+        let Newest { state: known, strays, former, .. } = newest;
+        *known = Some(state.clone());
         for map in [&self.services, &self.workloads] {
             let before = map.load_full();
             let mut are_all_there = true;
             for destination in before.values() {
-                are_all_there &= follow(destination, state);
+                are_all_there &= follow(destination, state, former);
             }
             if !are_all_there {
                 let mut next = Destinations::clone(&before);
@@ -105,8 +109,15 @@ impl Book {
                 map.store(Arc::new(next));
             }
         }
-        newest.strays.retain(|stray| match stray.upgrade() {
-            Some(stray) => follow(&stray, state),
+        strays.retain(|stray| match stray.upgrade() {
+            Some(stray) => follow(&stray, state, former),
+            None => false,
+        });
+        former.retain(|one| match one.upgrade() {
+            Some(one) => {
+                one.follow(state.mesh.workload(&one.workload.uid).map(|now| &**now));
+                true
+            }
             None => false,
         });
     }
@@ -128,14 +139,11 @@ impl Book {
     }
 }
 
-/// Lets a destination go by a state; false if it is over.
-fn follow(destination: &Destination, state: &State) -> bool {
+/// Lets a destination go by a state, and gathers what is not its endpoint any more; false if it is over.
+fn follow(destination: &Destination, state: &State, former: &mut Vec<Weak<Endpoint>>) -> bool {
     let exists = destination.key.exists(state);
-    if exists {
-        destination.refresh(state);
-    } else {
-        destination.retire();
-    }
+    let left = if exists { destination.refresh(state) } else { destination.retire() };
+    former.extend(left.iter().map(Arc::downgrade));
     exists
 }
 

@@ -277,7 +277,7 @@ impl Sending<'_> {
     /// The place of a new connection, if there is one or can be.
     fn place(&self) -> Option<Held> {
         let spared = Spared { endpoint: self.endpoint, caller: self.peer(), is_http2: self.is_http2 };
-        self.destination.place_or_evict(self.policy, &spared)
+        self.destination.place_or_evict(self.policy, Some(&spared))
     }
 
     /// Until when a connection is waited for that others have or open.

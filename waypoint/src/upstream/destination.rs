@@ -24,6 +24,8 @@ use super::{DestinationKey, Endpoint, lock};
 use crate::State;
 use crate::state::place;
 
+mod staying;
+
 /// The endpoints of now.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -66,6 +68,14 @@ pub(crate) struct Ticket {
 #[derive(Debug)]
 pub(crate) struct Held(Arc<Counts>);
 
+/// The place of a connection that is passed through unread, and its share in the load of its endpoint; dropping it
+/// gives both back.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    endpoint: Arc<Endpoint>,
+    _held: Held,
+}
+
 impl Destination {
     /// A destination that is used for the first time.
     pub(crate) fn new(key: DestinationKey, state: &State) -> Self {
@@ -96,19 +106,20 @@ impl Destination {
         self.view.load_full()
     }
 
-    /// Goes by a state from now on. Only for who sees to it that states come in order, one at a time.
-    pub(super) fn refresh(&self, state: &State) {
+    /// Goes by a state from now on; answers with what is not its endpoint any more. Only for who sees to it that states
+    /// come in order, one at a time.
+    pub(super) fn refresh(&self, state: &State) -> Vec<Arc<Endpoint>> {
         let held = self.view.load_full();
         if held.is_of(&self.key, state) {
-            return;
+            return Vec::new();
         }
         let now = clock::monotonic();
         let fresh = Arc::new(View::new(&self.key, state, Some(&held), now));
         self.view.store(fresh.clone());
-        for endpoint in &held.endpoints {
-            if !fresh.endpoints.iter().any(|kept| Arc::ptr_eq(kept, endpoint)) {
-                endpoint.retire();
-            }
+        let is_kept = |one: &Arc<Endpoint>| fresh.endpoints.iter().any(|kept| Arc::ptr_eq(kept, one));
+        let former: Vec<_> = held.endpoints.iter().filter(|one| !is_kept(one)).cloned().collect();
+        for endpoint in &former {
+            endpoint.retire();
         }
         if held.policy != fresh.policy {
             self.shed(&fresh);
@@ -122,6 +133,7 @@ impl Destination {
             (_, Some(outlier)) => Some(fresh.track(Tracker::new(outlier, now))),
             (_, None) => None,
         };
+        former
     }
 
     /// Closes connections that nobody uses, as far as there are more than there may be now.
@@ -137,11 +149,14 @@ impl Destination {
         most > 0 && self.counts.connections.load(Ordering::Acquire) > most
     }
 
-    /// It does not exist any more.
-    pub(super) fn retire(&self) {
-        for endpoint in &self.view.load().endpoints {
+    /// It does not exist any more; answers with what was an endpoint of it until now.
+    pub(super) fn retire(&self) -> Vec<Arc<Endpoint>> {
+        let view = self.view.load();
+        let former: Vec<_> = view.endpoints.iter().filter(|one| !one.is_gone()).cloned().collect();
+        for endpoint in &former {
             endpoint.retire();
         }
+        former
     }
 
     /// Counts a request for the budget of repetitions.
@@ -196,6 +211,18 @@ impl Destination {
         Ok(Ticket { counts: self.counts.clone(), endpoint: endpoint.clone() })
     }
 
+    /// The place of a connection that is passed through, if the destination may have one more. It is no request and
+    /// waits for none.
+    pub(crate) fn seat(
+        &self,
+        policy: &DestinationPolicy,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Seat, Overflow> {
+        let held = self.place_or_evict(policy, None).ok_or(Overflow::Pending)?;
+        endpoint.began();
+        Ok(Seat { endpoint: endpoint.clone(), _held: held })
+    }
+
     /// A connection's place, if the destination may have one more.
     fn place(&self, policy: &DestinationPolicy) -> Option<Held> {
         // The request itself is counted already; that it fills the last place is no reason to refuse it.
@@ -210,13 +237,17 @@ impl Destination {
 
     /// A connection's place. Where the destination has as many as it may, those that nobody uses give way, whoever's
     /// they are; not those that could be used instead.
-    pub(super) fn place_or_evict(&self, policy: &DestinationPolicy, spared: &Spared<'_>) -> Option<Held> {
+    pub(super) fn place_or_evict(
+        &self,
+        policy: &DestinationPolicy,
+        spared: Option<&Spared<'_>>,
+    ) -> Option<Held> {
         if let Some(held) = self.place(policy) {
             return Some(held);
         }
         let view = self.view.load();
         for endpoint in &view.endpoints {
-            while endpoint.evict(Some(spared)) {
+            while endpoint.evict(spared) {
                 if let Some(held) = self.place(policy) {
                     return Some(held);
                 }
@@ -290,6 +321,12 @@ impl Counts {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.counts.requests.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.ended();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
         self.endpoint.ended();
     }
 }
@@ -374,12 +411,12 @@ impl View {
     }
 
     /// Chooses an endpoint; those tried before only if there is no other.
-    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &[usize]) -> Option<usize> {
+    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &[Arc<Endpoint>]) -> Option<usize> {
         self.balancer.pick(ask, &Facts { view: self, tried, now: ask.now })
     }
 
-    /// Chooses the endpoint of a connection that is passed through.
-    pub(crate) fn pick_any(&self, tried: &[usize], draw: u64, now: Instant) -> Option<usize> {
+    /// Chooses the endpoint of a call that has nothing to be told apart by.
+    pub(crate) fn pick_any(&self, tried: &[Arc<Endpoint>], draw: u64, now: Instant) -> Option<usize> {
         let ask = Ask { balance: &Balance::LeastRequest, hash: None, turn: 0, draw, now };
         self.pick(&ask, tried)
     }
@@ -395,7 +432,7 @@ fn sources(key: &DestinationKey, state: &State) -> (Option<Arc<ServiceEntry>>, O
 /// How endpoints stand for one request.
 struct Facts<'a> {
     view: &'a View,
-    tried: &'a [usize],
+    tried: &'a [Arc<Endpoint>],
     now: Instant,
 }
 
@@ -405,9 +442,11 @@ impl Standings for Facts<'_> {
     }
 
     fn standing(&self, endpoint: usize) -> Standing {
-        if self.tried.contains(&endpoint) {
+        let Some(endpoint) = self.view.endpoints.get(endpoint) else { return Standing::Ready };
+        // By what it is: places in the list are others after a change.
+        if self.tried.iter().any(|tried| tried.workload.uid == endpoint.workload.uid) {
             Standing::Tried
-        } else if self.view.endpoints.get(endpoint).is_some_and(|e| e.is_ejected(self.now)) {
+        } else if endpoint.is_ejected(self.now) {
             Standing::Ejected
         } else {
             Standing::Ready

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ambit_runtime::clock;
 use ambit_types::{AppProtocol, Identity, Service, ServiceKey, TunnelProtocol, Workload};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch};
 
 use super::http1::Http1;
 use super::line::{STREAMS_MAX, Shared};
@@ -16,9 +15,6 @@ use super::lock;
 
 /// How old a connection may become before it takes no further request, so that load finds its way to new proxies.
 const AGE_MAX: Duration = Duration::from_secs(3600);
-
-/// How long connections that carry no requests of their own (streams, WebSockets) may outlive their endpoint.
-const GONE_GRACE: Duration = Duration::from_secs(30);
 
 /// One endpoint of a destination.
 #[derive(Debug)]
@@ -33,13 +29,16 @@ pub(crate) struct Endpoint {
     pub(crate) expected: Option<Identity>,
     /// Since when it is there; none if it was there when its destination was first used.
     pub(crate) since: Option<Instant>,
+    /// What stands for it in marks of sessions, once somebody has asked.
+    tag: OnceLock<u64>,
     /// Requests under way.
     load: AtomicU32,
     /// Milliseconds since `epoch` until which it is left out.
     ejected_until: AtomicU64,
     epoch: Instant,
     is_gone: AtomicBool,
-    gone: CancellationToken,
+    /// There is no record any more that leads here.
+    lost: watch::Sender<bool>,
     /// HTTP/1.1 connections that nobody uses, and since when.
     idle: Mutex<Vec<(Http1, Instant)>>,
     /// HTTP/2 connections.
@@ -100,11 +99,12 @@ impl Endpoint {
             protocol,
             expected,
             since,
+            tag: OnceLock::new(),
             load: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             epoch: now,
             is_gone: AtomicBool::new(false),
-            gone: CancellationToken::new(),
+            lost: watch::Sender::new(false),
             idle: Mutex::default(),
             shared: Mutex::default(),
             roomy: Arc::default(),
@@ -118,6 +118,11 @@ impl Endpoint {
             && self.address == other.address
             && self.expected == other.expected
             && self.protocol == other.protocol
+    }
+
+    /// What stands for it in marks of sessions; made once, as it never changes.
+    pub(super) fn tag(&self, make: impl FnOnce() -> u64) -> u64 {
+        *self.tag.get_or_init(make)
     }
 
     /// Requests under way.
@@ -144,11 +149,11 @@ impl Endpoint {
         self.ejected_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// No new requests on connections to it; idle ones are closed.
+    /// Nothing new on connections to it; idle ones are closed. What is open stays: it may be that the workload is only
+    /// not ready, about to end, or reached in another way from now on.
     pub(super) fn retire(&self) {
         // Before the lists are emptied: who adds to them looks at it under their locks.
         self.is_gone.store(true, Ordering::Release);
-        self.gone.cancel();
         let idle = std::mem::take(&mut *lock(&self.idle));
         let shared = lock(&self.shared).clear();
         // Closing takes other locks, so it is done outside these.
@@ -202,9 +207,36 @@ impl Endpoint {
         self.is_gone.load(Ordering::Acquire)
     }
 
-    /// Resolves some time after it has ceased to be an endpoint, when what is still open has to end.
-    pub(crate) async fn cut(&self) {
-        self.gone.cancelled().await;
-        tokio::time::sleep(GONE_GRACE).await;
+    /// Takes note of the workload's record as it is now, once it is not an endpoint any more. A record that comes back
+    /// undoes that it was lost.
+    pub(super) fn follow(&self, now: Option<&Workload>) {
+        let is_lost = !now.is_some_and(|now| self.is_of(now));
+        self.lost.send_if_modified(|lost| std::mem::replace(lost, is_lost) != is_lost);
+    }
+
+    /// Whether a record is of who is at the other end of what is open.
+    fn is_of(&self, workload: &Workload) -> bool {
+        let is_same = |expected: &Identity| *expected == workload.identity();
+        workload.addresses.contains(&self.address.ip()) && self.expected.as_ref().is_none_or(is_same)
+    }
+
+    /// Resolves once the workload has been lost for `grace` without a break, when what is still open has to end. May be
+    /// dropped.
+    pub(crate) async fn cut(&self, grace: Duration) {
+        let mut lost = self.lost.subscribe();
+        loop {
+            turned(&mut lost, true).await;
+            if tokio::time::timeout(grace, turned(&mut lost, false)).await.is_err() {
+                return;
+            }
+        }
     }
 }
+
+async fn turned(lost: &mut watch::Receiver<bool>, to: bool) {
+    // It fails with the sender only, which the endpoint holds.
+    let _ = lost.wait_for(|lost| *lost == to).await;
+}
+
+#[cfg(test)]
+mod tests;

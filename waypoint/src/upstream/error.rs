@@ -16,6 +16,9 @@ pub(crate) struct SendError {
     pub(crate) is_sent: bool,
     /// There was a response, but none that may be passed on: a bad gateway, not an unavailable service.
     pub(crate) is_invalid: bool,
+    /// Nothing is out of order at the endpoint: its proxy said no, or there is nothing to show to it. It is not asked
+    /// again, and nobody else is to miss it for that.
+    pub(crate) is_refusal: bool,
     /// The code for the record.
     pub(crate) reason: Reason,
     /// In words, for the record.
@@ -51,7 +54,8 @@ impl SendError {
     }
 
     pub(super) fn of_tunnel(error: &TunnelError) -> Self {
-        Self::before(error.reason(), error.to_string())
+        let is_refusal = !error.is_before_any_byte();
+        Self { is_refusal, ..Self::before(error.reason(), error.to_string()) }
     }
 
     pub(super) fn of(error: &hyper::Error, is_sent: bool) -> Self {
@@ -65,16 +69,29 @@ impl SendError {
         Self {
             outcome: if refused { Outcome::RefusedStream } else { Outcome::Reset },
             is_sent,
-            is_invalid: error.is_parse() || malformed,
+            is_invalid: error.is_parse() || malformed || is_excessive(error),
             ..Self::before(Reason::ConnectRefused, error.to_string())
         }
     }
 
     /// There was no connection to send on.
     fn before(reason: Reason, text: String) -> Self {
-        let outcome = Outcome::ConnectFailure;
-        Self { outcome, overflow: None, is_sent: false, is_invalid: false, reason, text }
+        Self {
+            outcome: Outcome::ConnectFailure,
+            overflow: None,
+            is_sent: false,
+            is_invalid: false,
+            is_refusal: false,
+            reason,
+            text,
+        }
     }
+}
+
+/// Whether the connection was ended because the endpoint sent informational responses without end.
+fn is_excessive(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::QuotaExceeded)
 }
 
 fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
@@ -86,4 +103,32 @@ fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
         cause = found.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use ambit_net::tunnel::client::TunnelError;
+    use ambit_types::Reason;
+    use http::StatusCode;
+
+    use super::SendError;
+
+    #[test]
+    fn what_policy_refuses_is_no_outage() {
+        let peer = SocketAddr::from(([10, 0, 0, 1], 15008));
+        let refused = |reason| TunnelError::Refused { peer, status: StatusCode::UNAUTHORIZED, reason };
+        for (error, want) in [
+            (refused(Reason::PolicyDenied), true),
+            (refused(Reason::DenyRuleMatched), true),
+            (TunnelError::Request("no header".to_owned()), true),
+            (refused(Reason::ConnectRefused), false),
+            (refused(Reason::Draining), false),
+            (TunnelError::Timeout { peer }, false),
+            (TunnelError::Closed { peer }, false),
+        ] {
+            assert_eq!(SendError::of_tunnel(&error).is_refusal, want, "row {error}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use super::error::SendError;
 use crate::request::body::Upload;
 
 /// Informational responses that may come before the one that counts.
-const INFORMATIONAL_MAX: u32 = 8;
+pub(super) const INFORMATIONAL_MAX: u32 = 8;
 
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
@@ -37,7 +37,7 @@ pub(crate) struct Http1 {
     pub(super) opened: Instant,
     /// Requests it has carried.
     pub(super) carried: u32,
-    _held: Held,
+    held: Held,
 }
 
 impl std::fmt::Debug for Http1 {
@@ -68,7 +68,7 @@ impl Http1 {
             caller,
             opened: clock::monotonic(),
             carried: 0,
-            _held: held,
+            held,
         })
     }
 
@@ -134,11 +134,15 @@ impl Http1 {
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Drives the connection to its end, as an upgrade needs.
-    pub(crate) async fn finish(mut self) {
-        if let Some(driver) = self.driver.take() {
+    /// Drives HTTP on the connection to its end, as an upgrade needs; answers with the connection's place, which whoever
+    /// goes on with it has to keep.
+    pub(crate) async fn finish(self) -> Held {
+        let Self { driver, held, .. } = self;
+        if let Some(driver) = driver {
+            // Whether it went well is told by the upgrade.
             let _ = driver.await;
         }
+        held
     }
 }
 

@@ -1,5 +1,5 @@
-//! The beginning of an HTTP/2 connection to an endpoint, watched as it is read: whether the endpoint's settings have
-//! arrived, and how many streams it admits.
+//! An HTTP/2 connection to an endpoint, watched as it is read: whether the endpoint's settings have arrived, how many
+//! streams it admits, and that no response has more heads than a client can want.
 //!
 //! A connection is shared only after that. One whose settings never come is given up before a request is lost on it,
 //! and none gets more requests than its peer takes at a time.
@@ -14,13 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use super::Io;
+use super::heads::{HEAD_BYTES, Heads};
 use crate::outbox::Outbox;
 
 #[cfg(test)]
 mod tests;
-
-/// Bytes of a frame's head (RFC 9113 section 4.1).
-const HEAD_BYTES: usize = 9;
 
 /// The type of SETTINGS frames.
 const SETTINGS: u8 = 4;
@@ -51,11 +49,12 @@ impl Room {
     }
 }
 
-/// A connection whose first frame is watched for.
+/// A connection whose frames are watched.
 #[derive(Debug)]
 pub(super) struct Watched {
     io: Outbox<Io>,
     greeting: Greeting,
+    heads: Heads,
     room: Arc<Room>,
 }
 
@@ -76,7 +75,8 @@ enum Greeting {
 
 impl Watched {
     pub(super) fn new(io: Io, room: Arc<Room>) -> Self {
-        Self { io: Outbox::new(io), greeting: Greeting::Head([0; HEAD_BYTES], 0), room }
+        let greeting = Greeting::Head([0; HEAD_BYTES], 0);
+        Self { io: Outbox::new(io), greeting, heads: Heads::default(), room }
     }
 
     /// More is asked for, so all that was read before has been acted on.
@@ -137,7 +137,13 @@ impl AsyncRead for Watched {
         this.asked();
         let before = into.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, into))?;
-        this.greeting.take(&into.filled()[before..]);
+        let read = &into.filled()[before..];
+        this.greeting.take(read);
+        if !this.heads.take(read) {
+            // One stream alone cannot be ended from here: the library does not tell which request has which.
+            let text = "more informational responses than a client can want";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, text)));
+        }
         Poll::Ready(Ok(()))
     }
 }

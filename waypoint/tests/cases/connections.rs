@@ -338,3 +338,31 @@ async fn responses_without_a_body_and_a_few_informational_ones_are_sound() {
         assert_eq!(rig.get(&format!("GET /{n}"), &[]).await.status, *status, "row {row:?}");
     }
 }
+
+/// Answers `GET /N` over HTTP/2 after N informational responses.
+async fn hinting() -> App {
+    App::raw("web-0", |tcp| async move {
+        let Ok(mut connection) = h2::server::handshake(tcp).await else { return };
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let n: usize = request.uri().path()[1..].parse().unwrap();
+            for _ in 0..n {
+                let hint = http::Response::builder().status(103).body(()).unwrap();
+                let _ = respond.send_informational(hint);
+            }
+            let Ok(mut body) = respond.send_response(http::Response::new(()), false) else { continue };
+            let _ = body.send_data(bytes::Bytes::from_static(b"ok"), true);
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn informational_responses_are_bounded_on_http2_too() {
+    let app = hinting().await;
+    let setup = Setup::new().service("web", AppProtocol::Http2, &[app.ip]).http("web", vec![once()]);
+    let rig = setup.start().await;
+    for (n, want) in [(0, 200), (8, 200), (9, 502), (1000, 502), (8, 200)] {
+        assert_eq!(rig.get(&format!("GET /{n}"), &[]).await.status, want, "row {n}");
+    }
+    assert_eq!(app.connections.load(Ordering::SeqCst), 3, "a connection ends with what is wrong on it");
+}

@@ -1,9 +1,10 @@
-//! Limits that a rate limit service of the mesh counts, asked in Envoy's protocol.
+//! Limits that a rate limit service of the mesh counts, asked in Envoy's protocol; and where limits of a service hold.
 
 use std::time::Duration;
 
 use ambit_route::model::{
-    Connections, Destination, DestinationPolicy, LimitKey, LimitScope, RateLimit, Rule,
+    Connections, Destination, DestinationPolicy, Frontend, Group, HttpRoute, LimitKey, LimitScope, RateLimit,
+    RouteKey, Rule,
 };
 use ambit_types::AppProtocol;
 use ambit_xds::proto::envoy::config::core::v3::HeaderValue as Line;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::rig::app::{App, Body, answer, text};
 use crate::rig::client::request2;
@@ -151,4 +153,77 @@ async fn a_flood_does_not_open_a_limit_that_fails_open() {
     assert_eq!(rig.get("GET /", &[("x-user", "ann")]).await.status, 503);
     assert!(app.got().is_empty());
     first.abort();
+}
+
+/// A rule that lets so many requests of all callers pass.
+fn few(requests: u32) -> Rule<ambit_route::model::HttpMatch> {
+    let scope = LimitScope::Local { requests, interval: Duration::from_secs(3600), burst: 0 };
+    Rule { rate_limits: vec![RateLimit { name: "few".into(), keys: Vec::new(), scope }], ..to("web") }
+}
+
+/// The service with a rule in place of routes, on a port that declares nothing.
+fn unrouted(endpoint: std::net::IpAddr, rule: Rule<ambit_route::model::HttpMatch>) -> Setup {
+    let mut setup = Setup::new().service("web", AppProtocol::Unknown, &[endpoint]);
+    let route = HttpRoute { key: RouteKey::new("shop", "web"), created: 0, rules: vec![rule] };
+    setup.routes.frontends.push(Frontend {
+        service: service_key("web"),
+        port: PORT,
+        producer: Some(Group::Unrouted(vec![route])),
+        consumers: Default::default(),
+    });
+    setup
+}
+
+/// The status of one request to an authority.
+async fn status_at(rig: &Rig, authority: &str) -> String {
+    let mut stream = rig.connect_with(rig.tunnel().await, authority, &[]).await.unwrap();
+    within(async {
+        let asked = b"GET / HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\r\n";
+        stream.write_all(asked).await.unwrap();
+        let mut answered = Vec::new();
+        // The waypoint may close as it likes once it has answered.
+        let _ = stream.read_to_end(&mut answered).await;
+        String::from_utf8_lossy(answered.get(9..12).unwrap_or_default()).into_owned()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn limits_hold_where_nothing_is_declared_for_what_turns_out_to_be_requests() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let rig = unrouted(app.ip, few(2)).start().await;
+    for want in ["200", "200", "429"] {
+        assert_eq!(status_at(&rig, "10.9.0.1:80").await, want);
+    }
+    let first = App::raw("web-0", |mut tcp| async move {
+        let _ = tcp.write_all(b"220 hello").await;
+        let _ = tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await;
+    })
+    .await;
+    let rig = unrouted(first.ip, few(2)).start().await;
+    for n in 0..3 {
+        let mut stream = rig.connect().await;
+        let mut greeting = [0; 9];
+        within(stream.read_exact(&mut greeting)).await.unwrap();
+        assert_eq!(&greeting, b"220 hello", "row {n}: the server may speak first, and is not counted");
+    }
+}
+
+#[tokio::test]
+async fn a_pods_own_address_is_no_way_around_the_limits_of_its_services() {
+    for is_declared in [true, false] {
+        let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+        let mut setup = match is_declared {
+            true => Setup::new().service("web", AppProtocol::Http11, &[app.ip]).http("web", vec![few(3)]),
+            false => unrouted(app.ip, few(3)),
+        };
+        setup.workloads[0].settings = Some(Default::default());
+        let rig = setup.start().await;
+        let pod = format!("{}:8080", app.ip);
+        for (authority, want) in
+            [("10.9.0.1:80", "200"), (&pod, "200"), (&pod, "200"), (&pod, "429"), ("10.9.0.1:80", "429")]
+        {
+            assert_eq!(status_at(&rig, authority).await, want, "row {authority}, declared: {is_declared}");
+        }
+    }
 }

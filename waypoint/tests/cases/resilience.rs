@@ -1,5 +1,6 @@
 //! Endpoints that misbehave: how often, how long, and what the client gets in the end.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use ambit_route::model::{
     Backoff, Connections, Consent, Destination, DestinationPolicy, LimitKey, LimitScope, Outlier, RateLimit,
     Retry, RetryBudget, Rule, Timeouts,
 };
-use ambit_types::AppProtocol;
+use ambit_types::{AppProtocol, Reason};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
 
 use crate::rig::app::{App, answer, text};
 use crate::rig::client::{read, request};
-use crate::rig::{Setup, service_key, within};
+use crate::rig::{Setup, service_key, start, within, workload};
 use crate::routing::to;
 
 fn quick(retry: Retry) -> Retry {
@@ -93,6 +95,26 @@ async fn a_budget_bounds_repetition() {
     }
     let extra = app.got().len() - 20;
     assert!((2..=6).contains(&extra), "{extra} repetitions of 20 requests");
+}
+
+#[tokio::test]
+async fn a_budget_that_is_spent_answers_503() {
+    let retry_budget = RetryBudget { percent: 0, min_retries: 0, ..Default::default() };
+    let rule = || Rule { retry: Some(quick(Retry::of_codes(2, vec![500]))), ..to("web") };
+    let treated = || Destination {
+        service: service_key("web"),
+        policy: DestinationPolicy { retry_budget, ..Default::default() },
+    };
+    let app = App::start("web-0", false, |_, _| async { answer(500, "no") }).await;
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).http("web", vec![rule()]);
+    let rig = setup.treated(treated()).start().await;
+    let answered = rig.get("GET /", &[]).await;
+    assert_eq!((answered.status, app.got().len()), (503, 1));
+    assert_ne!(answered.body, "no");
+    let answered = rig.get("POST /", &[]).await;
+    assert_eq!((answered.status, answered.body.as_str()), (500, "no"), "nothing was to be repeated");
+    let records = rig.until_written(2).await;
+    assert_eq!((records[0].flag, records[0].attempts), ("URX", 1));
 }
 
 #[tokio::test]
@@ -196,6 +218,65 @@ async fn failing_endpoints_are_left_out() {
         rig.get("GET /", &[]).await;
     }
     assert_eq!((bad.got().len(), good.got().len()), (3, 57));
+}
+
+#[tokio::test]
+async fn who_was_tried_is_remembered_over_a_change_of_the_endpoints() {
+    let go = Arc::new(Notify::new());
+    let waits = go.clone();
+    let busy = App::start("web-1", false, move |n, _| {
+        let waits = waits.clone();
+        async move {
+            if n == 0 {
+                waits.notified().await;
+            }
+            answer(503, "busy")
+        }
+    })
+    .await;
+    let spare = App::start("web-0", false, |_, _| async { answer(200, "spare") }).await;
+    let fresh = App::start("web-2", false, |_, _| async { answer(200, "fresh") }).await;
+    let mut setup = Setup::new().service("web", AppProtocol::Http11, &[spare.ip, busy.ip]);
+    // It gets nothing while the other one is there.
+    setup.workloads[0].capacity = 0;
+    let mut rig = setup.http("web", vec![retrying(1)]).start().await;
+    let mut sender = rig.http1().await;
+    let asked = start(async move { sender.send_request(request("GET /", &[], text(""))).await });
+    busy.until_got(1).await;
+    // The place of the one that was tried is another's now.
+    rig.change(|setup| {
+        setup.workloads.remove(0);
+        let mut added = workload("shop", "web-2", fresh.ip);
+        added.services.insert(service_key("web"), Vec::new());
+        setup.workloads.push(added);
+    });
+    go.notify_one();
+    let answered = read(within(asked).await.unwrap().unwrap()).await;
+    assert_eq!((answered.status, answered.body.as_str(), busy.got().len()), (200, "fresh", 1));
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_proxy_denies_a_client_is_not_left_out() {
+    let strict = App::start("web-0", false, |_, _| async { answer(200, "strict") }).await;
+    let open = App::start("web-1", false, |_, _| async { answer(200, "open") }).await;
+    strict.proxy.denies.store(true, Ordering::SeqCst);
+    let outlier = Outlier { consecutive_errors: 1, ..Outlier::default() };
+    let policy = DestinationPolicy { outlier: Some(outlier), ..Default::default() };
+    let setup = Setup::new().service("web", AppProtocol::Http11, &[strict.ip, open.ip]);
+    let rig = setup.treated(Destination { service: service_key("web"), policy }).start().await;
+    for _ in 0..40 {
+        rig.get("GET /", &[]).await;
+    }
+    let records = rig.until_written(40).await;
+    assert!(records.iter().all(|record| record.attempts == 1), "who is denied is not sent elsewhere");
+    let denied = records.iter().filter(|record| record.reason == Some(Reason::PolicyDenied)).count();
+    assert_eq!(strict.proxy.asked().len(), denied);
+    assert!(denied > 1, "the one denial left it out for everybody");
+    strict.proxy.denies.store(false, Ordering::SeqCst);
+    for _ in 0..40 {
+        assert_eq!(rig.get("GET /", &[]).await.status, 200);
+    }
+    assert!(!strict.got().is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! An endpoint's proxy: takes tunnels on its pod's address and connects each stream where it asks to go.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ambit_hbone::response;
@@ -27,6 +28,8 @@ pub(crate) struct AskedFor {
 /// A running proxy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Proxy {
+    /// Whether policy refuses whoever asks.
+    pub(crate) denies: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<AskedFor>>>,
 }
 
@@ -68,6 +71,9 @@ impl Proxy {
         let headers = asking.request.headers().clone();
         let asked = AskedFor { peer, authority: authority.clone(), headers };
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+        if self.denies.load(Ordering::SeqCst) {
+            return asking.refuse(response::refused(StatusCode::UNAUTHORIZED, Reason::PolicyDenied));
+        }
         let Ok(mut app) = TcpStream::connect(&authority).await else {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return asking.refuse(response::refused(status, Reason::ConnectRefused));

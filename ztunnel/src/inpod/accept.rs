@@ -38,7 +38,7 @@ impl Listeners {
     /// # Errors
     /// [`SocketError`]; then none is left bound.
     pub fn bind(pod: &Pod, ipv6: bool) -> Result<Self, SocketError> {
-        let bind = |port, accepts| pod.sockets.listen(wildcard(ipv6, port), accepts);
+        let bind = |port, accepts| pod.sockets.listen_wide(wildcard(ipv6, port), accepts);
         let plaintext = Accepts { transparent: pod.transparent, local: true };
         Ok(Self {
             tunnel: bind(INBOUND_PORT, Accepts::default())?,

@@ -58,7 +58,8 @@ pub(super) fn pack<'f>(
     files: impl Iterator<Item = (&'f str, &'f [u8])>,
 ) -> Result<NamedTempFile, ArchiveError> {
     let failed = |cause| ArchiveError::Write { path: to.to_owned(), cause };
-    let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let beside =
+        to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     // Mode 0600 from the first moment, and gone if anything goes wrong.
     let fresh = tempfile::Builder::new().prefix(".ambit-bundle-").tempfile_in(beside).map_err(failed)?;
     write(fresh.as_file(), folder, seconds, files).map_err(failed)?;

@@ -11,7 +11,7 @@ use super::{before, rights};
 /// Groups and kinds that the mesh brings along.
 const DEFINITIONS: &[(&str, &[&str])] = &[
     ("security.istio.io/v1", &["authorizationpolicies", "peerauthentications", "requestauthentications"]),
-    ("networking.istio.io/v1", &["serviceentries", "workloadentries"]),
+    ("networking.istio.io/v1", &["serviceentries", "workloadentries", "virtualservices"]),
     ("ambit.internal/v1", &["trafficpolicies"]),
     ("ambit.internal/v1alpha1", &["egresspolicies"]),
 ];

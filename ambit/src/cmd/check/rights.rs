@@ -101,6 +101,7 @@ pub(super) const PURPOSES: &[Purpose] = &[
         &["serviceentries", "workloadentries"],
         "entries are not in force",
     ),
+    purpose(ISTIOD, "networking.istio.io", &["virtualservices"], "virtual services are not in force"),
     purpose(ISTIOD, "ambit.internal", &["trafficpolicies"], "traffic policies are not in force"),
     purpose(ISTIOD, "ambit.internal", &["egresspolicies"], "egress policies are not in force"),
     purpose(
@@ -117,7 +118,7 @@ pub(super) const PURPOSES: &[Purpose] = &[
         &["authorizationpolicies/status", "peerauthentications/status", "requestauthentications/status"],
         NO_STATUS,
     ),
-    purpose(ISTIOD, "networking.istio.io", &["serviceentries/status"], NO_STATUS),
+    purpose(ISTIOD, "networking.istio.io", &["serviceentries/status", "virtualservices/status"], NO_STATUS),
     purpose(ISTIOD, "ambit.internal", &["trafficpolicies/status", "egresspolicies/status"], NO_STATUS),
     purpose(ISTIOD, GATEWAYS, &["gateways/status"], "waypoints never have an address"),
     purpose(

@@ -55,6 +55,7 @@ const KINDS: [Kind; 12] = [
     Kind::GRPCRoute,
     Kind::TLSRoute,
     Kind::TCPRoute,
+    Kind::VirtualService,
     Kind::Gateway,
     Kind::ServiceEntry,
     Kind::Service,

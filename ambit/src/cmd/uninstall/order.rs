@@ -124,6 +124,7 @@ pub(super) const REPORTED: &[(&str, &str)] = &[
     ("security.istio.io/v1", "PeerAuthentication"),
     ("security.istio.io/v1", "RequestAuthentication"),
     ("networking.istio.io/v1", "ServiceEntry"),
+    ("networking.istio.io/v1", "VirtualService"),
     ("ambit.internal/v1", "TrafficPolicy"),
     ("ambit.internal/v1alpha1", "EgressPolicy"),
     // Of waypoints only: of others the control plane owns nothing.
@@ -176,6 +177,7 @@ pub(super) const USERS: &[(&str, &str)] = &[
     ("security.istio.io/v1", "RequestAuthentication"),
     ("networking.istio.io/v1", "ServiceEntry"),
     ("networking.istio.io/v1", "WorkloadEntry"),
+    ("networking.istio.io/v1", "VirtualService"),
     ("ambit.internal/v1", "TrafficPolicy"),
     ("ambit.internal/v1alpha1", "EgressPolicy"),
     ("gateway.networking.k8s.io/v1", "Gateway"),

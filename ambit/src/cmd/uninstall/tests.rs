@@ -23,6 +23,32 @@ fn a_pod_is_released_when_its_annotation_is_gone_or_it_has_ended() {
 }
 
 #[test]
+fn nodes_without_a_ready_agent_are_named() {
+    let set = |wanted: u64, ready: u64| {
+        let status = json!({"desiredNumberScheduled": wanted, "numberReady": ready, "observedGeneration": 2});
+        json!({"metadata": {"generation": 2}, "status": status})
+    };
+    let pod = |node: &str, ready: &str| json!({"spec": {"nodeName": node}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+    let nodes = ["n1", "n2", "n3"].map(|name| json!({"metadata": {"name": name}}));
+    let mut leaving = pod("n3", "True");
+    leaving["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+    let pods = [pod("n1", "True"), pod("n2", "False"), leaving];
+    let found = |wanted, ready| agents::without_agent(&set(wanted, ready), &pods, &nodes);
+    assert!(found(3, 3).is_empty(), "they stand");
+    assert!(found(0, 0).is_empty(), "it is meant for no node");
+    assert_eq!(found(3, 1), ["n2", "n3"]);
+    let all = ["n1", "n2", "n3"].map(|node| pod(node, "True"));
+    assert_eq!(agents::without_agent(&set(4, 3), &all, &nodes), ["1 of 4 nodes"]);
+    let mut old = set(3, 3);
+    old["metadata"]["generation"] = json!(3);
+    assert_eq!(
+        agents::without_agent(&old, &pods, &nodes),
+        ["n2", "n3"],
+        "the status is from before a change"
+    );
+}
+
+#[test]
 fn only_what_we_wrote_is_taken_for_ours() {
     let named = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name}});
     let secret = WRITTEN.iter().find(|written| written.kind == "Secret").unwrap();

@@ -63,6 +63,8 @@ fn caller() -> Caller {
         service_account: Str::from("ztunnel"),
         node: Str::from("node1"),
         node_uid: Str::from("node1-uid"),
+        pod: Str::from("ztunnel-a"),
+        pod_uid: Str::from("ztunnel-a-uid"),
         source: IpAddr::from([10, 0, 0, 1]),
     }
 }
@@ -121,6 +123,99 @@ fn callers_that_are_not_a_proxy_on_its_node_are_refused() {
         change(&mut caller);
         assert_eq!(decide(&Rules::default(), &caller, &request()), *want, "{caller:?}");
     }
+}
+
+/// node1's proxy is a pod with an address of its own, beside another account's; so is node2's.
+fn with_proxies(change: impl Fn(&mut Pod)) -> Fleet {
+    let mut fleet = fleet();
+    let pod = |(account, name, node): (&str, &str, &str), addresses: &[&str]| Pod {
+        name: Name::new("istio-system", name),
+        uid: Str::from(format!("{name}-uid")),
+        service_account: Str::from(account),
+        node: Str::from(node),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        ..fleet.pods[0].clone()
+    };
+    let mut own = pod(("ztunnel", "ztunnel-a", "node1"), &["10.244.1.2", "fd00::2"]);
+    change(&mut own);
+    let others = [
+        pod(("ztunnel", "ztunnel-c", "node1"), &["10.244.1.3"]),
+        pod(("other", "other-a", "node1"), &["10.244.1.4"]),
+        pod(("ztunnel", "ztunnel-b", "node2"), &["10.244.2.2"]),
+    ];
+    fleet.pods.extend([own].into_iter().chain(others));
+    fleet
+}
+
+/// `ok`, or the check that failed.
+fn from(fleet: &Fleet, source: &str, change: impl Fn(&mut Caller)) -> String {
+    let mut caller = Caller { source: source.parse().unwrap(), ..caller() };
+    change(&mut caller);
+    let outcome = authenticate(fleet, &Rules::default(), &caller);
+    outcome.map_or_else(|refusal| refusal.check.as_str().to_owned(), |()| "ok".to_owned())
+}
+
+#[test]
+fn a_proxy_calls_from_its_own_pod_or_its_node() {
+    let fleet = with_proxies(|_| {});
+    let rows = [
+        ("10.244.1.2", "ok"),
+        ("::ffff:10.244.1.2", "ok"),
+        ("fd00::2", "ok"),
+        // The node's address stands for its pods where the cluster's network translates.
+        ("10.0.0.1", "ok"),
+        // Another pod of its node, of the same account and of another; and the same account elsewhere.
+        ("10.244.1.3", "source-address"),
+        ("10.244.1.4", "source-address"),
+        ("10.244.2.2", "source-address"),
+        ("10.0.0.2", "source-address"),
+    ];
+    for (source, want) in rows {
+        assert_eq!(from(&fleet, source, |_| {}), want, "{source}");
+    }
+}
+
+#[test]
+fn an_address_counts_only_of_the_live_pod_that_the_token_is_bound_to() {
+    let own = "10.244.1.2";
+    let callers: &[(&str, fn(&mut Caller))] = &[
+        ("bound to no pod", |c| (c.pod, c.pod_uid) = (Str::from(""), Str::from(""))),
+        ("a pod from before of the same name", |c| c.pod_uid = Str::from("earlier")),
+        ("a name without a uid", |c| c.pod_uid = Str::from("")),
+    ];
+    for (what, change) in callers {
+        assert_eq!(from(&with_proxies(|_| {}), own, change), "source-address", "{what}");
+    }
+    // A token without a uid is of no pod, not of one whose uid is not known.
+    let unnamed = with_proxies(|pod| pod.uid = Str::from(""));
+    assert_eq!(from(&unnamed, own, |c| c.pod_uid = Str::from("")), "source-address");
+    let pods: &[(&str, fn(&mut Pod))] = &[
+        ("it succeeded", |p| p.phase = Phase::Succeeded),
+        ("it failed", |p| p.phase = Phase::Failed),
+        ("it has no address yet", |p| p.addresses.clear()),
+        ("it is on another node", |p| p.node = Str::from("node2")),
+        ("it has another account", |p| p.service_account = Str::from("other")),
+        ("it is in another namespace", |p| p.name.namespace = Str::from("shop")),
+    ];
+    for (what, change) in pods {
+        let fleet = with_proxies(change);
+        assert_eq!(from(&fleet, own, |_| {}), "source-address", "{what}");
+        assert_eq!(from(&fleet, "10.0.0.1", |_| {}), "ok", "{what}: its node's address needs no pod");
+    }
+    // One that is being removed still runs, and renews what its pods need.
+    assert_eq!(from(&with_proxies(|pod| pod.deleting = true), own, |_| {}), "ok");
+}
+
+#[test]
+fn a_refusal_says_from_where_and_of_which_pod() {
+    let mut caller = Caller { source: IpAddr::from([10, 244, 1, 3]), ..caller() };
+    let told = |caller: &Caller| {
+        authenticate(&with_proxies(|_| {}), &Rules::default(), caller).unwrap_err().to_string()
+    };
+    let want = "10.244.1.3 is no address of node node1 and none known of pod istio-system/ztunnel-a there";
+    assert!(told(&caller).ends_with(want), "{}", told(&caller));
+    caller.pod = Str::from("");
+    assert!(told(&caller).contains("bound to none"), "{}", told(&caller));
 }
 
 #[test]

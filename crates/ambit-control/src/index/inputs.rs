@@ -222,7 +222,7 @@ impl Inputs {
                 remove(&mut self.gateway_classes, name, |name, _| Change::GatewayClass(name))
             }
             Kind::Gateway => remove(&mut self.gateways, name, |name, _| Change::Gateway(name)),
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::VirtualService => {
                 remove(self.routes.entry(key.kind).or_default(), name, route_change)
             }
             Kind::ReferenceGrant => remove(&mut self.grants, name, |name, _| Change::ReferenceGrant(name)),

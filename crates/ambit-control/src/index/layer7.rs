@@ -28,7 +28,7 @@ use crate::waypoints::{gateway, named_in, report};
 mod dirty;
 mod uses;
 
-pub(super) use dirty::Dirty7;
+pub(super) use dirty::{Dirty7, ROUTES};
 
 /// Records for waypoints.
 #[derive(Debug, Clone, Default)]
@@ -297,7 +297,7 @@ impl Layer7 {
         let is_served = |service: &ServiceKey| self.is_served(inputs, service);
         let mistakes = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
         match key.kind {
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::VirtualService => {
                 let errors = self.rule_errors.get(key).map_or(&[][..], |errors| errors);
                 let by_name = |name: &Name| is_served(&routes::service_key(settings, name));
                 routes::report_of_route(inputs, settings, key, errors, &by_name)

@@ -276,7 +276,7 @@ fn route() -> impl Strategy<Value = Route> {
                 ..BackendRef::default()
             }
         });
-    (name(), 0u64..2, vec(parent, 0..3), vec(backend, 0..3), 0u8..4, any::<bool>()).prop_map(
+    (name(), 0u64..2, vec(parent, 0..3), vec(backend, 0..3), 0u8..5, any::<bool>()).prop_map(
         |(name, created, parent_refs, backend_refs, kind, is_broken)| {
             let path = if is_broken { "no/slash" } else { "/" };
             let path = PathMatch { r#type: None, value: Some(path.into()) };
@@ -290,6 +290,17 @@ fn route() -> impl Strategy<Value = Route> {
                 1 => RouteSpec::Tcp(written::TcpRoute {
                     parent_refs,
                     rules: vec![StreamRule { backend_refs, ..StreamRule::default() }],
+                }),
+                2 => RouteSpec::Virtual(Virtual {
+                    // Its services are of its own namespace.
+                    parents: parent_refs.into_iter().filter(|parent| parent.namespace.is_none()).collect(),
+                    rules: vec![VirtualRule {
+                        at: 0,
+                        rule: HttpRule { matches, backend_refs, ..HttpRule::default() },
+                        retry: None,
+                        fault: None,
+                    }],
+                    ..Virtual::default()
                 }),
                 _ => RouteSpec::Http(written::HttpRoute {
                     parent_refs,

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use ambit_route::RuleFault;
 use ambit_types::Str;
 
+use super::layer7::ROUTES;
 use super::{Index, Inputs, Settings};
 use crate::input::{EndpointSlice, Event, Key, Kind, Labels, Name, Object, Route};
 use crate::routes::references::{self, Attachment};
@@ -220,7 +221,7 @@ impl Cut<'_> {
     fn route(&mut self, route: &Route) {
         for parent in references::parents(route) {
             self.target(&parent);
-            self.rivals(&parent, &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute]);
+            self.rivals(&parent, &ROUTES);
         }
         for backend in references::backends(route) {
             self.grants(&backend.namespace);
@@ -270,7 +271,7 @@ impl Cut<'_> {
             }
             Kind::Gateway => self.gateway(&key.name),
             Kind::GatewayClass => self.class(&key.name.name),
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::VirtualService => {
                 let Some(route) = self.inputs.route(key) else { return };
                 self.add(Object::Route(Box::new(route.clone())));
             }

@@ -59,6 +59,46 @@ pub enum RouteSpec {
     Tls(written::TlsRoute),
     /// A TCPRoute.
     Tcp(written::TcpRoute),
+    /// A VirtualService.
+    Virtual(Virtual),
+}
+
+/// A VirtualService in the words of an HTTPRoute.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Virtual {
+    /// Whether it counts.
+    pub claim: Claim,
+    /// Domains of the hosts that are written whole; they have to be the cluster's.
+    pub domains: Vec<Str>,
+    /// The services of its own namespace that it is for.
+    pub parents: Vec<written::ParentRef>,
+    /// Its rules, of which the first that agrees counts.
+    pub rules: Vec<VirtualRule>,
+}
+
+/// A rule of a VirtualService.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualRule {
+    /// Its place in `spec.http`; several may come of one.
+    pub at: usize,
+    /// What has words in an HTTPRoute.
+    pub rule: written::HttpRule,
+    /// When a request is sent again.
+    pub retry: Option<written::RetryPolicy>,
+    /// Faults put in on purpose.
+    pub fault: Option<written::Fault>,
+}
+
+/// Whether a VirtualService counts, by what can be told of it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Claim {
+    /// It is for services of its own namespace.
+    #[default]
+    Own,
+    /// It is for others too, and so for none; in words.
+    Refused(Str),
+    /// It is for gateways of somebody else.
+    Elsewhere,
 }
 
 impl Route {
@@ -69,6 +109,7 @@ impl Route {
             RouteSpec::Grpc(_) => Kind::GrpcRoute,
             RouteSpec::Tls(_) => Kind::TlsRoute,
             RouteSpec::Tcp(_) => Kind::TcpRoute,
+            RouteSpec::Virtual(_) => Kind::VirtualService,
         }
     }
 
@@ -79,6 +120,15 @@ impl Route {
             RouteSpec::Grpc(spec) => &spec.parent_refs,
             RouteSpec::Tls(spec) => &spec.parent_refs,
             RouteSpec::Tcp(spec) => &spec.parent_refs,
+            RouteSpec::Virtual(spec) => &spec.parents,
+        }
+    }
+
+    /// The first host domain it writes that is not the cluster's.
+    pub(crate) fn foreign_domain(&self, cluster_domain: &str) -> Option<&Str> {
+        match &self.spec {
+            RouteSpec::Virtual(spec) => spec.domains.iter().find(|domain| ***domain != *cluster_domain),
+            RouteSpec::Http(_) | RouteSpec::Grpc(_) | RouteSpec::Tls(_) | RouteSpec::Tcp(_) => None,
         }
     }
 }

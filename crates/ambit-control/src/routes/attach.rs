@@ -9,8 +9,9 @@ use ambit_types::Str;
 use ambit_types::written::ParentRef;
 
 use super::references;
-use crate::index::Inputs;
+use crate::index::{Inputs, Settings};
 use crate::input::{Key, Kind, Route, RouteSpec, Service, ServicePort, Transport};
+use crate::services::protocol;
 
 /// Why a service can have no routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +38,26 @@ pub(super) fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort>
     service.ports.iter().filter(|port| port.transport == Transport::Tcp)
 }
 
-/// Ports that a parent reference means: all of them, or those of a number and name.
+/// Ports that a parent reference of a route means: all of them, or those of a number and name.
 pub(super) fn ports<'s>(
     service: &'s Service,
+    route: &'s Route,
     parent: &'s ParentRef,
 ) -> impl Iterator<Item = &'s ServicePort> {
     tcp_ports(service).filter(|port| {
         parent.port.is_none_or(|wanted| wanted == i64::from(port.port))
             && parent.section_name.as_ref().is_none_or(|wanted| **wanted == *port.name)
+            && takes(route, port)
     })
+}
+
+/// Whether a route is for what a port carries. A VirtualService names no ports, and so is for none that is declared to
+/// carry something else than HTTP.
+fn takes(route: &Route, port: &ServicePort) -> bool {
+    match &route.spec {
+        RouteSpec::Virtual(_) => !protocol::is_no_http(port),
+        RouteSpec::Http(_) | RouteSpec::Grpc(_) | RouteSpec::Tls(_) | RouteSpec::Tcp(_) => true,
+    }
 }
 
 /// The routes of one service by port.
@@ -56,17 +68,20 @@ pub(super) struct Attached<'a> {
 
 impl<'a> Attached<'a> {
     /// Every route attached to a service.
-    pub(super) fn to(inputs: &'a Inputs, service: &'a Service) -> Self {
+    pub(super) fn to(inputs: &'a Inputs, settings: &Settings, service: &'a Service) -> Self {
         let mut entries = Vec::new();
         let key = Key::new(Kind::Service, service.name.clone());
         for route in inputs.attached_to(&key).filter_map(|key| inputs.route(key)) {
+            if route.foreign_domain(&settings.cluster_domain).is_some() {
+                continue;
+            }
             let is_producer = route.name.namespace == service.name.namespace;
             let consumer = (!is_producer).then_some(&route.name.namespace);
             let of_service = |parent: &&ParentRef| {
                 references::parent(&route.name, parent).is_some_and(|name| name == service.name)
             };
             let parents = route.parents().iter().filter(of_service);
-            let numbers = parents.flat_map(|parent| ports(service, parent).map(|port| port.port));
+            let numbers = parents.flat_map(|parent| ports(service, route, parent).map(|port| port.port));
             let mut numbers: Vec<u16> = numbers.collect();
             numbers.sort_unstable();
             numbers.dedup();
@@ -103,17 +118,19 @@ pub(super) fn has_stronger(inputs: &Inputs, service: &Key, than: &Route) -> bool
     let stronger: &[Kind] = match &than.spec {
         RouteSpec::Grpc(_) => &[],
         RouteSpec::Http(_) => &[Kind::GrpcRoute],
-        RouteSpec::Tls(_) => &[Kind::GrpcRoute, Kind::HttpRoute],
-        RouteSpec::Tcp(_) => &[Kind::GrpcRoute, Kind::HttpRoute, Kind::TlsRoute],
+        RouteSpec::Virtual(_) => &[Kind::GrpcRoute, Kind::HttpRoute],
+        RouteSpec::Tls(_) => &[Kind::GrpcRoute, Kind::HttpRoute, Kind::VirtualService],
+        RouteSpec::Tcp(_) => &[Kind::GrpcRoute, Kind::HttpRoute, Kind::VirtualService, Kind::TlsRoute],
     };
     stronger.iter().any(|kind| inputs.attached_of_kind(service, *kind).next().is_some())
 }
 
-/// GRPCRoute > HTTPRoute > TLSRoute > TCPRoute (GEP-1294).
+/// GRPCRoute > HTTPRoute > TLSRoute > TCPRoute (GEP-1294); an import comes after what the Gateway API says of the same.
 fn strength(spec: &RouteSpec) -> u8 {
     match spec {
-        RouteSpec::Grpc(_) => 3,
-        RouteSpec::Http(_) => 2,
+        RouteSpec::Grpc(_) => 4,
+        RouteSpec::Http(_) => 3,
+        RouteSpec::Virtual(_) => 2,
         RouteSpec::Tls(_) => 1,
         RouteSpec::Tcp(_) => 0,
     }

@@ -14,8 +14,9 @@ use ambit_route::timeout::parse_duration;
 use ambit_types::{Str, written};
 
 use super::{resolve, traffic};
+use crate::import::START;
 use crate::index::{Inputs, Settings};
-use crate::input::{self, Name, RouteSpec};
+use crate::input::{self, Kind, Name, RouteSpec};
 
 mod filters;
 
@@ -43,6 +44,19 @@ pub(super) fn http(scope: &Scope<'_>, route: &input::Route) -> Option<HttpRoute>
     let rules = if spec.rules.is_empty() { &default[..] } else { &spec.rules };
     let rules = rules.iter().enumerate().map(|(at, rule)| http_rule(scope, at, rule)).collect();
     Some(Route { key: scope.key(), created: route.created, rules })
+}
+
+/// A VirtualService; nothing if it is a route of another kind.
+pub(super) fn listed(scope: &Scope<'_>, route: &input::Route) -> Option<HttpRoute> {
+    let RouteSpec::Virtual(spec) = &route.spec else { return None };
+    let rules = spec.rules.iter().enumerate().map(|(at, one)| {
+        let mut rule = rule_of_http(scope, at, &one.rule);
+        rule.retry = one.retry.as_ref().map(traffic::convert::retry);
+        rule.fault = one.fault.as_ref().map(traffic::convert::fault);
+        with_traffic(scope, &mut rule);
+        rule
+    });
+    Some(Route { key: scope.key(), created: route.created, rules: rules.collect() })
 }
 
 /// A GRPCRoute; nothing if it is of another kind.
@@ -75,8 +89,15 @@ fn stream(
 }
 
 fn http_rule(scope: &Scope<'_>, at: usize, rule: &written::HttpRule) -> Rule<HttpMatch> {
+    let mut made = rule_of_http(scope, at, rule);
+    with_traffic(scope, &mut made);
+    made
+}
+
+/// The rule without what policies say of it.
+fn rule_of_http(scope: &Scope<'_>, at: usize, rule: &written::HttpRule) -> Rule<HttpMatch> {
     let mut unknown = Unknown::default();
-    let matches = rule.matches.iter().map(|one| http_match(&mut unknown, one)).collect();
+    let matches = rule.matches.iter().map(|one| http_match(scope, &mut unknown, one)).collect();
     let mut made = Rule {
         name: rule.name.as_deref().map(Str::from),
         matches,
@@ -88,7 +109,6 @@ fn http_rule(scope: &Scope<'_>, at: usize, rule: &written::HttpRule) -> Rule<Htt
         ..Rule::default()
     };
     unknown.put_into(&mut made.filters);
-    with_traffic(scope, &mut made);
     made
 }
 
@@ -129,13 +149,14 @@ impl Unknown {
     }
 }
 
-fn http_match(unknown: &mut Unknown, one: &written::HttpMatch) -> HttpMatch {
+fn http_match(scope: &Scope<'_>, unknown: &mut Unknown, one: &written::HttpMatch) -> HttpMatch {
     let path = one.path.as_ref().map(|path| {
         let value: Str = path.value.as_deref().unwrap_or("/").into();
         match path.r#type.as_deref() {
             Some("Exact") => PathMatch::Exact(value),
             Some("RegularExpression") => PathMatch::Regex(value),
             Some("PathPrefix") | None => PathMatch::Prefix(value),
+            Some(START) if scope.route.kind() == Kind::VirtualService => PathMatch::Start(value),
             Some(other) => {
                 unknown.word("path", other);
                 PathMatch::Prefix(value)

@@ -8,6 +8,11 @@ use crate::input::{Key, Kind, Name, Route, RouteSpec, Target, TrafficPolicy};
 /// Group of the Gateway API.
 pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
+/// Group of a kind of routes.
+pub(crate) fn group(route: Kind) -> &'static str {
+    if route == Kind::VirtualService { "networking.istio.io" } else { GATEWAY_GROUP }
+}
+
 /// The service that a parent reference means, if it means one.
 pub(crate) fn parent(route: &Name, parent: &ParentRef) -> Option<Name> {
     let is_service = parent.group.as_deref() == Some("") && parent.kind.as_deref() == Some("Service");
@@ -47,6 +52,9 @@ pub(crate) fn backends(route: &Route) -> Vec<Name> {
         RouteSpec::Grpc(spec) => spec.rules.iter().for_each(|r| of_rule(&r.filters, &r.backend_refs)),
         RouteSpec::Tls(spec) => spec.rules.iter().for_each(|r| of_rule(&[], &r.backend_refs)),
         RouteSpec::Tcp(spec) => spec.rules.iter().for_each(|r| of_rule(&[], &r.backend_refs)),
+        RouteSpec::Virtual(spec) => {
+            spec.rules.iter().for_each(|r| of_rule(&r.rule.filters, &r.rule.backend_refs));
+        }
     }
     objects.iter().filter_map(|object| backend(&route.name, object)).collect()
 }

@@ -16,6 +16,8 @@ use crate::index::{Inputs, Settings};
 use crate::input::{Key, Kind, Name, Route, RouteSpec, Service};
 use crate::status::{ACCEPTED, Condition, PARTIALLY_INVALID, ParentReport, RESOLVED_REFS, Report};
 
+mod import;
+
 /// Most things wrong that one message lists.
 const LISTED_MAX: usize = 8;
 
@@ -24,6 +26,7 @@ pub(crate) fn rule_errors(inputs: &Inputs, settings: &Settings, key: &Key) -> Ve
     let parent = inputs.route(key).and_then(|route| services(route).next().map(|(_, name)| name));
     let parent = parent.unwrap_or_else(|| key.name.clone());
     let Some(group) = alone(inputs, settings, key, &parent) else { return Vec::new() };
+    let route = inputs.route(key);
     let frontend = Frontend {
         service: ServiceKey::new("", ""),
         port: 0,
@@ -34,6 +37,9 @@ pub(crate) fn rule_errors(inputs: &Inputs, settings: &Settings, key: &Key) -> Ve
     let (_, mut errors) = Table::compile(&config);
     // Whether references lead anywhere is a condition of its own.
     errors.retain(|error| error.effect != Effect::MirrorIsDropped);
+    for error in &mut errors {
+        error.field = import::field(route, std::mem::take(&mut error.field));
+    }
     errors
 }
 
@@ -47,12 +53,18 @@ pub(crate) fn of_route(
 ) -> Option<Report> {
     let route = inputs.route(key)?;
     let parents = services(route).map(|(parent, service)| {
-        let accepted = accepted(inputs, route, parent, &service, errors, is_served);
-        let resolved = resolved(&faults(alone(inputs, settings, key, &service)));
+        let accepted = accepted(inputs, settings, route, parent, &service, errors, is_served);
+        let resolved = resolved(route, &faults(alone(inputs, settings, key, &service)));
         let conditions = [Some(accepted), Some(resolved), partially_invalid(route, errors)];
         ParentReport { parent: parent.clone(), conditions: conditions.into_iter().flatten().collect() }
     });
-    Some(Report { generation: route.generation, conditions: Vec::new(), parents: parents.collect() })
+    let parents = parents.collect();
+    match &route.spec {
+        RouteSpec::Virtual(spec) => import::report(settings, route, spec, parents),
+        RouteSpec::Http(_) | RouteSpec::Grpc(_) | RouteSpec::Tls(_) | RouteSpec::Tcp(_) => {
+            Some(Report { generation: route.generation, conditions: Vec::new(), parents })
+        }
+    }
 }
 
 /// Parents that are services, with their names.
@@ -62,6 +74,7 @@ fn services(route: &Route) -> impl Iterator<Item = (&ParentRef, Name)> {
 
 fn accepted(
     inputs: &Inputs,
+    settings: &Settings,
     route: &Route,
     parent: &ParentRef,
     name: &Name,
@@ -82,11 +95,11 @@ fn accepted(
         }
         None => {}
     }
-    let ports: Vec<u16> = attach::ports(service, parent).map(|port| port.port).collect();
+    let ports: Vec<u16> = attach::ports(service, route, parent).map(|port| port.port).collect();
     if ports.is_empty() {
-        return refused("NoMatchingParent", no_port(service, parent));
+        return refused("NoMatchingParent", no_port(service, route, parent));
     }
-    if let Some(words) = conflict(inputs, service, route, &ports) {
+    if let Some(words) = conflict(inputs, settings, service, route, &ports) {
         return refused("Conflicted", words);
     }
     let broken = broken_rules(errors);
@@ -108,7 +121,10 @@ fn accepted(
     Condition::holds(ACCEPTED, "Accepted", message)
 }
 
-fn no_port(service: &Service, parent: &ParentRef) -> String {
+fn no_port(service: &Service, route: &Route, parent: &ParentRef) -> String {
+    if route.kind() == Kind::VirtualService {
+        return format!("Service {} has no port that carries HTTP", service.name);
+    }
     let number = parent.port.map(|port| format!("number {port}"));
     let name = parent.section_name.as_ref().map(|name| format!("name {name}"));
     let wanted: Vec<String> = number.into_iter().chain(name).collect();
@@ -116,11 +132,17 @@ fn no_port(service: &Service, parent: &ParentRef) -> String {
 }
 
 /// Words if a stronger kind has taken every port.
-fn conflict(inputs: &Inputs, service: &Service, route: &Route, ports: &[u16]) -> Option<String> {
+fn conflict(
+    inputs: &Inputs,
+    settings: &Settings,
+    service: &Service,
+    route: &Route,
+    ports: &[u16],
+) -> Option<String> {
     if !attach::has_stronger(inputs, &Key::new(Kind::Service, service.name.clone()), route) {
         return None;
     }
-    let attached = Attached::to(inputs, service);
+    let attached = Attached::to(inputs, settings, service);
     let rivals: Option<Vec<&Route>> = ports.iter().map(|port| attached.stronger_than(route, *port)).collect();
     let rival = *rivals?.first()?;
     let kind = rival.kind().as_str();
@@ -136,6 +158,7 @@ fn rule_count(route: &Route) -> usize {
     match &route.spec {
         RouteSpec::Http(spec) => spec.rules.len().max(1),
         RouteSpec::Grpc(spec) => spec.rules.len(),
+        RouteSpec::Virtual(spec) => spec.rules.len(),
         RouteSpec::Tls(_) | RouteSpec::Tcp(_) => 1,
     }
 }
@@ -178,7 +201,9 @@ fn faults(group: Option<Group>) -> Vec<BadRef> {
     let mut found = Vec::new();
     match group {
         None => {}
-        Some(Group::Http(routes)) => routes.iter().for_each(|route| of_rules(&route.rules, &mut found)),
+        Some(Group::Http(routes) | Group::Listed(routes) | Group::Unrouted(routes)) => {
+            routes.iter().for_each(|route| of_rules(&route.rules, &mut found));
+        }
         Some(Group::Grpc(routes)) => routes.iter().for_each(|route| of_rules(&route.rules, &mut found)),
         Some(Group::Tls(routes) | Group::Tcp(routes)) => {
             for (i, backend) in routes.iter().flat_map(|route| &route.backends).enumerate() {
@@ -217,7 +242,7 @@ fn check(target: &Target, field: impl Fn() -> String, found: &mut Vec<BadRef>) {
     }
 }
 
-fn resolved(faults: &[BadRef]) -> Condition {
+fn resolved(route: &Route, faults: &[BadRef]) -> Condition {
     let Some(first) = faults.first() else {
         return Condition::holds(RESOLVED_REFS, "ResolvedRefs", "every reference leads somewhere");
     };
@@ -234,7 +259,7 @@ fn resolved(faults: &[BadRef]) -> Condition {
             BackendFault::RefNotPermitted => "is not granted by a ReferenceGrant of its namespace",
             BackendFault::UnsupportedProtocol => "does not carry HTTP, by its appProtocol",
         };
-        format!("{}: {} {why}", fault.field, fault.what)
+        format!("{}: {} {why}", import::field(Some(route), fault.field.clone()), fault.what)
     };
     Condition::fails(RESOLVED_REFS, reason, shown(faults.iter().map(words)))
 }

@@ -10,7 +10,7 @@ use ambit_types::Str;
 use ambit_types::written::{Grant, ObjectRef};
 
 use super::convert::Scope;
-use super::references::{self, GATEWAY_GROUP};
+use super::references;
 use super::service_key;
 use crate::index::Inputs;
 use crate::input::{Kind, Name, ServicePort, Transport};
@@ -37,7 +37,10 @@ pub(super) fn target(scope: &Scope<'_>, object: &ObjectRef) -> Target {
         // An alias could lead anywhere, out of everybody's policies (CVE-2021-25740).
         return invalid(BackendFault::InvalidKind, format!("ExternalName Service {name}"));
     }
-    let found = object.port.and_then(|wanted| service.ports.iter().find(|p| i64::from(p.port) == wanted));
+    let found = match object.port {
+        Some(wanted) => service.ports.iter().find(|p| i64::from(p.port) == wanted),
+        None => only_port(scope.route.kind(), &service.ports),
+    };
     match (found, object.port) {
         (Some(port), _) if can_carry(scope.route.kind(), port) => {
             Target::Service { service: service_key(scope.settings, &name), port: port.port }
@@ -45,6 +48,14 @@ pub(super) fn target(scope: &Scope<'_>, object: &ObjectRef) -> Target {
         (Some(port), _) => invalid(BackendFault::UnsupportedProtocol, format!("{name}:{}", port.port)),
         (None, Some(port)) => invalid(BackendFault::BackendNotFound, format!("{name}:{port}")),
         (None, None) => invalid(BackendFault::BackendNotFound, format!("{name} without a port")),
+    }
+}
+
+/// The port of a service that has one, where a VirtualService does not say which.
+fn only_port(route: Kind, ports: &[ServicePort]) -> Option<&ServicePort> {
+    match ports {
+        [only] if route == Kind::VirtualService => Some(only),
+        _ => None,
     }
 }
 
@@ -68,7 +79,12 @@ fn is_permitted(scope: &Scope<'_>, backend: &Name) -> bool {
     let route = &scope.route.name;
     backend.namespace == route.namespace
         || backend == scope.parent
-        || is_granted(scope.inputs, (GATEWAY_GROUP, scope.route.kind()), &route.namespace, backend)
+        || is_granted(
+            scope.inputs,
+            (references::group(scope.route.kind()), scope.route.kind()),
+            &route.namespace,
+            backend,
+        )
 }
 
 /// Whether a namespace lets objects of a kind of another namespace refer to a service of its own.

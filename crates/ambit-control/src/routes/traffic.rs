@@ -15,7 +15,7 @@ use crate::index::{Inputs, Settings};
 use crate::input::{Key, Kind, Name, Route, RouteSpec, TrafficPolicy};
 use crate::status::{ACCEPTED, Condition, PARTIALLY_INVALID, Report};
 
-mod convert;
+pub(super) mod convert;
 
 use super::convert::{duration, persistence};
 
@@ -33,7 +33,7 @@ impl Requests {
     pub(super) fn put_into<M>(self, rule: &mut Rule<M>) {
         rule.retry = self.retry.or_else(|| rule.retry.take());
         rule.rate_limits.extend(self.limits);
-        rule.fault = self.fault;
+        rule.fault = self.fault.or_else(|| rule.fault.take());
         rule.timeouts.idle = self.idle;
     }
 }
@@ -199,7 +199,7 @@ fn absent(inputs: &Inputs, key: &Key, target: &PolicyTarget) -> Option<String> {
     let mut names: Vec<Option<&str>> = match &route.spec {
         RouteSpec::Http(spec) => spec.rules.iter().map(|rule| rule.name.as_deref()).collect(),
         RouteSpec::Grpc(spec) => spec.rules.iter().map(|rule| rule.name.as_deref()).collect(),
-        RouteSpec::Tls(_) | RouteSpec::Tcp(_) => Vec::new(),
+        RouteSpec::Tls(_) | RouteSpec::Tcp(_) | RouteSpec::Virtual(_) => Vec::new(),
     };
     names.retain(|name| *name == Some(wanted));
     names.is_empty().then(|| format!("{key} has no rule of the name {wanted}"))

@@ -24,6 +24,18 @@ pub(crate) fn of_port(port: &ServicePort) -> AppProtocol {
     declared.unwrap_or(guess)
 }
 
+/// Whether a port is declared to carry something else than HTTP.
+pub(crate) fn is_no_http(port: &ServicePort) -> bool {
+    match of_port(port) {
+        AppProtocol::Tcp | AppProtocol::Tls => true,
+        AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => false,
+        AppProtocol::Unknown => {
+            let word = port.app_protocol.as_deref().unwrap_or_else(|| prefix(&port.name));
+            ["mongo", "redis", "mysql"].iter().any(|known| word.eq_ignore_ascii_case(known))
+        }
+    }
+}
+
 /// A port of a service entry with the port of its endpoints.
 pub(crate) fn entry_port(port: &EntryPort) -> Port {
     Port {

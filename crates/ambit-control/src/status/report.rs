@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ambit_types::Reason;
 use ambit_types::written::ParentRef;
 
 use super::{Note, Standing};
@@ -58,6 +59,9 @@ pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 /// Whether nodes enforce a policy.
 pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 
+/// Reason of an import that names hosts it does not own.
+pub(crate) const OUT_OF_NAMESPACE: &str = "ImportOutOfNamespace";
+
 /// What to write into an object's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
@@ -87,7 +91,13 @@ impl Report {
     /// The same in short.
     pub(crate) fn standing(&self) -> Standing {
         let refused = self.all().find(|c| !c.holds && matches!(c.kind, ACCEPTED | WAYPOINT_ACCEPTED));
-        let note = |c: &Condition| Note::plain(format!("{}: {}", c.reason, c.message));
+        let note = |c: &Condition| {
+            let text = format!("{}: {}", c.reason, c.message);
+            match c.reason {
+                OUT_OF_NAMESPACE => Note::coded(Reason::ImportOutOfNamespace, text),
+                _ => Note::plain(text),
+            }
+        };
         match refused {
             Some(condition) if self.parents.len() < 2 => Standing::NotEnforced(note(condition)),
             Some(_) | None => Standing::of(self.all().filter(|c| c.is_fault()).map(note).collect()),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ambit_route::backend::Failure;
 use ambit_route::model::{Retry, RetryBudget, Timeouts};
-use ambit_route::retry::{Attempt, Budget, Next, Outcome, next};
+use ambit_route::retry::{Attempt, Budget, Next, Outcome, Stop, next};
 use ambit_route::timeout::{Deadline, Limit, parse_duration, parse_grpc_timeout};
 use ambit_route::{Headers, Request};
 use serde_json::Value;
@@ -117,6 +117,7 @@ pub(crate) fn run(
         };
         match next(retry, &attempt, deadline.remaining(now), &mut budget, now, draw) {
             Next::Again(pause) => now += pause,
+            Next::Stop(Stop::BudgetSpent) => return ended(Failure::Unreachable),
             Next::Stop(_) => return last(outcome, made),
         }
     }

@@ -98,6 +98,7 @@ fn route(table: &Table, given: &Manifest, position: u64) -> Value {
         ("GRPCRoute", &given.grpc),
         ("TLSRoute", &given.tls),
         ("TCPRoute", &given.tcp),
+        ("VirtualService", &given.import),
     ];
     let named = kinds.into_iter().find_map(|(kind, name)| Some((kind, name.as_ref()?)));
     let (kind, name) = named.expect("a kind and a name");
@@ -109,8 +110,9 @@ fn route(table: &Table, given: &Manifest, position: u64) -> Value {
     }
     let created = given.created.unwrap_or(position);
     let stamp = format!("1970-01-01T{:02}:{:02}:{:02}Z", created / 3600, created / 60 % 60, created % 60);
+    let group = if kind == "VirtualService" { "networking.istio.io" } else { "gateway.networking.k8s.io" };
     json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+        "apiVersion": format!("{group}/v1"), "kind": kind,
         "metadata": {"name": name, "namespace": namespace, "creationTimestamp": stamp},
         "spec": spec,
     })

@@ -5,6 +5,7 @@ mod attempts;
 mod config;
 mod request;
 mod schema;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ambit_route::model::{Mirror, Retry, Target, Timeouts};
-use ambit_route::{Answer, Failure, Forward, Plan, Selected, filter};
+use ambit_route::{Answer, Failure, Forward, Plan, Selected, filter, session};
 use ambit_types::ServiceKey;
 
 use config::Config;
@@ -26,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("filters", include_str!("../../../../tests/tables/routing/filters.yaml")),
     ("backends", include_str!("../../../../tests/tables/routing/backends.yaml")),
     ("attempts", include_str!("../../../../tests/tables/routing/attempts.yaml")),
+    ("imports", include_str!("../../../../tests/tables/routing/imports.yaml")),
 ];
 
 #[test]
@@ -65,9 +67,12 @@ fn run_group(table: &Table, group: &Group, wrong: &mut String) -> usize {
 /// Runs a row as often as it says, with evenly spread draws, and compares.
 fn run(table: &Table, config: &Config, row: &Row) -> Vec<String> {
     let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut told = None;
     for step in 0..row.times {
         let draw = (2 * step + 1) * (u64::MAX / (2 * row.times));
-        outcomes.push(Case { table, config, row, draw }.run());
+        let outcome = Case { table, config, row, draw, told: told.clone() }.run();
+        told = sessions::told(row, outcome.response.as_ref()).or(told);
+        outcomes.push(outcome);
     }
     row.expect.compare(table, &outcomes)
 }
@@ -78,6 +83,8 @@ struct Case<'a> {
     config: &'a Config,
     row: &'a Row,
     draw: u64,
+    /// What the client was told of its session, as it repeats it.
+    told: Option<(String, String)>,
 }
 
 /// What came of one request.
@@ -105,12 +112,14 @@ impl Case<'_> {
             return self.stream(&selected, &service, port);
         }
         let name = self.row.to.rsplit_once(':').map_or(&*self.row.to, |(name, _)| name);
-        let held = Held::new(sent, name, port);
+        let held = Held::new(sent, name, port).and(self.told.clone());
         let request = held.request();
         let selected = self.config.table.select(&service, Some(client), &request);
-        let mut outcome = match selected.plan(&request, self.draw) {
+        let called = (&service, port);
+        let session = sessions::held(&self.config.table, &selected, called, &request);
+        let mut outcome = match selected.plan_of(&request, self.draw, session.as_ref()) {
             Plan::Answer(answer) => Self::answer(&answer, &held),
-            Plan::Forward(forward) => self.forward(&forward, &held, &service),
+            Plan::Forward(forward) => self.forward(&forward, &held, &service, session),
         };
         outcome.rule = rule_of(&selected);
         outcome
@@ -146,7 +155,13 @@ impl Case<'_> {
         Outcome { status, grpc, response: Some(response), location, body, ..Outcome::default() }
     }
 
-    fn forward(&self, forward: &Forward<'_>, held: &Held, service: &ServiceKey) -> Outcome {
+    fn forward(
+        &self,
+        forward: &Forward<'_>,
+        held: &Held,
+        service: &ServiceKey,
+        session: Option<session::Held<'_>>,
+    ) -> Outcome {
         let request = held.request();
         let mut head = held.head();
         let mut mirrored = Vec::new();
@@ -165,6 +180,7 @@ impl Case<'_> {
         let mut response = Head::default();
         response.lines.push(("server".to_owned(), "echo".to_owned()));
         forward.apply_to_response(&request, ["server"].into_iter(), &mut response);
+        response.lines.extend(sessions::line(&self.config.table, forward, (service, request.port), session));
         let target =
             forward.target().map_or_else(|| format!("{service}:{}", request.port), Target::to_string);
         let failed = ended.failure.filter(|_| request.is_grpc()).map(Failure::grpc_status);

@@ -1,5 +1,6 @@
 //! Requests of rows, as a client sends them and as filters change them.
 
+use ambit_policy::normalize::{Options, Received, normalize};
 use ambit_route::filter;
 use ambit_route::model::Scheme;
 use ambit_route::{Request, split_target};
@@ -42,11 +43,17 @@ impl Held {
         let default_method = if call.is_some() { "POST" } else { "GET" };
         Self {
             method: sent.method.as_deref().unwrap_or(default_method).to_owned(),
-            target: call.or_else(|| sent.path.clone()).unwrap_or_else(|| "/".to_owned()),
+            target: read(&call.or_else(|| sent.path.clone()).unwrap_or_else(|| "/".to_owned())),
             host: sent.host.clone().unwrap_or_else(|| service.to_owned()),
             port,
             lines,
         }
+    }
+
+    /// With one more line.
+    pub(crate) fn and(mut self, line: Option<(String, String)>) -> Self {
+        self.lines.extend(line);
+        self
     }
 
     /// What routing sees of it.
@@ -70,6 +77,16 @@ impl Held {
         let (path, query) = (path.to_owned(), query.map(str::to_owned));
         Head { host: self.host.clone(), path, query, lines: lines.collect() }
     }
+}
+
+/// Path and query in the form in which routing sees them and in which they go upstream.
+fn read(target: &str) -> String {
+    let received =
+        Received { method: b"GET", hosts: &[b"web"], path: Some(target.as_bytes()), ..Received::default() };
+    let read = normalize(&received, &Options::default());
+    let read = read.unwrap_or_else(|refusal| panic!("no request has the target {target}: {refusal:?}"));
+    String::from_utf8(read.path_and_query())
+        .expect("a target with one reading is ASCII, its query is of a table")
 }
 
 impl Head {

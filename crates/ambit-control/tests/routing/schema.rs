@@ -58,6 +58,9 @@ pub(crate) struct Manifest {
     /// Name, if it is a TCPRoute.
     #[serde(rename = "TCPRoute")]
     pub(crate) tcp: Option<String>,
+    /// Name, if it is a VirtualService.
+    #[serde(rename = "VirtualService")]
+    pub(crate) import: Option<String>,
     /// Creation in seconds; the order of the list if it is not given.
     pub(crate) created: Option<u64>,
     /// As in the manifest, word for word.
@@ -114,6 +117,8 @@ pub(crate) struct Sent {
     /// A connection that is passed through, without TLS.
     #[serde(default)]
     pub(crate) stream: bool,
+    /// Name of the cookie or header that the client repeats in further requests, as the last answer told it.
+    pub(crate) stays: Option<String>,
     /// `held` (it can be sent again), `gone`; held unless said.
     pub(crate) body: Option<String>,
 }

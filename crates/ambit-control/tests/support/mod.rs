@@ -86,6 +86,12 @@ fn gateway_object(name: Name, object: &GatewayObject) -> Object {
             spec: o.spec.clone(),
         })),
         GatewayObject::EgressPolicy(_) => panic!("{name}: waypoints know nothing of it"),
+        GatewayObject::VirtualService(o) => {
+            let (made, wrong) = ambit_control::import::virtual_service(&name.namespace, &o.spec);
+            assert!(wrong.is_empty(), "{wrong:?}");
+            let (created, generation) = (created(o), generation(o));
+            Object::Route(Box::new(Route { name, created, generation, spec: RouteSpec::Virtual(made) }))
+        }
     }
 }
 

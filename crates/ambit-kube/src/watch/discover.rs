@@ -58,6 +58,7 @@ pub(super) fn is_built_in(kind: Kind) -> bool {
         | Kind::TLSRoute
         | Kind::ReferenceGrant
         | Kind::TrafficPolicy
-        | Kind::EgressPolicy => false,
+        | Kind::EgressPolicy
+        | Kind::VirtualService => false,
     }
 }

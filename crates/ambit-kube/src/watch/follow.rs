@@ -42,6 +42,9 @@ const WATCH_SECONDS: u32 = 290;
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// Longest wait until a watch begins: less than for other calls, since nothing has to be gathered for it.
 const OPEN_MAX: Duration = Duration::from_secs(5);
+/// A watch that has kept quiet for so long since it began is told as well again: a server that cannot go on says so at
+/// once. That it can is proven only by an event or by an orderly end.
+const CALM: Duration = Duration::from_secs(3);
 /// Longest silence before a listing by watch is complete; a server that does not know such listings never completes one.
 const LISTING_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Objects of a page where a listing is read in pages.
@@ -133,7 +136,8 @@ pub(super) async fn follow<T: Send + 'static>(
                 | Kind::TLSRoute
                 | Kind::ReferenceGrant
                 | Kind::TrafficPolicy
-                | Kind::EgressPolicy,
+                | Kind::EgressPolicy
+                | Kind::VirtualService,
             ) => run::<Value, T>(client, selection, outlet).await,
         }
     };
@@ -152,6 +156,7 @@ async fn run<K: Served, T: Send + 'static>(client: Client, selection: Selection,
         from: None,
         streams: true,
         failures: 0,
+        is_lost: false,
         backoff: Backoff::default(),
     };
     let mut absences = 0_u32;
@@ -190,6 +195,8 @@ struct Follower<T> {
     streams: bool,
     /// Failures since something last went well.
     failures: u32,
+    /// Whether it was told that the kind cannot be followed.
+    is_lost: bool,
     backoff: Backoff,
 }
 
@@ -244,16 +251,30 @@ impl<T: Send + 'static> Follower<T> {
         let mut stream = std::pin::pin!(stream);
         if listing {
             self.seen.begin();
-        } else {
-            self.well().await?;
         }
+        // Not well by being opened: a server may open every watch and fail each one in its first event.
+        let mut calm = listing;
         loop {
-            let silence = if listing { LISTING_SILENCE_MAX } else { SILENCE_MAX };
+            let silence = match (listing, calm) {
+                (true, _) => LISTING_SILENCE_MAX,
+                (false, true) => SILENCE_MAX,
+                (false, false) => CALM,
+            };
             match timeout(silence, stream.next()).await {
                 Err(_) if listing => return Err(Stop::NoStreaming),
-                Err(_) | Ok(None) if !listing => return Ok(()),
+                Err(_) if !calm => {
+                    calm = true;
+                    self.found_again().await?;
+                }
+                Err(_) | Ok(None) if !listing => return self.well().await,
                 Err(_) | Ok(None) => return Err(self.broken(resource, "the listing broke off")),
-                Ok(Some(Ok(event))) => listing = self.event(resource, event, listing).await?,
+                Ok(Some(Ok(event))) => {
+                    listing = self.event(resource, event, listing).await?;
+                    if !listing {
+                        calm = true;
+                        self.well().await?;
+                    }
+                }
                 Ok(Some(Err(kube::Error::SerdeError(cause)))) => self.unread(&cause.to_string()).await?,
                 Ok(Some(Err(cause))) => return Err(refused(KubeError::of(&call, cause), listing)),
             }
@@ -376,7 +397,13 @@ impl<T: Send + 'static> Follower<T> {
     /// All is well, as far as it was not.
     async fn well(&mut self) -> Result<(), Stop> {
         self.backoff.reset();
-        if std::mem::take(&mut self.failures) == 0 {
+        self.failures = 0;
+        self.found_again().await
+    }
+
+    /// Takes back that the kind cannot be followed. Failures go on being counted: it is not proven yet.
+    async fn found_again(&mut self) -> Result<(), Stop> {
+        if !std::mem::take(&mut self.is_lost) {
             return Ok(());
         }
         info!(kind = %self.selection.kind, "followed again");
@@ -395,6 +422,7 @@ impl<T: Send + 'static> Follower<T> {
             warn!(kind = %self.selection.kind, %cause, "cannot be followed; the last state stays in force");
         }
         if self.failures >= 2 {
+            self.is_lost = true;
             let (index, words) = (self.outlet.index, cause.to_string());
             self.note(Note::Lost { index, words }).await?;
         }

@@ -174,6 +174,50 @@ async fn a_lost_server_keeps_the_state_and_is_told() {
     assert_eq!(names(&batch.changed), ["a"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_opens_and_fails_each_time_is_told_and_listed_anew() {
+    let script = Script::default();
+    let (events, _, mut batches) = listed(&script).await;
+    // Each opens well and then fails: the server cannot read what it would have to send from there.
+    for _ in 0..5 {
+        let failing = script.open();
+        let failure = json!({ "type": "ERROR", "object": status(500, "InternalError") });
+        failing.send(failure).await.unwrap();
+    }
+    let again = script.open();
+    for line in [event("ADDED", service("a", 1)), event("ADDED", service("c", 31)), bookmark(32, true)] {
+        again.send(line).await.unwrap();
+    }
+    drop(events);
+    let (mut changed, mut removed, mut was_stale) = (Vec::new(), Vec::new(), false);
+    let mut is_stale = true;
+    while removed.is_empty() || is_stale {
+        let batch = next(&mut batches).await;
+        changed.extend(batch.changed.iter().map(|o| o.key.name.clone()));
+        removed.extend(batch.removed.iter().map(ToString::to_string));
+        is_stale = !batch.stale.is_empty();
+        was_stale |= is_stale;
+    }
+    assert!(was_stale, "nobody was told");
+    assert_eq!((changed, removed), (vec!["c".to_owned()], vec!["Service shop/b".to_owned()]));
+    let queries = script.queries();
+    let anew: Vec<_> = queries.iter().map(|query| query.contains("sendInitialEvents=true")).collect();
+    assert_eq!(anew, [true, false, false, false, false, false, true], "{queries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_stays_quiet_is_well_again_before_its_first_event() {
+    let script = Script::default();
+    let (events, _, mut batches) = listed(&script).await;
+    for _ in 0..3 {
+        script.push(Reply::status(403, "Forbidden"));
+    }
+    let _quiet = script.open();
+    drop(events);
+    assert!(!next(&mut batches).await.stale.is_empty());
+    assert!(next(&mut batches).await.stale.is_empty(), "still told as lost");
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_list_by_watch_is_read_in_pages() {
     let script = Script::default();

@@ -99,3 +99,20 @@ fn what_is_no_object_is_a_problem() {
     let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": deep });
     assert!(read_served(pod).unwrap_err()[0].message.contains("nested deeper"));
 }
+
+#[test]
+fn a_newer_field_of_an_import_is_not_overlooked() {
+    let import = |spec: Value| {
+        read_served(json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": { "name": "cart", "namespace": "shop" }, "spec": spec, "status": { "newer": 1 },
+        }))
+    };
+    let to = json!([{ "destination": { "host": "cart", "subset": "v1" }, "weight": 1 }]);
+    let read = import(json!({ "hosts": ["cart"], "tcp": [{ "route": [] }], "http": [{ "route": to }] }));
+    assert_eq!(read.expect("fields that are known").kind(), Kind::VirtualService);
+    let rule = json!({ "match": [{ "moons": ["full"] }], "mirrorPercentage": { "value": 0.5 } });
+    let problems = import(json!({ "hosts": ["cart"], "http": [rule] })).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].field, "spec.http[0].match[0].moons");
+}

@@ -52,6 +52,7 @@ pub(super) fn check(c: &mut Checks<'_>, kind: Kind, metadata: &ObjectMeta) {
             | Kind::ReferenceGrant
             | Kind::TrafficPolicy
             | Kind::EgressPolicy
+            | Kind::VirtualService
             | Kind::Deployment
             | Kind::Pod => c.text("metadata.name", name, text::dns_subdomain),
         }

@@ -142,7 +142,9 @@ impl fmt::Display for PathFault {
             Self::DoubledSlash => "doubled slashes are merged",
             Self::DotSegment => "dot segments are resolved",
             Self::Backslash => "backslashes become slashes",
-            Self::Escape => "unreserved characters are decoded, and other escapes are in upper case",
+            Self::Escape => {
+                "what a segment may have as it is is decoded, and other escapes are in upper case"
+            }
             Self::Byte => "blanks and control bytes are refused",
         })
     }

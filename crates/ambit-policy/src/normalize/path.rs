@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use ambit_types::path::stands_for_itself;
+
 use super::{Ambiguity, Normalization, Options, Refusal};
 
 /// Path and query of a target; a fragment is refused, or cut off where two readings are kept.
@@ -57,7 +59,7 @@ fn is_plain(path: &[u8]) -> bool {
     true
 }
 
-/// Unreserved octets decoded, other escapes in upper case, backslashes turned; with `slashes` escaped ones as well.
+/// Octets that stand for themselves decoded, other escapes in upper case, backslashes turned; with `slashes` escaped ones as well.
 fn unescaped(path: &[u8], slashes: bool) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::with_capacity(path.len());
     let mut at = 0;
@@ -68,7 +70,7 @@ fn unescaped(path: &[u8], slashes: bool) -> Result<Vec<u8>, Refusal> {
                 let octet = octet(&path[at..]).ok_or(Refusal::Percent { at })?;
                 match octet {
                     b'/' | b'\\' if slashes => (b"/", 3),
-                    unreserved if is_unreserved(unreserved) => (&[unreserved], 3),
+                    plain if stands_for_itself(plain) => (&[plain], 3),
                     other => (&escape(other), 3),
                 }
             }
@@ -98,10 +100,6 @@ fn digit(byte: u8) -> Option<u8> {
 fn escape(octet: u8) -> [u8; 3] {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     [b'%', DIGITS[usize::from(octet >> 4)], DIGITS[usize::from(octet & 0xf)]]
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// RFC 3986 section 5.2.4, for a path that begins with a slash; `..` at the root stays at the root.

@@ -42,6 +42,7 @@ fn every_mode_does_what_its_name_says() {
         ("/a%5cb", ["/a%5cb", "/a%5Cb", "/a%5Cb", "/a/b"]),
         ("/%61%7Eb", ["/%61%7Eb", "/a~b", "/a~b", "/a~b"]),
         ("/%c3%a9", ["/%c3%a9", "/%C3%A9", "/%C3%A9", "/%C3%A9"]),
+        ("/5%3adelete", ["/5%3adelete", "/5:delete", "/5:delete", "/5:delete"]),
         ("/x/%2e%2E/a", ["/x/%2e%2E/a", "/a", "/a", "/a"]),
         ("/x%2F..%2Fa", ["/x%2F..%2Fa", "/x%2F..%2Fa", "/x%2F..%2Fa", "/a"]),
         ("/a//../b", ["/a//../b", "/a/b", "/a/b", "/a/b"]),
@@ -62,6 +63,22 @@ fn every_mode_does_what_its_name_says() {
         for (mode, want) in modes.into_iter().zip(wanted) {
             check(&keep(mode), &[(path, want)]);
         }
+    }
+}
+
+#[test]
+fn every_escape_has_one_reading() {
+    for octet in 0x20..=0x7f_u8 {
+        let text = char::from(octet);
+        let (escape, stays) = (format!("/a%{octet:02x}b"), format!("/a%{octet:02X}b"));
+        let want = match text {
+            '/' | '\\' => "400 escaped-slash".to_owned(),
+            // `%25` only before two digits is an escape in an escape.
+            ' ' | '"' | '#' | '%' | ';' | '<' | '>' | '?' | '[' | ']' | '^' | '`' | '{' | '|' | '}'
+            | '\x7f' => stays,
+            plain => format!("/a{plain}b"),
+        };
+        check(&Options::default(), &[(&escape, &want)]);
     }
 }
 

@@ -20,11 +20,20 @@ pub fn hash_of<H: Headers + ?Sized>(
         HashKey::Header(name) => lines_hash(request.header_lines(name)),
         HashKey::Cookie(name) => request.cookie(name).map(|value| xxh64(value, 0)),
         HashKey::Query(name) => request.query_value(name).map(|value| xxh64(&value, 0)),
-        HashKey::SourceAddress => caller.map(|address| match address.to_canonical() {
-            IpAddr::V4(v4) => xxh64(&v4.octets(), 0),
-            IpAddr::V6(v6) => xxh64(&v6.octets(), 0),
-        }),
+        HashKey::SourceAddress => caller.map(address_hash),
     })
+}
+
+/// The key of a connection that is passed through unread: of all that a request has it has its caller's address only.
+pub fn hash_of_connection(keys: &[HashKey], caller: IpAddr) -> Option<u64> {
+    keys.contains(&HashKey::SourceAddress).then(|| address_hash(caller))
+}
+
+fn address_hash(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => xxh64(&v4.octets(), 0),
+        IpAddr::V6(v6) => xxh64(&v6.octets(), 0),
+    }
 }
 
 fn lines_hash<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<u64> {

@@ -253,6 +253,12 @@ fn keys_are_read_in_order_of_preference() {
     assert_ne!(of(&[header], None), of(std::slice::from_ref(&cookie), None));
     assert_ne!(of(&[cookie], None), of(&[query], None));
     assert_eq!(of(&[HashKey::SourceAddress], v4), of(&[HashKey::SourceAddress], mapped));
-    assert_eq!(of(&[absent], v4), None);
+    assert_eq!(of(std::slice::from_ref(&absent), v4), None);
+    let address = IpAddr::from([10, 0, 0, 1]);
+    assert_eq!(
+        hash_of_connection(&[absent.clone(), HashKey::SourceAddress], address),
+        of(&[HashKey::SourceAddress], v4)
+    );
+    assert_eq!(hash_of_connection(&[absent], address), None);
     assert_eq!(of(&[HashKey::SourceAddress], None), None);
 }

@@ -1,10 +1,12 @@
 //! Paths and names as people write them.
 
+use ambit_types::path::stands_for_itself;
+
 use super::error::PathFault;
 use crate::model::limits::PATH_BYTES_MAX;
 
-/// Brings a valid path into the form that requests have after normalisation: escapes of unreserved octets undone, the
-/// others in upper case (RFC 3986 section 6.2.2).
+/// Brings a valid path into the form that requests have after normalisation: escapes of octets that a segment may have
+/// undone but for `;`, the others in upper case (RFC 3986 section 6.2.2).
 ///
 /// # Errors
 /// [`PathFault`] for a path that no request can have, or that can be read in two ways (the API's own rules).
@@ -36,7 +38,7 @@ fn normal(text: &str) -> Option<String> {
             let digits = text.get(at + 1..at + 3)?;
             let octet = digits.bytes().all(|d| d.is_ascii_hexdigit()).then_some(digits)?;
             let octet = u8::from_str_radix(octet, 16).ok()?;
-            if is_unreserved(octet) {
+            if stands_for_itself(octet) {
                 path.push(char::from(octet));
             } else {
                 path.push('%');
@@ -45,7 +47,7 @@ fn normal(text: &str) -> Option<String> {
             at += 3;
             continue;
         }
-        let is_path = is_unreserved(*byte) || b"!$&'()*+,;=:@/".contains(byte);
+        let is_path = stands_for_itself(*byte) || matches!(*byte, b';' | b'/');
         path.push(is_path.then_some(char::from(*byte))?);
         at += 1;
     }

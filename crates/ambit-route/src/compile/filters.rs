@@ -2,7 +2,7 @@
 
 use super::checks;
 use super::error::{Findings, RuleFault};
-use super::rule::{check_fraction, note_mirror};
+use super::rule::{Matched, check_fraction, note_mirror};
 use crate::filter::{CorsPolicy, End, Filters, NewPath, Of, RedirectTo, RewriteTo, Step, check_change};
 use crate::model::limits::{FILTERS_MAX, RESPOND_BYTES_MAX};
 use crate::model::{Filter, HeaderChange, PathChange, Redirect, Respond, Rewrite};
@@ -11,7 +11,7 @@ use crate::model::{Filter, HeaderChange, PathChange, Redirect, Respond, Rewrite}
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     /// The prefix that the rule's one match matches.
-    pub(super) prefix: Option<&'a str>,
+    pub(super) prefix: Option<Matched<&'a str>>,
     /// On a rule, rather than on one of its backends.
     pub(super) is_rule: bool,
 }
@@ -158,7 +158,14 @@ fn new_path(
     match checked {
         Ok(path) if is_prefix => {
             let trim = |text: &str| text.strip_suffix('/').unwrap_or(text).into();
-            scope.prefix.map(|matched| NewPath::Prefix { matched: trim(matched), replacement: trim(&path) })
+            scope.prefix.map(|matched| match matched {
+                Matched::Segments(matched) => {
+                    NewPath::Prefix { matched: trim(matched), replacement: trim(&path) }
+                }
+                Matched::Letters(matched) => {
+                    NewPath::Start { matched: matched.into(), replacement: path.into() }
+                }
+            })
         }
         Ok(path) => Some(NewPath::Full(path.into())),
         Err(why) => {

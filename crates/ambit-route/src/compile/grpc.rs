@@ -2,7 +2,7 @@
 
 use super::error::{Findings, RuleFault};
 use super::http::header_conditions;
-use super::rule::{self, Entry, Match};
+use super::rule::{self, Entry, Match, Matched};
 use crate::matcher::{Condition, Test};
 use crate::model::{GrpcMatch, ValueMatch};
 use crate::precedence::{Place, text_specificity};
@@ -42,7 +42,7 @@ impl Match for GrpcMatch {
         entry
     }
 
-    fn matched_prefix(&self) -> Option<&str> {
+    fn matched_prefix(&self) -> Option<Matched<&str>> {
         None
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ambit_types::Str;
 
 use super::error::{Findings, RuleFault};
-use super::rule::{Entry, Match};
+use super::rule::{Entry, Match, Matched};
 use super::{checks, rule};
 use crate::filter::is_token;
 use crate::matcher::{Condition, Pattern, Test};
@@ -34,10 +34,11 @@ impl Match for HttpMatch {
         entry
     }
 
-    fn matched_prefix(&self) -> Option<&str> {
+    fn matched_prefix(&self) -> Option<Matched<&str>> {
         match &self.path {
-            None => Some("/"),
-            Some(PathMatch::Prefix(prefix)) => Some(prefix),
+            None => Some(Matched::Segments("/")),
+            Some(PathMatch::Prefix(prefix)) => Some(Matched::Segments(prefix)),
+            Some(PathMatch::Start(start)) => Some(Matched::Letters(start)),
             Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => None,
         }
     }
@@ -66,8 +67,16 @@ fn at_path(
             });
             (place, text)
         }
+        PathMatch::Start(text) => {
+            let place = plain(text, findings).map(|start| {
+                entry.conditions.push(Condition::PathStart(start.into()));
+                Place::Patterns
+            });
+            (place, text)
+        }
     };
-    let is_pattern = matches!(path, PathMatch::Regex(_));
+    // Letters need not be cut at a slash either.
+    let is_pattern = matches!(path, PathMatch::Regex(_) | PathMatch::Start(_));
     entry.is_stand_in |= place.is_none();
     entry.place = place.unwrap_or_else(|| Place::Prefix(checks::readable_prefix(text, is_pattern)));
     if entry.place == Place::Patterns { u32::try_from(text.len()).unwrap_or(u32::MAX) } else { 0 }

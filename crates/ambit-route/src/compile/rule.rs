@@ -34,6 +34,19 @@ impl Entry {
         let place = Place::Prefix("".into());
         Self { place, is_stand_in: false, specificity: [0; 4], conditions: Vec::new() }
     }
+
+    /// The same where the first match that agrees counts: all are looked for in one place, none is more specific, and
+    /// what stands in for a condition that could not be read keeps its turn, because what comes after was not written
+    /// for its requests.
+    pub(crate) fn in_order(self) -> Self {
+        let Self { place, mut conditions, .. } = self;
+        match place {
+            Place::Exact(path) => conditions.push(Condition::PathIs(path)),
+            Place::Prefix(prefix) => conditions.push(Condition::PathBelow(prefix)),
+            Place::Patterns => {}
+        }
+        Self { place: Place::Patterns, is_stand_in: false, specificity: [0; 4], conditions }
+    }
 }
 
 /// A match of one kind of route.
@@ -42,7 +55,35 @@ pub(super) trait Match {
     fn entry(&self, field: &str, findings: &mut Findings<'_>, patterns_left: &mut usize) -> Entry;
 
     /// The prefix it matches, if that is what it does.
-    fn matched_prefix(&self) -> Option<&str>;
+    fn matched_prefix(&self) -> Option<Matched<&str>>;
+}
+
+/// What a match says of the begin of a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Matched<T> {
+    /// These segments.
+    Segments(T),
+    /// These letters.
+    Letters(T),
+}
+
+impl Matched<&str> {
+    /// The same as requests have it; none if no request can.
+    fn normal(self) -> Option<Matched<String>> {
+        match self {
+            Self::Segments(text) => checks::path(text).ok().map(Matched::Segments),
+            Self::Letters(text) => checks::path(text).ok().map(Matched::Letters),
+        }
+    }
+}
+
+impl Matched<String> {
+    fn as_str(&self) -> Matched<&str> {
+        match self {
+            Self::Segments(text) => Matched::Segments(text),
+            Self::Letters(text) => Matched::Letters(text),
+        }
+    }
 }
 
 /// Places the matches of a rule; a rule without any takes everything.
@@ -78,16 +119,17 @@ pub(super) fn path_pattern(
 /// Compiles everything of a rule but its matches.
 pub(super) fn compile<M: Match>(id: RuleId, rule: &model::Rule<M>, mut findings: Findings<'_>) -> Rule {
     let prefix = match rule.matches.as_slice() {
-        [] => Some("/"),
+        [] => Some(Matched::Segments("/")),
         [only] => only.matched_prefix(),
         [_, _, ..] => None,
     };
     // The prefix as requests have it.
-    let prefix = prefix.and_then(|prefix| checks::path(prefix).ok());
-    let scope = filters::Scope { prefix: prefix.as_deref(), is_rule: true };
+    let prefix = prefix.and_then(Matched::normal);
+    let prefix = prefix.as_ref().map(Matched::as_str);
+    let scope = filters::Scope { prefix, is_rule: true };
     let filters = filters::compile(&rule.filters, "filters", scope, &mut findings);
     filters::check_end(&filters, !rule.backends.is_empty(), &mut findings);
-    let backends = backends(&rule.backends, prefix.as_deref(), &mut findings);
+    let backends = backends(&rule.backends, prefix, &mut findings);
     let timeouts = timeouts(&rule.timeouts, &mut findings);
     let retry = rule.retry.as_ref().map(|retry| self::retry(retry, &mut findings));
     let persistence =
@@ -131,7 +173,7 @@ pub(super) fn compile_stream(id: RuleId, route: &StreamRoute, mut findings: Find
     }
 }
 
-fn backends(list: &[model::Backend], prefix: Option<&str>, findings: &mut Findings<'_>) -> Backends {
+fn backends(list: &[model::Backend], prefix: Option<Matched<&str>>, findings: &mut Findings<'_>) -> Backends {
     findings.length("backendRefs", list.len(), BACKENDS_MAX);
     let compiled = list.iter().enumerate().map(|(at, backend)| {
         findings.range(&format!("backendRefs[{at}].weight"), u64::from(backend.weight), WEIGHTS);

@@ -30,7 +30,16 @@ fn at(path: PathMatch) -> HttpMatch {
 
 fn compiled(rules: Vec<Rule<HttpMatch>>) -> (Table, Vec<RuleError>) {
     let route = Route { key: RouteKey::new("shop", "web"), created: 0, rules };
-    let producer = Some(Group::Http(vec![route]));
+    group(Group::Http(vec![route]))
+}
+
+fn listed(rules: Vec<Rule<HttpMatch>>) -> (Table, Vec<RuleError>) {
+    let route = Route { key: RouteKey::new("shop", "web"), created: 0, rules };
+    group(Group::Listed(vec![route]))
+}
+
+fn group(group: Group) -> (Table, Vec<RuleError>) {
+    let producer = Some(group);
     let frontend = Frontend { service: web(), port: 80, producer, consumers: Default::default() };
     Table::compile(&RouteConfig { frontends: vec![frontend], destinations: Vec::new() })
 }
@@ -85,6 +94,40 @@ fn a_pattern_of_which_nothing_can_be_read_takes_only_what_nobody_else_wants() {
 }
 
 #[test]
+fn listed_rules_are_tried_in_order_and_broken_ones_keep_their_turn() {
+    let header = |name: &str| NameMatch { name: name.into(), value: ValueMatch::Present };
+    let headed = HttpMatch { headers: vec![header("x")], ..HttpMatch::default() };
+    let (table, errors) = listed(vec![
+        rule(vec![at(PathMatch::Start("/api".into()))], "letters"),
+        rule(vec![at(PathMatch::Prefix("/seg/".into()))], "segments"),
+        rule(vec![headed], "headed"),
+        rule(vec![at(PathMatch::Regex("/b/[0-9".into()))], "b"),
+        rule(vec![at(PathMatch::Regex("/[a-z]+".into()))], "pattern"),
+        rule(vec![at(PathMatch::Exact("/apiary".into())), at(PathMatch::Exact("/Exact".into()))], "exact"),
+    ]);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    for (target, headers, want) in [
+        ("/z", &[("x", "1")][..], "headed"),
+        ("/apiary", &[], "letters"),
+        ("/api", &[], "letters"),
+        ("/seg", &[], "segments"),
+        ("/seg/x", &[("x", "1")], "segments"),
+        ("/segx", &[], "pattern"),
+        ("/b/7", &[], "broken"),
+        ("/b", &[], "broken"),
+        ("/Exact", &[], "exact"),
+        ("/Exact/x", &[], "404"),
+        ("*", &[], "404"),
+    ] {
+        assert_eq!(outcome(&table, target, headers), want, "{target} {headers:?}");
+    }
+    // Sorted, the more specific ones would have come first.
+    let (table, _) =
+        listed(vec![rule(Vec::new(), "all"), rule(vec![at(PathMatch::Exact("/exact".into()))], "exact")]);
+    assert_eq!(outcome(&table, "/exact", &[]), "all");
+}
+
+#[test]
 fn a_header_pattern_that_cannot_be_read_agrees_with_any_value() {
     let value = ValueMatch::Regex("(".into());
     let header = NameMatch { name: "X-Team".into(), value };
@@ -128,6 +171,8 @@ fn paths_are_brought_into_the_form_of_requests() {
         ("/%61dmin", Some("/admin")),
         ("/a%7eb", Some("/a~b")),
         ("/a;v=1,2:@!$&'()*+=", Some("/a;v=1,2:@!$&'()*+=")),
+        ("/%21%24%26%27%28%29%2a%2b%2c%3a%3d%40", Some("/!$&'()*+,:=@")),
+        ("/a%3bb%3f%23%25%20", Some("/a%3Bb%3F%23%25%20")),
         ("", None),
         ("a", None),
         ("//", None),

@@ -18,6 +18,13 @@ pub enum NewPath {
         /// What takes its place, without a slash at its end.
         replacement: Str,
     },
+    /// The old one with the letters of its begin replaced.
+    Start {
+        /// What the rule matched.
+        matched: Str,
+        /// What takes its place.
+        replacement: Str,
+    },
 }
 
 /// A new host, a new path, or both.
@@ -37,6 +44,12 @@ impl NewPath {
         let (matched, replacement) = match self {
             Self::Full(path) => return Cow::Borrowed(path),
             Self::Prefix { matched, replacement } => (&**matched, &**replacement),
+            Self::Start { matched, replacement } => {
+                return match path.strip_prefix(&**matched) {
+                    Some(rest) => Cow::Owned(format!("{replacement}{rest}")),
+                    None => Cow::Borrowed(path),
+                };
+            }
         };
         let rest = path.strip_prefix(matched).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         match rest {

@@ -41,6 +41,22 @@ fn a_bucket_admits_its_burst_and_then_its_rate() {
 }
 
 #[test]
+fn what_is_full_again_is_forgotten() {
+    let begun = start();
+    let mut limiter = limiter(Rate::new(1, ms(1000), 2), 2, begun);
+    assert!(!limiter.sweep(begun), "nothing was asked");
+    assert_eq!(admitted(&mut limiter, "a", 2, begun), 2);
+    assert_eq!(admitted(&mut limiter, "b", 1, begun + ms(500)), 1);
+    assert_eq!(admitted(&mut limiter, "beyond the bound", 2, begun + ms(500)), 2);
+    // When, whether anything is remembered, and how many keys are.
+    for (at, is_used, keys) in
+        [(1499, true, 2), (1500, true, 1), (2000, true, 0), (2499, true, 0), (2500, false, 0)]
+    {
+        assert_eq!((limiter.sweep(begun + ms(at)), limiter.keys()), (is_used, keys), "at {at} ms");
+    }
+}
+
+#[test]
 fn a_refusal_says_when_to_come_back_and_costs_nothing() {
     let begun = start();
     let rate = Rate::new(2, ms(1000), 2);

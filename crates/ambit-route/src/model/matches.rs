@@ -25,6 +25,8 @@ pub enum PathMatch {
     Prefix(Str),
     /// The whole path is of this form.
     Regex(Str),
+    /// Begins with these letters, wherever a segment ends: `/abc` wants `/abcd` too.
+    Start(Str),
 }
 
 /// One match of a GRPCRoute.

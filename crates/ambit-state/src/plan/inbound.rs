@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ambit_types::workload::NetworkMode;
 use ambit_types::{NetworkAddress, Reason, Service, TunnelProtocol, Workload, canonical};
 
 use super::gateway::refers_to;
@@ -242,10 +243,12 @@ pub fn plan_inbound_plain(snapshot: &Snapshot, facts: &PlainFacts<'_>) -> PlainP
         let detail = format!("{destination} is no address of workload {}", own.uid);
         return PlainPlan::Refuse(Refusal::new(Reason::AuthorityNotOwned, detail));
     }
-    if is_probe(own, source.ip(), destination.port(), facts.from_node) {
+    let peer = snapshot.workload_at(&own.network, source.ip());
+    // What the node says of its addresses may be a moment old; one that discovery gives to a pod is that pod's.
+    let from_node = facts.from_node && peer.is_none_or(|w| w.network_mode == NetworkMode::HostNetwork);
+    if is_probe(own, source.ip(), destination.port(), from_node) {
         return PlainPlan::Probe;
     }
-    let peer = snapshot.workload_at(&own.network, source.ip());
     let meshed = peer.is_some_and(|w| w.tunnel == TunnelProtocol::Hbone);
     match (meshed, facts.meshed_plaintext) {
         (true, MeshedPlaintext::Refuse) => {

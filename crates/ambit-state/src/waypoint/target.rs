@@ -161,8 +161,8 @@ pub fn reading(state: &State, target: &Target, client: &str) -> Reading {
                 Some(RouteKind::Http | RouteKind::Grpc) => Reading::Http,
                 Some(RouteKind::Tls) => Reading::Tls,
                 Some(RouteKind::Tcp) => Reading::Stream,
-                None if needs_http(state, target) => Reading::Http,
-                None => Reading::Unknown,
+                Some(RouteKind::Unrouted) | None if needs_http(state, target) => Reading::Http,
+                Some(RouteKind::Unrouted) | None => Reading::Unknown,
             }
         }
     }

@@ -103,6 +103,20 @@ fn a_changed_workload_leaves_its_old_addresses_and_services() {
 }
 
 #[test]
+fn an_address_passes_on_when_its_new_pod_becomes_ready_and_when_its_old_one_ends() {
+    let starts = "pod shop/z 10.244.2.1 node=n2 plain";
+    let mut world = world(&format!("{CLIENT}\npod shop/a 10.244.2.1 node=n2\n{starts} unready"));
+    let at = |world: &World| plan(world, "10.244.2.1:80");
+    assert_eq!(at(&world), "hbone shop/a 10.244.2.1:80");
+    let _ = world.apply(changes("pod shop/a 10.244.2.1 node=n2 unready"));
+    assert_eq!(at(&world), "hbone shop/a 10.244.2.1:80");
+    let _ = world.apply(changes(starts));
+    assert_eq!(at(&world), "plain shop/z 10.244.2.1:80");
+    let _ = world.apply(changes("-address Kubernetes//Pod/shop/a"));
+    assert_eq!(at(&world), "plain shop/z 10.244.2.1:80");
+}
+
+#[test]
 fn removals_name_a_uid_or_a_service_and_go_first() {
     let mut world = world(&format!("{CLIENT}\n{WEB}\npod shop/a 10.244.2.1 node=n2 backs=shop/web"));
     let before = world.snapshot().counts();

@@ -59,12 +59,9 @@ pub fn decode(message: &wire::Frontend, notes: &mut Notes) -> Result<Frontend, M
 
 fn group(message: &wire::Group, notes: &mut Notes) -> Result<Group, Malformed> {
     match &message.kind {
-        Some(Kind::Http(list)) => each("http.routes", &list.routes, |one| {
-            route(one.key.as_ref(), one.created, &one.rules, |one| {
-                rule::decode(&one.matches, one.rule.as_ref(), notes)
-            })
-        })
-        .map(Group::Http),
+        Some(Kind::Http(list)) => http("http.routes", list, notes).map(Group::Http),
+        Some(Kind::Unrouted(list)) => http("unrouted.routes", list, notes).map(Group::Unrouted),
+        Some(Kind::Listed(list)) => http("listed.routes", list, notes).map(Group::Listed),
         Some(Kind::Grpc(list)) => each("grpc.routes", &list.routes, |one| {
             route(one.key.as_ref(), one.created, &one.rules, |one| {
                 rule::decode(&one.matches, one.rule.as_ref(), notes)
@@ -75,6 +72,14 @@ fn group(message: &wire::Group, notes: &mut Notes) -> Result<Group, Malformed> {
         Some(Kind::Tcp(list)) => each("tcp.routes", &list.routes, |one| stream(one, notes)).map(Group::Tcp),
         None => Err(Malformed::at("kind", Problem::Missing)),
     }
+}
+
+fn http(field: &str, list: &wire::HttpRoutes, notes: &mut Notes) -> Result<Vec<HttpRoute>, Malformed> {
+    each(field, &list.routes, |one| {
+        route(one.key.as_ref(), one.created, &one.rules, |one| {
+            rule::decode(&one.matches, one.rule.as_ref(), notes)
+        })
+    })
 }
 
 fn key(message: Option<&wire::ObjectRef>) -> Result<RouteKey, Malformed> {
@@ -119,9 +124,9 @@ pub fn encode(frontend: &Frontend) -> wire::Frontend {
 
 fn encode_group(group: &Group) -> wire::Group {
     let kind = match group {
-        Group::Http(routes) => {
-            Kind::Http(wire::HttpRoutes { routes: routes.iter().map(encode_http).collect() })
-        }
+        Group::Http(routes) => Kind::Http(encode_all_http(routes)),
+        Group::Unrouted(routes) => Kind::Unrouted(encode_all_http(routes)),
+        Group::Listed(routes) => Kind::Listed(encode_all_http(routes)),
         Group::Grpc(routes) => {
             Kind::Grpc(wire::GrpcRoutes { routes: routes.iter().map(encode_grpc).collect() })
         }
@@ -129,6 +134,10 @@ fn encode_group(group: &Group) -> wire::Group {
         Group::Tcp(routes) => Kind::Tcp(encode_streams(routes)),
     };
     wire::Group { kind: Some(kind) }
+}
+
+fn encode_all_http(routes: &[HttpRoute]) -> wire::HttpRoutes {
+    wire::HttpRoutes { routes: routes.iter().map(encode_http).collect() }
 }
 
 fn encode_http(route: &HttpRoute) -> wire::HttpRoute {

@@ -40,6 +40,12 @@ kind: Pod
 metadata: {name: cart-0, namespace: shop, uid: c0}
 spec: {nodeName: n1, serviceAccountName: cart, containers: [{name: c, image: i}]}
 status: {phase: Running, podIP: 10.244.1.11}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ztunnel-n1, namespace: istio-system, uid: z1}
+spec: {nodeName: n1, serviceAccountName: ztunnel, containers: [{name: c, image: i}]}
+status: {phase: Running, podIP: 10.244.1.2, podIPs: [{ip: 10.244.1.2}, {ip: "fd00:10:244:1::2"}]}
 "#;
 
 fn index(manifests: &str) -> Index {
@@ -59,6 +65,7 @@ fn call(who: &str, source: &str) -> (Token, Caller) {
         "waypoint-0" => "w0",
         "other-0" => "o0",
         "cart-0" => "c0",
+        "ztunnel-n1" => "z1",
         _ => "",
     };
     let token = Token {
@@ -75,6 +82,8 @@ fn call(who: &str, source: &str) -> (Token, Caller) {
         service_account: service_account.clone(),
         node: "n1".into(),
         node_uid: "n1-uid".into(),
+        pod: token.pod.clone(),
+        pod_uid: token.pod_uid.clone(),
         source: source.parse::<IpAddr>().unwrap(),
     };
     (token, caller)
@@ -107,8 +116,12 @@ fn outcome(index: &Index, rules: &Rules, who: &str, source: &str) -> &'static st
 fn callers_are_taken_for_what_their_tokens_prove() {
     let index = index(OBJECTS);
     let rows = [
+        // A DaemonSet's pod has an address of its own; its node's is what is left of it where that is translated.
+        ("istio-system/ztunnel/ztunnel-n1", "10.244.1.2", "node"),
+        ("istio-system/ztunnel/ztunnel-n1", "fd00:10:244:1::2", "node"),
         ("istio-system/ztunnel/ztunnel-n1", "10.0.0.1", "node"),
         ("istio-system/ztunnel/ztunnel-n1", "10.244.1.9", "source-address"),
+        ("istio-system/ztunnel/", "10.244.1.2", "source-address"),
         ("shop/waypoint/waypoint-0", "10.244.1.9", "waypoint"),
         ("shop/waypoint/waypoint-0", "10.0.0.1", "waypoint"),
         // Of a token that is bound to no pod, the account's pods count.
@@ -175,6 +188,19 @@ fn a_caller_is_served_as_what_it_was_admitted_for_only() {
         let refused = ask(who, source, &stated).unwrap_err();
         assert!(refused.contains(want), "{who}: {refused}");
     }
+}
+
+#[test]
+fn a_stream_of_a_proxy_ends_with_its_pod_unless_it_comes_from_the_node() {
+    let rules = Rules::default();
+    let ask = |objects: &str, source: &str| {
+        let (token, caller) = call("istio-system/ztunnel/ztunnel-n1", source);
+        still(&index(objects), &rules, &token, &caller, &Role::Node).map_err(|refusal| refusal.check)
+    };
+    let gone = OBJECTS.replace("uid: z1", "uid: z2");
+    assert_eq!(ask(OBJECTS, "10.244.1.2"), Ok(()));
+    assert_eq!(ask(&gone, "10.244.1.2"), Err(Check::SourceAddress));
+    assert_eq!(ask(&gone, "10.0.0.1"), Ok(()));
 }
 
 #[test]

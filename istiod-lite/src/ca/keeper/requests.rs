@@ -262,7 +262,7 @@ impl Keeper {
         let Store::Secret(secrets) = &self.store else { return Ok(()) };
         let version = self.known().version.clone();
         let read = secrets.annotate(&version, told, taken).await.map_err(|e| super::full(&e))?;
-        self.adopt(read)
+        self.adopt(read, true)
     }
 
     fn shown(&self, known: &Known, now: u64) -> Value {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{Command, Keeper, Seen, Settings, Store, certificates_only, keep_file};
 use crate::ca::Audit;
 use crate::ca::material::{self, Issuing};
-use crate::ca::rotation::{Phase, Times};
+use crate::ca::rotation::{Phase, Ring, Times};
 use crate::ca::secret::tests::Server;
 use crate::push::Publisher;
 use crate::world::World;
@@ -35,6 +35,12 @@ fn seen() -> Seen {
 
 fn made() -> Issuing {
     material::make(&TrustDomain::default(), clock::wall()).unwrap().0
+}
+
+/// What is wrong, and what is in force.
+fn stands(keeper: &Keeper) -> (Option<String>, Ring<Issuing>) {
+    let known = keeper.known();
+    (known.problem.clone(), known.ring.clone())
 }
 
 fn state(keeper: &Keeper) -> (Phase, u64) {
@@ -162,10 +168,87 @@ async fn a_broken_secret_changes_nothing_and_is_told() {
     keeper.reload().await;
     assert!(Arc::ptr_eq(&before, &keeper.signer().current()));
     assert!(keeper.status()["problem"].as_str().unwrap().contains("istio-system/istio-ca-secret"));
+}
+
+#[tokio::test]
+async fn a_lost_secret_is_written_anew_by_who_runs_and_taken_up_by_who_starts() {
+    let server = Server::default();
+    let (one, two) = (in_secret(&server, "a").await, in_secret(&server, "b").await);
+    one.carry_out(Command::Rotate).await.unwrap();
+    two.reload().await;
+    let (before, ring) = (one.signer().current(), one.known().ring.clone());
+    server.publish(Some(before.roots_pem()));
     server.remove("istio-ca-secret");
+    // Nobody who starts now makes another root in its place.
+    let started = Keeper::in_secret(server.secrets("c"), settings(), clock::wall()).await;
+    assert!(started.unwrap_err().to_string().contains("is gone"));
+    one.reload().await;
+    assert_eq!(one.known().problem, None);
+    assert!(Arc::ptr_eq(&before, &one.signer().current()));
+    two.reload().await;
+    assert_eq!(stands(&two), (None, ring.clone()));
+    assert_eq!(in_secret(&server, "c").await.known().ring, ring);
+    // The rotation goes on from what was written anew.
+    step(&one).await;
+    assert_eq!(state(&one), (Phase::Reissuing, 2));
+}
+
+#[tokio::test]
+async fn who_was_away_leaves_a_lost_secret_to_others_for_one_look() {
+    let server = Server::default();
+    let keeper = in_secret(&server, "a").await;
+    server.remove("istio-ca-secret");
+    keeper.signer().confirm(clock::monotonic().checked_sub(Duration::from_secs(21)).unwrap());
     keeper.reload().await;
     assert!(keeper.known().problem.as_deref().unwrap().contains("is gone"));
-    assert!(Arc::ptr_eq(&before, &keeper.signer().current()));
+    assert!(server.objects.lock().unwrap().is_empty(), "it was written by who may hold an older one");
+    keeper.reload().await;
+    assert_eq!((keeper.known().problem.clone(), server.objects.lock().unwrap().len()), (None, 1));
+}
+
+#[tokio::test]
+async fn another_root_in_the_secret_is_not_taken_up_and_deleting_it_brings_ours_back() {
+    let server = Server::default();
+    let slow = Settings { times: Times::REPLICAS, ..settings() };
+    let keeper = Keeper::in_secret(server.secrets("a"), slow, clock::wall()).await.unwrap();
+    let (before, ours) = (keeper.signer().current(), keeper.known().ring.clone());
+    let other = made();
+    let members = [
+        ("ca-cert.pem", other.certificate.as_str()),
+        ("ca-key.pem", other.key.as_str()),
+        ("cert-chain.pem", other.chain.as_str()),
+        ("root-cert.pem", other.roots.as_str()),
+    ];
+    for rotation in ["", r#"{"phase":"idle","generation":7,"since":1}"#] {
+        let mut members = members.to_vec();
+        members.extend((!rotation.is_empty()).then_some(("rotation.json", rotation)));
+        server.put("istio-ca-secret", &members);
+        keeper.reload().await;
+        assert!(keeper.known().problem.as_deref().unwrap().contains("does not come from"), "{rotation}");
+        assert!(Arc::ptr_eq(&before, &keeper.signer().current()), "{rotation}");
+    }
+    server.remove("istio-ca-secret");
+    keeper.reload().await;
+    assert_eq!(stands(&keeper), (None, ours.clone()));
+    assert_eq!(server.secrets("b").read().await.unwrap().unwrap().ring, ours);
+}
+
+#[tokio::test]
+async fn a_plugged_authority_that_is_gone_is_not_ours_to_write() {
+    let server = Server::default();
+    let of = made();
+    let members = [
+        ("ca-cert.pem", of.certificate.as_str()),
+        ("ca-key.pem", of.key.as_str()),
+        ("cert-chain.pem", of.chain.as_str()),
+        ("root-cert.pem", of.roots.as_str()),
+    ];
+    server.put("cacerts", &members);
+    let keeper = in_secret(&server, "a").await;
+    server.remove("cacerts");
+    keeper.reload().await;
+    assert!(keeper.known().problem.as_deref().unwrap().contains("is gone"));
+    assert!(server.objects.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::super::material::{self, Owner};
-use super::{ASKED, Notes, OWN, SecretError, Secrets};
+use super::{ASKED, Notes, OWN, PUBLISHED, SecretError, Secrets};
 
 /// Objects by path, as `kubectl get -o json` shows them.
 #[derive(Clone, Default)]
@@ -63,6 +63,21 @@ impl Server {
     pub(in crate::ca) fn remove(&self, name: &str) {
         let path = format!("/api/v1/namespaces/istio-system/secrets/{name}");
         self.objects.lock().unwrap().remove(&path);
+    }
+
+    /// Publishes roots as a leader does; none takes them away.
+    pub(in crate::ca) fn publish(&self, roots: Option<&str>) {
+        let path = format!("/api/v1/namespaces/istio-system/configmaps/{PUBLISHED}");
+        match roots {
+            Some(roots) => {
+                let metadata = json!({ "name": PUBLISHED });
+                let object = json!({
+                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": { "root-cert.pem": roots },
+                });
+                drop(self.keep(path, object));
+            }
+            None => drop(self.objects.lock().unwrap().remove(&path)),
+        }
     }
 
     fn keep(&self, path: String, mut object: Value) -> Value {
@@ -155,6 +170,57 @@ async fn of_many_replicas_that_start_at_once_one_makes_the_authority() {
         assert!(kept["data"].get(member).is_some(), "{member}");
     }
     assert_eq!(server.secrets("later").open(&domain, now()).await.unwrap(), all[0]);
+}
+
+#[tokio::test]
+async fn no_root_is_made_while_the_one_of_a_lost_secret_is_published() {
+    let server = Server::default();
+    let (secrets, domain) = (server.secrets("a"), TrustDomain::default());
+    let first = secrets.open(&domain, now()).await.unwrap();
+    server.publish(Some(&first.ring.signing.roots));
+    assert_eq!(secrets.open(&domain, now()).await.unwrap().ring, first.ring);
+    server.remove(OWN);
+    let lost = secrets.open(&domain, now()).await.unwrap_err();
+    assert!(matches!(lost, SecretError::Lost { .. }), "{lost}");
+    assert!(lost.to_string().contains("ConfigMap istio-system/istio-ca-root-cert"), "{lost}");
+    let kept = server.objects.lock().unwrap().keys().any(|path| path.ends_with(OWN));
+    assert!(!kept, "a Secret was made all the same");
+    // Whoever still has it writes it anew, and all that start take that up.
+    secrets.create(&first.ring).await.unwrap();
+    assert_eq!(server.secrets("b").open(&domain, now()).await.unwrap().ring, first.ring);
+    // An empty ConfigMap publishes nothing, and who takes it away wants a new root.
+    for published in [Some(" \n"), None] {
+        server.remove(OWN);
+        server.publish(published);
+        assert_ne!(secrets.open(&domain, now()).await.unwrap().ring, first.ring);
+    }
+}
+
+#[tokio::test]
+async fn a_program_does_not_start_with_a_root_that_nobody_believes() {
+    let server = Server::default();
+    let (secrets, domain) = (server.secrets("a"), TrustDomain::default());
+    let first = secrets.open(&domain, now()).await.unwrap();
+    let (other, _) = material::make(&domain, now()).unwrap();
+    server.publish(Some(&other.roots));
+    let refused = secrets.open(&domain, now()).await.unwrap_err();
+    assert!(matches!(refused, SecretError::Unbelieved { name: OWN, .. }), "{refused}");
+    server.publish(Some(&format!("{}{}", other.roots, first.ring.signing.roots)));
+    assert_eq!(secrets.open(&domain, now()).await.unwrap().ring, first.ring);
+    // A plugged-in one, whose root has to be in the bundle before it signs.
+    let both = format!("{}{}", other.roots, first.ring.signing.roots);
+    let members = [
+        ("ca-cert.pem", other.certificate.as_str()),
+        ("ca-key.pem", other.key.as_str()),
+        ("cert-chain.pem", other.chain.as_str()),
+        ("root-cert.pem", both.as_str()),
+    ];
+    server.put("cacerts", &members);
+    server.publish(Some(&first.ring.signing.roots));
+    let refused = secrets.open(&domain, now()).await.unwrap_err();
+    assert!(matches!(refused, SecretError::Unbelieved { name: "cacerts", .. }), "{refused}");
+    server.publish(Some(&both));
+    assert_eq!(secrets.open(&domain, now()).await.unwrap().owner, Owner::Plugged);
 }
 
 #[tokio::test]

@@ -161,8 +161,16 @@ impl State {
     fn apply(&mut self, path: &str, body: &Value) -> Value {
         let mut object = self.objects.get(path).cloned().unwrap_or_else(|| json!({}));
         let spec = object.get("spec").cloned();
+        let counted = object.pointer("/metadata/managedFields/0/fieldsV1/f:spec/f:replicas").is_some();
         merge(&mut object, body);
-        object["metadata"]["managedFields"] = json!([{"manager": "ambit-istiod", "operation": "Apply"}]);
+        // Of what one owns alone and says no more, the default is left; only this field is kept book of.
+        let counts = body.pointer("/spec/replicas").is_some();
+        if counted && !counts {
+            object["spec"]["replicas"] = json!(1);
+        }
+        let fields = if counts { json!({"f:spec": {"f:replicas": {}}}) } else { json!({}) };
+        let owner = json!({"manager": "ambit-istiod", "operation": "Apply", "fieldsV1": fields});
+        object["metadata"]["managedFields"] = json!([owner]);
         if object.get("spec").cloned() != spec {
             let generation = object["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
             object["metadata"]["generation"] = json!(generation);

@@ -153,8 +153,30 @@ fn deployment(gateway: &Gateway, settings: &Settings, replicas: Replicas) -> Val
     deployment
 }
 
+/// The number of pods that a Deployment is to be written with where a scaler has them, given the one that is there: what it
+/// has, at least the fewest, as long as nobody but `manager` owns the field. What we alone own goes with our word, and one
+/// pod would be left until the scaler looks; once it has changed the number, the field is its own.
+pub fn kept_replicas(live: &Value, manager: &str, settings: &Settings) -> Option<u32> {
+    let fields = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let owners =
+        fields.into_iter().flatten().filter(|one| one.pointer("/fieldsV1/f:spec/f:replicas").is_some());
+    let mut are_ours = owners.map(|one| {
+        let is_whole = one.get("subresource").and_then(Value::as_str).is_none_or(str::is_empty);
+        is_whole && one.get("manager").is_some_and(|by| by == manager)
+    });
+    let is_owned = are_ours.next()? && are_ours.all(|is_ours| is_ours);
+    let number = live.pointer("/spec/replicas").and_then(Value::as_u64);
+    let number = number.and_then(|number| u32::try_from(number).ok()).filter(|_| is_owned)?;
+    // No scaler begins with none.
+    Some(number.max(fewest(settings)))
+}
+
+fn fewest(settings: &Settings) -> u32 {
+    settings.replicas_min.max(1)
+}
+
 fn scaler(gateway: &Gateway, settings: &Settings) -> Value {
-    let min = settings.replicas_min.max(1);
+    let min = fewest(settings);
     json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata(gateway),
         "spec": {
@@ -270,6 +292,7 @@ fn pod(gateway: &Gateway, settings: &Settings) -> Value {
         "volumes": [
             {"name": "istio-token", "projected": {"sources": [token]}},
             {"name": "istiod-ca-cert", "configMap": {"name": crate::lead::root::CONFIG_MAP}},
+            {"name": "session-key", "secret": {"secretName": session_key(gateway), "optional": true}},
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     });
@@ -302,9 +325,15 @@ fn container(gateway: &Gateway, settings: &Settings) -> Value {
         "volumeMounts": [
             mount("istio-token", "/var/run/secrets/tokens", true),
             mount("istiod-ca-cert", "/var/run/secrets/istio", true),
+            mount("session-key", "/var/run/secrets/session", true),
             mount("run", "/var/run/ambit", false),
         ],
     })
+}
+
+/// The Secret with the key of session persistence. Its owner makes it; we neither read nor write Secrets here.
+fn session_key(gateway: &Gateway) -> String {
+    format!("{}-session-key", gateway.name.name)
 }
 
 /// Every name is a setting of the waypoint; a test holds this against its parser.
@@ -324,6 +353,7 @@ fn env(gateway: &Gateway, settings: &Settings) -> Vec<Value> {
         ("AUTH_TOKEN", "/var/run/secrets/tokens/istio-token"),
         ("TERMINATION_GRACE_PERIOD_SECONDS", &*grace),
         ("AMBIT_ADMIN_SOCKET", "/var/run/ambit/admin.sock"),
+        ("AMBIT_SESSION_KEY_FILE", "/var/run/secrets/session/key"),
         ("RUST_LOG", &*settings.log),
     ];
     let mut env = vec![

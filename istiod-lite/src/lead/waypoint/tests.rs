@@ -85,6 +85,38 @@ fn the_annotation_fixes_the_number_of_pods() {
 }
 
 #[test]
+fn a_deployment_keeps_its_pods_until_somebody_else_counts_them() {
+    let owner = |manager: &str, part: &str, fields: Value| json!({"manager": manager, "operation": "Apply", "subresource": part, "fieldsV1": fields});
+    let counts = || json!({"f:spec": {"f:replicas": {}, "f:template": {}}});
+    let ours = || owner("ambit-istiod", "", counts());
+    let rows = [
+        ("ours alone", vec![ours()], 4, Some(4)),
+        ("ours, from nothing", vec![ours()], 0, Some(2)),
+        ("the scaler's", vec![owner("kube-controller-manager", "scale", counts())], 4, None),
+        ("of both", vec![ours(), owner("kube-controller-manager", "scale", counts())], 4, None),
+        ("somebody's", vec![owner("kubectl", "scale", counts())], 0, None),
+        (
+            "ours beside other fields of others",
+            vec![ours(), owner("kubectl", "", json!({"f:spec": {}}))],
+            3,
+            Some(3),
+        ),
+        ("nobody's", vec![owner("ambit-istiod", "", json!({"f:spec": {"f:template": {}}}))], 1, None),
+        ("not told", Vec::new(), 4, None),
+    ];
+    let settings = Settings { replicas_min: 2, ..settings() };
+    for (what, owners, number, want) in rows {
+        let live = json!({"metadata": {"managedFields": owners}, "spec": {"replicas": number}});
+        assert_eq!(objects::kept_replicas(&live, "ambit-istiod", &settings), want, "{what}");
+    }
+    // Its owner leaves the subresource out where there is none.
+    let live = json!({
+        "metadata": {"managedFields": [{"manager": "ambit-istiod", "fieldsV1": counts()}]}, "spec": {"replicas": 9},
+    });
+    assert_eq!(objects::kept_replicas(&live, "ambit-istiod", &settings), Some(9));
+}
+
+#[test]
 fn what_a_gateway_wants_on_its_objects_cannot_be_of_the_mesh() {
     let mut gateway = gateway(&[]);
     let wanted =

@@ -131,6 +131,11 @@ fn mesh() -> Vec<Value> {
             json!({"targetRefs": target, "fault": {"abort": {"httpStatus": 503, "percent": 1}}}),
         ),
         object("ambit.internal/v1alpha1", "EgressPolicy", json!({"allow": [{"ports": [443]}]})),
+        object(
+            "networking.istio.io/v1",
+            "VirtualService",
+            json!({"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web"}}]}]}),
+        ),
         route("HTTPRoute", json!({})),
         route("GRPCRoute", json!({})),
         route("TCPRoute", json!({})),
@@ -142,7 +147,7 @@ fn mesh() -> Vec<Value> {
 /// Whether every object named `web` says something of itself.
 fn all_told(lab: &Lab) -> bool {
     let kinds = "services,serviceentries,authorizationpolicies,requestauthentications,trafficpolicies,\
-                 egresspolicies,httproutes,grpcroutes,tcproutes,tlsroutes";
+                 egresspolicies,virtualservices,httproutes,grpcroutes,tcproutes,tlsroutes";
     let found: Value =
         serde_json::from_str(&kubectl(lab, &["get", kinds, "-n", "shop", "-o", "json"])).expect("JSON");
     let items = found["items"].as_array().expect("items");

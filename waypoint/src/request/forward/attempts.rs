@@ -24,7 +24,7 @@ use super::super::body::{Due, Replay, Upload, Watch};
 use super::super::head::Head;
 use super::Asked;
 use crate::random;
-use crate::upstream::{Caller, Destination, Download, Endpoint, SendError, Sending};
+use crate::upstream::{Caller, Destination, Download, Endpoint, SendError, Sending, View};
 
 /// Endpoints that may be tried for one request, whatever a rule says.
 const TRIED_MAX: usize = 32;
@@ -38,6 +38,8 @@ pub(super) struct Sendable<'a> {
     pub(super) retry: &'a Retry,
     pub(super) deadline: Deadline,
     pub(super) hash: Option<u64>,
+    /// What stands for the endpoint that the client is to stay with.
+    pub(super) stays: Option<u64>,
     pub(super) is_grpc: bool,
 }
 
@@ -52,7 +54,7 @@ impl Asked<'_> {
         watch: &mut Watch,
         finish: &mut Finish,
     ) -> Result<Response<Download>, Refusal> {
-        let mut tried: Vec<usize> = Vec::new();
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         loop {
             let begun = clock::monotonic();
             watch.begin(begun, sendable.limit(begun));
@@ -84,7 +86,7 @@ impl Asked<'_> {
                 Next::Stop(stop) => stop,
             };
             finish.record.stopped = Some(stop);
-            return settled(tried);
+            return if stop == Stop::BudgetSpent { Err(spent(tried)) } else { settled(tried) };
         }
     }
 
@@ -92,7 +94,7 @@ impl Asked<'_> {
     async fn attempt(
         &self,
         sendable: &Sendable<'_>,
-        tried: &mut Vec<usize>,
+        tried: &mut Vec<Arc<Endpoint>>,
         finish: &mut Finish,
     ) -> Result<Tried, Refusal> {
         let view = sendable.destination.view(self.state);
@@ -103,11 +105,12 @@ impl Asked<'_> {
             draw: random::number(),
             now: clock::monotonic(),
         };
-        let at = view.pick(&ask, tried).ok_or_else(|| Refusal::failure(Failure::NoEndpoint))?;
-        if tried.len() < TRIED_MAX && !tried.contains(&at) {
-            tried.push(at);
+        let at = self.staying(sendable, &view, tried, ask.now).or_else(|| view.pick(&ask, tried));
+        let endpoint = view.endpoint(at.ok_or_else(|| Refusal::failure(Failure::NoEndpoint))?);
+        let is_new = tried.iter().all(|tried| tried.workload.uid != endpoint.workload.uid);
+        if tried.len() < TRIED_MAX && is_new {
+            tried.push(endpoint.clone());
         }
-        let endpoint = view.endpoint(at);
         // A former attempt's place is free again by now.
         finish.ticket = None;
         let ticket = sendable.destination.ticket(&sendable.policy, endpoint);
@@ -136,6 +139,19 @@ impl Asked<'_> {
             Err(error) if error.overflow.is_some() => Err(Refusal::failure(Failure::Overflow)),
             tried => Ok(tried),
         }
+    }
+
+    /// The endpoint that the client is to stay with, unless it is gone, left out or tried: then another is chosen.
+    fn staying(
+        &self,
+        sendable: &Sendable<'_>,
+        view: &View,
+        tried: &[Arc<Endpoint>],
+        now: Instant,
+    ) -> Option<usize> {
+        let wanted = sendable.stays?;
+        let sessions = &self.client.call.waypoint.hooks.sessions;
+        sessions.sealing(|seal| sendable.destination.staying(view, wanted, seal, tried, now))
     }
 
     fn speaks_http2(&self, sendable: &Sendable<'_>, endpoint: &Endpoint) -> bool {
@@ -183,7 +199,7 @@ impl Sendable<'_> {
     fn health(&self, outcome: &Result<Result<Tried, Refusal>, Due>) -> Option<Health> {
         let is_endpoints = match outcome {
             Ok(Ok(Ok(response))) => return Some(Health::of_status(response.status().as_u16())),
-            Ok(Ok(Err(_))) => !self.is_broken(),
+            Ok(Ok(Err(error))) => !error.is_refusal && !self.is_broken(),
             Err(Due::Over(Limit::Request)) => self.is_whole() && !self.deadline.is_callers(),
             Err(Due::Over(Limit::Try) | Due::Idle) => self.is_whole(),
             Err(Due::Slow) | Ok(Err(_)) => false,
@@ -195,6 +211,8 @@ impl Sendable<'_> {
     fn next(&self, tried: &Result<Tried, Refusal>, made: u32, now: Instant) -> Next {
         let (outcome, is_sent) = match tried {
             Ok(Ok(response)) => (answered(response), true),
+            // Whoever is asked next has the same answer to give.
+            Ok(Err(error)) if error.is_refusal => return Next::Stop(Stop::NotListed),
             Ok(Err(error)) => (error.outcome, error.is_sent),
             Err(_) => (Outcome::TryTimeout, true),
         };
@@ -248,6 +266,18 @@ fn answered(response: &Response<Download>) -> Outcome {
         grpc_status: grpc_status(response.headers()),
         retry_after: asked.map(Duration::from_secs),
     }
+}
+
+/// What the client gets where another attempt was due and the budget had none left: 503, whatever the last one brought
+/// (GEP-3388).
+fn spent(tried: Result<Tried, Refusal>) -> Refusal {
+    let (reason, text) = match tried {
+        Ok(Ok(response)) => (None, format!("the last attempt was answered {}", response.status().as_u16())),
+        Ok(Err(error)) => (Some(error.reason), error.text),
+        Err(refusal) => (refusal.reason, refusal.error.unwrap_or_else(|| refusal.detail.to_owned())),
+    };
+    let refusal = Refusal::failure(Failure::Unreachable);
+    Refusal { reason, flag: "URX", detail: "retry_budget_spent", ..refusal }.because(text)
 }
 
 /// What the client gets of the last attempt.

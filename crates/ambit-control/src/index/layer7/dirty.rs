@@ -8,7 +8,8 @@ use crate::input::{Key, Kind, Name, Route, TrafficPolicy};
 use crate::routes::references::{self, Attachment, attachments};
 
 /// Every kind of route.
-const ROUTES: [Kind; 4] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute];
+pub(in crate::index) const ROUTES: [Kind; 5] =
+    [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::VirtualService];
 
 /// Records to make anew.
 #[derive(Debug, Default)]

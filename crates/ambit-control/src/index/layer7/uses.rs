@@ -9,7 +9,9 @@ use ambit_types::ServiceKey;
 pub(super) fn of_frontend(frontend: &Frontend, to: &mut BTreeSet<ServiceKey>) {
     for group in frontend.producer.iter().chain(frontend.consumers.values()) {
         match group {
-            Group::Http(routes) => routes.iter().for_each(|route| of_rules(&route.rules, to)),
+            Group::Http(routes) | Group::Listed(routes) | Group::Unrouted(routes) => {
+                routes.iter().for_each(|route| of_rules(&route.rules, to));
+            }
             Group::Grpc(routes) => routes.iter().for_each(|route| of_rules(&route.rules, to)),
             Group::Tls(routes) | Group::Tcp(routes) => {
                 routes.iter().for_each(|route| of_backends(&route.backends, to));

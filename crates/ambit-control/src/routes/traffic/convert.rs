@@ -30,7 +30,7 @@ fn count(given: Option<i64>, default: u32) -> u32 {
     given.map_or(default, number)
 }
 
-pub(super) fn retry(of: &written::RetryPolicy) -> Retry {
+pub(in super::super) fn retry(of: &written::RetryPolicy) -> Retry {
     let mut retry = Retry::of_the_mesh();
     retry.attempts = count(of.attempts, retry.attempts);
     if let Some(words) = &of.conditions {
@@ -125,7 +125,7 @@ fn percent(given: Option<i64>) -> Fraction {
     given.map_or(Fraction::ALL, |percent| Fraction::percent(number(percent)))
 }
 
-pub(super) fn fault(of: &written::Fault) -> Fault {
+pub(in super::super) fn fault(of: &written::Fault) -> Fault {
     let delay = of
         .delay
         .as_ref()

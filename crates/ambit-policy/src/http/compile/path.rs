@@ -1,5 +1,7 @@
 //! Paths of policies that no normalised request can have: such a value would protect nothing.
 
+use ambit_types::path::stands_for_itself;
+
 use crate::http::problem::PathFault;
 use crate::normalize::{Normalization, octet};
 
@@ -33,7 +35,6 @@ fn has_decoded_escape(text: &[u8], normalization: Normalization) -> bool {
     text.windows(3).any(|escape| match octet(escape) {
         None => false,
         Some(b'/' | b'\\') if slashes => true,
-        Some(b'-' | b'.' | b'_' | b'~') => true,
-        Some(octet) => octet.is_ascii_alphanumeric() || escape.iter().any(u8::is_ascii_lowercase),
+        Some(octet) => stands_for_itself(octet) || escape.iter().any(u8::is_ascii_lowercase),
     })
 }

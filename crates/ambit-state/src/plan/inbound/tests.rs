@@ -233,8 +233,16 @@ fn only_the_node_to_a_declared_port_is_a_probe() {
         ("10.244.2.1:4000", "10.244.1.5:8080", "authorize"),
         ("10.244.2.9:4000", "10.244.1.5:8080", "authorize plain"),
     ]);
-    let told = plain(MESH, "shop/web", "10.99.0.1:4000", "10.244.1.5:8080", (true, MeshedPlaintext::Record));
-    assert_eq!(told, "probe");
+}
+
+#[test]
+fn what_the_node_itself_says_of_its_addresses_opens_probes_and_nothing_else() {
+    let told = |source, to| plain(MESH, "shop/web", source, to, (true, MeshedPlaintext::Record));
+    assert_eq!(told("10.99.0.1:4000", "10.244.1.5:8080"), "probe");
+    assert_eq!(told("10.99.0.1:4000", "10.244.1.5:8081"), "authorize", "a port of no probe");
+    // The address was the node's and is a pod's by now.
+    assert_eq!(told("10.244.2.9:4000", "10.244.1.5:8080"), "authorize plain");
+    assert_eq!(told("10.244.2.7:4000", "10.244.1.5:8080"), "authorize client meshed");
 }
 
 #[test]

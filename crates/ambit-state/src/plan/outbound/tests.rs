@@ -672,6 +672,26 @@ fn of_two_claimants_of_an_address_the_pod_wins_then_hbone_whatever_the_order() {
 }
 
 #[test]
+fn a_pod_that_ends_does_not_keep_its_address_from_the_one_that_has_it_now() {
+    let both = |one: &str, other: &str| [format!("{one}\n{other}"), format!("{other}\n{one}")];
+    let ends = "pod shop/a-ends 10.244.2.42 node=n2 unready";
+    for text in both(ends, "pod shop/b-has 10.244.2.42 node=n2 plain") {
+        check(&text, &[("10.244.2.42:80", "plain shop/b-has 10.244.2.42:80")]);
+    }
+    // While neither is ready, the one that speaks HBONE.
+    for text in both(ends, "pod shop/0-starts 10.244.2.42 node=n2 plain unready") {
+        check(&text, &[("10.244.2.42:80", "hbone shop/a-ends 10.244.2.42:80")]);
+    }
+    // Health makes no pod of what is none, and decides nothing among these.
+    for text in both(ends, "entry shop/vm 10.244.2.42 plain") {
+        check(&text, &[("10.244.2.42:80", "hbone shop/a-ends 10.244.2.42:80")]);
+    }
+    for text in both("entry shop/a 10.244.2.43 node=n2 unready", "entry shop/b 10.244.2.43 plain") {
+        check(&text, &[("10.244.2.43:80", "hbone shop/a 10.244.2.43:80")]);
+    }
+}
+
+#[test]
 fn no_service_takes_over_the_address_of_a_pod_and_no_range_that_of_any_workload() {
     // T-50: only names that a namespace owns.
     let thief = "svc evil/trap.example 10.244.2.7 ports=80

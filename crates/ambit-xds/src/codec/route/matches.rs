@@ -68,6 +68,7 @@ fn path_match(message: &wire::PathMatch) -> Result<PathMatch, Malformed> {
         Some(Kind::Exact(path)) => text("exact", path, PATH_BYTES_MAX).map(PathMatch::Exact),
         Some(Kind::Prefix(path)) => text("prefix", path, PATH_BYTES_MAX).map(PathMatch::Prefix),
         Some(Kind::Regex(pattern)) => text("regex", pattern, PATTERN_BYTES_MAX).map(PathMatch::Regex),
+        Some(Kind::Start(start)) => text("start", start, PATH_BYTES_MAX).map(PathMatch::Start),
         None => Err(Malformed::at("kind", Problem::Missing)),
     }
 }
@@ -78,6 +79,7 @@ fn encode_path(path: &PathMatch) -> wire::PathMatch {
         PathMatch::Exact(path) => Kind::Exact(path.to_string()),
         PathMatch::Prefix(path) => Kind::Prefix(path.to_string()),
         PathMatch::Regex(pattern) => Kind::Regex(pattern.to_string()),
+        PathMatch::Start(start) => Kind::Start(start.to_string()),
     };
     wire::PathMatch { kind: Some(kind) }
 }

@@ -121,6 +121,7 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         text().prop_map(PathMatch::Exact),
         text().prop_map(PathMatch::Prefix),
         text().prop_map(PathMatch::Regex),
+        text().prop_map(PathMatch::Start),
     ];
     (option::of(path), option::of(text()), names(), names())
         .prop_map(|(path, method, headers, query)| HttpMatch { path, method, headers, query })
@@ -256,9 +257,11 @@ fn stream() -> impl Strategy<Value = StreamRoute> {
 fn group() -> impl Strategy<Value = Group> {
     prop_oneof![
         vec(route(http_match()), 0..3).prop_map(Group::Http),
+        vec(route(http_match()), 0..3).prop_map(Group::Listed),
         vec(route(grpc_match()), 0..3).prop_map(Group::Grpc),
         vec(stream(), 0..3).prop_map(Group::Tls),
         vec(stream(), 0..3).prop_map(Group::Tcp),
+        vec(route(http_match()), 0..3).prop_map(Group::Unrouted),
     ]
 }
 
