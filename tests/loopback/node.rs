@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use ztunnel::connections::Connections;
 use ztunnel::mesh::Mesh;
+use ztunnel::nearby::NodeAddresses;
 use ztunnel::proxy::{Pod, Pods, Proxy, Settings};
 use ztunnel::sources::PerSource;
 use ztunnel::stale::Pairs;
@@ -117,6 +118,7 @@ fn settings() -> Settings {
         pod_handshakes_max: 100,
         per_source: PerSource { handshakes_max: 100, tunnels_max: 100 },
         nameservers: Arc::new(Servers::These(Vec::new())),
+        node_addresses: Arc::new(NodeAddresses::beside(std::path::Path::new("/nowhere/ztunnel.sock"))),
     }
 }
 

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use ztunnel::connections::Connections;
 use ztunnel::mesh::Mesh;
+use ztunnel::nearby::NodeAddresses;
 use ztunnel::proxy::{Pod, Pods, Proxy, Settings};
 use ztunnel::sources::PerSource;
 use ztunnel::stale::Pairs;
@@ -161,6 +162,7 @@ impl Node {
             pod_handshakes_max: 100,
             per_source: PerSource { handshakes_max: 100, tunnels_max: 100 },
             nameservers: Arc::new(Servers::These(Vec::new())),
+            node_addresses: Arc::new(NodeAddresses::beside(Path::new("/nowhere/ztunnel.sock"))),
         };
         let proxy = Proxy {
             mesh: Mesh::new(World::new(NODE).snapshot()),

@@ -14,12 +14,12 @@ use crate::out;
 pub struct Args {
     /// Which shell
     #[arg(value_enum)]
-    shell: Shell,
+    shell: Kind,
 }
 
 /// Shells that a script can be made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Shell {
+enum Kind {
     /// source <(ambit completion bash)
     Bash,
     /// source <(ambit completion zsh), after compinit
@@ -40,12 +40,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(out::OK)
 }
 
-fn script(shell: Shell) -> anyhow::Result<String> {
+fn script(shell: Kind) -> anyhow::Result<String> {
     let generator = match shell {
-        Shell::Bash => Generator::Bash,
-        Shell::Zsh => Generator::Zsh,
-        Shell::Fish => Generator::Fish,
-        Shell::PowerShell => Generator::PowerShell,
+        Kind::Bash => Generator::Bash,
+        Kind::Zsh => Generator::Zsh,
+        Kind::Fish => Generator::Fish,
+        Kind::PowerShell => Generator::PowerShell,
     };
     let mut script: Vec<u8> = Vec::new();
     generate(generator, &mut Cli::command(), "ambit", &mut script);
@@ -62,7 +62,7 @@ mod tests {
         let seen = command.get_subcommands().filter(|one| !one.is_hide_set());
         let names: Vec<&str> = seen.map(clap::Command::get_name).collect();
         assert!(names.contains(&"completion") && names.contains(&"support-bundle"), "{names:?}");
-        for shell in Shell::value_variants() {
+        for shell in Kind::value_variants() {
             let script = script(*shell).unwrap();
             for name in &names {
                 assert!(script.contains(name), "{shell:?}: {name}");

@@ -47,7 +47,7 @@ fn compile_group(group: &Group, errors: &mut Vec<RuleError>) -> Option<RouteSet>
         Group::Grpc(routes) => requests(routes, Lookup::Grpc, |entry| entry, errors),
         Group::Tls(routes) => streams(routes, Lookup::Tls, errors),
         Group::Tcp(routes) => streams(routes, Lookup::Tcp, errors),
-        Group::Unrouted(routes) => requests(routes, Lookup::Unrouted, errors),
+        Group::Unrouted(routes) => requests(routes, Lookup::Unrouted, |entry| entry, errors),
     })
 }
 

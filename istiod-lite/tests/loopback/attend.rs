@@ -209,8 +209,8 @@ async fn who_reads_events_is_told_of_edges_by_the_look_that_all_share() {
         |workload: &str| Side { namespace: "shop".into(), workload: workload.into(), ..Side::default() };
     let key = Key {
         reporter: Reporter::Source,
-        source: side("cart"),
-        destination: side("orders"),
+        source: side("cart-0"),
+        destination: side("orders-0"),
         service: "".into(),
         port: 8080,
         path: "hbone",
@@ -233,7 +233,7 @@ async fn who_reads_events_is_told_of_edges_by_the_look_that_all_share() {
         };
         told.push(tokio::time::timeout(PATIENCE, edges).await.expect("in time"));
     }
-    assert!(told[0].contains("shop/cart>shop/orders:8080"), "{told:?}");
+    assert!(told[0].contains("shop/cart-0>shop/orders-0:8080"), "{told:?}");
     assert!(told.iter().all(|text| *text == told[0]), "{told:?}");
 }
 

@@ -244,7 +244,7 @@ mod tests {
         let mut config = LabConfig { nodes: vec!["a".to_owned()], ..LabConfig::default() };
         config.kube.istiod_replicas = 1;
         let node = Node { name: "a".to_owned(), index: NodeIndex::nth(0).expect("a node") };
-        let of_node = super::super::node::told_addresses(&node, Families::Dual);
+        let of_node = node.index.all(Families::Dual);
         let mut got = Vec::new();
         for member in all(&config) {
             let (object, status) = (member.object(), status(&member, node.index, Families::Dual, true));

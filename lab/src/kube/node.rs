@@ -1,6 +1,5 @@
 //! The nodes as a cluster knows them: registered once, and alive for as long as the lab says so.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ambit_runtime::clock;
@@ -55,11 +54,6 @@ pub async fn keep_alive(api: Api, nodes: Vec<Node>, families: Families) {
 
 fn path(node: &Node) -> String {
     api::path_of(&ObjectKey::new(Kind::Node, None, &node.name))
-}
-
-/// Every address of the node; its object lists those on the fabric only.
-pub(super) fn told_addresses(node: &Node, families: Families) -> Vec<IpAddr> {
-    node.index.all(families)
 }
 
 fn object(node: &Node, families: Families) -> Value {

@@ -72,6 +72,9 @@ fn treated(policy: DestinationPolicy) -> Destination {
     Destination { service: service_key("web"), policy }
 }
 
+/// What is changed under an open stream.
+type Edit = fn(&mut Setup);
+
 #[tokio::test]
 async fn what_is_open_goes_on_until_the_workload_is_gone() {
     for (protocol, is_upgraded) in WAYS {
@@ -82,7 +85,7 @@ async fn what_is_open_goes_on_until_the_workload_is_gone() {
         let mut stream = open(&rig, is_upgraded).await.unwrap();
         rig.change(|setup| setup.workloads[0].health = Health::Unhealthy);
         assert!(open(&rig, is_upgraded).await.is_none(), "row {protocol:?}: takes nothing new");
-        let changes: [(&str, fn(&mut Setup)); 3] = [
+        let changes: [(&str, Edit); 3] = [
             ("not ready", |_| ()),
             ("no endpoint", |setup| setup.workloads[0].services.clear()),
             ("declared anew", |setup| setup.services[0].ports[0].app_protocol = AppProtocol::Http2),

@@ -63,7 +63,7 @@ async fn a_cookie_of_a_rule_leads_back_to_its_endpoint() {
         assert!(!line.contains(told), "{told} stands in {line}");
     }
     let mark = mark(&first).unwrap();
-    assert_eq!(answered(&rig, "cookie", &format!("a=b; {mark}")).await, [first.body.clone()]);
+    assert_eq!(answered(&rig, "cookie", &format!("a=b; {mark}")).await, std::slice::from_ref(&first.body));
     let again = rig.get("GET /", &[("cookie", mark.as_str())]).await;
     assert_eq!(again.header("set-cookie"), "", "a client that knows is not told again");
     // Its endpoint goes: another takes over, and says so.

@@ -45,7 +45,7 @@ const OURS: &[&str] = &[
     ZTUNNEL_ACCEPTED,
 ];
 /// Kinds whose objects say how they stand.
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::RequestAuthentication,

@@ -56,11 +56,13 @@ fn hosts_of_others_and_shared_gateways_take_all_of_it_out_of_force() {
     assert_eq!(made.rules[0].rule.backend_refs[0].namespace.as_deref(), Some("bank"));
 }
 
-#[test]
-fn what_has_no_counterpart_is_refused_by_name() {
-    let to = "route: [{destination: {host: a}}]";
-    let with = |more: &str| format!("{to}, {more}");
-    let rows: Vec<(String, &str)> = vec![
+/// A destination.
+const TO: &str = "route: [{destination: {host: a}}]";
+
+/// Rules with what has no counterpart, each with the beginning of what is said.
+fn refused() -> Vec<(String, &'static str)> {
+    let with = |more: &str| format!("{TO}, {more}");
+    vec![
         ("match: []".to_owned(), "spec.http[0]: exactly one of route and redirect"),
         (with("redirect: {uri: /x}"), "spec.http[0]: exactly one of route and redirect"),
         (
@@ -120,13 +122,17 @@ fn what_has_no_counterpart_is_refused_by_name() {
             "spec.http[0].rewrite.uri: not imported: \"/\" in place",
         ),
         (with("rewrite: {uri: /b}, match: [{uri: {regex: /a.*}}]"), "spec.http[0].rewrite.uri: not imported"),
-    ];
-    for (rule, begin) in rows {
+    ]
+}
+
+#[test]
+fn what_has_no_counterpart_is_refused_by_name() {
+    for (rule, begin) in refused() {
         let found = wrong(&rule);
         assert!(found.len() == 1 && found[0].starts_with(begin), "{rule}: {found:?}, not {begin}");
     }
     assert_eq!(read("hosts: [web]").1, ["spec.http: the field is missing"]);
-    let both = read(&format!("hosts: [web]\ngateways: [mesh, in]\ntcp: [{{}}]\nhttp: [{{{to}}}]")).1;
+    let both = read(&format!("hosts: [web]\ngateways: [mesh, in]\ntcp: [{{}}]\nhttp: [{{{TO}}}]")).1;
     assert!(
         both.len() == 2 && both[0].starts_with("spec.tcp: not") && both[1].starts_with("spec.gateways: not"),
         "{both:?}"

@@ -29,6 +29,10 @@ fn broken_workload(change: impl Fn(&mut wire::Workload)) -> String {
     workload::decode(&message, &mut Notes::default()).expect_err("must be refused").to_string()
 }
 
+/// Settings with a policy of egress for a port that is none, and for an address of three bytes.
+const EGRESS_PORT: &[u8] = b"\x22\x0c\x0a\x03a/b\x12\x05\x12\x03\x80\x80\x04";
+const EGRESS_ADDRESS: &[u8] = b"\x22\x0e\x0a\x03a/b\x12\x07\x0a\x05\x0a\x03123";
+
 #[test]
 fn a_malformed_workload_is_refused_by_field() {
     let gateway = |destination| wire::GatewayAddress { destination, hbone_mtls_port: 15008 };
@@ -85,17 +89,11 @@ fn a_malformed_workload_is_refused_by_field() {
             "settings.probe_ports: 65536 is no port",
         ),
         (
-            broken_workload(|w| {
-                let egress = b"\x22\x0c\x0a\x03a/b\x12\x05\x12\x03\x80\x80\x04";
-                w.extensions = vec![extension(settings, egress)];
-            }),
+            broken_workload(|w| w.extensions = vec![extension(settings, EGRESS_PORT)]),
             "settings.egress.ports: 65536 is no port",
         ),
         (
-            broken_workload(|w| {
-                let egress = b"\x22\x0e\x0a\x03a/b\x12\x07\x0a\x05\x0a\x03123";
-                w.extensions = vec![extension(settings, egress)];
-            }),
+            broken_workload(|w| w.extensions = vec![extension(settings, EGRESS_ADDRESS)]),
             "settings.egress.cidrs.address: has 3 bytes",
         ),
         (
