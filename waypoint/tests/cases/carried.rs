@@ -15,6 +15,7 @@ use crate::rig::app::App;
 use crate::rig::ca::TestCa;
 use crate::rig::proxy::Proxy;
 use crate::rig::{Rig, Setup, fresh_ip, identity, service_key, within};
+use crate::streams::hello;
 
 const WEB: &str = "10.9.0.1:80";
 const GRACE: Duration = Duration::from_millis(100);
@@ -172,14 +173,15 @@ async fn an_endpoint_that_cannot_be_reached_is_left_out() {
 
 #[tokio::test]
 async fn who_gives_up_is_not_connected_any_further() {
-    for protocol in [AppProtocol::Tcp, AppProtocol::Tls] {
+    for (protocol, first) in
+        [(AppProtocol::Tcp, b"anything".to_vec()), (AppProtocol::Tls, hello("web.example"))]
+    {
         let silent = fresh_ip();
         let listener = TcpListener::bind((silent, 15008)).await.unwrap();
         let rig = Setup::new().service("web", protocol, &[silent]).start().await;
         let opening = async {
             let mut stream = rig.connect_with(rig.tunnel().await, WEB, &[]).await.unwrap();
-            // No greeting, so that there is nothing to wait for.
-            stream.write_all(b"no greeting of TLS").await.unwrap();
+            stream.write_all(&first).await.unwrap();
             let _ = stream.read(&mut [0; 1]).await;
         };
         let held = tokio::select! {

@@ -151,7 +151,7 @@ async fn routes_split_connections_by_server_name() {
 }
 
 /// A TLS greeting that names a server.
-fn hello(name: &str) -> Vec<u8> {
+pub(super) fn hello(name: &str) -> Vec<u8> {
     let with_length = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
     let list = with_length(&[&[0][..], &with_length(name.as_bytes())].concat());
     let extensions = [&[0, 0][..], &with_length(&list)].concat();
