@@ -231,7 +231,10 @@ fn offline(lab: &Lab, archive: &Path, files: &BTreeMap<String, Vec<u8>>) {
         };
         let (live, read) = (ask(&[]), ask(&["--bundle", &archive]));
         for field in ["verdict", "reason", "way", "source"] {
-            assert_eq!(read["items"][0][field], live["items"][0][field], "{client}: {field}: {read}");
+            assert_eq!(
+                read["items"][0][field], live["items"][0][field],
+                "{client}: {field}: {read:#} and {live:#}"
+            );
         }
         let want = if client == CLIENT { "allow" } else { "deny" };
         assert_eq!(read["items"][0]["verdict"], want, "{client}");

@@ -212,8 +212,9 @@ fn a_change_is_compared_with_the_day(lab: &Lab, total: u64) {
     assert!(whole.stderr.contains("counted by the control plane"), "{}", whole.stderr);
     let footing = whole.stderr.clone();
     let refused = connections(&whole.ok());
-    // All of them are counted by now, and what records are about is taken off.
-    assert_eq!(refused, total, "connections that would be refused, and that were made: {footing}");
+    // Records and counts are asked one after the other: a few may be in both.
+    let near = total - total / 100..=total + total / 100;
+    assert!(near.contains(&refused), "{refused} would be refused, {total} were made: {footing}");
     let target = lab.target("shop/echo", 4, PORT);
     let told = lab.ambit(&["explain", "shop/caller", &target, "--as-of", "0s", "-o", "json"]).ok();
     let told: Value = serde_json::from_str(&told).expect("JSON");

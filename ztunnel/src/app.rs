@@ -110,7 +110,9 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
         warn!(variable, instead, "a setting of other proxies has no effect here");
     }
     let drain = Drain::new();
+    // All parts are there before anybody is answered: one who asks meanwhile must not hear that nothing is missing.
     let readiness = Readiness::new();
+    let (discovery, captured) = (readiness.part("state manager"), readiness.part("workload proxy manager"));
     let heard = Arc::new(LastHeard::new(clock::unix_seconds()));
     let proxy = Arc::new(proxy(&config, &heard));
     let mut sealed = sealed::open(&config);
@@ -126,7 +128,6 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     proxy.telemetry.watch(proxy.mesh.clone());
     proxy.connections.watch(proxy.mesh.clone());
 
-    let discovery = readiness.part("state manager");
     let progress = xds::start(&config, &proxy.mesh, &heard, discovery, &mut sealed);
     attend::start(&config, &proxy, &selftests, progress.clone());
     // Before anybody asks for certificates: those that are there need not be waited for.
@@ -135,7 +136,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     proxy.certificates.follow_roots(&config.ca().0.roots);
     let is_sealed = heard.is_sealed();
     sealed.keep(&config, &proxy, &heard, &drain);
-    let pods = Workloads::new(proxy.clone(), drain.child(), readiness.part("workload proxy manager"));
+    let pods = Workloads::new(proxy.clone(), drain.child(), captured);
     let (socket, ending) = (config.pods.inpod_uds.clone(), drain.clone());
     tasks::spawn("zds", async move {
         hold_back(progress, is_sealed).await;

@@ -96,7 +96,11 @@ impl<'a> Walk<'a> {
     fn go(&mut self, caller: &Caller, at: SocketAddr) {
         let caller = &caller.towards(at.ip());
         self.source_node = caller.workload.as_ref().map(|workload| workload.node.clone());
-        match caller.workload.clone().filter(|workload| crate::source::is_captured(workload)) {
+        // Who passes on a client's identity is a waypoint, which opens tunnels by itself and is not captured.
+        let is_waypoint = self.question.client.is_some();
+        let opens_tunnels =
+            |workload: &std::sync::Arc<Workload>| is_waypoint || crate::source::is_captured(workload);
+        match caller.workload.clone().filter(opens_tunnels) {
             Some(workload) => self.captured(caller, &workload, at),
             None => self.plain(caller, at),
         }
