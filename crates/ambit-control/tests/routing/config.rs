@@ -105,7 +105,7 @@ fn route(table: &Table, given: &Manifest, position: u64) -> Value {
     let full = full_name(table, name);
     let (namespace, name) = full.split_once('/').expect("NAMESPACE/NAME");
     let mut spec = given.spec.clone();
-    for parent in spec["parentRefs"].as_array_mut().into_iter().flatten() {
+    for parent in spec.get_mut("parentRefs").and_then(Value::as_array_mut).into_iter().flatten() {
         parent["group"] = json!("");
     }
     let created = given.created.unwrap_or(position);

@@ -151,6 +151,7 @@ fn every_variable_is_a_setting_of_the_program() {
     let sources = [
         include_str!("../../../../waypoint/src/config.rs"),
         include_str!("../../../../waypoint/src/config/bounds.rs"),
+        include_str!("../../../../waypoint/src/config/sessions.rs"),
     ];
     let made = objects::made_of(&gateway(&[]), &settings()).expect("an ordinary gateway");
     let deployment = made.iter().find(|object| object["kind"] == "Deployment").expect("always there");

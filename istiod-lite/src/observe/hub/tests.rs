@@ -286,7 +286,7 @@ async fn a_record_that_is_too_long_is_counted_and_not_passed_on() {
 
 #[test]
 fn what_proxies_call_things_is_cut_before_it_is_kept_among_incidents() {
-    let hub = Hub::default();
+    let hub = hub();
     let (attended, _queue) = attend(&hub, "n1", 1);
     let long = "x".repeat(1 << 20);
     let end = Some(End { namespace: long.clone(), workload: long.clone(), ..End::default() });
