@@ -165,7 +165,11 @@ fn start(
 ) -> anyhow::Result<Arc<Remover>> {
     let handoff = Handoff::start(&config.zds_socket, Limits::default(), drain)
         .context("offering the hand-over to ztunnel")?;
-    nearby::follow(&config.zds_socket, drain);
+    if config.tell_node_addresses {
+        nearby::follow(&config.zds_socket, drain);
+    } else {
+        nearby::forget(&config.zds_socket).context("removing the node's addresses")?;
+    }
     let sandboxes = Arc::new(config.sandboxes().context("opening our own network namespace")?);
     let (removal, leaving) = watch::channel(Removal::Stay);
     let tools = Tools {

@@ -129,6 +129,12 @@ pub struct Config {
     #[arg(long, env = "AMBIT_MONITORING_LISTEN", value_name = "ADDRESS:PORT")]
     pub monitoring_listen: Option<SocketAddr>,
 
+    /// Tell ztunnel every address of the node, such as those of bridges, so that probes from them pass under STRICT. Not
+    /// where Services of type NodePort or LoadBalancer lead to ports that probes declare: their callers may come from a
+    /// bridge's address too.
+    #[arg(long, env = "AMBIT_TELL_NODE_ADDRESSES", default_value_t = false, action = clap::ArgAction::Set)]
+    pub tell_node_addresses: bool,
+
     /// Namespaces that are never enrolled, with commas between.
     #[arg(
         long,

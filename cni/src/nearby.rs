@@ -39,6 +39,17 @@ pub fn file_beside(socket: &Path) -> PathBuf {
     socket.with_file_name(NODE_ADDRESSES_FILE)
 }
 
+/// Removes the file of an agent that was to tell the addresses before.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn forget(socket: &Path) -> io::Result<()> {
+    match fs::remove_file(file_beside(socket)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Keeps the file beside `socket` as the addresses of this program's network namespace are, until `drain` begins. Its
 /// folder has to be there.
 pub fn follow(socket: &Path, drain: &Drain) {

@@ -103,6 +103,7 @@ pub fn cni(config: &LabConfig, run: &RunDir, node: &Node) -> Spec {
         ("plugin-socket", &own.join("cni-plugin.sock").to_string_lossy()),
         ("state-file", &own.join("cni-state.json").to_string_lossy()),
         ("uninstall-flag", &own.join("cni-uninstall").to_string_lossy()),
+        ("tell-node-addresses", "true"),
     ]);
     flags.extend(config.cni.clone());
     Spec { program: "ambit-cni", args: as_args(flags), env: logging(config), admin }

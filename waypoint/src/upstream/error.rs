@@ -54,7 +54,20 @@ impl SendError {
     }
 
     pub(super) fn of_tunnel(error: &TunnelError) -> Self {
-        let is_refusal = !error.is_before_any_byte();
+        // What every endpoint would say, or nobody was asked. What one node or pod lacks is a failure of that one.
+        let is_refusal = matches!(
+            error,
+            TunnelError::Certificate(_)
+                | TunnelError::Request(_)
+                | TunnelError::Refused {
+                    reason: Reason::DenyRuleMatched
+                        | Reason::PolicyDenied
+                        | Reason::PolicyUnevaluable
+                        | Reason::PolicyChanged
+                        | Reason::PlaintextRefused,
+                    ..
+                }
+        );
         Self { is_refusal, ..Self::before(error.reason(), error.to_string()) }
     }
 
@@ -124,6 +137,11 @@ mod tests {
             (refused(Reason::DenyRuleMatched), true),
             (TunnelError::Request("no header".to_owned()), true),
             (refused(Reason::ConnectRefused), false),
+            // What one node or pod lacks, another may have.
+            (refused(Reason::PodQuota), false),
+            (refused(Reason::StateTooOld), false),
+            (refused(Reason::PolicyUnresolved), false),
+            (refused(Reason::FdExhausted), false),
             (refused(Reason::Draining), false),
             (TunnelError::Timeout { peer }, false),
             (TunnelError::Closed { peer }, false),

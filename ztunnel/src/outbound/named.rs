@@ -44,13 +44,16 @@ impl Captured<'_> {
     /// What the name resolves to: addresses of the family the application asked for, of the other one if it has none.
     async fn resolved(&self, by: &ByName) -> Result<Arc<[IpAddr]>, DnsError> {
         let ipv6 = self.proxy.settings.ipv6;
+        let mut failed = None;
         for family in by.families(self.dst.ip()).filter(|family| ipv6 || *family == IpFamily::V4) {
-            let addresses = self.pod.resolver.resolve(&by.host, family).await?;
-            if !addresses.is_empty() {
-                return Ok(addresses);
+            match self.pod.resolver.resolve(&by.host, family).await {
+                Ok(addresses) if addresses.is_empty() => {}
+                Ok(addresses) => return Ok(addresses),
+                // A nameserver that fails for one family may answer for the other.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Err(DnsError::NoAddress { host: by.host.clone() })
+        Err(failed.unwrap_or_else(|| DnsError::NoAddress { host: by.host.clone() }))
     }
 
     /// The record of a connection whose endpoint has no address; another endpoint may have one.

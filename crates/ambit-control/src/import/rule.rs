@@ -16,6 +16,10 @@ use crate::input;
 const PERCENT: u32 = 10_000;
 /// Longest name of a rule in bytes.
 const NAME_BYTES_MAX: usize = 63;
+/// Matches of one rule, as of an HTTPRoute.
+const MATCHES_MAX: usize = 64;
+/// Destinations of one rule, as of an HTTPRoute.
+const DESTINATIONS_MAX: usize = 16;
 
 impl Import<'_> {
     /// A rule; where the path is rewritten, one for each of its matches, because what is replaced depends on it.
@@ -30,6 +34,14 @@ impl Import<'_> {
                 ("delegate", of.delegate),
             ],
         );
+        // Each match of a rewrite becomes a rule with every destination: what is too many is not even begun.
+        let counts = [("match", of.r#match.len(), MATCHES_MAX), ("route", of.route.len(), DESTINATIONS_MAX)];
+        for (field, count, most) in counts {
+            if count > most {
+                self.at_most(&format!("{path}.{field}"), count, most);
+                return Vec::new();
+            }
+        }
         if of.route.is_empty() == of.redirect.is_none() {
             self.bad(&path, "exactly one of route and redirect is needed");
         }
@@ -253,7 +265,9 @@ impl Import<'_> {
             rule
         };
         let Some(uri) = rewrite.uri.as_deref() else { return vec![with(rule, None)] };
-        let matches = if rule.matches.is_empty() { vec![HttpMatch::default()] } else { rule.matches.clone() };
+        let mut rule = rule;
+        let matches = std::mem::take(&mut rule.matches);
+        let matches = if matches.is_empty() { vec![HttpMatch::default()] } else { matches };
         let mut made = Vec::new();
         for mut one in matches {
             let matched = one.path.get_or_insert_with(everything);

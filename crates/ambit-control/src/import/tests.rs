@@ -140,6 +140,17 @@ fn what_has_no_counterpart_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_too_many_is_not_begun() {
+    let many = |count: usize, one: &str| vec![one; count].join(", ");
+    let matches = format!("{TO}, rewrite: {{uri: /b}}, match: [{}]", many(65, "{uri: {prefix: /a}}"));
+    assert_eq!(wrong(&matches), ["spec.http[0].match: 65 elements, at most 64 are imported"]);
+    let routes = format!("route: [{}]", many(17, "{destination: {host: a}, weight: 1}"));
+    assert_eq!(wrong(&routes), ["spec.http[0].route: 17 elements, at most 16 are imported"]);
+    let most = format!("{TO}, rewrite: {{uri: /b}}, match: [{}]", many(64, "{uri: {prefix: /a}}"));
+    assert_eq!(rules(&most).len(), 64);
+}
+
+#[test]
 fn a_rewrite_divides_a_rule_by_what_it_matches() {
     let made = rules(
         "rewrite: {uri: /new/}, match: [{uri: {prefix: /old/}}, {uri: {exact: /one}}, {method: {exact: GET}}]",
