@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::watch::Watcher;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_is_put_is_loaded_and_what_is_removed_is_gone() {
