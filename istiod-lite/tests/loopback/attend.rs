@@ -94,16 +94,11 @@ fn is_attached(nodes: &Value, name: &str) -> bool {
     nodes["items"].as_array().unwrap().iter().any(|node| node["name"] == name && node["attached"] == true)
 }
 
-#[tokio::test]
-async fn what_a_node_counts_becomes_an_edge() {
-    let plane = Plane::start().await;
-    let (tally, _attending) = attend(&plane, "node1", "node1");
-    let nodes = until(&plane, "/api/v1/nodes", |nodes| is_attached(nodes, "node1")).await;
-    let version = nodes["items"].as_array().unwrap().iter().find(|node| node["name"] == "node1");
-    assert_eq!(version.unwrap()["version"], "1.2.3");
+/// What a node says of calls by a pod of its own.
+fn calls() -> Key {
     let side =
         |workload: &str| Side { namespace: "shop".into(), workload: workload.into(), ..Side::default() };
-    let key = Key {
+    Key {
         reporter: Reporter::Source,
         source: side("cart-0"),
         destination: side("orders-0"),
@@ -114,7 +109,17 @@ async fn what_a_node_counts_becomes_an_edge() {
         reason: None,
         policy: None,
         client: None,
-    };
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_counts_becomes_an_edge() {
+    let plane = Plane::start().await;
+    let (tally, _attending) = attend(&plane, "node1", "node1");
+    let nodes = until(&plane, "/api/v1/nodes", |nodes| is_attached(nodes, "node1")).await;
+    let version = nodes["items"].as_array().unwrap().iter().find(|node| node["name"] == "node1");
+    assert_eq!(version.unwrap()["version"], "1.2.3");
+    let key = calls();
     for _ in 0..3 {
         tally.cell(key.clone(), || [Example::default(), Example::default()]).unwrap().open();
     }
@@ -205,20 +210,7 @@ async fn who_reads_events_is_told_of_edges_by_the_look_that_all_share() {
         readers.push(plane.stream("/api/v1/events").await.unwrap());
     }
     let (tally, _attending) = attend(&plane, "node1", "node1");
-    let side =
-        |workload: &str| Side { namespace: "shop".into(), workload: workload.into(), ..Side::default() };
-    let key = Key {
-        reporter: Reporter::Source,
-        source: side("cart-0"),
-        destination: side("orders-0"),
-        service: "".into(),
-        port: 8080,
-        path: "hbone",
-        is_denied: false,
-        reason: None,
-        policy: None,
-        client: None,
-    };
+    let key = calls();
     tally.cell(key, || [Example::default(), Example::default()]).unwrap().open();
     let mut told = Vec::new();
     for reader in &mut readers {
