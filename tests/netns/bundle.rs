@@ -49,7 +49,7 @@ impl Planted {
         });
         [
             json!({
-                "apiVersion": "v1", "kind": "ConfigMap", "data": {"note": format!("Authorization: Bearer {}", self.token)},
+                "apiVersion": "v1", "kind": "ConfigMap", "data": {"note": format!("Authorization: Bearer {}", self.token), "password": self.password},
                 "metadata": {"name": "notes", "namespace": "shop", "annotations": annotations},
             }),
             json!({

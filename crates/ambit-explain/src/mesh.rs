@@ -59,6 +59,23 @@ pub(crate) fn caller(snapshot: &Snapshot, source: &Source) -> Option<Caller> {
     Some(Caller { address, name: name_of(&workload), workload: Some(workload) })
 }
 
+/// Where a connection goes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dialled {
+    /// An address.
+    At(SocketAddr),
+    /// Wherever the client's nameserver says a name of outside the cluster is.
+    ByDns {
+        /// The name, in lower case.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Domain of the names of services.
+const CLUSTER: &str = "cluster.local";
+
 /// Finds where a connection is dialled.
 ///
 /// # Errors
@@ -68,29 +85,68 @@ pub(crate) fn dialled(
     caller: &Caller,
     to: &Destination,
     draw: u64,
-) -> Result<SocketAddr, (Reason, String)> {
+) -> Result<Dialled, (Reason, String)> {
     let unknown = || (Reason::UnknownDestination, format!("nothing of the mesh is called {to}"));
     match to {
-        Destination::Address(address) => Ok(ambit_types::canonical(*address)),
+        Destination::Address(address) => Ok(Dialled::At(ambit_types::canonical(*address))),
         Destination::Host { host, port } => {
-            let client = caller.namespace();
-            let entry = snapshot.service_by_host(host, client).or_else(|| {
-                let whole = format!("{host}.{client}.svc.cluster.local");
-                snapshot.service_by_host(&whole, client)
-            });
-            of_service(entry.ok_or_else(unknown)?, caller, *port, draw)
+            let names = as_resolved(host, caller.namespace());
+            let found = names.iter().find_map(|name| snapshot.service_by_host(name, caller.namespace()));
+            match found {
+                Some(entry) if is_of_cluster(&entry.service().hostname) || has_address(entry) => {
+                    of_service(entry, caller, *port, draw).map(Dialled::At)
+                }
+                // A ServiceEntry without addresses: the client has whatever its nameserver says.
+                Some(entry) => Ok(Dialled::ByDns { host: entry.service().hostname.to_string(), port: *port }),
+                None => outside(host, *port).ok_or_else(unknown),
+            }
         }
         Destination::Named { namespace, name, port } => {
             if let Some(entry) = service_named(snapshot, namespace, name) {
-                return of_service(entry, caller, *port, draw);
+                return of_service(entry, caller, *port, draw).map(Dialled::At);
             }
             let workload = named(snapshot, namespace, name).ok_or_else(unknown)?;
             let ip = workload.addresses.first().ok_or_else(|| {
                 (Reason::NoHealthyEndpoint, format!("workload {} has no address", name_of(&workload)))
             })?;
-            Ok(SocketAddr::new(*ip, *port))
+            Ok(Dialled::At(SocketAddr::new(*ip, *port)))
         }
     }
+}
+
+/// The names that a pod's resolver asks for, in its order: with the search domains that Kubernetes gives, then as it is.
+fn as_resolved(host: &str, namespace: &str) -> Vec<String> {
+    /// Names with so many dots are asked for as they are, first and only.
+    const DOTS: usize = 5;
+    let name = host.to_ascii_lowercase();
+    match name.strip_suffix('.') {
+        Some(whole) => vec![whole.to_owned()],
+        None if name.matches('.').count() >= DOTS => vec![name],
+        None => {
+            let searched =
+                [format!("{namespace}.svc.{CLUSTER}"), format!("svc.{CLUSTER}"), CLUSTER.to_owned()];
+            let mut names: Vec<String> = searched.iter().map(|domain| format!("{name}.{domain}")).collect();
+            names.push(name);
+            names
+        }
+    }
+}
+
+/// A name of which the mesh knows nothing, if a nameserver of outside may know it.
+fn outside(host: &str, port: u16) -> Option<Dialled> {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let may_be = host.contains('.') && !is_of_cluster(host) && !host.ends_with(".svc");
+    may_be.then(|| Dialled::ByDns { host: host.to_owned(), port })
+}
+
+fn is_of_cluster(host: &str) -> bool {
+    host.strip_suffix(CLUSTER).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Whether clients have an address of the mesh for a service: its own, or that of an endpoint.
+fn has_address(entry: &ServiceEntry) -> bool {
+    !entry.service().vips.is_empty() || entry.endpoints().iter().any(|one| !one.addresses.is_empty())
 }
 
 /// The address that a workload calls from: of the family of `to` if it has one.

@@ -75,6 +75,30 @@ impl Walk<'_> {
         }
     }
 
+    /// A connection to a name that only a nameserver of outside knows: no address of the mesh comes of it.
+    pub(crate) fn out_by_name(&mut self, caller: &Caller, host: &str, port: u16) {
+        let captured = self.opens_tunnels(caller);
+        let capture = match &captured {
+            Some(_) => format!("{} is in the mesh", caller.name),
+            None => format!("{} is not captured", caller.name),
+        };
+        let outcome = if captured.is_some() { Outcome::Passed } else { Outcome::Skipped };
+        self.note(Step::Capture, outcome, capture, Vec::new());
+        if let Some(egress) = captured.as_ref().and_then(|workload| workload.egress()) {
+            if !egress.may_admit(port) {
+                let decided_by = nearest::decided_by(Some(&egress.policy), None);
+                let ground = Ground { decided_by, ..Ground::default() };
+                let what = format!("{host}:{port}: no rule admits any address at port {port}");
+                return self.refuse(Step::Service, Reason::EgressDenied, what, ground);
+            }
+            self.assume(format!("EgressPolicy {} admits what {host} resolves to", egress.policy));
+        }
+        self.assume(format!("{host} resolves to addresses that the mesh does not know"));
+        let what = format!("{host} has no address in the mesh: passed through to where its name leads");
+        self.note(Step::Service, Outcome::Passed, what, Vec::new());
+        self.way = Some(Way::Passthrough);
+    }
+
     /// What this node does with pods of its own. Another node's pod, or a waypoint, which opens tunnels by itself, comes
     /// to it through a tunnel whatever is set.
     fn same_node(&self, source: &Workload) -> SameNode {

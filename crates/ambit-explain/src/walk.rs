@@ -1,6 +1,7 @@
 //! The way of one question: every step's answer, and the first refusal.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ambit_policy::Explanation as Evaluated;
 use ambit_types::{Identity, Reason, Str, Workload};
@@ -8,7 +9,7 @@ use ambit_types::{Identity, Reason, Str, Workload};
 use crate::explanation::{
     Code, DecidedBy, Explanation, Hop, Nearest, Onward, Outcome, PolicyConsidered, Routed, Step, Verdict, Way,
 };
-use crate::mesh::{self, Caller};
+use crate::mesh::{self, Caller, Dialled};
 use crate::nearest;
 use crate::question::Question;
 use crate::view::{Certificate, View};
@@ -59,7 +60,8 @@ pub(crate) fn walk(view: &View<'_>, question: &Question) -> Explanation {
         Some(caller) => {
             let name = caller.name.clone();
             match mesh::dialled(view.snapshot, &caller, &question.destination, question.draw) {
-                Ok(at) => walk.go(&caller, at),
+                Ok(Dialled::At(at)) => walk.go(&caller, at),
+                Ok(Dialled::ByDns { host, port }) => walk.out_by_name(&caller, &host, port),
                 Err((reason, what)) => walk.refuse(Step::Service, reason, what, Ground::default()),
             }
             name
@@ -95,15 +97,18 @@ impl<'a> Walk<'a> {
 
     fn go(&mut self, caller: &Caller, at: SocketAddr) {
         let caller = &caller.towards(at.ip());
-        self.source_node = caller.workload.as_ref().map(|workload| workload.node.clone());
-        // Who passes on a client's identity is a waypoint, which opens tunnels by itself and is not captured.
-        let is_waypoint = self.question.client.is_some();
-        let opens_tunnels =
-            |workload: &std::sync::Arc<Workload>| is_waypoint || crate::source::is_captured(workload);
-        match caller.workload.clone().filter(opens_tunnels) {
+        match self.opens_tunnels(caller) {
             Some(workload) => self.captured(caller, &workload, at),
             None => self.plain(caller, at),
         }
+    }
+
+    /// The caller's workload, if its connections are captured. Who passes on a client's identity is a waypoint, which
+    /// opens tunnels by itself and is not.
+    pub(crate) fn opens_tunnels(&mut self, caller: &Caller) -> Option<Arc<Workload>> {
+        self.source_node = caller.workload.as_ref().map(|workload| workload.node.clone());
+        let is_waypoint = self.question.client.is_some();
+        caller.workload.clone().filter(|workload| is_waypoint || crate::source::is_captured(workload))
     }
 
     /// Notes a step that goes on, or does not apply.

@@ -31,6 +31,13 @@ impl Egress {
     pub fn admits(&self, destination: SocketAddr) -> bool {
         self.rules.iter().any(|rule| rule.admits(destination))
     }
+
+    /// Whether a rule admits some address at a port, for who does not know the address.
+    pub fn may_admit(&self, port: u16) -> bool {
+        let says_something = |rule: &EgressRule| !rule.cidrs.is_empty() || !rule.ports.is_empty();
+        let has_port = |rule: &EgressRule| rule.ports.is_empty() || rule.ports.contains(&port);
+        self.rules.iter().any(|rule| says_something(rule) && has_port(rule))
+    }
 }
 
 impl EgressRule {
@@ -72,7 +79,9 @@ mod tests {
             let told = format!("{rule:?} for {destination}");
             let (policy, rules) = (PolicyKey::new("shop", "egress"), vec![EgressRule::default(), rule]);
             let egress = Egress { policy, rules };
-            assert_eq!(egress.admits(destination.parse().expect("an address")), want, "{told}");
+            let destination: SocketAddr = destination.parse().expect("an address");
+            assert_eq!(egress.admits(destination), want, "{told}");
+            assert!(!want || egress.may_admit(destination.port()), "{told}");
         }
     }
 
@@ -80,5 +89,9 @@ mod tests {
     fn without_a_rule_nothing_is_admitted() {
         let egress = Egress { policy: PolicyKey::new("shop", "egress"), rules: Vec::new() };
         assert!(!egress.admits(SocketAddr::from(([192, 0, 2, 10], 443))));
+        assert!(!egress.may_admit(443));
+        let rules = vec![EgressRule::default(), EgressRule { cidrs: Vec::new(), ports: vec![443] }];
+        let egress = Egress { rules, ..egress };
+        assert_eq!((egress.may_admit(443), egress.may_admit(80)), (true, false));
     }
 }

@@ -30,11 +30,39 @@ const INSTEAD_IN_URL: &[u8] = b"${1}[redacted]@";
 const HEADERS: &str = "(?:proxy-)?authorization|set-cookie|cookie|x-api-key|x-auth-token";
 
 /// Parts of names that only secrets have.
-const SECRET_WORDS: &[&str] =
-    &["password", "passwd", "secret", "token", "api_key", "api-key", "apikey", "credential", "private_key"];
+const SECRET_WORDS: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "credential",
+    "api_key",
+    "api-key",
+    "apikey",
+    "access_key",
+    "access-key",
+    "accesskey",
+    "private_key",
+    "private-key",
+    "privatekey",
+    "signing_key",
+    "signing-key",
+    "encryption_key",
+    "encryption-key",
+];
+/// Ends of them; `bypass` is none.
+const SECRET_ENDS: &[&str] = &["_pass", "-pass", ".pass", "pgpass", "dbpass", "pwd"];
+/// Fields of objects that say where a secret is, not what it is.
+const PLACES: &[&str] = &["secretname", "secretnamespace", "tokenpath", "credentialname"];
+/// Words with which an argument, or a line of settings, ends that has a secret behind it.
+const ARGUMENTS: &str =
+    "password|passwd|passphrase|secret|token|credentials?|(?:api|access|private|signing|encryption)[-_]?key";
+/// ConfigMaps that the mesh itself reads or writes; what others hold is nobody's business.
+const CONFIG_MAPS: &[&str] = &["istio", "istio-ca-root-cert"];
 
 /// Credentials by where they stand, and what stands there afterwards.
-static CREDENTIALS: LazyLock<[(Regex, &[u8]); 5]> = LazyLock::new(|| {
+static CREDENTIALS: LazyLock<[(Regex, &[u8]); 7]> = LazyLock::new(|| {
     let pattern = |text: &str| Regex::new(text).expect("a pattern of this file compiles, which a test shows");
     [
         // "authorization": "Basic …", also inside of a quoted text.
@@ -46,6 +74,18 @@ static CREDENTIALS: LazyLock<[(Regex, &[u8]); 5]> = LazyLock::new(|| {
         (
             pattern(
                 r#"(?i-u)([?&](?:access_token|id_token|token|api_key|apikey|password|secret)=)[^&\s"'#]+"#,
+            ),
+            INSTEAD,
+        ),
+        // --db-password=…, as an argument of a command.
+        (
+            pattern(&format!(r#"(?i-u)((?:^|[\s"'])--?(?:[a-z0-9]+[-_.])*(?:{ARGUMENTS})[= ])[^\s"'\\]+"#)),
+            INSTEAD,
+        ),
+        // password: …, as a setting. Other words stand in sentences too often.
+        (
+            pattern(
+                r#"(?i-u)((?:^|[^a-z0-9])(?:password|passwd|passphrase)\\?"?[ \t]*[:=][ \t]*\\?"?)[^\s"'\\,;&]+"#,
             ),
             INSTEAD,
         ),
@@ -127,7 +167,7 @@ pub(super) fn json(value: &mut Value) -> usize {
         Value::Array(items) => match items.as_mut_slice() {
             // A header as a pair of name and value.
             [Value::String(name), second @ Value::String(_)] if is_header(name.as_str()) => take(second),
-            items => items.iter_mut().map(json).sum(),
+            items => behind_arguments(items) + items.iter_mut().map(json).sum::<usize>(),
         },
         Value::Object(fields) => in_object(fields),
     }
@@ -137,6 +177,7 @@ fn in_object(fields: &mut Map<String, Value>) -> usize {
     let mut count = 0;
     let kind = fields.get("kind").and_then(Value::as_str);
     let (is_secret, is_list) = (kind == Some("Secret"), kind == Some("SecretList"));
+    let is_config_map = kind == Some("ConfigMap");
     if is_secret {
         count += in_secret(fields);
     }
@@ -145,14 +186,47 @@ fn in_object(fields: &mut Map<String, Value>) -> usize {
         let items = fields.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten();
         count += items.filter_map(Value::as_object_mut).map(in_secret).sum::<usize>();
     }
+    if is_config_map {
+        count += in_config_map(fields);
+    }
     let names_secret = fields.get("name").and_then(Value::as_str).is_some_and(is_secret_name);
     if names_secret && let Some(value) = fields.get_mut("value") {
         count += take(value);
     }
     for (name, value) in fields.iter_mut() {
-        count += if is_header(name) { take(value) } else { json(value) };
+        let is_text = value.is_string() && is_secret_name(name) && !is_place(name);
+        count += if is_text || is_header(name) { take(value) } else { json(value) };
     }
     count + in_names(fields)
+}
+
+/// The argument behind `--password` and its like, where each is an element of a list.
+fn behind_arguments(items: &mut [Value]) -> usize {
+    let mut count = 0;
+    let mut is_behind = false;
+    for item in items {
+        if is_behind && item.is_string() {
+            count += take(item);
+        }
+        is_behind = item.as_str().is_some_and(|text| ARGUMENT_ALONE.is_match(text.as_bytes()));
+    }
+    count
+}
+
+/// What a ConfigMap of somebody else holds; its keys stay.
+fn in_config_map(map: &mut Map<String, Value>) -> usize {
+    let name = map.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
+    if name.is_some_and(|name| CONFIG_MAPS.contains(&name)) {
+        return 0;
+    }
+    let mut count = 0;
+    for (part, mark) in [("data", MARK), ("binaryData", MARK_IN_BASE64)] {
+        for value in map.get_mut(part).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+            *value = Value::from(mark);
+            count += 1;
+        }
+    }
+    count
 }
 
 /// Names are as little to be trusted as values.
@@ -225,8 +299,20 @@ static HEADERS_ALONE: LazyLock<Regex> = LazyLock::new(|| {
         .expect("a pattern of this file compiles, which a test shows")
 });
 
-/// Whether a name, of a header or of a variable, is that of a credential.
+static ARGUMENT_ALONE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(&format!("(?i-u)^--?(?:[a-z0-9]+[-_.])*(?:{ARGUMENTS})$"))
+        .expect("a pattern of this file compiles, which a test shows")
+});
+
+/// Whether a name, of a header, a field or a variable, is that of a credential.
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    is_header(&name) || SECRET_WORDS.iter().any(|word| name.contains(word))
+    let says_so = || SECRET_WORDS.iter().any(|word| name.contains(word));
+    is_header(&name) || says_so() || name == "pass" || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a field with such a name only says where the secret is.
+fn is_place(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    PLACES.contains(&&*name) || name.ends_with("file") || name.ends_with("uri")
 }

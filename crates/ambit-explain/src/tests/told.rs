@@ -118,7 +118,53 @@ fn who_may_not_leave_the_mesh_is_told_by_which_policy() {
 fn names_of_nobody_are_refused() {
     assert_eq!(told("shop/nobody", "shop/db:1").code(), Some(Reason::WorkloadUnknown));
     assert_eq!(told("shop/web", "shop/nobody:1").code(), Some(Reason::UnknownDestination));
-    assert_eq!(told("shop/web", "nobody.example:1").code(), Some(Reason::UnknownDestination));
+    for host in
+        ["nobody", "nobody.shop.svc", "nobody.shop.svc.cluster.local", "nobody.shop.svc.cluster.local."]
+    {
+        let answer = told("shop/web", &format!("{host}:1"));
+        assert_eq!(answer.code(), Some(Reason::UnknownDestination), "{host}");
+    }
+}
+
+#[test]
+fn names_lead_where_the_resolver_of_a_pod_finds_them() {
+    let mut cart = pod("cart", 5, true);
+    let mut service = Service::new("shop", "cart", "cart.shop.svc.cluster.local");
+    service.vips = vec![NetworkAddress::new("".into(), IpAddr::from([10, 0, 9, 9]))];
+    service.ports = vec![Port { service_port: 80, target_port: 8080, app_protocol: AppProtocol::Unknown }];
+    cart.services.insert(service.key(), Vec::new());
+    let changes = [Change::from(pod("web", 1, true)), cart.into(), service.into()];
+    let snapshot = World::new("n1").apply(changes).snapshot;
+    for host in
+        ["cart", "cart.shop", "CART.Shop.svc", "cart.shop.svc.cluster.local", "cart.shop.svc.cluster.local."]
+    {
+        let web = explain(&View::new(&snapshot), &asked("shop/web", &format!("{host}:80")));
+        assert_eq!((web.verdict, web.way), (Verdict::Allow, Some(Way::Hbone)), "{host}: {web:#?}");
+    }
+    let away = told("shop/web", "Example.COM.:443");
+    assert_eq!((away.verdict, away.way), (Verdict::Allow, Some(Way::Passthrough)), "{away:#?}");
+    let is_said =
+        |text: &String| text.contains("example.com resolves to addresses that the mesh does not know");
+    assert!(away.assumed.iter().any(is_said), "{away:#?}");
+}
+
+#[test]
+fn a_name_without_an_address_in_the_mesh_leaves_it_where_egress_may() {
+    let service = Service::new("shop", "api", "api.example");
+    let (policy, rule) = (PolicyKey::new("shop", "out"), EgressRule { cidrs: Vec::new(), ports: vec![443] });
+    let mut web = pod("web", 1, true);
+    let egress = Some(Egress { policy: policy.clone(), rules: vec![rule] });
+    web.settings = Some(Settings { egress, ..Settings::default() });
+    let snapshot = World::new("n1").apply([Change::from(web), service.into()]).snapshot;
+    let told = |to: &str| explain(&View::new(&snapshot), &asked("shop/web", to));
+    for host in ["api.example", "elsewhere.example"] {
+        let let_out = told(&format!("{host}:443"));
+        assert_eq!((let_out.verdict, let_out.way), (Verdict::Allow, Some(Way::Passthrough)), "{let_out:#?}");
+        assert!(let_out.assumed.iter().any(|text| text.contains("EgressPolicy shop/out")), "{let_out:#?}");
+        let kept = told(&format!("{host}:80"));
+        assert_eq!((kept.verdict, kept.code()), (Verdict::Deny, Some(Reason::EgressDenied)), "{kept:#?}");
+        assert_eq!(kept.decided_by.map(|by| by.policy), Some(policy.clone()));
+    }
 }
 
 #[test]

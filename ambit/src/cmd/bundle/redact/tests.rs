@@ -61,6 +61,19 @@ fn secrets_in_text_are_taken_out_and_the_rest_stays() {
 }
 
 #[test]
+fn secrets_on_command_lines_and_in_settings_are_taken_out() {
+    let rows = [
+        (format!("run --db-password={PLANTED} --mode fast"), "run --db-password=[redacted] --mode fast"),
+        (format!("--token {PLANTED}"), "--token [redacted]"),
+        (format!("db.password: {PLANTED}\nhost: a"), "db.password: [redacted]\nhost: a"),
+        (format!(r#"{{\"password\": \"{PLANTED}\"}}"#), r#"{\"password\": \"[redacted]\"}"#),
+    ];
+    for (dirty, want) in &rows {
+        check_text(dirty, want);
+    }
+}
+
+#[test]
 fn what_is_no_secret_stays_as_it_is() {
     let rows = [
         "authorization policy shop/open allows",
@@ -70,6 +83,8 @@ fn what_is_no_secret_stays_as_it_is() {
         "spiffe://cluster.local/ns/shop/sa/web",
         "the bearer is anna",
         "-----BEGIN CERTIFICATE-----",
+        "ztunnel --ca-token-file=/var/run/token --secret-name=plain",
+        "the token is for another audience",
     ];
     for row in rows {
         assert_eq!(string(row), (row.to_owned(), 0));
@@ -110,6 +125,33 @@ fn documents_lose_what_their_fields_say_is_secret() {
     assert_eq!(document["pairs"][1][1], "a");
     let before = document.clone();
     assert_eq!((json(&mut document) > 0, document == before), (true, true), "marks stand for marks");
+}
+
+#[test]
+fn settings_of_others_and_what_is_named_a_secret_go() {
+    let map = |name: &str| json!({"kind": "ConfigMap", "metadata": {"name": name}, "data": {"mesh": "trustDomain: td"}, "binaryData": {"b": "AAAA"}});
+    let mut document = json!({"items": [
+        {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"settings.yaml": format!("key: {PLANTED}")}},
+        map("b"),
+        map("istio"),
+        {"kind": "Deployment", "spec": {
+            "args": ["--user", "anna", "--db-password", PLANTED, format!("--api-key={PLANTED}")],
+            "env": [{"name": "PGPASS", "value": PLANTED}, {"name": "SIGNING_KEY", "value": PLANTED}, {"name": "BYPASS", "value": "on"}],
+            "client_secret": PLANTED,
+            "volumes": [{"secret": {"secretName": "db"}}],
+            "automountServiceAccountToken": true,
+        }},
+    ]});
+    let count = json(&mut document);
+    let text = document.to_string();
+    assert!(!leaks(&text), "{text}");
+    assert_eq!(count, 8, "{text}");
+    assert_eq!(document["items"][1]["data"]["mesh"], MARK);
+    assert_eq!(document["items"][2]["data"]["mesh"], "trustDomain: td");
+    let spec = &document["items"][3]["spec"];
+    assert_eq!((&spec["args"][1], &spec["env"][2]["value"]), (&json!("anna"), &json!("on")));
+    assert_eq!(spec["volumes"][0]["secret"]["secretName"], "db");
+    assert_eq!(spec["automountServiceAccountToken"], true);
 }
 
 #[test]
