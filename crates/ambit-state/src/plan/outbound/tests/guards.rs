@@ -1,4 +1,5 @@
-//! What is reached by nobody, or not by this pod: ports of the proxies, anything for a stranger, what egress policy shuts.
+//! What is reached by nobody, or not by this pod: ports of the proxies, all there is for a stranger, what egress policy
+//! shuts.
 
 use super::{NO_ENDPOINT, check, check_as};
 use crate::OutboundPlan;

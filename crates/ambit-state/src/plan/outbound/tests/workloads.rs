@@ -1,5 +1,5 @@
-//! How a workload is reached: by a tunnel and whom to expect there, in plaintext, by its name, or on the same node without
-//! a tunnel.
+//! How a workload is reached: by a tunnel and whom to expect there, in plaintext, by its name, or on the same node
+//! without a tunnel.
 
 use super::{MESH, NO_ENDPOINT, check, check_as, texts};
 use crate::testing::{Caller, world};
