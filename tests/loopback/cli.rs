@@ -16,34 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A lab that is not up.
 const ABSENT: &str = "t-absent";
 
-/// What the mesh of the tests is: a caller, a service, and who may call it.
-const MANIFESTS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {serviceAccountName: web, containers: [{name: c, image: i}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: cart, namespace: shop, labels: {app: cart}}
-spec: {serviceAccountName: cart, containers: [{name: c, image: i}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: cart, namespace: shop}
-spec: {selector: {app: cart}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: cart-from-web, namespace: shop}
-spec:
-  selector: {matchLabels: {app: cart}}
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]}]
-";
+/// What the mesh of the tests is: two callers, a service, and who may call it.
+const MANIFESTS: &str = include_str!("../cases/shop.yaml");
 /// Beside them a rule that nobody without a waypoint can enforce as it is written: AMB3103.
 const FINDING: &str = "
 ---

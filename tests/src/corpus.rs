@@ -31,6 +31,7 @@ pub fn cases(ca: &TestCa) -> Vec<Case> {
     }
     all.extend(keys(ca));
     all.extend(chains(ca));
+    all.extend(signers(ca));
     all.extend(bytes(ca));
     all
 }
@@ -203,38 +204,12 @@ fn of_another_trust_domain(ca: &TestCa) -> Shown {
     Shown { chain: vec![leaf, signer.der], key: key.serialize_der() }
 }
 
-/// Rule 8 and the path: who signed.
+/// The path: who signed, and what is shown of it.
 fn chains(ca: &TestCa) -> Vec<Case> {
     let good = Template::leaf(PEER);
     let stranger = ca.twin();
     let alone = Signer::root("somebody");
     let own = ca.leaf(&good);
-    let under = |signers: &[&Signer]| {
-        let mut shown = ca.leaf(&good);
-        let last = signers.last().expect("at least one");
-        let key = rcgen::KeyPair::from_der_and_sign_algo(&pkcs8(&shown.key), &rcgen::PKCS_ECDSA_P256_SHA256)
-            .expect("the key is ours");
-        shown.chain = vec![last.certify(&good, rcgen::PublicKeyData::subject_public_key_info(&key))];
-        shown.chain.extend(signers.iter().rev().map(|s| s.der.clone()));
-        shown
-    };
-    let short = ca.root.issuer(&Template { constraints: Some((true, Some(0))), ..Template::signer("short") });
-    let too_long = short.issuer(&Template::signer("too long"));
-    let leaf_as_signer = ca.root.issuer(&Template { subject: "leaf".to_owned(), ..good.clone() });
-    let no_sign =
-        ca.root.issuer(&Template { usage: Some((true, usage::CRL_SIGN)), ..Template::signer("no sign") });
-    let foreign_signer = ca.root.issuer(&Template {
-        names: Some((false, vec![uri("spiffe://evil.example")])),
-        ..Template::signer("foreign")
-    });
-    let workload_signer =
-        ca.root.issuer(&Template { names: Some((false, vec![uri(PEER)])), ..Template::signer("w") });
-    let constraint = der::tlv(0xa0, &der::seq(&[der::tlv(0x86, b"evil.example")]));
-    let constrained = ca.root.issuer(&Template {
-        extensions: vec![der::extension(30, true, &der::seq(&[constraint]))],
-        ..Template::signer("constrained")
-    });
-    let old = ca.root.issuer(&Template { not_after: now() - 10, ..Template::signer("old") });
     let foreign = of_another_trust_domain(ca);
     let case = |name, shown, want| Case { name, shown, want };
     let with = |chain: Vec<Vec<u8>>| Shown { chain, key: own.key.clone() };
@@ -261,6 +236,44 @@ fn chains(ca: &TestCa) -> Vec<Case> {
             },
             "AMB2004",
         ),
+        case("eight certificates", with(copies(7)), "accepted"),
+        case("nine certificates", with(copies(8)), "AMB2006 rule 0"),
+        case("twenty-one certificates", with(copies(20)), "AMB2006 rule 0"),
+        case("more than 64 KiB", with(huge), "AMB2008"),
+    ]
+}
+
+/// Rule 8: signers under our root that may not sign this.
+fn signers(ca: &TestCa) -> Vec<Case> {
+    let good = Template::leaf(PEER);
+    let under = |signers: &[&Signer]| {
+        let mut shown = ca.leaf(&good);
+        let last = signers.last().expect("at least one");
+        let key = rcgen::KeyPair::from_der_and_sign_algo(&pkcs8(&shown.key), &rcgen::PKCS_ECDSA_P256_SHA256)
+            .expect("the key is ours");
+        shown.chain = vec![last.certify(&good, rcgen::PublicKeyData::subject_public_key_info(&key))];
+        shown.chain.extend(signers.iter().rev().map(|s| s.der.clone()));
+        shown
+    };
+    let short = ca.root.issuer(&Template { constraints: Some((true, Some(0))), ..Template::signer("short") });
+    let too_long = short.issuer(&Template::signer("too long"));
+    let leaf_as_signer = ca.root.issuer(&Template { subject: "leaf".to_owned(), ..good.clone() });
+    let no_sign =
+        ca.root.issuer(&Template { usage: Some((true, usage::CRL_SIGN)), ..Template::signer("no sign") });
+    let foreign_signer = ca.root.issuer(&Template {
+        names: Some((false, vec![uri("spiffe://evil.example")])),
+        ..Template::signer("foreign")
+    });
+    let workload_signer =
+        ca.root.issuer(&Template { names: Some((false, vec![uri(PEER)])), ..Template::signer("w") });
+    let constraint = der::tlv(0xa0, &der::seq(&[der::tlv(0x86, b"evil.example")]));
+    let constrained = ca.root.issuer(&Template {
+        extensions: vec![der::extension(30, true, &der::seq(&[constraint]))],
+        ..Template::signer("constrained")
+    });
+    let old = ca.root.issuer(&Template { not_after: now() - 10, ..Template::signer("old") });
+    let case = |name, shown, want| Case { name, shown, want };
+    vec![
         case("a path longer than allowed", under(&[&short, &too_long]), "AMB2006 rule 0"),
         case("signed by a leaf", under(&[&leaf_as_signer]), "AMB2006 rule 8"),
         case("signed by a CA that may not sign", under(&[&no_sign]), "AMB2006 rule 8"),
@@ -268,10 +281,6 @@ fn chains(ca: &TestCa) -> Vec<Case> {
         case("signed by a CA that is a workload", under(&[&workload_signer]), "AMB2006 rule 8"),
         case("signed by a CA constrained to other names", under(&[&constrained]), "AMB2006 rule 0"),
         case("signed by a CA that has expired", under(&[&old]), "AMB2003"),
-        case("eight certificates", with(copies(7)), "accepted"),
-        case("nine certificates", with(copies(8)), "AMB2006 rule 0"),
-        case("twenty-one certificates", with(copies(20)), "AMB2006 rule 0"),
-        case("more than 64 KiB", with(huge), "AMB2008"),
     ]
 }
 

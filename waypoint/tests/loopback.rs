@@ -36,7 +36,11 @@ mod resilience;
 mod routing;
 #[path = "cases/sessions.rs"]
 mod sessions;
+#[path = "cases/shares.rs"]
+mod shares;
 #[path = "cases/streams.rs"]
 mod streams;
 #[path = "cases/tracing.rs"]
 mod tracing;
+#[path = "cases/workloads.rs"]
+mod workloads;

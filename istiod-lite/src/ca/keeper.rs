@@ -8,34 +8,35 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ambit_runtime::clock;
 use ambit_runtime::drain::Drain;
-use ambit_types::{Identity, Str, TrustDomain};
+use ambit_types::{Str, TrustDomain};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::Audit;
-use super::ledger::{self, Ledger};
+use super::ledger;
 use super::lineage;
 use super::material::{self, Issuing, MaterialError, Owner};
 use super::rotation::{Phase, Ring, State, Times};
 use super::secret::{Notes, Read, SecretError, Secrets};
-use super::sign::Authority;
 use super::store::{self, StoreError};
 use crate::push::Publisher;
 use crate::world::World;
 
 mod requests;
 mod round;
+mod signer;
 #[cfg(test)]
 mod tests;
 
 use requests::Requests;
 use round::Round;
+pub use signer::{Signer, Stale};
 
 /// Between two looks at a rotation.
 const LOOK: Duration = Duration::from_secs(1);
@@ -55,16 +56,6 @@ pub enum KeepError {
     /// What is kept cannot be used.
     #[error("the authority that is kept cannot be used: {0}")]
     Unusable(#[from] MaterialError),
-}
-
-/// Nothing can be signed now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the certificate authority was not confirmed for {since:?}, so nothing is signed; is the API server away?"
-)]
-pub struct Stale {
-    /// For how long.
-    pub since: Duration,
 }
 
 /// What the operator decided.
@@ -93,95 +84,6 @@ impl Settings {
 enum Store {
     Disk(PathBuf),
     Secret(Secrets),
-}
-
-/// What signs. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Signer(Arc<InForce>);
-
-#[derive(Debug)]
-struct InForce {
-    authority: watch::Sender<Arc<Authority>>,
-    /// When it was read last and for how long that holds; none if nobody else can change it.
-    confirmed: Option<(Mutex<Instant>, Duration)>,
-    times: Times,
-    ledger: Mutex<Ledger>,
-}
-
-impl Signer {
-    fn new(authority: Arc<Authority>, times: Times, fresh: Option<Duration>) -> Self {
-        let authority = watch::Sender::new(authority);
-        let confirmed = fresh.map(|fresh| (Mutex::new(clock::monotonic()), fresh));
-        Self(Arc::new(InForce { authority, confirmed, times, ledger: Mutex::default() }))
-    }
-
-    /// The authority in force, whether it was confirmed lately or not: for the server's own certificate.
-    pub fn current(&self) -> Arc<Authority> {
-        self.0.authority.borrow().clone()
-    }
-
-    /// The authority in force, and word of others.
-    pub fn changes(&self) -> watch::Receiver<Arc<Authority>> {
-        self.0.authority.subscribe()
-    }
-
-    /// A proxy asks for a certificate: the authority to sign it.
-    ///
-    /// # Errors
-    /// [`Stale`] if another one may be in force by now.
-    pub fn asked(&self, proxy: &Str, identity: &Identity) -> Result<Arc<Authority>, Stale> {
-        let authority = self.current();
-        if authority.state().phase != Phase::Idle {
-            self.ledger().asked(proxy, identity, clock::unix_seconds());
-        }
-        if let Some((at, fresh)) = &self.0.confirmed {
-            let at = *at.lock().unwrap_or_else(PoisonError::into_inner);
-            let since = clock::monotonic().saturating_duration_since(at);
-            if since > *fresh {
-                return Err(Stale { since });
-            }
-        }
-        Ok(authority)
-    }
-
-    /// It is answered with a certificate of `authority`.
-    pub fn answered(&self, authority: &Authority, proxy: &Str, identity: &Identity) {
-        let state = authority.state();
-        if state.phase != Phase::Idle {
-            let now = clock::unix_seconds();
-            self.ledger().answered(proxy, identity, state.counting(now, self.0.times), now);
-        }
-    }
-
-    /// A call was refused that may have been of one of these proxies.
-    pub fn refused(&self, proxies: &[Str]) {
-        let now = clock::unix_seconds();
-        let mut ledger = self.ledger();
-        proxies.iter().for_each(|proxy| ledger.refused(proxy, now));
-    }
-
-    /// A call was turned away without a look at who called.
-    pub fn disturbed(&self) {
-        self.ledger().disturbed(clock::unix_seconds());
-    }
-
-    /// Whether what is in force was read so lately that no other replica can have taken more than one step since.
-    fn is_fresh(&self) -> bool {
-        self.0.confirmed.as_ref().is_none_or(|(at, fresh)| {
-            let at = *at.lock().unwrap_or_else(PoisonError::into_inner);
-            clock::monotonic().saturating_duration_since(at) <= *fresh
-        })
-    }
-
-    fn confirm(&self, at: Instant) {
-        if let Some((confirmed, _)) = &self.0.confirmed {
-            *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = at;
-        }
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What somebody wants done.
@@ -447,7 +349,7 @@ impl Keeper {
         let Read { ring, owner, version, notes } = read;
         *known = Known { ring, owner, version, notes, ..known.clone() };
         drop(known);
-        self.signer.0.authority.send_replace(Arc::new(authority));
+        self.signer.put(authority);
         Ok(())
     }
 

@@ -194,42 +194,7 @@ mod tests {
     use super::*;
 
     /// Plain manifests, as somebody has them in a repository: no address, no mark, no waypoint's pod.
-    const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {serviceAccountName: web, containers: [{name: c, image: i}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: batch, namespace: shop, labels: {app: batch}}
-spec: {serviceAccountName: batch, containers: [{name: c, image: i}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: cart, namespace: shop}
-spec:
-  selector: {matchLabels: {app: cart}}
-  template:
-    metadata: {labels: {app: cart}}
-    spec: {serviceAccountName: cart, containers: [{name: c, image: i}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: cart, namespace: shop}
-spec: {selector: {app: cart}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: cart-from-web, namespace: shop}
-spec:
-  selector: {matchLabels: {app: cart}}
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}], to: [{operation: {ports: ['8080']}}]}]
-";
+    const SHOP: &str = include_str!("../../../../tests/cases/shop.yaml");
 
     #[track_caller]
     fn check(rows: &str, want: &[&str]) {

@@ -2,14 +2,14 @@
 
 mod bounds;
 mod crossing;
+mod keys;
 mod on_demand;
 mod parts;
+mod unready;
 
 use std::collections::BTreeMap;
 
 use ambit_policy::model::{Action, Policy, Rule, Scope};
-use ambit_types::service::HealthPolicy;
-use ambit_types::workload::Health;
 use ambit_types::{Destination, GatewayAddress, NetworkAddress, PolicyKey, Service, ServiceKey, Workload};
 
 use super::*;
@@ -365,142 +365,4 @@ fn on_demand() -> Rig {
     let nothing_yet = ["Authorization", "Address +ns/other.example +own"];
     assert_eq!(rig.settle(response), nothing_yet, "but one's own node, and what is in front of it");
     rig
-}
-
-#[test]
-fn a_service_comes_with_its_endpoints_and_its_waypoint() {
-    for key in ["net/10.96.0.1", "ns/s.example"] {
-        let mut rig = on_demand();
-        let response = rig.send(names(&[key], &[]));
-        let service = &response.as_ref().unwrap().resources[0];
-        assert_eq!(service.aliases, ["net/10.96.0.1"], "the client finds its key among the aliases");
-        let came = rig.settle(response);
-        assert_eq!(came, ["Address +ns/s.example +ns/wp.example +s-1 +s-2 +wp-1"], "by {key}");
-    }
-}
-
-#[test]
-fn a_key_with_nothing_behind_it_is_answered_and_watched() {
-    let mut rig = on_demand();
-    let response = rig.send(names(&["net/10.1.0.9"], &[]));
-    assert_eq!(rig.settle(response), ["Address -net/10.1.0.9"]);
-    let mut pod = Workload::new("late", "ns", "late");
-    pod.network = "net".into();
-    pod.addresses = vec!["10.1.0.9".parse().unwrap()];
-    let response = rig.publish(2, Delta { addresses: vec![pod.into()], ..Delta::default() });
-    assert_eq!(rig.settle(response), ["Address +late"]);
-}
-
-#[test]
-fn a_key_is_answered_even_if_its_resource_is_held() {
-    let mut rig = on_demand();
-    for key in ["net/10.1.0.5", "own", "own"] {
-        let response = rig.send(names(&[key], &[]));
-        assert_eq!(rig.settle(response), ["Address +own"], "{key}");
-    }
-}
-
-#[test]
-fn a_workload_comes_with_what_says_whether_it_is_behind_a_waypoint() {
-    let mut rig = on_demand();
-    let response = rig.send(names(&["net/10.1.0.1"], &[]));
-    let came = ["Address +ns/s.example +ns/wp.example +s-1 +wp-1"];
-    assert_eq!(rig.settle(response), came, "and not with the other endpoints of its service");
-    // Who asks for the service itself needs them all.
-    let response = rig.send(names(&["net/10.96.0.1"], &[]));
-    assert_eq!(rig.settle(response), ["Address +ns/s.example +s-2"]);
-}
-
-#[test]
-fn only_what_is_subscribed_is_kept_up_to_date() {
-    let mut rig = on_demand();
-    let response = rig.send(names(&["s-1"], &[]));
-    assert_eq!(rig.settle(response), ["Address +ns/s.example +ns/wp.example +s-1 +wp-1"]);
-    let touch = |name: &str| {
-        let mut delta = mesh();
-        delta.addresses.retain(|address| address.name() == name);
-        let Address::Workload(pod) = &mut delta.addresses[0] else { panic!("a workload") };
-        Arc::make_mut(pod).capacity = 7;
-        delta
-    };
-    assert_eq!(rig.publish(2, touch("s-2")), None);
-    let response = rig.publish(3, touch("s-1"));
-    assert_eq!(rig.settle(response), ["Address +s-1"]);
-    let response = rig.send(names(&[], &["s-1"]));
-    assert_eq!(rig.settle(response), ["Address -ns/s.example -ns/wp.example -wp-1"]);
-    assert_eq!(rig.publish(4, Delta { removed_addresses: vec!["s-1".into()], ..Delta::default() }), None);
-    let response = rig.publish(5, Delta { removed_addresses: vec!["own".into()], ..Delta::default() });
-    assert_eq!(rig.settle(response), ["Address -ns/other.example -own"]);
-}
-
-#[test]
-fn an_on_demand_client_that_comes_back_keeps_what_it_held() {
-    let mut rig = Rig::new(mesh());
-    let version = rig.resources.version(Kind::Address, "s-2").unwrap().to_owned();
-    let mut request = names(&[WILDCARD], &[WILDCARD]);
-    request.initial_resource_versions =
-        [("s-1", "old"), ("s-2", &version), ("gone", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-    rig.send(request);
-    let response = rig.send(first(Kind::Authorization, BTreeMap::new()));
-    assert_eq!(
-        rig.settle(response),
-        ["Authorization", "Address +ns/other.example +ns/s.example +ns/wp.example +own +s-1 +wp-1 -gone"]
-    );
-}
-
-#[test]
-fn keys_of_one_stream_are_bounded() {
-    let mut rig = on_demand();
-    rig.stream.limits.names_max = 2;
-    rig.send(names(&["a", "b"], &[]));
-    let error = rig.stream.handle_request(names(&["c"], &[]), rig.now);
-    assert_eq!(error, Err(StreamError::TooManyNames { max: 2, bytes_max: 8 << 20 }));
-}
-
-/// A service, and an endpoint of it that is not ready and whose name sorts before the service's.
-fn unready(all: bool) -> Delta {
-    let mut service = Service::new("ns", "s", "s.example");
-    service.load_balancing.health = if all { HealthPolicy::AllowAll } else { HealthPolicy::OnlyHealthy };
-    let endpoint = |uid: &str, of: &str| {
-        let mut pod = Workload::new(uid, "ns", uid);
-        pod.health = Health::Unhealthy;
-        pod.services = [(ServiceKey::new("ns", of), vec![])].into();
-        Address::from(pod)
-    };
-    let addresses =
-        vec![service.into(), endpoint("Kubernetes//Pod/ns/p", "s.example"), endpoint("other", "o.example")];
-    Delta { addresses, ..Delta::default() }
-}
-
-#[test]
-fn a_service_that_takes_unready_endpoints_from_now_on_brings_them_along() {
-    // G12: other proxies dropped them when they came, and have nothing to take up again.
-    let mut rig = Rig::new(unready(false));
-    assert_eq!(rig.subscribe(&[]), ["Authorization", "Address +Kubernetes//Pod/ns/p +ns/s.example +other"]);
-    let response = rig.publish(2, unready(true));
-    // Behind its service: a proxy applies them in order.
-    assert_eq!(rig.settle(response), ["Address +ns/s.example +Kubernetes//Pod/ns/p"]);
-    assert_eq!(rig.publish(3, unready(true)), None, "once is enough");
-    let response = rig.publish(4, unready(false));
-    assert_eq!(rig.settle(response), ["Address +ns/s.example"], "the way back needs nothing");
-}
-
-#[test]
-fn a_client_that_missed_the_change_gets_the_unready_endpoints_when_it_comes_back() {
-    let older = Rig::new(unready(false));
-    let held = |rig: &Rig, name: &str| rig.resources.version(Kind::Address, name).unwrap().to_owned();
-    let (service, pod) = (held(&older, "ns/s.example"), held(&older, "Kubernetes//Pod/ns/p"));
-    let other = held(&older, "other");
-    let declared = [("ns/s.example", &*service), ("Kubernetes//Pod/ns/p", &*pod), ("other", &*other)];
-    let mut rig = Rig::new(unready(true));
-    let came = rig.subscribe(&[(Kind::Address, &declared)]);
-    assert_eq!(came, ["Authorization", "Address +ns/s.example +Kubernetes//Pod/ns/p"]);
-    // The same for one that asks for some names only.
-    let mut rig = Rig::new(unready(true));
-    let mut request = names(&[WILDCARD], &[WILDCARD]);
-    request.initial_resource_versions =
-        declared[..2].iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    rig.send(request);
-    let response = rig.send(first(Kind::Authorization, BTreeMap::new()));
-    assert_eq!(rig.settle(response), ["Authorization", "Address +ns/s.example +Kubernetes//Pod/ns/p"]);
 }

@@ -9,34 +9,8 @@ use serde_json::json;
 
 use super::*;
 
-/// Two pods of the mesh, and a policy that lets in one account alone.
-const MESH: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {serviceAccountName: web, containers: [{name: a, image: a}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: batch, namespace: shop, labels: {app: batch}}
-spec: {serviceAccountName: batch, containers: [{name: a, image: a}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: cart, namespace: shop, labels: {app: cart}}
-spec: {serviceAccountName: cart, containers: [{name: a, image: a}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: cart, namespace: shop}
-spec:
-  selector: {matchLabels: {app: cart}}
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]}]
-"#;
+/// Two callers, a service, and a policy that lets one of them in.
+const MESH: &str = include_str!("../../../../../tests/cases/shop.yaml");
 
 /// A bundle of what a running mesh would have of it.
 fn bundle() -> tempfile::NamedTempFile {

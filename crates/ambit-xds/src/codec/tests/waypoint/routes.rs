@@ -270,24 +270,28 @@ pub(super) fn frontends() -> impl Strategy<Value = Frontend> {
         .prop_map(|(service, port, producer, consumers)| Frontend { service, port, producer, consumers })
 }
 
-pub(super) fn destinations() -> impl Strategy<Value = Destination> {
+fn balance() -> impl Strategy<Value = Balance> {
     let key = prop_oneof![
         text().prop_map(HashKey::Header),
         text().prop_map(HashKey::Cookie),
         text().prop_map(HashKey::Query),
         Just(HashKey::SourceAddress),
     ];
-    let balance = prop_oneof![
+    prop_oneof![
         Just(Balance::LeastRequest),
         Just(Balance::RoundRobin),
         Just(Balance::Random),
         vec(key, 0..3).prop_map(Balance::ConsistentHash),
-    ];
-    let slow_start =
-        (time(), 1..=100u32).prop_map(|(window, least_percent)| SlowStart { window, least_percent });
-    let some_time = || (1..u64::MAX).prop_map(Duration::from_nanos);
-    let counted = || (1_000_000_000..=3_600_000_000_000u64).prop_map(Duration::from_nanos);
-    let outlier = (any::<[u32; 5]>(), some_time(), some_time(), some_time(), 0..=100u32).prop_map(
+    ]
+}
+
+/// A time that is not zero.
+fn some_time() -> impl Strategy<Value = Duration> {
+    (1..u64::MAX).prop_map(Duration::from_nanos)
+}
+
+fn outlier() -> impl Strategy<Value = Outlier> {
+    (any::<[u32; 5]>(), some_time(), some_time(), some_time(), 0..=100u32).prop_map(
         |(n, interval, ejection, ejection_max, ejected_percent_max)| Outlier {
             consecutive_errors: n[0],
             consecutive_gateway_errors: n[1],
@@ -299,14 +303,21 @@ pub(super) fn destinations() -> impl Strategy<Value = Destination> {
             ejection_max,
             ejected_percent_max,
         },
-    );
+    )
+}
+
+fn connections() -> impl Strategy<Value = Connections> {
     let connections = any::<[u32; 4]>().prop_map(|n| Connections {
         connections_max: n[0],
         pending_max: n[1],
         requests_max: n[2],
         requests_per_connection_max: n[3],
     });
-    let connections = prop_oneof![Just(Connections::default()), connections];
+    prop_oneof![Just(Connections::default()), connections]
+}
+
+fn budget() -> impl Strategy<Value = RetryBudget> {
+    let counted = || (1_000_000_000..=3_600_000_000_000u64).prop_map(Duration::from_nanos);
     let budget = (0..=100u32, counted(), any::<u32>(), some_time()).prop_map(
         |(percent, interval, min_retries, min_interval)| RetryBudget {
             percent,
@@ -315,13 +326,18 @@ pub(super) fn destinations() -> impl Strategy<Value = Destination> {
             min_interval,
         },
     );
-    let budget = prop_oneof![Just(RetryBudget::default()), budget];
+    prop_oneof![Just(RetryBudget::default()), budget]
+}
+
+pub(super) fn destinations() -> impl Strategy<Value = Destination> {
+    let slow_start =
+        (time(), 1..=100u32).prop_map(|(window, least_percent)| SlowStart { window, least_percent });
     let policy = (
-        balance,
+        balance(),
         option::of(slow_start),
-        option::of(outlier),
-        connections,
-        budget,
+        option::of(outlier()),
+        connections(),
+        budget(),
         option::of(persistence()),
     );
     (service(), policy).prop_map(
