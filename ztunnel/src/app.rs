@@ -110,9 +110,9 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
         warn!(variable, instead, "a setting of other proxies has no effect here");
     }
     let drain = Drain::new();
-    // All parts are there before anybody is answered: one who asks meanwhile must not hear that nothing is missing.
     let readiness = Readiness::new();
     let (discovery, captured) = (readiness.part("state manager"), readiness.part("workload proxy manager"));
+    readiness.complete();
     let heard = Arc::new(LastHeard::new(clock::unix_seconds()));
     let proxy = Arc::new(proxy(&config, &heard));
     let mut sealed = sealed::open(&config);
