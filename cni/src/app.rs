@@ -53,8 +53,6 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let registry = Registry::install(IDLE).context("starting the metrics")?;
     registry.start_upkeep();
     let (readiness, drain) = (Readiness::new(), Drain::new());
-    // Until all other parts are there: who asks meanwhile must not hear that nothing is missing.
-    let started = readiness.part("start");
     let mut told = Told::listen()?;
 
     // Before the objects: where there are none yet, why is to be asked.
@@ -77,7 +75,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     waiting.begin();
     let remover = start(config, objects, &readiness, &drain)?;
-    started.set(true);
+    readiness.complete();
     let routes = routes(base, remover.status.clone(), &remover);
     server::serve_unix(&config.admin_socket, routes, &drain).context("opening the admin surface")?;
     info!(node = config.node, source = ?config.source, socket = %config.zds_socket.display(), "started");

@@ -196,6 +196,7 @@ impl World {
         let pods = self.store.pods.subscribe();
         let status =
             Reconciler::start(tools, announce, excluded, LIMITS, pods, readiness.part("pods"), &drain);
+        readiness.complete();
         Agent { drain, status, sandboxes, readiness }
     }
 

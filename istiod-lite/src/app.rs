@@ -139,6 +139,7 @@ impl Default for Start {
         let readiness = Readiness::new();
         let (authority, objects) = (readiness.part("authority"), readiness.part("objects"));
         let serving = readiness.part("serving");
+        readiness.complete();
         Self { readiness, authority, objects, serving }
     }
 }

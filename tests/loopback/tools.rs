@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use ztunnel::admin::{self, DumpSource, State};
-use ztunnel::app::LastHeard;
 use ztunnel::config::Config;
+use ztunnel::heard::LastHeard;
 use ztunnel::sealed::Recorder;
 
 use crate::ends::within;

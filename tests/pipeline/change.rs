@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_control::Index;
 use ambit_explain::diff::diff;
@@ -152,7 +153,8 @@ fn what_a_change_is_predicted_to_do_is_what_it_does() {
         let mut draws = Draws(seed);
         let (before, after) = (base() + &policies(&mut draws), base() + &policies(&mut draws));
         let ((index_before, node_before), (index_after, node_after)) = (world(&before), world(&after));
-        let (view_before, view_after) = (Compiled::of(&index_before, ""), Compiled::of(&index_after, ""));
+        let of = |index| Compiled::of(index, "", Duration::ZERO);
+        let (view_before, view_after) = (of(&index_before), of(&index_after));
         let found = diff(&view_before.view(), &view_after.view(), &flows);
         assert_eq!((found.compared, found.unclear), (flows.len(), 0));
         let predicted: BTreeMap<(String, String), Verdict> =
@@ -207,12 +209,32 @@ fn what_is_suggested_lets_in_exactly_what_was_seen() {
     }
 }
 
+/// A pass from 11 to 12 o'clock.
+const PASS: &str = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: ambit-breakglass, \
+                    namespace: shop, annotations: {ambit.internal/breakglass-opened: \"2026-01-01T11:00:00Z\", \
+                    ambit.internal/breakglass-until: \"2026-01-01T12:00:00Z\"}}\nspec: {action: ALLOW, rules: [{}]}\n";
+
 #[test]
 fn the_end_of_a_pass_reaches_the_node() {
-    let pass = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: ambit-breakglass, \
-                namespace: shop, annotations: {ambit.internal/breakglass-opened: \"2026-01-01T11:00:00Z\", \
-                ambit.internal/breakglass-until: \"2026-01-01T12:00:00Z\"}}\nspec: {action: ALLOW, rules: [{}]}\n";
-    let (_, node) = world(&(base() + pass));
+    let (_, node) = world(&(base() + PASS));
     let held = node.policy(&PolicyKey::new("shop", "ambit-breakglass")).expect("it is sent");
     assert_eq!(held.until, Some(1_767_268_800));
+}
+
+#[test]
+fn a_pass_counts_for_a_prediction_until_its_end() {
+    let (without, _) = world(&base());
+    let nobody = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: \
+                  shop}\nspec: {}\n";
+    let (with, _) = world(&(base() + nobody + PASS));
+    let flows: Vec<Flow> = pairs().map(flow).collect();
+    let key = PolicyKey::new("shop", "ambit-breakglass");
+    for (wall, is_open) in [(1_767_268_799, true), (1_767_268_800, false)] {
+        let of = |index| Compiled::of(index, "", Duration::from_secs(wall));
+        let (before, after) = (of(&without), of(&with));
+        assert_eq!(after.snapshot.policy(&key).is_some(), is_open, "at {wall}");
+        let found = diff(&before.view(), &after.view(), &flows);
+        let refused = found.changes.iter().filter(|c| c.after.verdict == Verdict::Deny).count();
+        assert_eq!(refused, if is_open { 0 } else { flows.len() }, "at {wall}: what it lets in");
+    }
 }

@@ -50,6 +50,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
         Opening { certificate: readiness.part("certificate"), listener: readiness.part("listener") };
     let running = readiness.part("running");
     running.set(true);
+    readiness.complete();
 
     let Following { waypoint, told } = discovery::start(&config, Outputs { make, providers }, parts);
     metrics.add(Remaining::of(&certificates));

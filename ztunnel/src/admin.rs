@@ -18,8 +18,8 @@ pub(crate) use explain::answer;
 pub(crate) use live::connections;
 pub use tools::tools;
 
-use crate::app::LastHeard;
 use crate::config::Config;
+use crate::heard::LastHeard;
 use crate::proxy::Proxy;
 use crate::sealed::Recorder;
 use crate::selftest::SelfTests;

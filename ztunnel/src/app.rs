@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambit_net::dns::Servers;
@@ -13,8 +12,7 @@ use ambit_net::tls::store::CertificateStore;
 use ambit_runtime::admin::{Routes, server};
 use ambit_runtime::drain::Drain;
 use ambit_runtime::logging::LogControl;
-use ambit_runtime::metrics::text::single;
-use ambit_runtime::metrics::{Registry, Source};
+use ambit_runtime::metrics::Registry;
 use ambit_runtime::readiness::Readiness;
 use ambit_runtime::{clock, tasks};
 use ambit_state::World;
@@ -27,6 +25,7 @@ use crate::admin::DumpSource;
 use crate::admit::describe;
 use crate::config::Config;
 use crate::connections::Connections;
+use crate::heard::LastHeard;
 use crate::inpod::{Workloads, protocol};
 use crate::lookups::Lookups;
 use crate::mesh::Mesh;
@@ -34,7 +33,7 @@ use crate::nearby::NodeAddresses;
 use crate::proxy::{Pods, Proxy, Settings};
 use crate::selftest::SelfTests;
 use crate::stale::Pairs;
-use crate::telemetry::{Held, StaleFor, Telemetry};
+use crate::telemetry::{Held, Telemetry};
 use crate::xds::Progress;
 use crate::{admin, attend, identity, random, sealed, selftest, xds};
 
@@ -42,61 +41,6 @@ use crate::{admin, attend, identity, random, sealed, selftest, xds};
 const SYNC_WAIT: Duration = Duration::from_secs(5);
 /// How long they wait where a sealed state is in force: what the control plane says now is better, if it is there.
 const LIVE_WAIT: Duration = Duration::from_millis(500);
-
-/// When the control plane was last heard, and whether what is in force is what was sealed then.
-#[derive(Debug, Default)]
-pub struct LastHeard {
-    /// Seconds since 1970; 0 while it is there.
-    since: AtomicU64,
-    sealed: AtomicBool,
-}
-
-impl LastHeard {
-    /// Not heard yet, at `now`.
-    pub fn new(now: u64) -> Self {
-        Self { since: AtomicU64::new(now), sealed: AtomicBool::new(false) }
-    }
-
-    /// The control plane is there, and what it says is in force.
-    pub fn here(&self) {
-        self.since.store(0, Ordering::Relaxed);
-        self.sealed.store(false, Ordering::Relaxed);
-    }
-
-    /// The control plane has just gone away.
-    pub fn gone(&self) {
-        // Already away keeps the earlier moment.
-        let _ = self.since.compare_exchange(0, clock::unix_seconds(), Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// What is in force was sealed when the control plane was heard at `at`.
-    pub fn sealed(&self, at: u64) {
-        self.since.store(at.max(1), Ordering::Relaxed);
-        self.sealed.store(true, Ordering::Relaxed);
-    }
-
-    /// When it was heard last, seconds since 1970; `None` while it is there.
-    pub fn since(&self) -> Option<u64> {
-        Some(self.since.load(Ordering::Relaxed)).filter(|since| *since > 0)
-    }
-
-    /// Whether a sealed state is in force.
-    pub fn is_sealed(&self) -> bool {
-        self.sealed.load(Ordering::Relaxed)
-    }
-}
-
-impl Source for LastHeard {
-    fn write(&self, text: &mut String) {
-        single(text, "ambit_control_plane_away_seconds", "gauge", self.stale_for().unwrap_or(0));
-    }
-}
-
-impl StaleFor for LastHeard {
-    fn stale_for(&self) -> Option<u64> {
-        self.since().map(|since| clock::unix_seconds().saturating_sub(since))
-    }
-}
 
 /// Runs until a signal ends it.
 ///
@@ -110,9 +54,9 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
         warn!(variable, instead, "a setting of other proxies has no effect here");
     }
     let drain = Drain::new();
-    // All parts are there before anybody is answered: one who asks meanwhile must not hear that nothing is missing.
     let readiness = Readiness::new();
     let (discovery, captured) = (readiness.part("state manager"), readiness.part("workload proxy manager"));
+    readiness.complete();
     let heard = Arc::new(LastHeard::new(clock::unix_seconds()));
     let proxy = Arc::new(proxy(&config, &heard));
     let mut sealed = sealed::open(&config);

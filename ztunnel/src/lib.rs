@@ -9,6 +9,7 @@ pub mod attend;
 pub mod config;
 pub mod connections;
 pub mod flow;
+pub mod heard;
 pub mod identity;
 pub mod inbound;
 pub mod inpod;

@@ -1,6 +1,7 @@
 //! What may still be let in when the control plane has been away for longer than it may: pairs that were let in
 //! before. Policy is asked first and alone says no to them; this only says no to those it never said yes to.
 //!
+//! How long that is goes by two clocks (see [`crate::heard`]): one that steps back lets nobody in.
 //! Remembers since this process started, a bounded number, those used last. It closes no connection that is open.
 
 use std::collections::HashSet;

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::admit::describe;
-use crate::app::LastHeard;
 use crate::config::{Config, node_metadata};
+use crate::heard::LastHeard;
 use crate::lookups::Desk;
 use crate::mesh::Mesh;
 use crate::random;

@@ -194,6 +194,13 @@ pub(super) fn objects_of(file: &Path) -> anyhow::Result<Vec<Value>> {
     }
 }
 
+/// When an archive was made; none if its index does not tell.
+pub(super) fn made(file: &Path) -> Option<SystemTime> {
+    let content = archive::one(file, gather::INDEX).ok()??;
+    let index: Value = serde_json::from_slice(&content).ok()?;
+    humantime::parse_rfc3339(index["made"].as_str()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +209,24 @@ mod tests {
     fn an_archive_is_named_by_its_time() {
         let made = humantime::parse_rfc3339("2026-01-02T03:04:05Z").unwrap();
         assert_eq!(name(made), "ambit-bundle-20260102T030405Z");
+    }
+
+    #[test]
+    fn an_archive_says_when_it_was_made() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let rows = [
+            (r#"{"made": "1970-01-01T00:00:07Z"}"#, Some(UNIX_EPOCH + Duration::from_secs(7))),
+            (r#"{"made": "soon"}"#, None),
+            ("{}", None),
+            ("", None),
+        ];
+        for (number, (index, want)) in rows.into_iter().enumerate() {
+            let to = folder.path().join(format!("{number}.tar.gz"));
+            let files = [(gather::INDEX, index.as_bytes())];
+            archive::keep(archive::pack(&to, "a", 0, files.into_iter()).unwrap(), &to).unwrap();
+            assert_eq!(made(&to), want, "{index}");
+        }
+        assert_eq!(made(&folder.path().join("b.tar.gz")), None);
     }
 
     #[test]

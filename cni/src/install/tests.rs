@@ -104,6 +104,7 @@ fn a_list_that_is_written_again_gets_our_entry_again() {
     world.put("10-a.conflist", LIST);
     let (readiness, drain) = (Readiness::new(), Drain::new());
     let following = follow(world.installer.clone(), readiness.part("plugin"), &drain).unwrap();
+    readiness.complete();
     let wait = |what: &str, until: &dyn Fn() -> bool| {
         let begun = clock::monotonic();
         while !until() {

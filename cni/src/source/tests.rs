@@ -63,6 +63,7 @@ async fn changes_arrive_and_what_is_said_of_a_pod_reaches_only_that_pod() {
     folder.put(&pod_object("u1", "node1")).unwrap();
     let (readiness, drain) = (Readiness::new(), Drain::new());
     let mut objects = open(dir.path(), "node1", readiness.part("objects"), &drain).unwrap();
+    readiness.complete();
     readiness.ready().await;
     let first = objects.pods.borrow_and_update()["u1"].clone();
     assert_eq!(first.namespace_labels.as_ref().unwrap()["k"], "1");

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_control::waypoints::resources::{Reach, Resources};
 use ambit_control::{Index, Name};
@@ -26,14 +27,19 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// What the proxies would hold once all of the index has been sent to them, seen from `node`.
+    /// What the proxies would hold once all of the index has been sent to them, seen from `node`, at `wall` since 1970.
     ///
-    /// The node only matters to whether two pods are joined without a tunnel; an empty name joins none.
-    pub fn of(index: &Index, node: &str) -> Self {
+    /// The node only matters to whether two pods are joined without a tunnel; an empty name joins none. The time only
+    /// matters to passes (break-glass): those that are over by then, or have no end, are not in force.
+    pub fn of(index: &Index, node: &str, wall: Duration) -> Self {
         let workloads = index.workloads().values().cloned().map(Change::Workload);
         let services = index.services().values().cloned().map(Change::Service);
         let policies = index.policies().values().cloned().map(Change::Policy);
-        let changes = workloads.chain(services).chain(policies);
+        let is_over = |until: Option<u64>| until.is_none_or(|until| Duration::from_secs(until) <= wall);
+        let passes = index.policies().values().filter(|policy| policy.is_pass());
+        let over =
+            passes.filter(|pass| is_over(pass.until)).map(|pass| Change::PolicyEnded(pass.key.clone()));
+        let changes = workloads.chain(services).chain(policies).chain(over);
         let snapshot = World::new(node).apply(changes).snapshot;
         let mut waypoints = BTreeMap::new();
         for (name, resources) in index.waypoints() {

@@ -1,4 +1,5 @@
-//! The request target, normalised once: what policy compares is what routing sees and what goes upstream.
+//! The request target, normalised once: what policy compares is what routing sees and what goes upstream, but for the
+//! escape of a plus sign, which is compared undone and sent as it came (see [`ambit_types::path`]).
 //!
 //! A [`Target`] is only made by [`normalize()`], so whoever holds one holds a target with one reading. What has two
 //! is refused, with the reason. It judges method, scheme, authority, path and query; bodies, framing and the rest of
@@ -32,7 +33,7 @@ pub enum Normalization {
     /// Nothing.
     None,
     /// Dot segments are resolved, `\` becomes `/`, octets that a segment may have as they are are decoded (all of
-    /// `pchar` but `;`, see [`ambit_types::path`]), other escapes written in upper case.
+    /// `pchar` but `;`, see [`ambit_types::path`]; that of `+` only to compare), other escapes written in upper case.
     Base,
     /// Also `//` becomes `/`. The default; Istio's own is `BASE`.
     #[default]
@@ -104,7 +105,10 @@ pub struct Target<'a> {
     method: &'a str,
     scheme: Option<Scheme>,
     authority: Authority,
-    path: Cow<'a, [u8]>,
+    /// The path as it goes on.
+    sent: Cow<'a, [u8]>,
+    /// The path as it is compared; none if that is the same.
+    compared: Option<Vec<u8>>,
     bare_path: Option<Vec<u8>>,
     query: Option<&'a [u8]>,
     protocol: Option<&'a str>,
@@ -126,9 +130,14 @@ impl<'a> Target<'a> {
         &self.authority
     }
 
-    /// The path without query: begins with `/`, or is `*`.
+    /// The path without query as it is compared: begins with `/`, or is `*`.
     pub fn path(&self) -> &[u8] {
-        &self.path
+        self.compared.as_deref().unwrap_or(&self.sent)
+    }
+
+    /// The path without query as it goes on: an escaped plus sign is still one.
+    pub fn sent_path(&self) -> &[u8] {
+        &self.sent
     }
 
     /// The path as servers read it that ignore `;parameters`; none where that is no second reading.
@@ -154,8 +163,8 @@ impl<'a> Target<'a> {
     /// The same with another query, such as one without its token.
     pub fn path_with(&self, query: Option<&[u8]>) -> Vec<u8> {
         match query {
-            Some(query) => [self.path(), b"?", query].concat(),
-            None => self.path().to_vec(),
+            Some(query) => [&*self.sent, b"?", query].concat(),
+            None => self.sent.to_vec(),
         }
     }
 }
@@ -180,14 +189,15 @@ pub fn normalize<'a>(received: &Received<'a>, options: &Options) -> Result<Targe
         return Err(Refusal::TooLong { bytes: raw.len(), bytes_max: options.target_bytes_max });
     }
     let (path, query) = path::split(raw, options.ambiguity)?;
-    let path = match (method, path) {
+    let sent = match (method, path) {
         ("OPTIONS", b"*") => Cow::Borrowed(path),
         _ => path::normalize(path, options)?,
     };
-    let bare_path = path::without_parameters(&path, options.normalization);
+    let compared = path::compared(&sent, options.normalization);
+    let bare_path = path::without_parameters(compared.as_deref().unwrap_or(&sent), options.normalization);
     // An upgrade is a GET in HTTP/1.1; policies must not have to say both.
     let method = if protocol.is_some() { "GET" } else { method };
-    Ok(Target { method, scheme, authority, path, bare_path, query, protocol })
+    Ok(Target { method, scheme, authority, sent, compared, bare_path, query, protocol })
 }
 
 fn scheme(text: &[u8]) -> Result<Scheme, Refusal> {

@@ -12,6 +12,7 @@ mod tree;
 
 use std::collections::HashMap;
 
+use ambit_types::path::compared;
 use xxhash_rust::xxh64::Xxh64Builder;
 
 use crate::matcher::{Asked, Slots};
@@ -73,6 +74,8 @@ impl Index {
 
     /// The rule that wants the request most, by its number.
     pub(crate) fn find<H: Headers + ?Sized>(&self, request: &Request<'_, H>) -> Option<u32> {
+        let path = compared(request.path);
+        let request = &Request { path: &path, ..*request };
         let asked = &Asked::new(request, &self.slots);
         let exact = self.exact.get(request.path).and_then(|candidates| candidates.first(asked));
         exact.or_else(|| self.patterns.first(asked)).or_else(|| self.prefixes.first(asked))

@@ -1,7 +1,7 @@
 //! What routing may know of a request: borrowed from whoever holds it, read but never changed.
 //!
 //! The bytes are those that authorization has seen and that are forwarded: normalised once, before anybody looks
-//! here.
+//! here. Of a path only the escape of a plus sign is compared undone (see [`ambit_types::path`]).
 
 use std::borrow::Cow;
 
@@ -39,7 +39,7 @@ pub struct Request<'a, H: ?Sized> {
     pub authority: &'a str,
     /// Port of the service that the client addressed.
     pub port: u16,
-    /// Path without its query.
+    /// Path without its query, as it is forwarded.
     pub path: &'a str,
     /// Query without its question mark.
     pub query: Option<&'a str>,

@@ -1,9 +1,15 @@
 //! Ready or not, part by part: a probe that fails names the part that is missing.
+//!
+//! Whoever asks before a program has named its parts must not hear that nothing is missing. So none is ready before
+//! [`Readiness::complete`]: until then a part named `start` is missing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+
+/// The part that is missing until the program has named its parts.
+const START: &str = "start";
 
 /// The parts of a program and whether each is ready.
 #[derive(Debug, Clone)]
@@ -33,9 +39,17 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// No parts: ready.
+    /// No parts are named yet: not ready, whatever is set meanwhile, before [`complete`](Self::complete).
     pub fn new() -> Self {
-        Self { parts: Arc::default(), changed: watch::Sender::new(true) }
+        let parts = BTreeMap::from([(START, State::default())]);
+        Self { parts: Arc::new(Mutex::new(parts)), changed: watch::Sender::new(false) }
+    }
+
+    /// All parts that must be ready are named: from now on they alone tell. Parts that come later count as well.
+    pub fn complete(&self) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.remove(START);
+        self.tell(&parts);
     }
 
     /// Adds a part that is not ready yet.
@@ -64,11 +78,16 @@ impl Readiness {
         remarks.filter_map(|(name, state)| Some(format!("{name}: {}", state.remark.as_ref()?))).collect()
     }
 
-    /// Waits until every part is ready.
+    /// Waits until all parts are named and every one is ready.
     pub async fn ready(&self) {
         let mut changes = self.changed.subscribe();
         // The sender lives in self, so waiting cannot fail while we are here.
         let _ = changes.wait_for(|ready| *ready).await;
+    }
+
+    /// Called under the lock: of two parts that are set at once, the later one's word counts.
+    fn tell(&self, parts: &BTreeMap<&'static str, State>) {
+        self.changed.send_replace(parts.values().all(|state| state.ready));
     }
 }
 
@@ -86,7 +105,50 @@ impl Part {
     fn put(&self, state: State) {
         let mut parts = self.of.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.insert(self.name, state);
-        // Told under the lock: of two parts that are set at once, the later one's word counts.
-        self.of.changed.send_replace(parts.values().all(|state| state.ready));
+        self.of.tell(&parts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use futures_util::FutureExt as _;
+
+    use super::Readiness;
+
+    #[test]
+    fn nothing_is_ready_before_all_parts_are_named() {
+        let readiness = Readiness::new();
+        let is_ready = || readiness.ready().now_or_never().is_some();
+        assert_eq!(readiness.pending(), ["start"], "without a part");
+        assert!(!is_ready(), "without a part");
+
+        let first = readiness.part("first");
+        first.set(true);
+        assert_eq!(readiness.pending(), ["start"], "who is asked now has not named the second");
+        assert!(!is_ready(), "the only part is ready, and others are to come");
+
+        let second = readiness.part("second");
+        readiness.complete();
+        assert_eq!(readiness.pending(), ["second"]);
+        assert!(!is_ready());
+        second.set(true);
+        assert!(readiness.pending().is_empty() && is_ready());
+        assert_eq!(readiness.parts(), BTreeMap::from([("first", true), ("second", true)]));
+
+        readiness.part("later");
+        assert_eq!(readiness.pending(), ["later"], "one that comes later counts as well");
+        assert!(!is_ready());
+    }
+
+    #[test]
+    fn being_complete_is_told_to_those_who_wait() {
+        let readiness = Readiness::new();
+        readiness.part("only").set(true);
+        let mut waiting = std::pin::pin!(readiness.ready());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        readiness.complete();
+        assert!(waiting.as_mut().now_or_never().is_some());
     }
 }

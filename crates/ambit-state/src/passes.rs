@@ -3,6 +3,7 @@
 //! A pass ends when the wall clock says so, or when as much monotonic time has gone by as was left of it at its receipt,
 //! or a day after that: whatever is first. What has ended stays so until the control plane sends a pass with another
 //! end, or removes it and sends it again. On doubt it has ended: without an end, or after an edit that cannot be read.
+//! Such an edit may be a denial, so it counts as a policy that could not be read and refuses.
 //!
 //! Reads no clock: a [`Moment`] is an argument.
 

@@ -66,13 +66,14 @@ impl Policies {
         true
     }
 
-    /// Notes a policy that cannot be used; false if a good version is or was held, which stays as it is.
+    /// Notes a policy that cannot be used; false if a good version is held, which stays as it is.
     ///
+    /// A pass is no such version, ended or not: it lets in for a while, and what comes in its place may be a denial.
     /// Without a scope it may be one of the whole mesh, so it counts as that (G3).
     pub(crate) fn reject(&mut self, key: PolicyKey, scope: Option<Scope>) -> bool {
         let held = match self.by_key.get(&key) {
-            Some(Slot::Held(_) | Slot::Ended(_)) => true,
-            Some(Slot::Rejected(_)) | None => false,
+            Some(Slot::Held(policy)) => !policy.is_pass(),
+            Some(Slot::Ended(_) | Slot::Rejected(_)) | None => false,
         };
         if !held {
             self.put(key, Slot::Rejected(scope.unwrap_or(Scope::Global)));

@@ -10,6 +10,7 @@ use ambit_explain::suggest::{InForce, Known, Member, Suggestion};
 use ambit_explain::{Compiled, Question, Source};
 use ambit_policy::model::{Policy, Scope};
 use ambit_runtime::admin::{Call, Reply};
+use ambit_runtime::clock;
 use ambit_types::{Str, Workload};
 use http::StatusCode;
 use serde_json::json;
@@ -84,11 +85,16 @@ pub(super) async fn explain(parts: Parts, call: Call) -> Reply {
     }
     aside(move || {
         let index = parts.world.index().clone();
-        let compiled = Compiled::of(&index, node_of(&index, &question.source));
+        let compiled = Compiled::of(&index, node_of(&index, &question.source), now());
         let explanation = ambit_explain::explain(&compiled.view(), &question);
         Reply::json(&list("Explanation", vec![json!(explanation)]))
     })
     .await
+}
+
+/// Wall time since 1970.
+fn now() -> Duration {
+    Duration::from_secs(clock::unix_seconds())
 }
 
 /// The node of whoever calls, since pods of one node are joined without a tunnel; empty if nobody knows.
@@ -118,9 +124,10 @@ pub(super) async fn diff(parts: Parts, call: Call) -> Reply {
             }
         };
         let mut index = parts.world.index().clone();
-        let before = Compiled::of(&index, "");
+        let now = now();
+        let before = Compiled::of(&index, "", now);
         drop(index.apply(events));
-        let after = Compiled::of(&index, "");
+        let after = Compiled::of(&index, "", now);
         let seen = parts.gathered.seen(SEEN);
         let diff = ambit_explain::diff::diff(&before.view(), &after.view(), &seen);
         let changes = diff.changes.iter().map(|change| json!(change)).collect();

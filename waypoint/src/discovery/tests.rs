@@ -284,6 +284,7 @@ impl Ca for Away {
 async fn nothing_is_in_force_before_everything_has_arrived_and_then_what_is_acknowledged_is() {
     let readiness = Readiness::new();
     let parts = Parts { discovery: readiness.part("discovery"), own: readiness.part("own workload") };
+    readiness.complete();
     let make: Make = Box::new(|state| {
         let certificates = CertificateStore::new(Arc::new(Away), Arc::new(|| 1));
         let (limits, observe) = (crate::Limits::default(), Observe::to_log());

@@ -196,7 +196,7 @@ fn read<'h>(head: &'h Head, options: &Options) -> Result<Read<'h>, Refusal> {
 
 /// What was judged is what goes on; the query is left as it is.
 fn align(head: &mut Head, read: &Read<'_>) -> Result<(), Refusal> {
-    let path = std::str::from_utf8(read.path());
+    let path = std::str::from_utf8(read.sent_path());
     let path = path.map_err(|_| Refusal::new(400, Some(Reason::RequestAmbiguous), "not-ascii"))?;
     head.set_path(path);
     read.authority().as_str().clone_into(&mut head.authority);

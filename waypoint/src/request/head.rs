@@ -57,7 +57,7 @@ pub(crate) struct Head {
     pub(crate) scheme: Scheme,
     /// Host, with a port if the client wrote one.
     pub(crate) authority: String,
-    /// Path and query as they were judged.
+    /// Path and query as they were judged, and go on.
     pub(crate) target: String,
     pub(crate) fields: Fields,
     /// The trace it belongs to.

@@ -35,6 +35,25 @@ async fn a_policy_for_methods_and_paths_holds_for_every_spelling() {
 }
 
 #[tokio::test]
+async fn an_escaped_plus_sign_is_judged_as_one_and_goes_on_as_it_came() {
+    let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
+    let deny = "{action: DENY, rules: [{to: [{operation: {paths: [/a+b]}}]}]}";
+    let rig = Setup::new().service("web", AppProtocol::Http11, &[app.ip]).policy(deny).start().await;
+    for (line, status) in [
+        ("GET /a+b", 403),
+        ("GET /a%2Bb", 403),
+        ("GET /a%2bb", 403),
+        ("GET /x/../a%2Bb", 403),
+        ("GET /c+d", 200),
+        ("GET /c%2bd?e=%2b", 200),
+    ] {
+        assert_eq!(rig.get(line, &[]).await.status, status, "row {line}");
+    }
+    let got: Vec<String> = app.got().into_iter().map(|got| got.line).collect();
+    assert_eq!(got, ["GET /c+d", "GET /c%2Bd?e=%2b"]);
+}
+
+#[tokio::test]
 async fn a_deny_names_its_code_and_the_record_its_policy() {
     let app = App::start("web-0", false, |_, _| async { answer(200, "ok") }).await;
     let deny = "{action: DENY, rules: [{to: [{operation: {hosts: [secret.shop]}}]}]}";

@@ -41,6 +41,7 @@ async fn a_pod_that_could_not_be_captured_and_is_gone_does_not_keep_the_node_unr
     ] {
         let readiness = Readiness::new();
         let mut workloads = pending(&readiness);
+        readiness.complete();
         let mut snapshot = Some(BTreeSet::from(["uid-1".to_owned()]));
         if name == "not in the snapshot" {
             snapshot = Some(BTreeSet::new());

@@ -23,8 +23,8 @@ use tracing::{info, warn};
 pub use recorder::Recorder;
 
 use crate::admit::describe;
-use crate::app::LastHeard;
 use crate::config::{Config, StateConfig};
+use crate::heard::LastHeard;
 use crate::identity;
 use crate::proxy::Proxy;
 use content::{Content, KeptCredential};

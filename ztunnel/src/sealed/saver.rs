@@ -15,7 +15,7 @@ use super::content::{Content, KeptCredential};
 use super::recorder::{Recorder, Written};
 use super::store::{Store, StoreError};
 use crate::admit::describe;
-use crate::app::LastHeard;
+use crate::heard::LastHeard;
 use crate::identity;
 use crate::proxy::Proxy;
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::cluster::{Answer, Cluster};
 use super::finding::Category;
 use super::rights;
+use crate::cmd::install::plan::is_ours;
 
 /// Oldest minor version of Kubernetes 1: the first where webhooks have conditions.
 const MINOR_MIN: u64 = 30;
@@ -21,6 +22,16 @@ const RIVALS: &[(&str, &str)] = &[
     ("/api/v1/namespaces/linkerd", "Linkerd"),
 ];
 
+/// Definitions of Istio's kinds that an installation brings along unless told not to.
+pub(super) const SHARED: &[&str] = &[
+    "authorizationpolicies.security.istio.io",
+    "peerauthentications.security.istio.io",
+    "requestauthentications.security.istio.io",
+    "serviceentries.networking.istio.io",
+    "workloadentries.networking.istio.io",
+    "virtualservices.networking.istio.io",
+];
+
 /// Looks at the cluster.
 pub(super) async fn look(cluster: &Cluster) -> Vec<Category> {
     let (api, answers) = api(cluster).await;
@@ -31,6 +42,12 @@ pub(super) async fn look(cluster: &Cluster) -> Vec<Category> {
     for (path, what) in RIVALS {
         rival(&mut room, what, &cluster.get(path).await);
     }
+    let mut shared = Vec::with_capacity(SHARED.len());
+    for name in SHARED {
+        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+        shared.push((*name, cluster.get(&path).await));
+    }
+    definitions(&mut room, &shared);
     cilium(&mut room, &cluster.get("/api/v1/namespaces/kube-system/configmaps/cilium-config").await);
     let mut may = Category::new("Your own rights");
     rights::to_install(cluster, &mut may).await;
@@ -97,6 +114,34 @@ fn rival(room: &mut Category, what: &str, answer: &Answer) {
         ),
         Answer::Missing => room.good(format!("{what} is not there")),
         Answer::Unknown(cause) => room.warn(format!("{what}: not known whether it is there"), cause.clone(), ""),
+    }
+}
+
+/// Whether somebody else's definitions of Istio's kinds would be replaced. Those of an earlier installation of ours are.
+pub(super) fn definitions(room: &mut Category, found: &[(&str, Answer)]) {
+    let named = |is_meant: &dyn Fn(&Answer) -> bool| {
+        let meant = found.iter().filter(|(_, answer)| is_meant(answer));
+        meant.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    let others = named(&|answer| answer.found().is_some_and(|live| !is_ours(live)));
+    let unknown = found.iter().find_map(|(_, answer)| match answer {
+        Answer::Unknown(cause) => Some(cause),
+        Answer::Found(_) | Answer::Missing => None,
+    });
+    if !others.is_empty() {
+        room.warn(
+            format!("definitions of Istio's kinds are not ours: {others}"),
+            "kubectl apply of our own in their place would drop fields that we do not import from objects that are stored",
+            "ambit install --set crds.istio=false | kubectl apply -f -",
+        );
+    }
+    match unknown {
+        Some(cause) => {
+            let which = named(&|answer| matches!(answer, Answer::Unknown(_)));
+            room.warn(format!("not known whether there are others' definitions: {which}"), cause.clone(), "");
+        }
+        None if others.is_empty() => room.good("nobody else's definitions of Istio's kinds are there"),
+        None => {}
     }
 }
 

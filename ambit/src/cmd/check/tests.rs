@@ -61,6 +61,43 @@ fn an_old_or_silent_api_server_is_an_error() {
 }
 
 #[test]
+fn definitions_of_somebody_else_are_not_to_be_replaced() {
+    let ours =
+        || Answer::Found(json!({ "metadata": { "labels": { "app.kubernetes.io/part-of": "ambit" } } }));
+    let others = || Answer::Found(json!({ "metadata": { "labels": { "release": "istio" } } }));
+    let unknown = || Answer::Unknown("forbidden".to_owned());
+    let of = |answers: &[(&str, Answer)]| {
+        let mut room = Category::new("room");
+        before::definitions(&mut room, answers);
+        room
+    };
+    let good = ["Good nobody else's definitions of Istio's kinds are there"];
+    assert_eq!(found(&of(&[("a", ours()), ("b", Answer::Missing)])), good);
+    let room = of(&[("a", others()), ("b", ours()), ("c", others())]);
+    assert_eq!(found(&room), ["Warning definitions of Istio's kinds are not ours: a, c"]);
+    assert_eq!(room.checks[0].next, "ambit install --set crds.istio=false | kubectl apply -f -");
+    let want = [
+        "Warning definitions of Istio's kinds are not ours: a",
+        "Warning not known whether there are others' definitions: b",
+    ];
+    assert_eq!(found(&of(&[("a", others()), ("b", unknown())])), want);
+    assert_eq!(found(&of(&[("b", unknown())])), want[1..]);
+}
+
+#[test]
+fn every_definition_that_the_setting_leaves_out_is_looked_at() {
+    let names = |objects: &[Value]| -> BTreeSet<String> {
+        let definitions = objects.iter().filter(|one| one["kind"] == "CustomResourceDefinition");
+        definitions.filter_map(|one| Some(one["metadata"]["name"].as_str()?.to_owned())).collect()
+    };
+    let without = bundle::Settings::parse(&["crds.istio=false".to_owned()]).unwrap();
+    let (all, kept) = (names(&bundle::everything().unwrap()), names(&bundle::objects(&without).unwrap()));
+    let left_out: Vec<&str> = all.difference(&kept).map(String::as_str).collect();
+    let looked_at: BTreeSet<&str> = before::SHARED.iter().copied().collect();
+    assert_eq!(left_out, looked_at.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
 fn a_webhook_that_cannot_be_asked_is_found() {
     let of = |bundle: &str, policy: &str, name: &str| {
         let mut category = Category::new("webhook");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ambit_explain::Compiled;
 use ambit_explain::diff::{Change, Diff, diff};
 use ambit_manifest::{Kind, ObjectKey};
+use ambit_runtime::clock;
 use serde_json::{Map, Value, json};
 
 use super::{seen, typed};
@@ -53,7 +54,9 @@ pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
     for name in &args.without {
         remove(&mut then, name)?;
     }
-    let (before, after) = (Compiled::of(&now.index()?, ""), Compiled::of(&then.index()?, ""));
+    // Both at one time: what a break-glass lets in until it ends is no change.
+    let wall = Duration::from_secs(clock::unix_seconds());
+    let (before, after) = (Compiled::of(&now.index()?, "", wall), Compiled::of(&then.index()?, "", wall));
     let seen = seen::ask(at, args.since)?;
     let found = diff(&before.view(), &after.view(), &seen.flows);
     let code = exit_code(args.fail_on, &found);

@@ -3,8 +3,10 @@
 //! The mesh is that of manifests (`-f`), with what a cluster would add to them, or else of the lab that runs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ambit_explain::{Compiled, Destination, Explanation, HttpQuestion, Question, Source, View, explain};
+use ambit_runtime::clock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -80,7 +82,7 @@ pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
     } else {
         Objects::of_files(&args.manifests)?.staged()?
     };
-    let compiled = Compiled::of(&objects.index()?, "");
+    let compiled = Compiled::of(&objects.index()?, "", Duration::from_secs(clock::unix_seconds()));
     let view = compiled.view();
     let mut items = Vec::new();
     for (number, row) in rows.iter().enumerate() {
@@ -199,7 +201,7 @@ mod tests {
     #[track_caller]
     fn check(rows: &str, want: &[&str]) {
         let objects = Objects::of_text(SHOP).and_then(Objects::staged).unwrap();
-        let compiled = Compiled::of(&objects.index().unwrap(), "");
+        let compiled = Compiled::of(&objects.index().unwrap(), "", Duration::ZERO);
         let rows: Vec<Row> = serde_saphyr::from_str(rows).unwrap();
         let judged = rows.iter().map(|row| row.judge(&compiled.view(), &row.question().unwrap()));
         let told: Vec<String> =

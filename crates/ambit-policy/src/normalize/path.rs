@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use ambit_types::path::stands_for_itself;
+use ambit_types::path::{ESCAPED_PLUS, stands_for_itself};
 
 use super::{Ambiguity, Normalization, Options, Refusal};
 
@@ -59,7 +59,8 @@ fn is_plain(path: &[u8]) -> bool {
     true
 }
 
-/// Octets that stand for themselves decoded, other escapes in upper case, backslashes turned; with `slashes` escaped ones as well.
+/// Octets that stand for themselves decoded but for the plus sign, other escapes in upper case, backslashes turned;
+/// with `slashes` escaped ones as well.
 fn unescaped(path: &[u8], slashes: bool) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::with_capacity(path.len());
     let mut at = 0;
@@ -70,6 +71,7 @@ fn unescaped(path: &[u8], slashes: bool) -> Result<Vec<u8>, Refusal> {
                 let octet = octet(&path[at..]).ok_or(Refusal::Percent { at })?;
                 match octet {
                     b'/' | b'\\' if slashes => (b"/", 3),
+                    b'+' => (ESCAPED_PLUS.as_bytes(), 3),
                     plain if stands_for_itself(plain) => (&[plain], 3),
                     other => (&escape(other), 3),
                 }
@@ -80,6 +82,23 @@ fn unescaped(path: &[u8], slashes: bool) -> Result<Vec<u8>, Refusal> {
         at += read;
     }
     Ok(out)
+}
+
+/// A normal path as it is compared, where that is another one. Every `%` of it begins an escape.
+pub(super) fn compared(path: &[u8], normalization: Normalization) -> Option<Vec<u8>> {
+    let escape = ESCAPED_PLUS.as_bytes();
+    let is_read = normalization >= Normalization::Base && path.contains(&b'%');
+    if !is_read || !path.windows(escape.len()).any(|window| window == escape) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, behind)) = rest.split_first() {
+        let plus = rest.strip_prefix(escape);
+        out.push(plus.map_or(*first, |_| b'+'));
+        rest = plus.unwrap_or(behind);
+    }
+    Some(out)
 }
 
 /// The octet of the escape that `text` begins with.

@@ -50,6 +50,19 @@ proptest! {
         prop_assert_eq!(twice.as_ref(), Ok(&once));
     }
 
+    /// What goes on is what was compared, but for the escape of the plus sign.
+    #[test]
+    fn differs_only_in_plus_signs(path in path(), normalization in mode(), ambiguity in ambiguity()) {
+        let options = Options { normalization, ambiguity, ..Options::default() };
+        let Ok(target) = normalize(&get(&path, &[b"h"]), &options) else { return Ok(()) };
+        if normalization == Normalization::None {
+            prop_assert_eq!(target.path(), target.sent_path());
+            return Ok(());
+        }
+        let sent = String::from_utf8_lossy(target.sent_path()).replace("%2B", "+");
+        prop_assert_eq!(String::from_utf8_lossy(target.path()).into_owned(), sent);
+    }
+
     /// Whatever is let through by default has no piece left that some server reads otherwise.
     #[test]
     fn leaves_nothing_to_interpret(path in path()) {

@@ -74,12 +74,47 @@ fn every_escape_has_one_reading() {
         let want = match text {
             '/' | '\\' => "400 escaped-slash".to_owned(),
             // `%25` only before two digits is an escape in an escape.
-            ' ' | '"' | '#' | '%' | ';' | '<' | '>' | '?' | '[' | ']' | '^' | '`' | '{' | '|' | '}'
+            '+' | ' ' | '"' | '#' | '%' | ';' | '<' | '>' | '?' | '[' | ']' | '^' | '`' | '{' | '|' | '}'
             | '\x7f' => stays,
             plain => format!("/a{plain}b"),
         };
         check(&Options::default(), &[(&escape, &want)]);
     }
+}
+
+/// A bare plus sign is a blank to some applications and an escaped one is not: none is made of the other, and a policy
+/// about one holds for both.
+#[test]
+fn an_escaped_plus_sign_is_compared_undone_and_goes_on_as_it_came() {
+    let rows = [
+        ("/a%2Bb", "/a+b", "/a%2Bb"),
+        ("/a%2bb+c?d=%2b+", "/a+b+c", "/a%2Bb+c?d=%2b+"),
+        ("/a+b", "/a+b", "/a+b"),
+        ("/x/../%2B%3a", "/+:", "/%2B:"),
+        ("/a%2B;v=1/b", "/a+;v=1/b", "/a%2B;v=1/b"),
+    ];
+    for mode in [Normalization::Base, Normalization::MergeSlashes, Normalization::DecodeAndMergeSlashes] {
+        for (path, compared, sent) in rows {
+            let received = Received {
+                method: b"GET",
+                hosts: &[b"h"],
+                path: Some(path.as_bytes()),
+                ..Received::default()
+            };
+            let options = refuse(mode);
+            let target = normalize(&received, &options).unwrap();
+            let goes_on = target.path_and_query();
+            let told = (target.path(), &*goes_on);
+            assert_eq!(told, (compared.as_bytes(), sent.as_bytes()), "{path} with {mode:?}");
+        }
+    }
+    let path = b"/a%2B;v=1/b";
+    let received = Received { method: b"GET", hosts: &[b"h"], path: Some(path), ..Received::default() };
+    let target = normalize(&received, &Options::default()).unwrap();
+    assert_eq!((target.sent_path(), target.bare_path()), (&path[..], Some(&b"/a+/b"[..])));
+    check(&Options::default(), &[("/a%252Bb", "400 escaped-twice")]);
+    let as_it_came = normalize(&Received { path: Some(b"/a%2bb"), ..received }, &refuse(Normalization::None));
+    assert_eq!(as_it_came.unwrap().path(), b"/a%2bb", "nothing is read where nothing is normalised");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use ambit_types::Str;
+use ambit_types::path::after;
 
 use super::RequestHead;
 
@@ -45,13 +46,13 @@ impl NewPath {
             Self::Full(path) => return Cow::Borrowed(path),
             Self::Prefix { matched, replacement } => (&**matched, &**replacement),
             Self::Start { matched, replacement } => {
-                return match path.strip_prefix(&**matched) {
+                return match after(path, matched) {
                     Some(rest) => Cow::Owned(format!("{replacement}{rest}")),
                     None => Cow::Borrowed(path),
                 };
             }
         };
-        let rest = path.strip_prefix(matched).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let rest = after(path, matched).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         match rest {
             None => Cow::Borrowed(path),
             Some("") if replacement.is_empty() => Cow::Borrowed("/"),

@@ -56,9 +56,26 @@ fn prefixes_are_replaced_as_the_specification_lists_it() {
         ("/foo//bar", "/foo", "/xyz", "/xyz//bar"),
         ("/foobar", "/foo", "/xyz", "/foobar"),
         ("/other", "/foo", "/xyz", "/other"),
+        ("/a%2Bb/c%2Bd", "/a+b", "/xyz", "/xyz/c%2Bd"),
+        ("/a+b", "/a+b/", "/xyz", "/xyz"),
     ] {
         assert_eq!(prefix(matched, replacement).of(path), want, "{path} {matched} {replacement}");
     }
+}
+
+#[test]
+fn letters_are_replaced_where_a_plus_sign_is_escaped() {
+    let start = NewPath::Start { matched: "/a+".into(), replacement: "/x".into() };
+    for (path, want) in [("/a%2Bb%2B", "/xb%2B"), ("/a+b", "/xb"), ("/ab", "/ab")] {
+        assert_eq!(start.of(path), want, "{path}");
+    }
+}
+
+#[test]
+fn a_location_has_the_path_that_was_asked_for() {
+    let no_headers = Lines::new();
+    let asked = request("GET", "/a%2Bb?c", &no_headers);
+    assert_eq!(redirect(None, None, None).location(&asked), "http://echo/a%2Bb?c");
 }
 
 fn redirect(scheme: Option<Scheme>, hostname: Option<&str>, port: Option<u16>) -> RedirectTo {

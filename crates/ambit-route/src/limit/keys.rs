@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use ambit_types::path::compared;
 use ambit_types::{Identity, Str};
-
 use xxhash_rust::xxh64::xxh64;
 
 use crate::model::LimitKey;
@@ -73,7 +73,7 @@ fn append<H: Headers + ?Sized>(
         LimitKey::CallerNamespace => caller.identity.map(|identity| write!(out, "{}", identity.namespace())),
         LimitKey::CallerAddress => caller.address.map(|address| write!(out, "{}", address.to_canonical())),
         LimitKey::Method => Some(write!(out, "{}", request.method)),
-        LimitKey::Path => Some(write!(out, "{}", request.path)),
+        LimitKey::Path => Some(write!(out, "{}", compared(request.path))),
         LimitKey::Fixed { value, .. } => Some(write!(out, "{value}")),
         LimitKey::Header(name) => {
             let mut lines = request.header_lines(name).peekable();

@@ -120,6 +120,18 @@ fn requests_are_told_apart_by_every_part_of_the_key() {
 }
 
 #[test]
+fn a_path_has_one_bucket_however_its_plus_sign_is_written() {
+    let headers = &[][..];
+    let key_of = |path| {
+        let mut out = Vec::new();
+        key(&[LimitKey::Path], &Request { path, ..request(headers) }, &Caller::default(), &mut out);
+        out
+    };
+    assert_eq!(key_of("/a%2Bb"), key_of("/a+b"));
+    assert_ne!(key_of("/a%2Cb"), key_of("/a+b"));
+}
+
+#[test]
 fn long_parts_are_told_apart_without_being_kept() {
     let key = |value: &str| key_of(&[LimitKey::Header("x".into())], &[("x", value)], &Caller::default());
     let (one, other) = ("a".repeat(60_000), "a".repeat(59_999) + "b");

@@ -46,6 +46,26 @@ fn each_of_ten_thousand_paths_leads_to_its_rule() {
 }
 
 #[test]
+fn an_escaped_plus_sign_leads_where_a_bare_one_does() {
+    let path = |path: &str| Place::Exact(path.into());
+    let start = Condition::PathStart("/c+".into());
+    let index = Index::new(vec![
+        entry(path("/a+b"), 0, Vec::new()),
+        entry(Place::Prefix("/x+y".into()), 1, Vec::new()),
+        entry(Place::Prefix("".into()), 2, vec![start]),
+    ]);
+    for (target, want) in [
+        ("/a+b", Some(0)),
+        ("/a%2Bb", Some(0)),
+        ("/x%2By/z%2B", Some(1)),
+        ("/c%2Bd", Some(2)),
+        ("/a%2Db", None),
+    ] {
+        assert_eq!(find(&index, target, &[]), want, "{target}");
+    }
+}
+
+#[test]
 fn each_of_ten_thousand_tenants_on_one_path_leads_to_its_rule() {
     let anywhere = || Place::Prefix("".into());
     let tenants = (0..10_000).map(|n| entry(anywhere(), n, vec![header("tenant", &format!("t{n}"))]));

@@ -17,6 +17,7 @@ async fn routes_answer_and_unknown_ones_are_named() {
     let socket = dir.path().join("admin.sock");
     let readiness = Readiness::new();
     let part = readiness.part("discovery");
+    readiness.complete();
     let routes = Routes::new()
         .health(&readiness)
         .get("/echo", |call| async move { Reply::json(&call.query) })

@@ -72,6 +72,10 @@ fn pass(scope: Scope, until: Option<u64>) -> Vec<Change> {
 const MESH: &str = "pod shop/web 10.244.1.5";
 const DENIED: &str = "AMB2104 policy-denied";
 
+fn unresolved() -> String {
+    format!("AMB2105 policy-unresolved by {KEY}")
+}
+
 #[test]
 fn a_pass_ends_by_whichever_clock_is_there_first() {
     // Wall and monotonic seconds since the receipt, and whether it is open then.
@@ -142,11 +146,37 @@ fn an_edit_that_cannot_be_read_closes_a_pass() {
     let key = PolicyKey::parse(KEY).expect("a key");
     let rejected = || vec![Change::PolicyRejected { key: key.clone(), scope: Some(Scope::Namespace) }];
     node.take(rejected(), node.at(START, 1));
-    assert_eq!(node.verdict(), DENIED, "neither open, nor missing");
+    assert_eq!(node.verdict(), unresolved(), "neither open, nor sure to be a pass");
     node.take(rejected(), node.at(START, 2));
-    assert_eq!(node.verdict(), DENIED);
+    assert_eq!(node.verdict(), unresolved());
     node.take(pass(Scope::Namespace, Some(UNTIL)), node.at(START, 3));
     assert_eq!(node.verdict(), DENIED, "the same one again is still in doubt");
+}
+
+/// Nobody knows whether it is a pass or a denial.
+#[test]
+fn what_cannot_be_read_and_takes_the_place_of_an_ended_pass_refuses() {
+    let key = PolicyKey::parse(KEY).expect("a key");
+    let rejected = || vec![Change::PolicyRejected { key: key.clone(), scope: Some(Scope::Namespace) }];
+    for (what, until) in [("its time is over", Some(START + 5)), ("it was never in force", None)] {
+        // Whoever is not denied is let in here.
+        let mut node = Node { world: world(MESH), ..Node::new(MESH) };
+        node.take(pass(Scope::Namespace, until), node.at(START, 0));
+        let _ = node.settle(node.at(START + 5, 5));
+        assert_eq!(node.verdict(), "allow", "{what}");
+        node.take(rejected(), node.at(START + 5, 6));
+        assert_eq!(node.verdict(), unresolved(), "{what}");
+        let _ = node.settle(node.at(UNTIL, LONGEST_SECONDS));
+        assert_eq!(node.verdict(), unresolved(), "{what}: it does not end");
+        let deny = policy(KEY, Scope::Namespace, Action::Deny);
+        node.take(vec![deny.into()], node.at(START + 5, 7));
+        assert_eq!(node.verdict(), format!("AMB2103 deny-rule-matched by {KEY} rule 0"), "{what}");
+        // That is a good version, and stays.
+        node.take(rejected(), node.at(START + 5, 8));
+        assert_eq!(node.verdict(), format!("AMB2103 deny-rule-matched by {KEY} rule 0"), "{what}");
+        node.take(changes(&format!("-policy {KEY}")), node.at(START + 5, 9));
+        assert_eq!(node.verdict(), "allow", "{what}");
+    }
 }
 
 #[test]
