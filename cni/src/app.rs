@@ -22,7 +22,7 @@ use crate::handoff::{Handoff, Limits};
 use crate::install;
 use crate::nearby;
 use crate::reconcile::Reconciler;
-use crate::reconcile::status::PodStatus;
+use crate::reconcile::status::{Gauges, PodStatus};
 use crate::reconcile::work::{Removal, Tools};
 use crate::removal::{self, Remover};
 use crate::source::{self, Objects};
@@ -75,6 +75,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     waiting.begin();
     let remover = start(config, objects, &readiness, &drain)?;
+    registry.add(Gauges::of(remover.status.clone()));
     readiness.complete();
     let routes = routes(base, remover.status.clone(), &remover);
     server::serve_unix(&config.admin_socket, routes, &drain).context("opening the admin surface")?;

@@ -76,7 +76,6 @@ pub struct Reconciler<A> {
     finished: mpsc::Sender<(String, Done)>,
     first_pass: Option<Part>,
     status: watch::Sender<Arc<Vec<PodStatus>>>,
-    namespaces: BTreeSet<String>,
 }
 
 impl<A: Announce> Reconciler<A> {
@@ -103,7 +102,6 @@ impl<A: Announce> Reconciler<A> {
             finished,
             first_pass: Some(ready),
             status,
-            namespaces: BTreeSet::new(),
         };
         tasks::spawn("reconcile", reconciler.run(pods, results, drain.clone()));
         shown
@@ -367,8 +365,6 @@ impl<A: Announce> Reconciler<A> {
         let served = |uid: &str| self.tools.handoff.holding(uid);
         let list: Vec<PodStatus> =
             self.tracked.iter().filter_map(|(uid, tracked)| status::of(uid, tracked, &served(uid))).collect();
-        self.namespaces.extend(list.iter().map(|pod| pod.namespace.clone()));
-        status::count(&list, &mut self.namespaces);
         self.status.send_if_modified(|shown| {
             let changed = **shown != list;
             if changed {

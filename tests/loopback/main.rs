@@ -19,6 +19,7 @@ mod kept;
 mod names;
 mod node;
 mod outbound;
+mod series;
 mod settings;
 mod silence;
 mod store;

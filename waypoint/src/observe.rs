@@ -21,6 +21,7 @@ pub mod trace;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_runtime::metrics::values::POLICIES;
 use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
 use ambit_xds::observe::Tally;
@@ -131,7 +132,7 @@ impl Observe {
         self.series.request(&record, clock::monotonic());
         tallied::request(&self.tally, &record);
         for policy in &exchange.shadow {
-            metrics::counter!("ambit_policy_shadow_denied_total", "policy" => policy.to_string())
+            metrics::counter!("ambit_policy_shadow_denied_total", "policy" => POLICIES.of(policy.to_string()))
                 .increment(1);
         }
         if record.stopped == Some(ambit_route::retry::Stop::BudgetSpent) {
@@ -167,7 +168,7 @@ impl Observe {
             let policy = record.policy.map(ToString::to_string).unwrap_or_default();
             metrics::counter!(
                 "ambit_waypoint_denials_total",
-                "policy" => policy, "action" => action, "reason" => reason.code()
+                "policy" => POLICIES.of(policy), "action" => action, "reason" => reason.code()
             )
             .increment(1);
         }

@@ -34,6 +34,8 @@ mod policy;
 mod resilience;
 #[path = "cases/routing.rs"]
 mod routing;
+#[path = "cases/series.rs"]
+mod series;
 #[path = "cases/sessions.rs"]
 mod sessions;
 #[path = "cases/shares.rs"]

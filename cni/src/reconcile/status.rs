@@ -1,8 +1,12 @@
 //! What the agent shows of its pods: the list on the admin socket and the counts in the metrics.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ambit_runtime::metrics::Source;
+use ambit_runtime::metrics::text::{family, series};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::Tracked;
 use super::plan::Inside;
@@ -93,14 +97,96 @@ pub(super) fn of(uid: &str, tracked: &Tracked, holding: &Holding) -> Option<PodS
     })
 }
 
-/// Sets the gauges of every namespace; one that has no pods left is set to zero once and then forgotten.
-pub(super) fn count(pods: &[PodStatus], namespaces: &mut BTreeSet<String>) {
-    namespaces.retain(|namespace| {
-        let of = || pods.iter().filter(|pod| pod.namespace == *namespace);
-        let expected = of().filter(|pod| pod.enrolled).count();
-        let captured = of().filter(|pod| pod.state == "captured").count();
-        metrics::gauge!("ambit_workloads_expected", "namespace" => namespace.clone()).set(expected as f64);
-        metrics::gauge!("ambit_workloads_captured", "namespace" => namespace.clone()).set(captured as f64);
-        of().next().is_some()
-    });
+/// The pods of each namespace in the metrics, counted at each scrape: a namespace that has no pods left on this node has
+/// no series either.
+#[derive(Debug)]
+pub struct Gauges(watch::Receiver<Arc<Vec<PodStatus>>>);
+
+impl Gauges {
+    /// Of the pods that are shown.
+    pub fn of(pods: watch::Receiver<Arc<Vec<PodStatus>>>) -> Arc<Self> {
+        Arc::new(Self(pods))
+    }
+}
+
+impl Source for Gauges {
+    fn write(&self, text: &mut String) {
+        let pods = Arc::clone(&self.0.borrow());
+        write_gauges(text, &pods);
+    }
+}
+
+fn write_gauges(text: &mut String, pods: &[PodStatus]) {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for pod in pods {
+        let (expected, captured) = counts.entry(&pod.namespace).or_default();
+        *expected += usize::from(pod.enrolled);
+        *captured += usize::from(pod.state == "captured");
+    }
+    family(text, "ambit_workloads_expected", "gauge");
+    for (namespace, (expected, _)) in &counts {
+        series(text, "ambit_workloads_expected", &labels_of(namespace), expected);
+    }
+    family(text, "ambit_workloads_captured", "gauge");
+    for (namespace, (_, captured)) in &counts {
+        series(text, "ambit_workloads_captured", &labels_of(namespace), captured);
+    }
+}
+
+/// A name in Kubernetes has nothing that would have to be escaped.
+fn labels_of(namespace: &str) -> String {
+    format!("namespace=\"{namespace}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(namespace: &str, state: &'static str) -> PodStatus {
+        PodStatus {
+            uid: String::new(),
+            namespace: namespace.to_owned(),
+            name: String::new(),
+            enrolled: true,
+            state,
+            reason: None,
+            message: None,
+            rules: None,
+            ztunnel: "held",
+            netns: None,
+            last_error: None,
+            ignored: Vec::new(),
+        }
+    }
+
+    /// Namespaces come and go as their owners like; of those that went nothing stays.
+    #[test]
+    fn series_are_of_the_namespaces_that_have_pods_here() {
+        let (shown, pods) = watch::channel(Arc::default());
+        let gauges = Gauges::of(pods);
+        let text = || {
+            let mut text = String::new();
+            gauges.write(&mut text);
+            text
+        };
+        let lines = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        for n in 0..10_000 {
+            let of = format!("made-up-{n}");
+            shown.send_replace(Arc::new(vec![pod(&of, "captured"), pod(&of, "pending"), pod("shop", "out")]));
+            if n % 1000 == 0 {
+                let text = text();
+                assert_eq!(lines(&text), 4, "{text}");
+                assert!(
+                    text.contains(&format!("ambit_workloads_expected{{namespace=\"{of}\"}} 2\n")),
+                    "{text}"
+                );
+                assert!(
+                    text.contains(&format!("ambit_workloads_captured{{namespace=\"{of}\"}} 1\n")),
+                    "{text}"
+                );
+            }
+        }
+        shown.send_replace(Arc::new(vec![]));
+        assert_eq!(lines(&text()), 0);
+    }
 }

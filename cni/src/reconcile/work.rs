@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_runtime::metrics::values::NAMESPACES;
 use ambit_types::reason::Reason;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -221,7 +222,7 @@ pub(super) async fn verify(
         Found::Intact(generation) => generation,
         Found::Altered(found) => {
             metrics::counter!("ambit_capture_repairs_total",
-                "namespace" => pod.namespace.clone(), "cause" => Reason::RulesAltered.name())
+                "namespace" => NAMESPACES.of(&*pod.namespace), "cause" => Reason::RulesAltered.name())
             .increment(1);
             warn!(reason = %Reason::RulesAltered, pod = %format_args!("{}/{}", pod.namespace, pod.name), uid = pod.uid,
                 found, "somebody changed the pod's rules; they are put back");

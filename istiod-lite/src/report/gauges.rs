@@ -45,10 +45,20 @@ impl Source for Gauges {
 /// Services that ask for a waypoint and have none: nothing gets through to them.
 fn unbound(text: &mut String, index: &Index) {
     let is_unbound = |report: &Report| report.all().any(|one| one.kind == WAYPOINT_BOUND && !one.holds);
+    let services = index.reports().iter().filter(|(_, report)| is_unbound(report));
+    write_unbound(text, services.map(|(key, _)| (key.kind.as_str(), key.name.to_string())));
+}
+
+/// By kind and name; those that there are too many of by their number.
+fn write_unbound<'a>(text: &mut String, mut services: impl Iterator<Item = (&'a str, String)>) {
     family(text, "ambit_waypoint_unbound", "gauge");
-    for (key, _) in index.reports().iter().filter(|(_, report)| is_unbound(report)).take(UNBOUND_MAX) {
-        let labels = format!("kind=\"{}\",service=\"{}\"", key.kind.as_str(), escaped(&key.name.to_string()));
+    for (kind, name) in services.by_ref().take(UNBOUND_MAX) {
+        let labels = format!("kind=\"{kind}\",service=\"{}\"", escaped(&name));
         series(text, "ambit_waypoint_unbound", &labels, 1);
+    }
+    let more = services.count();
+    if more > 0 {
+        series(text, "ambit_waypoint_unbound", "overflow=\"true\"", more);
     }
 }
 
@@ -85,6 +95,21 @@ mod tests {
         assert_eq!(lines[2], "ambit_config_version_info{version=\"7\"} 2");
         assert_eq!(lines.len(), 1 + REVISIONS_MAX + 2, "{text}");
         assert_eq!(lines.last(), Some(&"ambit_config_acked_revision_least 5"));
+    }
+
+    /// Whoever may make services may make any number of them.
+    #[test]
+    fn services_without_waypoint_are_named_up_to_a_bound_and_counted_beyond_it() {
+        for (services, told, more) in
+            [(0, 0, None), (UNBOUND_MAX, UNBOUND_MAX, None), (10_000, UNBOUND_MAX, Some(9000))]
+        {
+            let mut text = String::new();
+            write_unbound(&mut text, (0..services).map(|n| ("Service", format!("shop/made-up-{n}"))));
+            assert_eq!(text.lines().filter(|line| line.ends_with("\"} 1")).count(), told, "{services}");
+            let rest = more.map(|more| format!("ambit_waypoint_unbound{{overflow=\"true\"}} {more}"));
+            let last = text.lines().find(|line| line.contains("overflow"));
+            assert_eq!(last, rest.as_deref(), "{services}");
+        }
     }
 
     #[test]

@@ -15,6 +15,12 @@ const VALUE_BYTES_MAX: usize = 253;
 /// The largest status that gRPC knows; an application may write others, and any number of them.
 const GRPC_STATUS_MAX: u32 = 16;
 
+/// The largest status of HTTP that has a meaning (RFC 9110 section 15); an application may write more.
+const STATUS_MAX: u16 = 599;
+
+/// The status of HTTP that gRPC comes with, whatever its own is.
+const STATUS_OF_GRPC: u16 = 200;
+
 /// What tells one set of series from another; cheap to build and compare.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -30,7 +36,7 @@ pub(super) struct Key {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Answer {
     protocol: &'static str,
-    code: u16,
+    code: Option<u16>,
     grpc_status: Option<u32>,
     flag: &'static str,
 }
@@ -40,7 +46,7 @@ impl Key {
     pub(super) fn of_request(record: &Record<'_>) -> Self {
         let answer = Answer {
             protocol: protocol(record),
-            code: record.code,
+            code: code(record),
             grpc_status: grpc_status(record),
             flag: record.flag,
         };
@@ -77,7 +83,8 @@ impl Text {
     pub(super) fn of_request(record: &Record<'_>) -> Self {
         let mut labels = Labels::of_ends(record);
         labels.push("request_protocol", protocol(record));
-        labels.push("response_code", &record.code.to_string());
+        let code = code(record).map(|code| code.to_string());
+        labels.push("response_code", &code.unwrap_or_default());
         let grpc = grpc_status(record).map(|status| status.to_string());
         labels.push("grpc_response_status", &grpc.unwrap_or_default());
         Self::around(labels, record)
@@ -117,8 +124,14 @@ fn protocol(record: &Record<'_>) -> &'static str {
     if record.protocol == "grpc" { "grpc" } else { "http" }
 }
 
+fn code(record: &Record<'_>) -> Option<u16> {
+    Some(record.code).filter(|code| *code <= STATUS_MAX)
+}
+
+/// Where it may stand: with every status of HTTP, an application had a series for each of thousands of pairs.
 fn grpc_status(record: &Record<'_>) -> Option<u32> {
-    record.grpc_status.filter(|status| *status <= GRPC_STATUS_MAX)
+    let may_have = record.protocol == "grpc" && record.code == STATUS_OF_GRPC;
+    record.grpc_status.filter(|status| may_have && *status <= GRPC_STATUS_MAX)
 }
 
 /// `name="value",…`.

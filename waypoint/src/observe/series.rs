@@ -76,6 +76,8 @@ pub struct Series {
     requests: Sets<Requests>,
     connections: Sets<Connections>,
     routes: Mutex<BTreeMap<Route, (u64, Instant)>>,
+    /// Of rules and backends that there are too many of.
+    routes_overflow: AtomicU64,
     attempts: AtomicU64,
     retries: AtomicU64,
 }
@@ -86,6 +88,7 @@ impl Default for Series {
             requests: Sets::new("istio_requests"),
             connections: Sets::new("istio_tcp"),
             routes: Mutex::default(),
+            routes_overflow: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             retries: AtomicU64::new(0),
         }
@@ -181,6 +184,7 @@ impl Series {
         if !routes.contains_key(&key) && routes.len() >= KEYS_MAX {
             metrics::counter!("ambit_metrics_overflow_total", "family" => "ambit_waypoint_route_requests")
                 .increment(1);
+            self.routes_overflow.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let (count, used) = routes.entry(key).or_insert((0, now));
@@ -270,10 +274,14 @@ impl Series {
         let retries = self.retries.load(Ordering::Relaxed);
         text::single(out, "ambit_waypoint_retries_total", "counter", retries);
         let routes = lock(&self.routes);
-        if routes.is_empty() {
+        let overflow = self.routes_overflow.load(Ordering::Relaxed);
+        if routes.is_empty() && overflow == 0 {
             return;
         }
         text::family(out, ROUTES, "counter");
+        if overflow > 0 {
+            text::series(out, ROUTES, "overflow=\"true\"", overflow);
+        }
         for ((route, backend), (count, _)) in routes.iter() {
             // As `ambit_route::RuleId` writes itself.
             let (route, rule) = route.split_once(" rule ").unwrap_or((route, ""));

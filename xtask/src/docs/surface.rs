@@ -119,7 +119,19 @@ to the endpoint, and says `none` for plaintext), and for each end, as `source_â€
 `destination_â€¦`: `workload`, `workload_namespace`, `principal`, `app`, `version`, `cluster`, `canonical_service`,\n\
 `canonical_revision`, not from waypoints `region`, `zone`; for the destination also `service`, `service_name` and\n\
 `service_namespace`.\n\
-Where there are too many sets of labels, all further connections or requests are counted in one with `overflow=\"true\"`.\n";
+`response_code` is `unknown` beyond 599, and `grpc_response_status` is told of calls of gRPC that were answered with 200.\n\n\
+## How many series there are\n\n\
+The compatible metrics name pods, so their series go with them: 60 seconds after the last connection or request of a\n\
+pod that is gone, and after 30 minutes of silence otherwise; what is open keeps its series.\n\
+At most 10,000 pairs of ends are told apart at once, of requests by how they ended as well.\n\
+Where there are too many sets of labels, all further connections or requests are counted in one with `overflow=\"true\"`, so\n\
+that sums stay exact.\n\n\
+Nothing that a client writes (host, path, method, header) is a label.\n\
+One thing that a peer says of itself is, at ztunnel and where discovery does not know it: the baggage of its tunnel.\n\
+Each identity has 8 such names and 200 pairs under them, all together have 1000; beyond them its `source_workload` and the\n\
+like are `unknown`, while `source_principal` says who it is.\n\
+Pairs with an end that discovery does not know are at most 2000 of the 10,000.\n\n\
+Of labels `policy` and `namespace` a program tells 1000 values apart at once, and calls all others `other`.\n";
 
 /// The page of the access log.
 ///

@@ -22,11 +22,15 @@ pub(super) struct Key {
     service: Option<(Str, Str)>,
 }
 
+/// What an end that discovery does not know calls itself: namespace and workload.
+pub(super) type Asserted = (Str, Str);
+
 /// The part of a key that names one end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Side {
     workload: Option<Uid>,
-    asserted: Option<(Str, Str)>,
+    /// Only where discovery knows nothing.
+    asserted: Option<Asserted>,
     identity: Option<Identity>,
 }
 
@@ -35,7 +39,7 @@ impl Side {
         let asserted = |b: &Arc<Baggage>| (b.namespace.clone(), b.workload_name.clone());
         Self {
             workload: end.workload.as_ref().map(|w| w.uid.clone()),
-            asserted: end.asserted.as_ref().map(asserted),
+            asserted: end.asserted.as_ref().filter(|_| end.workload.is_none()).map(asserted),
             identity,
         }
     }
@@ -66,10 +70,23 @@ impl Key {
         }
     }
 
-    /// Whether an end is named by its own word alone.
-    pub(super) fn is_asserted(&self) -> bool {
-        let is_asserted = |side: &Side| side.workload.is_none() && side.asserted.is_some();
-        is_asserted(&self.src) || is_asserted(&self.dst)
+    /// Ends that are named by their own word alone: who they proved to be, and what they call themselves.
+    pub(super) fn asserted(&self) -> impl Iterator<Item = (Option<&Identity>, &Asserted)> {
+        let ends = [&self.src, &self.dst].into_iter();
+        ends.filter_map(|side| Some((side.identity.as_ref(), side.asserted.as_ref()?)))
+    }
+
+    /// The same where nobody's own word counts.
+    pub(super) fn without_asserted(self) -> Self {
+        let nameless = |side: Side| Side { asserted: None, ..side };
+        Self { src: nameless(self.src), dst: nameless(self.dst), ..self }
+    }
+
+    /// Whether an end is nobody that discovery knows, and yet somebody.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        let is_stranger =
+            |side: &Side| side.workload.is_none() && (side.identity.is_some() || side.asserted.is_some());
+        is_stranger(&self.src) || is_stranger(&self.dst)
     }
 
     /// The workloads that the series tell of.
@@ -88,8 +105,16 @@ pub(super) struct Text {
 impl Text {
     /// The labels of a connection's series.
     pub(super) fn of(flow: &Flow) -> Self {
+        Self::described(flow, Described::of(&flow.src), Described::of(&flow.route.dst))
+    }
+
+    /// The same without what ends say of themselves: they are unknown, but for who they proved to be.
+    pub(super) fn without_asserted(flow: &Flow) -> Self {
+        Self::described(flow, Described::known(&flow.src), Described::known(&flow.route.dst))
+    }
+
+    fn described(flow: &Flow, source: Option<Described<'_>>, destination: Option<Described<'_>>) -> Self {
         let mut labels = Labels(String::with_capacity(1024));
-        let (source, destination) = (Described::of(&flow.src), Described::of(&flow.route.dst));
         let located = source.is_some() || destination.is_some();
         let (source, destination) = (source.unwrap_or_default(), destination.unwrap_or_default());
         let reporter = match flow.direction {
@@ -218,8 +243,12 @@ struct Described<'a> {
 impl<'a> Described<'a> {
     /// What discovery knows of an end, else what it says of itself; none if that is nothing.
     fn of(end: &'a End) -> Option<Self> {
-        let known = end.workload.as_deref().map(Self::from);
-        known.or_else(|| end.asserted.as_deref().map(Self::from))
+        Self::known(end).or_else(|| end.asserted.as_deref().map(Self::from))
+    }
+
+    /// What discovery knows of an end.
+    fn known(end: &'a End) -> Option<Self> {
+        end.workload.as_deref().map(Self::from)
     }
 }
 

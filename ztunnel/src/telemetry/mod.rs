@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ambit_runtime::access_log::{self, Direction, Record};
 use ambit_runtime::metrics::Source;
+use ambit_runtime::metrics::values::POLICIES;
 use ambit_runtime::{clock, tasks};
 use ambit_types::Reason;
 use ambit_xds::observe::{Cell, Tally};
@@ -27,6 +28,7 @@ pub use held::Held;
 pub use record::FlowRecord;
 pub(crate) use record::json_end;
 pub use ring::{Memory, Ring};
+pub use series::{LINGER, NAMES_MAX, PAIRS_MAX};
 use series::{Pair, Series};
 
 /// How often the bytes of live connections are added to the metrics.
@@ -93,10 +95,16 @@ impl Telemetry {
             loop {
                 tokio::time::sleep(COUNT_EVERY).await;
                 counting.count_live();
-                let snapshot = mesh.snapshot();
-                counting.series.sweep(clock::monotonic(), |uid| snapshot.workload(uid).is_some());
+                counting.sweep(&mesh, clock::monotonic());
             }
         });
+    }
+
+    /// Forgets series as of `now`: of workloads that `mesh` no longer knows [`LINGER`] after their last connection, of
+    /// others after [`ambit_runtime::metrics::IDLE`].
+    pub fn sweep(&self, mesh: &Mesh, now: Instant) {
+        let snapshot = mesh.snapshot();
+        self.series.sweep(now, |uid| snapshot.workload(uid).is_some());
     }
 
     /// The series of connections, for a scrape.
@@ -188,6 +196,8 @@ impl Telemetry {
         let flag = outcome.reason.map_or("-", Reason::flag);
         let failed = outcome.is_failure();
         pair.close(flag, failed);
+        // Its last values are to be seen by a scrape, however long it lived.
+        pair.touch(clock::monotonic());
         if let Some(cell) = self.tally.cell(tallied::key(flow, Some(outcome)), || tallied::ends(flow)) {
             match failed && flow.was_opened() {
                 true => cell.cut(),
@@ -196,8 +206,11 @@ impl Telemetry {
         }
         if let (true, Some(reason)) = (failed, outcome.reason) {
             let policy = outcome.policy.as_ref().map(ToString::to_string).unwrap_or_default();
-            metrics::counter!("ambit_connections_refused_total", "code" => reason.code(), "policy" => policy)
-                .increment(1);
+            metrics::counter!(
+                "ambit_connections_refused_total",
+                "code" => reason.code(), "policy" => POLICIES.of(policy)
+            )
+            .increment(1);
         }
         let admitted_plain =
             matches!(outcome.reason, Some(Reason::PlaintextAccepted | Reason::ProbeAdmitted));

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use ambit_policy::Verdict;
 use ambit_runtime::access_log::{self, Direction, Record, Totals};
 use ambit_runtime::flows::{Field, Fields};
+use ambit_runtime::metrics::values::{NAMESPACES, POLICIES};
 use ambit_types::Reason;
 use serde_json::{Map, Value, json};
 
@@ -59,8 +60,11 @@ pub(super) fn count_plaintext(flow: &Flow, reason: Option<Reason>) {
         Some(Reason::ProbeAdmitted) => ("strict", "probe"),
         _ => ("permissive", "permissive"),
     };
-    metrics::counter!("ambit_plaintext_accepted_total", "namespace" => namespace, "mode" => mode, "cause" => cause)
-        .increment(1);
+    metrics::counter!(
+        "ambit_plaintext_accepted_total",
+        "namespace" => NAMESPACES.of(namespace), "mode" => mode, "cause" => cause
+    )
+    .increment(1);
 }
 
 /// Counts what dry-run policies would have refused.
@@ -68,7 +72,7 @@ pub(super) fn count_shadow_denied(outcome: &Outcome) {
     let refusals = outcome.dry_run.iter().filter(|would| matches!(would.verdict, Verdict::Deny));
     for would in refusals {
         let policy = would.policy.as_ref().map(ToString::to_string).unwrap_or_default();
-        metrics::counter!("ambit_policy_shadow_denied_total", "policy" => policy).increment(1);
+        metrics::counter!("ambit_policy_shadow_denied_total", "policy" => POLICIES.of(policy)).increment(1);
     }
 }
 

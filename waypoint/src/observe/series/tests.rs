@@ -100,7 +100,18 @@ fn what_tells_series_apart_is_known_and_bounded() {
         (Record { code: 0, flag: "DC", ..base() }, "response_flags=\"DC\""),
         (Record { protocol: "http2", ..base() }, "request_protocol=\"http\""),
         (Record { protocol: "grpc", grpc_status: Some(5), ..base() }, "grpc_response_status=\"5\""),
-        (Record { grpc_status: Some(4_000_000), ..base() }, "grpc_response_status=\"unknown\""),
+        (
+            Record { protocol: "grpc", grpc_status: Some(4_000_000), ..base() },
+            "grpc_response_status=\"unknown\"",
+        ),
+        // Only a call of gRPC that was answered as one has such a status.
+        (Record { grpc_status: Some(5), ..base() }, "grpc_response_status=\"unknown\""),
+        (
+            Record { protocol: "grpc", code: 503, grpc_status: Some(5), ..base() },
+            "grpc_response_status=\"unknown\"",
+        ),
+        (Record { code: 599, ..base() }, "response_code=\"599\""),
+        (Record { code: 600, ..base() }, "response_code=\"unknown\""),
         (Record { is_encrypted: false, ..base() }, "connection_security_policy=\"none\""),
         (Record { destination: None, ..base() }, "connection_security_policy=\"unknown\""),
         (Record { destination: None, ..base() }, "destination_workload=\"unknown\""),
@@ -167,4 +178,67 @@ fn series_go_with_their_pods_and_after_long_silence() {
             assert_eq!(text.contains(family), stays, "row {exists} {after:?} {family}");
         }
     }
+}
+
+/// Whoever may make routes may make any number of them, one after the other.
+#[test]
+fn rules_are_told_apart_up_to_a_bound_and_none_of_their_requests_is_lost() {
+    let (cast, series, now) = (Cast::new(), Series::default(), start());
+    let many = u64::try_from(KEYS_MAX).unwrap() + 5;
+    for n in 0..many {
+        let route = format!("shop/made-up-{n} rule 0");
+        series.request(&Record { route: Some(&route), ..cast.request() }, now);
+    }
+    let all = lines(&series, "ambit_waypoint_route_requests_total");
+    assert_eq!((all.len(), sum(&series, "ambit_waypoint_route_requests_total")), (KEYS_MAX + 1, many));
+    series.sweep(now + IDLE, |_| true);
+    let all = lines(&series, "ambit_waypoint_route_requests_total");
+    assert_eq!(all, ["ambit_waypoint_route_requests_total{overflow=\"true\"} 5"]);
+}
+
+/// All that an application may answer, of all that it may be asked: a bounded part of the places.
+#[test]
+fn what_an_application_answers_adds_few_series() {
+    let (cast, series, now) = (Cast::new(), Series::default(), start());
+    let mut many = 0;
+    for code in 100..1000 {
+        for status in 0..40 {
+            for protocol in ["grpc", "http"] {
+                series.request(&Record { code, grpc_status: Some(status), protocol, ..cast.request() }, now);
+                many += 1;
+            }
+        }
+    }
+    assert_eq!(sum(&series, "istio_requests_total"), many);
+    // 500 statuses and one for the rest, for either protocol, and 17 of gRPC.
+    assert_eq!(lines(&series, "istio_requests_total").len(), 2 * 501 + 17);
+}
+
+/// The churn of a day, as the waypoint sees it: nothing is left of pods that are gone, and nothing of them was lost.
+#[test]
+fn ten_thousand_pods_come_and_go_and_the_series_are_as_before() {
+    let (cast, series, mut now) = (Cast::new(), Series::default(), start());
+    series.request(&cast.request(), now);
+    let base = text(&series).lines().count();
+    let (together, mut counted) = (50, 0);
+    for batch in 0..10_000 / together {
+        let pods: Vec<_> = (0..together).map(|n| pod(&format!("p{batch}x{n}"))).collect();
+        for pod in &pods {
+            series.request(&Record { source: Some(pod), ..cast.request() }, now);
+            series.opened(&Record { source: Some(pod), ..cast.connection() }, now);
+            series.closed(&Record { source: Some(pod), ..cast.connection() }, now);
+        }
+        let of_batch = |line: &&String| line.contains(&format!("source_workload=\"p{batch}x"));
+        for family in ["istio_requests_total", "istio_tcp_connections_closed_total"] {
+            let lines = lines(&series, family);
+            let ones = lines.iter().filter(of_batch).filter(|line| line.ends_with(" 1")).count();
+            assert_eq!(ones, together, "{family}");
+            counted += ones;
+        }
+        now += LINGER;
+        series.sweep(now, |uid| ["cart-1", "web-1"].iter().any(|name| uid.as_str().ends_with(name)));
+        series.request(&cast.request(), now);
+        assert_eq!(text(&series).lines().count(), base, "after batch {batch}");
+    }
+    assert_eq!(counted, 2 * 10_000);
 }

@@ -106,7 +106,8 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     (
         "ambit_metrics_overflow_total",
-        "Connections and requests that were counted together because there were too many sets of labels",
+        "What was counted together because there were too many sets of labels, by family, or too many values of the label \
+         `policy` or `namespace`",
     ),
     ("ambit_observe_attending", "Nodes and waypoints that tell the control plane what they see"),
     (
@@ -204,11 +205,11 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     (
         "ambit_waypoint_unbound",
         "1 for each service, by `kind` and `service`, that asks for a waypoint which is absent or not ready; \
-         connections to it are refused",
+         connections to it are refused. Beyond 1000 of them the number of the rest, with `overflow`",
     ),
     ("ambit_waypoint_upgraded_idle_total", "Upgraded connections that were ended because nothing moved"),
-    ("ambit_workloads_captured", "Pods that are captured"),
-    ("ambit_workloads_expected", "Pods whose labels ask for capture"),
+    ("ambit_workloads_captured", "Pods that are captured, by `namespace`"),
+    ("ambit_workloads_expected", "Pods whose labels ask for capture, by `namespace`"),
     ("ambit_xds_streams", "Discovery streams that are open"),
     ("ambit_zds_refused_total", "Programs that were refused as a ztunnel by the node agent"),
     ("ambit_ztunnel_connections", "ztunnels that are connected to the node agent"),

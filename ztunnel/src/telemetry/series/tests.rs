@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use ambit_hbone::{Baggage, ConnId};
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::metrics::{IDLE, Source as _};
-use ambit_types::{ServiceKey, Uid, Workload};
+use ambit_types::{Identity, ServiceKey, TrustDomain, Uid, Workload};
 
-use super::{ASSERTED_MAX, LINGER, PAIRS_MAX, Series};
+use super::{LINGER, NAMES_MAX, PAIRS_MAX, STRANGERS_MAX, Series};
 use crate::flow::{End, Flow, Path, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -206,26 +206,93 @@ fn ten_thousand_pods_come_and_go_and_the_series_are_as_before() {
     assert_eq!(text(&series).lines().count(), base);
 }
 
-/// A peer that calls itself something else each time takes no room from pods that are known.
-#[test]
-fn names_that_peers_make_up_are_few_and_then_counted_as_one() {
-    let (series, now) = (Series::default(), start());
-    for n in 0..2 * PAIRS_MAX {
-        let name = format!("k8s.namespace.name=far,k8s.deployment.name=made-up-{n}");
-        let src = End { asserted: Some(Arc::new(Baggage::parse(&name))), ..End::default() };
-        connection(&series, &flow(src, pod("db")), now);
+/// A pod that discovery does not know, of this account, which calls itself so.
+fn stranger(account: &str, name: &str) -> End {
+    let said = format!("k8s.namespace.name=far,k8s.deployment.name={name}");
+    End {
+        identity: Some(Identity::new(TrustDomain::default(), "far", account)),
+        asserted: Some(Arc::new(Baggage::parse(&said))),
+        ..End::default()
     }
-    connection(&series, &flow(pod("web"), pod("db")), now);
-    let all = text(&series);
-    let opened = |line: &&str| line.starts_with("istio_tcp_connections_opened_total{");
-    assert_eq!(
-        all.lines().filter(opened).count(),
-        ASSERTED_MAX + 2,
-        "those, the known one, and the rest as one"
-    );
-    assert_eq!(named(&series, "web"), 4);
+}
+
+/// Opened connections of all series that have a label.
+fn opened_with(series: &Series, label: &str) -> Vec<u64> {
+    let all = text(series);
+    let lines = all.lines().filter(|line| line.starts_with("istio_tcp_connections_opened_total{"));
+    let lines = lines.filter(|line| line.contains(label));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+/// A peer that calls itself something else each time takes no room from anybody, and all it does is counted as its own.
+#[test]
+fn names_that_a_peer_makes_up_are_few_and_then_unknown() {
+    let (series, now) = (Series::default(), start());
+    let many = u64::try_from(2 * PAIRS_MAX).unwrap();
+    for n in 0..many {
+        connection(&series, &flow(stranger("evil", &format!("made-up-{n}")), pod("db")), now);
+    }
+    let own = opened_with(&series, "source_principal=\"spiffe://cluster.local/ns/far/sa/evil\"");
+    assert_eq!((own.len(), own.iter().sum::<u64>()), (NAMES_MAX + 1, many));
+    let nameless = opened_with(&series, "source_workload=\"unknown\"");
+    assert_eq!(nameless, [many - u64::try_from(NAMES_MAX).unwrap()]);
+    // Nobody else is concerned.
+    for (flow, name) in
+        [(flow(stranger("good", "gate"), pod("db")), "gate"), (flow(pod("web"), pod("db")), "web")]
+    {
+        connection(&series, &flow, now);
+        assert_eq!(named(&series, name), 4, "{name}");
+    }
+    assert!(opened_with(&series, "overflow=\"true\"").is_empty());
     series.sweep(now + IDLE, |_| true);
-    let src = End { asserted: Some(Arc::new(Baggage::parse("k8s.deployment.name=late"))), ..End::default() };
-    connection(&series, &flow(src, pod("db")), now + IDLE);
+    assert_eq!(text(&series), "");
+    connection(&series, &flow(stranger("evil", "late"), pod("db")), now + IDLE);
     assert_eq!(named(&series, "late"), 4, "there is room again");
+}
+
+/// With any number of pods to call, and of identities from elsewhere: pods of the mesh still have their places.
+#[test]
+fn strangers_leave_room_for_those_who_are_known() {
+    let (series, now) = (Series::default(), start());
+    let (accounts, pods) = (100, 150);
+    for account in 0..accounts {
+        for of in 0..pods {
+            let src = stranger(&format!("evil-{account}"), &format!("made-up-{of}"));
+            connection(&series, &flow(src, pod(&format!("d{of}"))), now);
+        }
+    }
+    let all = opened_with(&series, "");
+    assert_eq!(all.len(), STRANGERS_MAX + 1);
+    assert_eq!(all.iter().sum::<u64>(), accounts * pods, "none is lost");
+    connection(&series, &flow(pod("web"), pod("db")), now);
+    assert_eq!(named(&series, "web"), 4);
+}
+
+/// What discovery knows, nobody's own word changes, and it takes one place whatever it says.
+#[test]
+fn a_pod_that_is_known_has_no_name_of_its_own() {
+    let (series, now) = (Series::default(), start());
+    let many = u64::try_from(PAIRS_MAX).unwrap() + 1;
+    for n in 0..many {
+        let asserted = stranger("evil", &format!("made-up-{n}")).asserted;
+        connection(&series, &flow(End { asserted, ..pod("web") }, pod("db")), now);
+    }
+    assert_eq!(opened_with(&series, "source_workload=\"web\""), [many]);
+    assert_eq!(opened_with(&series, ""), [many]);
+}
+
+/// However long a connection lived: what it moved last is there for a scrape after its end.
+#[test]
+fn the_time_of_a_pod_that_is_gone_begins_with_the_end_of_its_last_connection() {
+    let (series, now) = (Series::default(), start());
+    let pair = series.of(&flow(pod("a"), pod("b")), now);
+    pair.open();
+    let end = now + 10 * LINGER;
+    pair.close("-", false);
+    pair.touch(end);
+    drop(pair);
+    series.sweep(end + LINGER - SECOND, |_| false);
+    assert_eq!(named(&series, "a"), 4);
+    series.sweep(end + LINGER, |_| false);
+    assert_eq!(text(&series), "");
 }
