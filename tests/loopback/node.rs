@@ -62,7 +62,7 @@ pub(crate) fn workload(key: &str, node: &str, ip: IpAddr) -> Workload {
     workload.addresses = vec![ip];
     workload.tunnel = TunnelProtocol::Hbone;
     // What says that no NetworkPolicy selects it.
-    workload.settings = Some(ambit_types::workload::Settings::default());
+    workload.settings = Some(Arc::default());
     workload
 }
 

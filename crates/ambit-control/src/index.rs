@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_policy::model::Policy;
-use ambit_types::{Network, PolicyKey, Service, ServiceKey, Str, TrustDomain, Uid, Workload};
+use ambit_types::{
+    Network, PolicyKey, Service, ServiceKey, ServicePorts, Str, TrustDomain, Uid, Workload, workload,
+};
 
 use crate::diff::{Delta, replace};
-use crate::input::{Event, Key, Kind, Name, Node, Pod};
+use crate::input::{Event, Key, Kind, Name, Node, Object, Pod};
+use crate::pool::Pool;
 use crate::status::{Note, Report, Standing, Status};
 use crate::waypoints::resources::Resources;
 use crate::{policies, services, workloads};
@@ -71,6 +74,34 @@ pub(crate) enum Maker {
     WorkloadEntry(Name),
 }
 
+/// What workloads have in common: pods of a deployment their services, pods of a node most of their settings.
+#[derive(Debug, Clone, Default)]
+struct Common {
+    services: Pool<ServicePorts>,
+    settings: Pool<Arc<workload::Settings>>,
+    words: Pool<Str>,
+}
+
+impl Common {
+    /// Shares the memory of what other workloads have, too.
+    fn share(&mut self, workload: &mut Workload) {
+        self.services.share(&mut workload.services);
+        workload.settings.iter_mut().for_each(|settings| self.settings.share(settings));
+        for policy in &mut workload.policies {
+            self.words.share(&mut policy.namespace);
+            self.words.share(&mut policy.name);
+        }
+        workload.policies.shrink_to_fit();
+        self.words.share(&mut workload.canonical_revision);
+        // Of what has no controller its own name stands for one, and that is nobody else's.
+        for name in [&mut workload.workload_name, &mut workload.canonical_name] {
+            if *name != workload.name {
+                self.words.share(name);
+            }
+        }
+    }
+}
+
 /// Everything the mesh should know.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
@@ -79,7 +110,9 @@ pub struct Index {
     workloads: BTreeMap<Uid, Arc<Workload>>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
     policies: BTreeMap<PolicyKey, Arc<Policy>>,
+    /// Of makers other than pods, whose workload's uid follows from their name.
     uids: BTreeMap<Maker, Box<[Uid]>>,
+    common: Common,
     keys: BTreeMap<Str, Box<[ServiceKey]>>,
     policy_keys: BTreeMap<Key, Box<[PolicyKey]>>,
     standings: BTreeMap<Key, Standing>,
@@ -95,6 +128,9 @@ impl Index {
     /// Takes a batch of events and returns every record that differs once all of them are in force.
     pub fn apply(&mut self, batch: impl IntoIterator<Item = Event>) -> Delta {
         let (mut dirty, mut dirty7) = (Dirty::default(), Dirty7::default());
+        let mut batch: Vec<Event> = batch.into_iter().collect();
+        // Slices share the names of their pods, which have to be there for that.
+        batch.sort_by_key(is_of_slice);
         for event in batch {
             let network = self.network();
             for change in self.inputs.take(event) {
@@ -197,12 +233,24 @@ impl Index {
     fn remake_workloads(&mut self, dirty: &Dirty, delta: &mut Delta) {
         let network = self.network();
         for maker in &dirty.makers {
-            let mine = self.uids.remove(maker).unwrap_or_default();
-            let made = workloads::made_by(&self.inputs, &self.settings, &network, maker);
+            let mine: Box<[Uid]> = match maker {
+                Maker::Pod(name) => Box::from([workloads::uid_of_pod(&self.settings, name)]),
+                Maker::Slice(_) | Maker::ServiceEntry(_) | Maker::WorkloadEntry(_) => {
+                    self.uids.remove(maker).unwrap_or_default()
+                }
+            };
+            let mut made = workloads::made_by(&self.inputs, &self.settings, &network, maker);
+            for workload in &mut made {
+                // The key stays when the workload is replaced.
+                if let Some((uid, _)) = self.workloads.get_key_value(&workload.uid) {
+                    workload.uid.clone_from(uid);
+                }
+                self.common.share(workload);
+            }
             let made = made.into_iter().map(|w| (w.uid.clone(), w)).collect();
             let changed = (&mut delta.workloads, &mut delta.removed_workloads);
             let now = replace(&mut self.workloads, &mine, made, changed.0, changed.1);
-            if !now.is_empty() {
+            if !now.is_empty() && !matches!(maker, Maker::Pod(_)) {
                 self.uids.insert(maker.clone(), now);
             }
         }
@@ -264,6 +312,13 @@ impl Index {
     /// What the index was told.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+}
+
+fn is_of_slice(event: &Event) -> bool {
+    match event {
+        Event::Put(object) => matches!(object, Object::EndpointSlice(_)),
+        Event::Remove(key) => key.kind == Kind::EndpointSlice,
     }
 }
 

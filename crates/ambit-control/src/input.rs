@@ -250,5 +250,7 @@ pub fn canonical_addresses(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<I
             kept.push(address);
         }
     }
+    // A list of one would keep room for four, in every pod.
+    kept.shrink_to_fit();
     kept
 }

@@ -13,6 +13,7 @@ pub mod import;
 pub mod index;
 pub mod input;
 mod policies;
+mod pool;
 mod routes;
 mod services;
 pub mod status;

@@ -1,10 +1,11 @@
 //! Pods, workload entries and endpoints as workloads of discovery.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ambit_types::service::Port;
 use ambit_types::workload::{Health, NetworkMode, Settings as Extra, WorkloadType};
-use ambit_types::{Network, ServiceKey, Str, TunnelProtocol, Workload};
+use ambit_types::{Network, ServiceKey, ServicePorts, Str, TunnelProtocol, Uid, Workload};
 
 use crate::index::{Inputs, Maker, Settings};
 use crate::input::selector::contains_all;
@@ -41,6 +42,12 @@ pub(crate) fn made_by(
     }
 }
 
+/// The uid of a pod's workload, which no other object makes.
+pub(crate) fn uid_of_pod(settings: &Settings, pod: &Name) -> Uid {
+    let Name { namespace, name } = pod;
+    Uid::from(format!("{}//Pod/{namespace}/{name}", settings.cluster_id))
+}
+
 /// What workloads are made from.
 struct From<'a> {
     inputs: &'a Inputs,
@@ -53,9 +60,8 @@ impl From<'_> {
         if pod.phase.is_final() || pod.addresses.is_empty() {
             return None;
         }
-        let Name { namespace, name } = &pod.name;
-        let uid = format!("{}//Pod/{namespace}/{name}", self.settings.cluster_id);
-        let mut workload = self.workload(uid, &pod.name, &pod.labels);
+        let namespace = &pod.name.namespace;
+        let mut workload = self.workload(uid_of_pod(self.settings, &pod.name), &pod.name, &pod.labels);
         workload.addresses = canonical_addresses(pod.addresses.iter().copied());
         workload.service_account = pod.service_account.clone();
         workload.node = pod.node.clone();
@@ -76,7 +82,7 @@ impl From<'_> {
         if let Some(node) = node {
             workload.locality = labels::locality(&node.labels);
         }
-        workload.settings = Some(Extra {
+        workload.settings = Some(Arc::new(Extra {
             probe_ports: sorted(pod.probe_ports.clone()),
             node_addresses: node
                 .map(|n| canonical_addresses(n.addresses.iter().copied()))
@@ -87,12 +93,12 @@ impl From<'_> {
                 .in_namespace(namespace)
                 .any(|policy| policy.pods.accepts(&pod.labels)),
             egress: egress::of_pod(self.inputs, pod),
-        });
+        }));
         Some(workload)
     }
 
     /// A workload with what every kind has in common.
-    fn workload(&self, uid: String, name: &Name, labels: &Labels) -> Workload {
+    fn workload(&self, uid: impl Into<Uid>, name: &Name, labels: &Labels) -> Workload {
         let mut workload = Workload::new(uid, name.namespace.clone(), name.name.clone());
         workload.cluster_id = self.settings.cluster_id.clone();
         workload.network = self.network.clone();
@@ -101,7 +107,7 @@ impl From<'_> {
         workload.policies = policies::named_by(self.inputs, self.settings, &name.namespace, labels);
         // That they are there tells proxies to hold waypoints. Of what is no pod nobody knows whether a NetworkPolicy
         // selects it.
-        workload.settings = Some(Extra { network_policy: true, ..Extra::default() });
+        workload.settings = Some(Arc::new(Extra { network_policy: true, ..Extra::default() }));
         if labels::speaks_hbone(labels) {
             workload.tunnel = TunnelProtocol::Hbone;
             workload.native_tunnel = true;
@@ -109,7 +115,7 @@ impl From<'_> {
         workload
     }
 
-    fn services_of_pod(&self, pod: &Pod) -> BTreeMap<ServiceKey, Vec<Port>> {
+    fn services_of_pod(&self, pod: &Pod) -> ServicePorts {
         let namespace = &pod.name.namespace;
         let mut backed = BTreeMap::new();
         for service in self.inputs.services.in_namespace(namespace) {
@@ -140,7 +146,7 @@ impl From<'_> {
                 }
             }
         }
-        backed
+        backed.into()
     }
 
     /// Hosts of a service entry for which it stands in its namespace.

@@ -52,7 +52,7 @@ pub(crate) fn workload(text: &str, pod: bool) -> Workload {
     let mut w = Workload::new(uid, namespace, name);
     w.node = "n1".into();
     w.tunnel = TunnelProtocol::Hbone;
-    w.settings = pod.then(Settings::default);
+    w.settings = pod.then(Arc::default);
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
@@ -110,7 +110,7 @@ fn egress(text: &str) -> Egress {
 }
 
 fn own_settings(workload: &mut Workload) -> &mut Settings {
-    workload.settings.get_or_insert_default()
+    Arc::make_mut(workload.settings.get_or_insert_default())
 }
 
 pub(crate) fn service(text: &str) -> Service {

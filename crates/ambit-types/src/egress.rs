@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::PolicyKey;
 
 /// What the policies that select a workload allow together; without a rule nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Egress {
     /// The policy to name in a refusal: the first of them by name.
     pub policy: PolicyKey,
@@ -18,7 +18,7 @@ pub struct Egress {
 }
 
 /// Destinations that are allowed: any of the ranges at any of the ports.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct EgressRule {
     /// Ranges of addresses; none means every address.
     pub cidrs: Vec<IpNet>,

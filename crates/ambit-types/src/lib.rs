@@ -17,6 +17,7 @@ pub mod path;
 pub mod protocol;
 pub mod reason;
 pub mod service;
+pub mod service_ports;
 pub mod workload;
 pub mod written;
 
@@ -30,4 +31,5 @@ pub use name::{Network, PolicyKey, ServiceKey, Str, Uid};
 pub use protocol::{AppProtocol, ApplicationTunnel, TunnelProtocol};
 pub use reason::Reason;
 pub use service::Service;
+pub use service_ports::ServicePorts;
 pub use workload::Workload;

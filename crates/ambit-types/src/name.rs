@@ -19,6 +19,11 @@ macro_rules! word {
                 &self.0
             }
 
+            /// The text in the memory it has here.
+            pub fn shared(&self) -> Str {
+                self.0.clone()
+            }
+
             /// Whether nothing was given.
             pub fn is_empty(&self) -> bool {
                 self.0.is_empty()

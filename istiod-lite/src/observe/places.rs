@@ -80,6 +80,10 @@ impl Misfit {
 pub(super) struct Places {
     workloads: BTreeMap<Uid, Arc<Workload>>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
+    /// Workloads that are there, by node. They are few enough to be looked through, and claims of each of them would take
+    /// some hundred bytes apiece.
+    by_node: BTreeMap<Str, Vec<Arc<Workload>>>,
+    /// Claims about nodes are here only while they are gone.
     claims: BTreeMap<Claim, Held>,
     /// Claims that were good, the oldest first.
     gone: VecDeque<(u64, Claim)>,
@@ -89,9 +93,9 @@ impl Places {
     /// Takes in what changed, at a time in seconds since 1970.
     pub(super) fn take(&mut self, delta: &Delta, now: u64) {
         for (uid, workload) in &delta.workloads {
-            self.hold(of_workload(workload));
+            self.arrive(workload);
             if let Some(before) = self.workloads.insert(uid.clone(), workload.clone()) {
-                self.release(of_workload(&before), now);
+                self.leave(&before, now);
             }
         }
         for (key, service) in &delta.services {
@@ -102,7 +106,7 @@ impl Places {
         }
         for uid in &delta.removed_workloads {
             if let Some(before) = self.workloads.remove(uid) {
-                self.release(of_workload(&before), now);
+                self.leave(&before, now);
             }
         }
         for key in &delta.removed_services {
@@ -111,6 +115,47 @@ impl Places {
             }
         }
         self.forget(now);
+    }
+
+    fn arrive(&mut self, workload: &Arc<Workload>) {
+        if !workload.node.is_empty() {
+            self.by_node.entry(workload.node.clone()).or_default().push(workload.clone());
+        }
+        self.hold(of_workload(workload));
+    }
+
+    /// What replaces it has arrived by then, so that nothing is gone in between.
+    fn leave(&mut self, workload: &Arc<Workload>, now: u64) {
+        if let Some(there) = self.by_node.get_mut(&workload.node) {
+            if let Some(at) = there.iter().position(|one| Arc::ptr_eq(one, workload)) {
+                there.swap_remove(at);
+            }
+            if there.is_empty() {
+                self.by_node.remove(&workload.node);
+            }
+        }
+        for claim in about_node(workload) {
+            if !self.is_there(&claim) {
+                self.claims.entry(claim.clone()).or_default().gone = now;
+                self.gone.push_back((now, claim));
+            }
+        }
+        self.release(of_workload(workload), now);
+    }
+
+    /// Whether a workload that is there makes a claim about its node good.
+    fn is_there(&self, claim: &Claim) -> bool {
+        let on = |node: &Str| self.by_node.get(node).into_iter().flatten();
+        match claim {
+            Claim::Runs(node, namespace, name) => {
+                on(node).any(|one| one.namespace == *namespace && name_of(one) == name)
+            }
+            Claim::Pod(node, namespace, name) => {
+                on(node).any(|one| one.namespace == *namespace && one.name == *name)
+            }
+            Claim::Holds(node, ip) => on(node).any(|one| one.addresses.contains(ip)),
+            Claim::Serves(..) | Claim::Guards(..) | Claim::GuardsAt(..) | Claim::Backs(..) => false,
+        }
     }
 
     fn hold(&mut self, claims: Vec<Claim>) {
@@ -145,7 +190,7 @@ impl Places {
 
     fn has(&self, claim: &Claim, now: u64) -> bool {
         let is_good = |held: &Held| held.count > 0 || held.gone.saturating_add(GRACE) >= now;
-        self.claims.get(claim).is_some_and(is_good)
+        self.is_there(claim) || self.claims.get(claim).is_some_and(is_good)
     }
 
     /// Holds a pair against what its teller may tell of, and puts right what it may not choose: the node of its own end,
@@ -230,19 +275,26 @@ fn ip(address: &str) -> Option<IpAddr> {
 }
 
 /// The name by which pairs call a workload.
-fn name_of(workload: &Workload) -> Str {
-    if workload.workload_name.is_empty() { workload.name.clone() } else { workload.workload_name.clone() }
+fn name_of(workload: &Workload) -> &Str {
+    if workload.workload_name.is_empty() { &workload.name } else { &workload.workload_name }
 }
 
+/// What a workload makes good about its node, if it is on one.
+fn about_node(workload: &Workload) -> Vec<Claim> {
+    if workload.node.is_empty() {
+        return Vec::new();
+    }
+    let (node, namespace) = (|| workload.node.clone(), || workload.namespace.clone());
+    let runs = Claim::Runs(node(), namespace(), name_of(workload).clone());
+    let pod = Claim::Pod(node(), namespace(), workload.name.clone());
+    let holds = workload.addresses.iter().map(|ip| Claim::Holds(node(), *ip));
+    [runs, pod].into_iter().chain(holds).collect()
+}
+
+/// What it makes good besides.
 fn of_workload(workload: &Workload) -> Vec<Claim> {
     let (namespace, name) = (&workload.namespace, name_of(workload));
     let mut claims = Vec::new();
-    if !workload.node.is_empty() {
-        let node = || workload.node.clone();
-        claims.push(Claim::Runs(node(), namespace.clone(), name.clone()));
-        claims.push(Claim::Pod(node(), namespace.clone(), workload.name.clone()));
-        claims.extend(workload.addresses.iter().map(|ip| Claim::Holds(node(), *ip)));
-    }
     if let Some(gateway) = workload.waypoint.as_ref().and_then(gateway) {
         claims.push(Claim::Guards(gateway.clone(), namespace.clone(), name.clone()));
         claims.extend(workload.addresses.iter().map(|ip| Claim::GuardsAt(gateway.clone(), *ip)));

@@ -393,7 +393,7 @@ async fn nodes_and_the_control_plane_have_no_keys() {
     let mut setup = Setup::new().service("web", AppProtocol::Http11, &[app.ip]);
     let node_addresses = vec![issuer.address.ip()];
     setup.workloads[0].settings =
-        Some(workload::Settings { node_addresses, ..workload::Settings::default() });
+        Some(Arc::new(workload::Settings { node_addresses, ..workload::Settings::default() }));
     setup.tokens = tokens(&issuer.uri());
     setup.hooks = Hooks::default().with_keys(Keys::new(local()));
     assert_eq!(ask(&setup.start().await, &signer.token()).await, refused("AMB2204"), "a node");

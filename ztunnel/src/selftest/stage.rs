@@ -14,7 +14,6 @@ use ambit_policy::decide::STATIC_STRICT;
 use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, StringMatch, Values};
 use ambit_runtime::drain::Drain;
 use ambit_state::{Change, PodRef, World};
-use ambit_types::workload;
 use ambit_types::{Identity, PolicyKey, Str, TrustDomain, TunnelProtocol, Workload};
 
 use super::issuer::Issuer;
@@ -121,7 +120,7 @@ fn server(policies: &[Policy]) -> Result<Workload, String> {
     own.node = Str::from(NAME);
     own.addresses = vec![LOOPBACK];
     own.tunnel = TunnelProtocol::Hbone;
-    own.settings = Some(workload::Settings::default());
+    own.settings = Some(Arc::default());
     own.policies = policies.iter().map(|policy| policy.key.clone()).collect();
     Ok(own)
 }

@@ -9,14 +9,17 @@ use crate::input::{
     Labels, MeshConfig, Name, Namespace, NetworkPolicy, Node, Object, PeerAuthentication, Pod,
     ReferenceGrant, RequestAuthentication, Route, Service, ServiceEntry, TrafficPolicy, WorkloadEntry,
 };
+use crate::pool::Pool;
 use crate::routes::references;
 
 /// Label by which a namespace or a pod asks for the mesh.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
 /// Objects of one kind.
+///
+/// Each by itself: nodes of the tree keep room for objects that are not there, and pods are large.
 #[derive(Debug, Clone)]
-pub(crate) struct Table<T>(BTreeMap<Name, T>);
+pub(crate) struct Table<T>(BTreeMap<Name, Box<T>>);
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
@@ -27,7 +30,7 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     /// The object of that name.
     pub(crate) fn named(&self, name: &Name) -> Option<&T> {
-        self.0.get(name)
+        self.0.get(name).map(|object| &**object)
     }
 
     /// Objects of a namespace, by name.
@@ -38,12 +41,14 @@ impl<T> Table<T> {
     /// Objects of a namespace with their names.
     pub(crate) fn entries_in(&self, namespace: &str) -> impl Iterator<Item = (&Name, &T)> {
         let first = Name::new(namespace, "");
-        self.0.range(first.clone()..).take_while(move |(name, _)| name.namespace == first.namespace)
+        let entries = self.0.range(first.clone()..);
+        let entries = entries.take_while(move |(name, _)| name.namespace == first.namespace);
+        entries.map(|(name, object)| (name, &**object))
     }
 
     /// All objects with their names.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&Name, &T)> {
-        self.0.iter()
+        self.0.iter().map(|(name, object)| (name, &**object))
     }
 
     /// How many there are.
@@ -82,6 +87,9 @@ pub(crate) struct Inputs {
     pods_by_node: BTreeMap<Str, BTreeSet<Name>>,
     /// Pods that ask for the mesh by a label of their own, by namespace.
     pods_asking: BTreeMap<Str, BTreeSet<Name>>,
+    /// What pods have in common.
+    labels: Pool<Labels>,
+    words: Pool<Str>,
 }
 
 /// An object before and after an event.
@@ -151,7 +159,9 @@ impl Inputs {
 
     fn put(&mut self, mut object: Object) -> Option<Change> {
         if let Object::Pod(pod) = &mut object {
-            self.share(pod);
+            self.share_pod(pod);
+        } else if let Object::EndpointSlice(slice) = &mut object {
+            self.share_pods(slice);
         }
         let name = object.key().name;
         match object {
@@ -192,10 +202,25 @@ impl Inputs {
         .inspect(|change| self.note(change))
     }
 
-    /// Lets a pod share what it has in common with the pod before it, which often is of the same controller.
-    fn share(&self, pod: &mut Pod) {
-        if let Some((_, before)) = self.pods.0.range(..&pod.name).next_back() {
-            pod.share(before);
+    /// Lets a pod share what it has in common with others, and its name with what refers to it.
+    fn share_pod(&mut self, pod: &mut Pod) {
+        pod.share(&mut self.labels, &mut self.words);
+        if let Some(before) = self.pods.named(&pod.name) {
+            pod.name.clone_from(&before.name);
+            if pod.uid == before.uid {
+                pod.uid.clone_from(&before.uid);
+            }
+        }
+    }
+
+    /// Lets a slice share the names of its pods with these, as far as they are there.
+    fn share_pods(&self, slice: &mut EndpointSlice) {
+        for target in slice.endpoints.iter_mut().filter_map(|endpoint| endpoint.pod.as_mut()) {
+            let Some(pod) = self.pods.named(&target.name) else { continue };
+            target.name.clone_from(&pod.name);
+            if target.uid == pod.uid {
+                target.uid.clone_from(&pod.uid);
+            }
         }
     }
 
@@ -347,16 +372,17 @@ fn put<T: PartialEq + Clone>(
     new: T,
     change: fn(Name, Replaced<T>) -> Change,
 ) -> Option<Change> {
-    if table.0.get(&name) == Some(&new) {
+    if table.named(&name) == Some(&new) {
         return None;
     }
-    let old = table.0.insert(name.clone(), new.clone());
+    // A copy has no room to spare, other than what was just read.
+    let old = table.0.insert(name.clone(), Box::new(new.clone())).map(|old| *old);
     Some(change(name, Replaced { old, new: Some(new) }))
 }
 
 fn remove<T>(table: &mut Table<T>, name: Name, change: fn(Name, Replaced<T>) -> Change) -> Option<Change> {
     let old = table.0.remove(&name)?;
-    Some(change(name, Replaced { old: Some(old), new: None }))
+    Some(change(name, Replaced { old: Some(*old), new: None }))
 }
 
 fn traffic_change(name: Name, policies: Replaced<TrafficPolicy>) -> Change {

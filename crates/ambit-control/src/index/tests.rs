@@ -13,6 +13,7 @@ mod egress;
 mod pods;
 mod policies;
 mod services;
+mod shared;
 mod waypoints;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ambit_types::Str;
 
 use super::{Created, LabelSelector, Labels, Name};
+use crate::pool::Pool;
 
 /// A namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,25 +89,16 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Shares the memory of another pod for what both have in common.
-    pub(crate) fn share(&mut self, other: &Self) {
-        self.labels.share(&other.labels);
-        self.annotations.share(&other.annotations);
-        share(&mut self.name.namespace, &other.name.namespace);
-        share(&mut self.service_account, &other.service_account);
-        share(&mut self.node, &other.node);
-        if self.controller == other.controller {
-            self.controller.clone_from(&other.controller);
+    /// Shares the memory of what other pods have, too.
+    pub(crate) fn share(&mut self, labels: &mut Pool<Labels>, words: &mut Pool<Str>) {
+        labels.share(&mut self.labels);
+        labels.share(&mut self.annotations);
+        let controller = self.controller.iter_mut().flat_map(|of| [&mut of.kind, &mut of.name]);
+        let ports = self.ports.iter_mut().map(|port| &mut port.name);
+        let own = [&mut self.name.namespace, &mut self.service_account, &mut self.node];
+        for word in own.into_iter().chain(controller).chain(ports) {
+            words.share(word);
         }
-        for (port, others) in self.ports.iter_mut().zip(&other.ports) {
-            share(&mut port.name, &others.name);
-        }
-    }
-}
-
-fn share(word: &mut Str, other: &Str) {
-    if word == other {
-        word.clone_from(other);
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use ambit_types::Str;
 
+use crate::pool::Shared;
+
 /// Labels or annotations, by key.
 ///
 /// They never change and copies are one allocation together: a tree of a few words takes some 400 bytes, which each
 /// pod of a large cluster would have twice.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Labels(Arc<[(Str, Str)]>);
 
 impl Labels {
@@ -48,12 +50,11 @@ impl Labels {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
 
-    /// Shares the memory of `other` if both are the same.
-    pub(crate) fn share(&mut self, other: &Self) {
-        if self == other {
-            *self = other.clone();
-        }
+impl Shared for Labels {
+    fn has_copies(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
@@ -85,6 +86,7 @@ impl<const N: usize> From<[(Str, Str); N]> for Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Pool;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().map(|(key, value)| (Str::from(*key), Str::from(*value))).collect()
@@ -101,11 +103,14 @@ mod tests {
 
     #[test]
     fn only_what_is_the_same_is_shared() {
-        let one = labels(&[("a", "1")]);
-        let (mut same, mut other) = (labels(&[("a", "1")]), labels(&[("a", "2")]));
-        same.share(&one);
-        other.share(&one);
-        assert!(Arc::ptr_eq(&same.0, &one.0));
+        let (mut one, mut same, mut other) =
+            (labels(&[("a", "1")]), labels(&[("a", "1")]), labels(&[("a", "2")]));
+        let mut pool = Pool::default();
+        for each in [&mut one, &mut same, &mut other] {
+            assert!(!each.has_copies());
+            pool.share(each);
+        }
+        assert!(Arc::ptr_eq(&same.0, &one.0) && one.has_copies());
         assert_eq!(other, labels(&[("a", "2")]));
     }
 }

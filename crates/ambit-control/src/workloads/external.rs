@@ -30,13 +30,14 @@ impl From<'_> {
         }
         labels::set_canonical(&mut workload, &endpoint.labels);
         workload.waypoint = waypoints::own(self.settings, namespace, &endpoint.labels);
-        for service in self.inputs.services.in_namespace(namespace) {
+        let selecting = self.inputs.services.in_namespace(namespace).filter(|service| {
             let selected = !service.selector.is_empty() && contains_all(&endpoint.labels, &service.selector);
-            if selected && !service.external_name {
-                let ports = ports::of_endpoint(&service.ports, endpoint);
-                workload.services.insert(self.key(&service.name), ports);
-            }
-        }
+            selected && !service.external_name
+        });
+        workload.services.extend(selecting.map(|service| {
+            let ports = ports::of_endpoint(&service.ports, endpoint);
+            (self.key(&service.name), ports)
+        }));
         for service in self.inputs.service_entries.in_namespace(namespace) {
             let selector = &service.workload_selector;
             if !selector.is_empty() && contains_all(&endpoint.labels, selector) {
@@ -110,11 +111,11 @@ impl From<'_> {
     }
 
     fn back_entry(&self, workload: &mut Workload, entry: &ServiceEntry, endpoint: &Endpoint) {
-        for host in self.hosts_won(entry) {
+        workload.services.extend(self.hosts_won(entry).map(|host| {
             let key = ServiceKey::new(entry.name.namespace.clone(), host.clone());
             let ports = ports::of_entry(entry, |name| endpoint.ports.get(name).copied());
-            workload.services.insert(key, ports);
-        }
+            (key, ports)
+        }));
     }
 
     /// Endpoints that are no pods: nothing is known of them but where they are.

@@ -16,7 +16,7 @@ pub(super) fn speaks_hbone(labels: &Labels) -> bool {
 
 /// Where a node is.
 pub(super) fn locality(labels: &Labels) -> Locality {
-    let part = |key: &str| labels.get(key).cloned().unwrap_or_else(|| Str::from(""));
+    let part = |key: &str| labels.get(key).cloned().unwrap_or_default();
     Locality {
         region: part("topology.kubernetes.io/region"),
         zone: part("topology.kubernetes.io/zone"),

@@ -17,7 +17,7 @@ fn workload(name: &str, last: u8) -> Workload {
     workload.addresses = vec![IpAddr::from([10, 0, 0, last])];
     workload.tunnel = TunnelProtocol::Hbone;
     workload.node = format!("node{last}").into();
-    workload.settings = Some(ambit_types::workload::Settings::default());
+    workload.settings = Some(Arc::default());
     workload
 }
 

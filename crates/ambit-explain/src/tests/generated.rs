@@ -129,12 +129,9 @@ impl Mesh {
         workload.waypoint = pod.has_waypoint.then(gate);
         let probe_ports = if pod.probe { vec![81] } else { Vec::new() };
         let node_addresses = vec![IpAddr::from([10, 0, pod.node, 1])];
-        workload.settings = Some(Settings {
-            probe_ports,
-            node_addresses,
-            network_policy: pod.has_network_policy,
-            egress: None,
-        });
+        let network_policy = pod.has_network_policy;
+        let settings = Settings { probe_ports, node_addresses, network_policy, egress: None };
+        workload.settings = Some(Arc::new(settings));
         let named = self.policies.iter().enumerate().filter(|(_, one)| one.scope == 2 && one.of == number);
         workload.policies = named.map(|(place, _)| policy_key(place)).collect();
         if self.is_missing && number == 0 {
@@ -152,7 +149,7 @@ impl Mesh {
         workload.service_account = "gate".into();
         workload.tunnel = TunnelProtocol::Hbone;
         workload.native_tunnel = true;
-        workload.settings = Some(Settings::default());
+        workload.settings = Some(Arc::default());
         workload.services.insert(ServiceKey::new("shop", "gate.shop.svc.cluster.local"), Vec::new());
         workload
     }

@@ -22,7 +22,7 @@ fn pod(name: &str, last: u8, is_meshed: bool) -> Workload {
     workload.service_account = name.into();
     workload.node = format!("n{last}").into();
     workload.tunnel = if is_meshed { TunnelProtocol::Hbone } else { TunnelProtocol::None };
-    workload.settings = Some(Settings::default());
+    workload.settings = Some(Arc::default());
     workload
 }
 
@@ -95,10 +95,8 @@ fn who_is_not_in_the_mesh_has_no_identity_to_show() {
 fn who_may_not_leave_the_mesh_is_told_by_which_policy() {
     let mut web = pod("web", 1, true);
     let (policy, rule) = (PolicyKey::new("shop", "out"), EgressRule { cidrs: Vec::new(), ports: vec![443] });
-    web.settings = Some(Settings {
-        egress: Some(Egress { policy: policy.clone(), rules: vec![rule] }),
-        ..Settings::default()
-    });
+    let egress = Some(Egress { policy: policy.clone(), rules: vec![rule] });
+    web.settings = Some(Arc::new(Settings { egress, ..Settings::default() }));
     let snapshot = World::new("n1").apply([Change::from(web)]).snapshot;
     let told = |to| explain(&View::new(&snapshot), &asked("shop/web", to));
     let refused = told("192.0.2.7:80");

@@ -10,7 +10,6 @@ use ambit_route::model::{Backend, Frontend, Group, HttpMatch, HttpRoute, PathMat
 use ambit_state::waypoint::{Applied, Own, Policies, State};
 use ambit_state::{Change, Snapshot, World};
 use ambit_types::service::Port;
-use ambit_types::workload::Settings;
 use ambit_types::{
     AppProtocol, Destination, GatewayAddress, NetworkAddress, PolicyKey, Reason, Service, ServiceKey,
     TunnelProtocol, Uid, Workload,
@@ -29,7 +28,7 @@ fn pod(name: &str, last: u8, of: &str) -> Workload {
     workload.service_account = name.into();
     workload.node = format!("n{last}").into();
     workload.tunnel = TunnelProtocol::Hbone;
-    workload.settings = Some(Settings::default());
+    workload.settings = Some(Arc::default());
     if !of.is_empty() {
         workload.services.insert(key(of), Vec::new());
     }

@@ -1,7 +1,6 @@
 //! Whose rules hold where a workload is addressed by itself.
 
 use ambit_types::service::Port;
-use ambit_types::workload::Settings;
 use ambit_types::{ApplicationTunnel, NetworkAddress, Service, WeightedWaypoint};
 
 use super::*;
@@ -33,7 +32,7 @@ fn service(name: &str, ports: &[(u16, u16, AppProtocol)], waypoint: Option<&str>
 fn pod(services: &[&str], waypoint: Option<&str>) -> Workload {
     let mut pod = Workload::new("Kubernetes//Pod/shop/web", "shop", "web");
     pod.addresses = vec![POD.into()];
-    pod.settings = Some(Settings::default());
+    pod.settings = Some(Arc::default());
     pod.waypoint = waypoint.map(reference);
     pod.services = services.iter().map(|name| (key(name), Vec::new())).collect();
     pod

@@ -2,10 +2,12 @@
 //!
 //! Does not look at whether the services and policies it names exist.
 
+use std::sync::Arc;
+
 use ambit_types::workload::{Health, NetworkMode, Settings, WorkloadType};
 use ambit_types::{
-    ApplicationTunnel, Egress, EgressRule, Locality, Network, ServiceKey, Str, TrustDomain, TunnelProtocol,
-    Uid, Workload,
+    ApplicationTunnel, Egress, EgressRule, Locality, Network, ServiceKey, ServicePorts, Str, TrustDomain,
+    TunnelProtocol, Uid, Workload,
 };
 use ipnet::IpNet;
 
@@ -72,12 +74,13 @@ pub fn decode(message: &wire::Workload, notes: &mut Notes) -> Result<Workload, M
         locality: message.locality.as_ref().map(locality).unwrap_or_default(),
         network_mode: network_mode(message.network_mode, notes),
         capacity: message.capacity.unwrap_or(1),
-        settings: settings(&message.extensions)?,
+        settings: settings(&message.extensions)?.map(Arc::new),
     })
 }
 
+/// Most fields of most workloads are empty, and empty words take no memory.
 fn text(text: &str) -> Str {
-    Str::from(text)
+    if text.is_empty() { Str::default() } else { Str::from(text) }
 }
 
 fn text_or(text: &str, default: &str) -> Str {
@@ -128,10 +131,7 @@ fn network_mode(value: i32, notes: &mut Notes) -> NetworkMode {
     }
 }
 
-fn services(
-    message: &wire::Workload,
-    notes: &mut Notes,
-) -> Result<std::collections::BTreeMap<ServiceKey, Vec<ambit_types::service::Port>>, Malformed> {
+fn services(message: &wire::Workload, notes: &mut Notes) -> Result<ServicePorts, Malformed> {
     message
         .services
         .iter()
@@ -242,7 +242,7 @@ pub fn encode(workload: &Workload) -> wire::Workload {
             NetworkMode::HostNetwork => wire::NetworkMode::HostNetwork,
         }
         .into(),
-        extensions: workload.settings.iter().map(encode_settings).collect(),
+        extensions: workload.settings.iter().map(|settings| encode_settings(settings)).collect(),
         capacity: (workload.capacity != 1).then_some(workload.capacity),
     }
 }

@@ -39,13 +39,15 @@ impl Version {
 }
 
 /// What leads to a resource, and where it leads.
+///
+/// Lists without room to spare, since every workload has them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Links {
-    pub(super) aliases: Vec<Str>,
-    pub(super) services: Vec<Str>,
+    pub(super) aliases: Box<[Str]>,
+    pub(super) services: Box<[Str]>,
     pub(super) node: Option<Str>,
     /// Names or aliases of waypoints and gateways.
-    pub(super) gateways: Vec<Str>,
+    pub(super) gateways: Box<[Str]>,
     /// A service that takes endpoints which are not ready.
     unready_too: bool,
 }
@@ -109,6 +111,14 @@ impl Entry {
     }
 }
 
+/// Name of a workload or a service; of a workload in the memory of its uid.
+pub(super) fn name(address: &Address) -> Str {
+    match address {
+        Address::Workload(workload) => workload.uid.shared(),
+        Address::Service(_) => Str::from(address.name()),
+    }
+}
+
 fn links(address: &Address) -> Links {
     let aliases = address.aliases().into_iter().map(Str::from).collect();
     match address {
@@ -117,7 +127,7 @@ fn links(address: &Address) -> Links {
     }
 }
 
-fn of_workload(workload: &Workload, aliases: Vec<Str>) -> Links {
+fn of_workload(workload: &Workload, aliases: Box<[Str]>) -> Links {
     let gateways = workload.waypoint.iter().chain(&workload.network_gateway);
     Links {
         aliases,
@@ -128,7 +138,7 @@ fn of_workload(workload: &Workload, aliases: Vec<Str>) -> Links {
     }
 }
 
-fn of_service(service: &Service, aliases: Vec<Str>) -> Links {
+fn of_service(service: &Service, aliases: Box<[Str]>) -> Links {
     let weighted = service.weighted_waypoints.iter().map(|entry| &entry.destination);
     let gateways = service.waypoint.iter().chain(weighted).map(gateway_key).collect();
     let unready_too = service.load_balancing.health == HealthPolicy::AllowAll;

@@ -31,6 +31,11 @@ impl Leads {
         one.into_iter().chain(many.into_iter().flat_map(|names| names.iter()))
     }
 
+    /// A key that leads somewhere, as it is held here.
+    pub(super) fn key(&self, key: &str) -> Option<&Str> {
+        self.0.entry(key).map(|(key, _)| key)
+    }
+
     pub(super) fn add(&mut self, key: &Str, name: &Str) {
         let names = match self.0.remove(key) {
             Some(Names::One(other)) if other != *name => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ambit_policy::model::Policy;
 use ambit_types::Str;
 
-use super::entry::{Entry, Links};
+use super::entry::{self, Entry, Links};
 use super::history::{History, Touched};
 use super::leads::Leads;
 use super::shards::{Same, Shards};
@@ -195,13 +195,13 @@ impl Resources {
 
     /// Waypoints and gateways that a workload or service names.
     pub(super) fn gateways(&self, name: &str) -> impl Iterator<Item = Str> {
-        let named = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.gateways);
+        let named = self.addresses.get(name).into_iter().flat_map(|entry| entry.links.gateways.iter());
         named.flat_map(move |key| self.resolve(key))
     }
 
     /// The services in front of a workload, which say whether it is behind a waypoint.
     pub(super) fn in_front(&self, name: &str) -> impl Iterator<Item = &Str> {
-        let named = self.addresses.get(name).into_iter().flat_map(|entry| &entry.links.services);
+        let named = self.addresses.get(name).into_iter().flat_map(|entry| entry.links.services.iter());
         named.filter(move |service| self.addresses.get(service).is_some())
     }
 
@@ -209,12 +209,13 @@ impl Resources {
     /// gateways, and the services that it is behind.
     pub(super) fn leads(&self, name: &str) -> impl Iterator<Item = &Str> {
         let links = self.addresses.get(name).map(|entry| &entry.links);
-        links.into_iter().flat_map(|links| links.gateways.iter().chain(&links.services))
+        links.into_iter().flat_map(|links| links.gateways.iter().chain(links.services.iter()))
     }
 
     fn put_address(&mut self, address: &Address, touched: &mut Touched) {
-        let entry = Entry::of(address);
-        let name = Str::from(address.name());
+        let mut entry = Entry::of(address);
+        self.share(&mut entry.links);
+        let name = entry::name(address);
         match self.addresses.get(&name) {
             Some(old) if old.has_content_of(&entry) => return,
             // Most changes of a workload are of its readiness, and nothing leads elsewhere.
@@ -228,11 +229,20 @@ impl Resources {
         self.addresses.insert(name, Arc::new(entry));
     }
 
+    /// Lets names of services be those that other workloads behind them have.
+    fn share(&self, links: &mut Links) {
+        for service in links.services.iter_mut() {
+            if let Some(held) = self.endpoints.key(service) {
+                *service = held.clone();
+            }
+        }
+    }
+
     fn link(&mut self, name: &Str, links: &Links) {
-        for alias in &links.aliases {
+        for alias in links.aliases.iter() {
             self.aliases.add(alias, name);
         }
-        for service in &links.services {
+        for service in links.services.iter() {
             self.endpoints.add(service, name);
         }
         if let Some(node) = &links.node {
@@ -244,10 +254,10 @@ impl Resources {
         let Some((key, _)) = self.addresses.entry(name) else { return };
         let key = key.clone();
         let Some(entry) = self.addresses.remove(name) else { return };
-        for alias in &entry.links.aliases {
+        for alias in entry.links.aliases.iter() {
             self.aliases.remove(alias, name);
         }
-        for service in &entry.links.services {
+        for service in entry.links.services.iter() {
             self.endpoints.remove(service, name);
         }
         if let Some(node) = &entry.links.node {
@@ -259,6 +269,6 @@ impl Resources {
 
 fn touch(touched: &mut Touched, name: &Str, links: &Links) {
     touched.names.insert(name.clone());
-    touched.keys.extend(links.aliases.iter().chain(&links.services).cloned());
+    touched.keys.extend(links.aliases.iter().chain(links.services.iter()).cloned());
     touched.nodes.extend(links.node.clone());
 }

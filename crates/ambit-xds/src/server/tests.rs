@@ -366,3 +366,23 @@ fn on_demand() -> Rig {
     assert_eq!(rig.settle(response), nothing_yet, "but one's own node, and what is in front of it");
     rig
 }
+
+#[test]
+fn a_name_is_held_once_whoever_has_it() {
+    let pod = |name: &str| {
+        let mut pod = Workload::new(name, "ns", name);
+        pod.services = [(ServiceKey::new("ns", "s.example"), vec![])].into();
+        Arc::new(pod)
+    };
+    let pods = ["a", "b"].map(pod);
+    let mut resources = Resources::default();
+    let addresses = pods.iter().cloned().map(Address::Workload).collect();
+    resources.apply(1, Delta { addresses, ..Delta::default() });
+    for pod in &pods {
+        let (name, _) = resources.addresses().entry(pod.uid.as_str()).expect("it was published");
+        assert!(Arc::ptr_eq(name, &pod.uid.shared()), "{name}");
+    }
+    let services: Vec<_> = pods.iter().flat_map(|pod| resources.leads(pod.uid.as_str())).collect();
+    assert_eq!(services.iter().map(|name| &***name).collect::<Vec<_>>(), ["ns/s.example"; 2]);
+    assert!(Arc::ptr_eq(services[0], services[1]));
+}

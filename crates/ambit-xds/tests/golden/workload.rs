@@ -1,5 +1,7 @@
 //! `istio.workload`: workloads and services, from the types of the mesh.
 
+use std::sync::Arc;
+
 use ambit_types::service::{
     HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Port, Scope, Visibility,
 };
@@ -126,7 +128,7 @@ fn gateways_by_address() {
 #[test]
 fn our_own_settings_travel_as_an_extension() {
     let mut own = bare();
-    own.settings = Some(Settings {
+    own.settings = Some(Arc::new(Settings {
         probe_ports: vec![80, 8443],
         node_addresses: vec!["10.0.0.254".parse().unwrap()],
         network_policy: true,
@@ -134,7 +136,7 @@ fn our_own_settings_travel_as_an_extension() {
             policy: PolicyKey::new("ns", "out"),
             rules: vec![EgressRule { cidrs: vec!["192.0.2.0/24".parse().unwrap()], ports: vec![80] }],
         }),
-    });
+    }));
     // Repeated numbers are packed: one field with all of them.
     let range = message(1, [bytes(1, [192, 0, 2, 0]), varint(2, 24)]);
     let egress = message(4, [bytes(1, "ns/out"), message(2, [range, bytes(2, hex("50"))])]);
@@ -148,7 +150,7 @@ fn our_own_settings_travel_as_an_extension() {
     );
     check("settings", &workload::encode(&own), [bytes(20, "u"), extension].concat());
     // Said even where all of it is default, because silence means that nobody knows.
-    own.settings = Some(Settings::default());
+    own.settings = Some(Arc::default());
     let nothing = message(2, [bytes(1, "type.googleapis.com/ambit.internal.WorkloadSettings")]);
     let extension = message(26, [bytes(1, "ambit.internal/workload"), nothing]);
     check("default settings", &workload::encode(&own), [bytes(20, "u"), extension].concat());

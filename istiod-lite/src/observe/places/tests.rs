@@ -170,3 +170,41 @@ fn what_is_gone_may_be_told_of_for_a_while() {
     places.take(&moved, NOW + 5000);
     assert_eq!(check(&places, NOW + 5001 + GRACE), Err(Misfit::Workload));
 }
+
+#[test]
+fn a_claim_about_a_node_is_good_while_one_workload_makes_it_so() {
+    let pod = |number: u8| {
+        let mut pod = workload("shop", "web", "n1", number);
+        pod.uid = Uid::from(format!("Kubernetes//Pod/shop/web-{number}"));
+        pod.name = format!("web-{number}").into();
+        (pod.uid.clone(), Arc::new(pod))
+    };
+    let both = Delta { workloads: [pod(1), pod(2)].into(), ..Delta::default() };
+    let mut places = Places::default();
+    places.take(&both, NOW);
+    // The same ones again, as after a restart of the source.
+    places.take(&both, NOW);
+    assert!(places.claims.is_empty() && places.gone.is_empty(), "{:?}", places.claims);
+    let runs = Claim::Runs("n1".into(), "shop".into(), "web".into());
+    let named = |number: u8| Claim::Pod("n1".into(), "shop".into(), format!("web-{number}").into());
+    let holds = |number: u8| Claim::Holds("n1".into(), IpAddr::from([10, 0, 0, number]));
+    let good = |places: &Places, now: u64| {
+        [&runs, &named(1), &holds(1), &named(2), &holds(2)].map(|claim| places.has(claim, now))
+    };
+    assert_eq!(good(&places, NOW), [true; 5]);
+    let gone = |number: u8| Delta { removed_workloads: [pod(number).0].into(), ..Delta::default() };
+    places.take(&gone(1), NOW + 10);
+    assert_eq!(good(&places, NOW + 10 + GRACE), [true; 5]);
+    assert_eq!(good(&places, NOW + 11 + GRACE), [true, false, false, true, true]);
+    places.take(&gone(2), NOW + 20);
+    assert_eq!(good(&places, NOW + 20 + GRACE), [true, false, false, true, true]);
+    assert_eq!(good(&places, NOW + 21 + GRACE), [false; 5]);
+    // It comes back, and goes again, while the first time is still remembered.
+    places.take(&both, NOW + 30);
+    places.take(&gone(1), NOW + 40);
+    places.take(&Delta::default(), NOW + 35 + GRACE);
+    assert_eq!(good(&places, NOW + 40 + GRACE), [true; 5]);
+    places.take(&Delta::default(), NOW + 41 + GRACE);
+    assert_eq!(good(&places, NOW + 41 + GRACE), [true, false, false, true, true]);
+    assert!(places.claims.is_empty() && places.gone.is_empty(), "{:?}", places.claims);
+}

@@ -95,7 +95,7 @@ pub(super) fn staged(snapshot: &Snapshot, workloads: &[&Arc<Workload>]) -> Value
 fn endpoint(w: &Workload, of: &ServiceKey) -> Value {
     json!({
         "workloadUid": w.uid.as_str(),
-        "port": ports(w.services.get(of).map(Vec::as_slice).unwrap_or_default()),
+        "port": ports(w.services.get(of).unwrap_or_default()),
         "status": status(w.health),
     })
 }

@@ -324,7 +324,7 @@ fn web() -> Workload {
     w.policies = vec![PolicyKey::new("shop", "lock")];
     w.services.insert(web_key(), vec![port(80, 8080)]);
     w.locality.region = "r1".into();
-    w.settings = Some(Settings { probe_ports: vec![8081], ..Settings::default() });
+    w.settings = Some(Arc::new(Settings { probe_ports: vec![8081], ..Settings::default() }));
     w
 }
 

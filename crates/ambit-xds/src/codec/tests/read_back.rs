@@ -1,5 +1,7 @@
 //! What is written is read back as the same value, and damaged bytes are refused or read as something whole.
 
+use std::sync::Arc;
+
 use ambit_policy::model::{Action, Clause, Match, Policy, Rule, Scope, ServiceAccount, StringMatch, Values};
 use ambit_types::service::{
     HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Port, Scope as LbScope, Visibility,
@@ -111,11 +113,9 @@ fn workload_strategy() -> impl Strategy<Value = Workload> {
             workload.policies = policies.into_iter().map(|(n, p)| PolicyKey::new(n, p)).collect();
             workload.services =
                 services.into_iter().map(|((n, h), ports)| (ServiceKey::new(n, h), ports)).collect();
-            workload.settings = settings.map(|(ports, node_addresses, network_policy, egress)| Settings {
-                probe_ports: ports.into_iter().collect(),
-                node_addresses,
-                network_policy,
-                egress,
+            workload.settings = settings.map(|(ports, node_addresses, network_policy, egress)| {
+                let probe_ports = ports.into_iter().collect();
+                Arc::new(Settings { probe_ports, node_addresses, network_policy, egress })
             });
             workload.trust_domain = TrustDomain::parse("td.example").expect("valid");
             (workload.workload_type, workload.health, workload.network_mode) = (kind.0, kind.1, kind.2);
