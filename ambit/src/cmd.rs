@@ -8,6 +8,7 @@ pub mod breakglass;
 pub mod bundle;
 pub mod ca;
 pub mod check;
+mod cluster;
 pub mod completion;
 pub mod demo;
 pub mod echoer;
@@ -23,6 +24,7 @@ mod jsonpath;
 pub mod lab;
 pub mod lint;
 pub mod map;
+mod mesh;
 mod nodes;
 mod objects;
 mod place;
@@ -155,52 +157,37 @@ pub fn run() -> i32 {
 /// Moves to where the command's lab is, if it is one of a user without root; comes before any thread.
 fn enter(command: &Command) -> anyhow::Result<()> {
     let (lab, make) = match command {
-        Command::Demo(args) => (&args.name, true),
-        Command::Enroll(args) | Command::Unenroll(args) => match args.lab() {
-            Some(lab) => (lab, false),
-            None => return Ok(()),
-        },
-        Command::Status(args) => match args.lab() {
-            Some(lab) => (lab, false),
-            None => return Ok(()),
-        },
-        Command::Waypoint(args) => match args.lab() {
-            Some(lab) => (lab, false),
-            None => return Ok(()),
-        },
-        Command::Ca(args) => match args.lab() {
-            Some(lab) => (lab, false),
-            None => return Ok(()),
-        },
-        Command::Get(args) => (&args.at.name, false),
-        Command::Flows(args) => (&args.at.name, false),
-        Command::Tap(args) => (&args.at.name, false),
-        Command::Top(args) => (&args.at.name, false),
-        Command::Stat(args) => (&args.seen.at.name, false),
-        Command::Edges(args) => (&args.seen.at.name, false),
-        Command::Map(args) => (&args.seen.at.name, false),
-        Command::Explain(args) if args.asks_lab() => (&args.at.name, false),
-        Command::Why(args) => (&args.at.name, false),
-        Command::Policy(args) if args.asks_lab() => (&args.at.name, false),
-        Command::Lint(args) if args.asks_lab() => (&args.at.name, false),
-        Command::Strict(args) => (&args.at.name, false),
-        Command::Breakglass(args) => (&args.at.name, false),
-        Command::SupportBundle(args) => match args.lab() {
-            Some(lab) => (lab, false),
-            None => return Ok(()),
-        },
+        Command::Demo(args) => (Some(&args.name), true),
+        Command::Enroll(args) | Command::Unenroll(args) => (args.lab(), false),
+        Command::Status(args) => (args.lab(), false),
+        Command::Waypoint(args) => (args.lab(), false),
+        Command::Ca(args) => (args.lab(), false),
+        Command::Get(args) => (args.at.lab(), false),
+        Command::Flows(args) => (args.at.lab(), false),
+        Command::Tap(args) => (args.at.lab(), false),
+        Command::Top(args) => (args.at.lab(), false),
+        Command::Stat(args) => (args.seen.at.lab(), false),
+        Command::Edges(args) => (args.seen.at.lab(), false),
+        Command::Map(args) => (args.seen.at.lab(), false),
+        Command::Explain(args) if args.asks_lab() => (Some(&args.at.name), false),
+        Command::Why(args) => (args.at.lab(), false),
+        Command::Policy(args) => (args.lab(), false),
+        Command::Lint(args) if args.asks_lab() => (Some(&args.at.name), false),
+        Command::Strict(args) => (Some(&args.at.name), false),
+        Command::Breakglass(args) => (Some(&args.at.name), false),
+        Command::SupportBundle(args) => (args.lab(), false),
         // It asks for itself, or needs no lab.
         Command::Lab(_)
         | Command::Explain(_)
-        | Command::Policy(_)
         | Command::Lint(_)
         | Command::Check(_)
         | Command::Install(_)
         | Command::Upgrade(_)
         | Command::Uninstall(_)
         | Command::Completion(_)
-        | Command::Echoer(_) => return Ok(()),
+        | Command::Echoer(_) => (None, false),
     };
+    let Some(lab) = lab else { return Ok(()) };
     let refused = |error: ambit_lab::LabError| out::Failure::new(error.exit_code(), error.full());
     ambit_lab::rootless::enter(lab, make).map_err(|error| refused(error).into())
 }

@@ -170,7 +170,6 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
         .health(&readiness);
     let parts = parts(&follower, &keeper);
     let routes = routes.merge(console::routes(&parts));
-    console::start(&config.console, &parts, drain).await?;
 
     let gauges = report::Gauges::of(&follower.world, &follower.publisher);
     let gate = open_gate(config, kube.as_ref(), follower.world.clone())?;
@@ -180,6 +179,7 @@ async fn begin(config: &Config, drain: &Drain, start: Start) -> anyhow::Result<R
         .with_context(|| format!("listening on {}", config.surface.listen))?;
     let listen = listener.local_addr().context("asking for our own address")?;
     let settings = tls::settings(keeper.signer(), &server_names(config, listen), drain)?;
+    console::start(&config.console, &parts, &settings, drain).await?;
     let connections = ReceiverStream::new(tls::accept(listener, settings.clone(), drain));
     let certificates = CertificateService::new(gate.clone(), keeper.signer());
     let age_max = config.surface.stream_age_max;

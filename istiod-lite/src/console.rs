@@ -1,7 +1,7 @@
 //! The HTTP API for people and the web console: what is known of the mesh and what the proxies tell, to be read.
 //!
 //! The API is served on the admin socket and, where `--console-listen` says so, over TCP together with the console's
-//! bundle. Nothing here changes the mesh: questions that are posted are answered and forgotten. What proxies tell comes
+//! bundle: by plain HTTP on loopback, by TLS elsewhere. Nothing here changes the mesh: questions that are posted are answered and forgotten. What proxies tell comes
 //! through [`Gathered`]; what would be decided comes from `ambit_explain`.
 
 use std::collections::BTreeMap;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use ambit_explain::Flow;
 use ambit_runtime::drain::Drain;
 use anyhow::Context as _;
+use rustls::ServerConfig;
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::ca::keeper::Keeper;
@@ -75,6 +75,8 @@ pub struct Coverage {
 pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     /// Pairs of the last `window`, each as an edge item.
     fn edges(&self, window: Duration) -> Vec<Value>;
+    /// The same with what each side of them told, for whoever adds the edges of several replicas up.
+    fn reported(&self, window: Duration) -> Vec<Value>;
     /// The same pairs as records to be decided again, each with how many connections it stands for.
     fn seen(&self, window: Duration) -> Vec<Flow>;
     /// What such records rest on.
@@ -112,17 +114,27 @@ pub struct Parts {
     pub live: Live,
 }
 
-/// Serves the console where the configuration says so, until `drain` begins.
+/// Serves the console where the configuration says so, until `drain` begins; with the TLS settings of our own server where
+/// others than this machine can call.
 ///
 /// # Errors
 /// When the address cannot be had.
-pub async fn start(config: &config::Console, parts: &Parts, drain: &Drain) -> anyhow::Result<()> {
+pub async fn start(
+    config: &config::Console,
+    parts: &Parts,
+    tls: &ServerConfig,
+    drain: &Drain,
+) -> anyhow::Result<()> {
     let Some(address) = config.console_listen else { return Ok(()) };
-    let listener = TcpListener::bind(address).await.with_context(|| {
+    let listener = crate::listen::bind(address).await.with_context(|| {
         format!("listening on {address} for the console; does something else listen there?")
     })?;
     let guard = Guard { token_file: config.console_token_file.clone() };
-    server::serve(listener, routes(parts), guard, drain);
+    if address.ip().to_canonical().is_loopback() {
+        server::serve(listener, routes(parts), guard, drain);
+    } else {
+        server::serve_tls(listener, tls.clone(), routes(parts), guard, drain);
+    }
     tracing::info!(listen = %address, "the console is served");
     Ok(())
 }

@@ -21,6 +21,9 @@ pub const ISTIOD_PORT: u16 = 15012;
 /// The port of the control plane's admission webhook on the fabric.
 pub const WEBHOOK_PORT: u16 = 15017;
 
+/// The port of the control plane's console on the fabric, over an API server.
+pub const CONSOLE_PORT: u16 = 15019;
+
 /// The address families a lab uses. Default both; `--set ip_families=ipv4|ipv6|dual`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -66,7 +66,7 @@ impl LastHeard {
         let (wall, now) = (clock::unix_seconds(), clock::monotonic());
         // Already away keeps the earlier moment.
         self.with(|last| {
-            last.away.get_or_insert(Away::new(wall, wall, now));
+            last.away.get_or_insert_with(|| Away::new(wall, wall, now));
         });
     }
 

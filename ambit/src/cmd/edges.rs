@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 
+use super::cluster::items;
 use super::form::{FORMS, Form, List};
+use super::mesh::Mesh;
 use super::nodes::{Where, block_on, cell, json, or_dash, text};
 use crate::out::{self, Failure};
 
@@ -22,7 +24,7 @@ pub struct Args {
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Seen {
     #[command(flatten)]
-    pub(crate) at: Where,
+    pub(crate) at: Mesh,
     /// Only this namespace, at either end
     #[arg(short = 'n', long)]
     namespace: Option<String>,
@@ -40,8 +42,17 @@ impl Seen {
     /// # Errors
     /// When the control plane does not answer.
     pub(crate) fn edges(&self) -> anyhow::Result<Vec<Value>> {
+        let mut edges = match self.at.here() {
+            Some(lab) => self.of_lab(&lab)?,
+            None => block_on(async { self.at.cluster().await?.edges(self.window).await })?,
+        };
+        edges.retain(|edge| self.is_meant(edge));
+        Ok(edges)
+    }
+
+    fn of_lab(&self, lab: &Where) -> anyhow::Result<Vec<Value>> {
         let what = format!("/api/v1/edges?window={}s", self.window.as_secs().max(1));
-        let socket = self.at.istiod();
+        let socket = lab.istiod();
         let answer = block_on(async { json(&socket, &what).await }).map_err(|error| {
             let words =
                 format!("{error:#}; edges are gathered by the control plane, `ambit flows` asks the nodes");
@@ -50,9 +61,7 @@ impl Seen {
         if let Some(count) = answer["left_out"].as_u64().filter(|count| *count > 0) {
             out::say(&format!("warning: {count} edges are left out, for which the answer had no room"));
         }
-        let mut edges = answer["items"].as_array().cloned().unwrap_or_default();
-        edges.retain(|edge| self.is_meant(edge));
-        Ok(edges)
+        Ok(items(answer))
     }
 
     fn is_meant(&self, edge: &Value) -> bool {

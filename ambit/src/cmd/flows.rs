@@ -1,4 +1,4 @@
-//! `ambit flows`: what happened, from the ring of records on every node.
+//! `ambit flows`: what happened, from the ring of records on every node; in a cluster through its control plane.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,13 @@ use ambit_runtime::clock;
 use ambit_runtime::flows::Filter;
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
+use super::cluster::query;
 use super::form::{FORMS, Form};
 use super::interrupted;
-use super::nodes::{Node, Where, ask_all, block_on, cell, or_dash, short_id, text};
+use super::mesh::Mesh;
+use super::nodes::{Node, ask_all, block_on, cell, or_dash, short_id, text};
 use crate::out;
 use filters::Filters;
 
@@ -25,7 +28,7 @@ pub(super) const ALL: usize = 1_000_000;
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
-    pub(super) at: Where,
+    pub(super) at: Mesh,
     /// Go on as connections end; a node whose ztunnel restarts is followed again
     #[arg(short, long, conflicts_with = "input_file")]
     follow: bool,
@@ -59,11 +62,15 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     block_on(async {
         if args.follow {
             interrupted::ends_the_command()?;
-            return follow::follow(args, &filter, args.at.recorders()?).await;
+            return follow::follow(args, &filter, followed(&args.at, &filter, args.last).await?).await;
         }
-        let told = match &args.input_file {
-            Some(path) => Records { records: read_file(path)?, memory: Vec::new() },
-            None => all_records(args, &args.at.recorders()?).await?,
+        let told = match (&args.input_file, args.at.here()) {
+            (Some(path), _) => Records { records: read_file(path)?, memory: Vec::new() },
+            (None, Some(lab)) => all_records(args, &lab.recorders()?).await?,
+            (None, None) => {
+                let query = query(&filter, args.at.node.as_deref());
+                args.at.cluster().await?.flows(&query, args.most()).await?
+            }
         };
         let Records { mut records, memory } = told;
         records.retain(|record| filter.passes(record));
@@ -75,6 +82,28 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
         Ok(out::OK)
     })
+}
+
+/// The last records of every proxy and those that follow, for as long as they are read.
+///
+/// # Errors
+/// When there is no such lab or node, or the cluster's control plane does not answer.
+pub(super) async fn followed(
+    at: &Mesh,
+    filter: &Filter,
+    last: usize,
+) -> anyhow::Result<mpsc::Receiver<Value>> {
+    match at.here() {
+        Some(lab) => Ok(follow::stream(lab.recorders()?, last)),
+        None => at.cluster().await?.follow(query(filter, at.node.as_deref()), last).await,
+    }
+}
+
+impl Args {
+    /// How many records of each proxy are asked for.
+    fn most(&self) -> usize {
+        if self.all { ALL } else { self.last }
+    }
 }
 
 fn show(args: &Args, records: &[Value]) {
@@ -95,7 +124,8 @@ fn show(args: &Args, records: &[Value]) {
 pub(super) struct Records {
     /// The records of all nodes.
     pub(super) records: Vec<Value>,
-    memory: Vec<Value>,
+    /// Of each that told: since when it remembers, and what it lost.
+    pub(super) memory: Vec<Value>,
 }
 
 /// The records of all nodes that pass the filters, oldest first.
@@ -112,7 +142,7 @@ pub(super) async fn records(args: &Args, nodes: &[Node]) -> anyhow::Result<Recor
 
 async fn all_records(args: &Args, nodes: &[Node]) -> anyhow::Result<Records> {
     let mut told = Records { records: Vec::new(), memory: Vec::new() };
-    let last = if args.all { ALL } else { args.last };
+    let last = args.most();
     for (_, body) in ask_all(nodes, &format!("/flows?last={last}")).await? {
         for line in lines(&body) {
             match line.get("footer") {

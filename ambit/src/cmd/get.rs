@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::Value;
 
 use super::form::{FORMS, Form, List};
+use super::mesh::Mesh;
 use super::nodes::{Where, ask_all, block_on, read, text};
 use crate::out::{self, Failure};
 
@@ -17,7 +18,7 @@ pub struct Args {
     /// What to show
     kind: Kind,
     #[command(flatten)]
-    pub(super) at: Where,
+    pub(super) at: Mesh,
     /// Only this namespace
     #[arg(short = 'n', long, visible_alias = "workload-namespace")]
     namespace: Option<String>,
@@ -64,7 +65,7 @@ enum Direction {
 /// When no node answers, or a file is no dump.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     if args.raw {
-        let answers = block_on(async { ask_all(&args.at.nodes()?, args.kind.path()).await })?;
+        let answers = block_on(async { ask_all(&lab(args)?.nodes()?, args.kind.path()).await })?;
         for (_, body) in answers {
             out::data(&String::from_utf8_lossy(&body));
         }
@@ -90,11 +91,22 @@ pub(super) fn headings(wide: bool) -> Vec<(&'static str, String)> {
     Kind::value_variants().iter().map(|kind| (kind.key(), columns::table(*kind, &[], wide))).collect()
 }
 
+/// The lab whose nodes are asked.
+fn lab(args: &Args) -> Result<Where, Failure> {
+    args.at.here().ok_or_else(|| {
+        let words = format!(
+            "what the ztunnels of a cluster hold is told on sockets of its nodes alone; {}",
+            args.kind.in_cluster()
+        );
+        Failure::new(out::FAILED, words)
+    })
+}
+
 /// Who told, and what.
 type Told = Vec<(String, Value)>;
 
 async fn from_nodes(args: &Args) -> anyhow::Result<Told> {
-    let answers = ask_all(&args.at.nodes()?, args.kind.path()).await?;
+    let answers = ask_all(&lab(args)?.nodes()?, args.kind.path()).await?;
     answers.into_iter().map(|(node, body)| Ok((node.name, read(&body, &node.socket)?))).collect()
 }
 
@@ -157,6 +169,20 @@ impl Kind {
             Self::Policies => "PolicyList",
             Self::Certificates => "CertificateList",
             Self::Connections => "ConnectionList",
+        }
+    }
+
+    /// Where something like it is to be had in a cluster.
+    fn in_cluster(self) -> &'static str {
+        match self {
+            Self::Workloads => "see: ambit status, and the condition ambit.internal/captured of each pod",
+            Self::Services | Self::Policies => {
+                "see: ambit status for what is not in force as written, and istioctl ztunnel-config"
+            }
+            Self::Certificates => {
+                "see: ambit ca status for the roots, and the metric ambit_certificate_remaining_seconds"
+            }
+            Self::Connections => "see: ambit edges (OPEN with -o wide), and ambit flows for those that ended",
         }
     }
 

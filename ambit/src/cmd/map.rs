@@ -36,7 +36,10 @@ pub struct Args {
 /// When there is no such lab, the control plane does not answer, or the port is taken.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     if args.open {
-        return open::open(&args.seen.at, args.port);
+        return match args.seen.at.here() {
+            Some(lab) => open::open(&lab, args.port),
+            None => Err(open::in_cluster(args.seen.at.root_namespace(), args.port).into()),
+        };
     }
     let items = args.seen.edges()?;
     let colour = std::io::stdout().is_terminal() && !no_colour();

@@ -1,4 +1,4 @@
-//! The objects that commands judge: of files, or of a lab; and the mesh that they make, compiled as the control plane
+//! The objects that commands judge: of files, of a lab, or of a cluster; and the mesh that they make, compiled as the control plane
 //! compiles it.
 //!
 //! Plain manifests lack what a cluster adds; `stage` adds it, so that a folder can be judged before it runs anywhere.
@@ -8,11 +8,17 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use ambit_control::{Index, Settings};
+use ambit_kube::KubeError;
+use ambit_kube::resource::Resource;
+use ambit_kube::watch::{Scope, Selection};
+use ambit_kube::write::{self, Target};
 use ambit_lab::{LabName, RunDir, manifests};
 use ambit_manifest::{Kind, Located, ObjectKey, Problem, parse, read_served};
+use kube::Client;
 use serde_json::Value;
 
 use super::nodes::no_lab;
+use super::place::failure;
 use crate::out::{self, Failure};
 
 mod stage;
@@ -57,6 +63,18 @@ impl Objects {
         let mut served = Vec::new();
         for kind in Kind::ALL {
             served.extend(manifests::stored(&run, *kind)?);
+        }
+        Self::of_served(served)
+    }
+
+    /// What the control plane of a cluster reads.
+    ///
+    /// # Errors
+    /// When a kind cannot be listed: without one of them every judgement may be wrong.
+    pub(crate) async fn of_cluster(client: &Client, root_namespace: &str) -> anyhow::Result<Self> {
+        let mut served = Vec::new();
+        for selection in Scope::everything(root_namespace).kinds {
+            served.extend(listed(client, &selection).await.map_err(|error| failure(&error))?);
         }
         Self::of_served(served)
     }
@@ -136,6 +154,26 @@ impl Objects {
         let _ = index.apply(events);
         Ok(index)
     }
+}
+
+/// The objects of a selection, in the first of its versions that is served, each saying what it is; none if no version is.
+async fn listed(client: &Client, selection: &Selection) -> Result<Vec<Value>, KubeError> {
+    for version in selection.kind.api_versions() {
+        let resource = Resource::of_kind(selection.kind, version);
+        let target = Target { resource, namespace: selection.namespace.clone(), name: String::new() };
+        let found = write::list(client, &target, selection.labels.as_deref(), selection.fields.as_deref());
+        let mut found = match found.await {
+            Ok(found) => found,
+            Err(KubeError::NotFound { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        for object in &mut found {
+            object["apiVersion"] = Value::from(*version);
+            object["kind"] = Value::from(selection.kind.as_str());
+        }
+        return Ok(found);
+    }
+    Ok(Vec::new())
 }
 
 fn fine(mut problems: Vec<Problem>) -> Result<(), Failure> {

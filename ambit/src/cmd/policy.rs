@@ -2,9 +2,12 @@
 //!
 //! All three ask the engine that decides in ztunnel and waypoint; nothing here compares a rule with anything.
 
+use ambit_lab::LabName;
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::nodes::Where;
+use super::mesh::Mesh;
+use super::nodes::block_on;
+use super::objects::Objects;
 
 pub(super) mod diff;
 pub(crate) mod seen;
@@ -15,7 +18,7 @@ pub(super) mod test;
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
-    pub(super) at: Where,
+    at: Mesh,
     #[command(subcommand)]
     command: Command,
 }
@@ -31,11 +34,11 @@ enum Command {
 }
 
 impl Args {
-    /// Whether the command is about a lab that runs.
-    pub(super) fn asks_lab(&self) -> bool {
+    /// The lab that it is about; none if it is about a cluster, or about files alone.
+    pub(super) fn lab(&self) -> Option<&LabName> {
         match &self.command {
-            Command::Test(args) => args.asks_lab(),
-            Command::Diff(_) | Command::Suggest(_) => true,
+            Command::Test(args) if !args.asks_mesh() => None,
+            Command::Test(_) | Command::Diff(_) | Command::Suggest(_) => self.at.lab(),
         }
     }
 }
@@ -52,11 +55,22 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
 }
 
-/// A command about this lab, as somebody types it.
-pub(super) fn typed(at: &Where, words: &str) -> String {
-    let program = crate::out::program();
-    if at.name == ambit_lab::LabName::default() {
-        return format!("{program} {words}");
+/// The objects of the mesh.
+///
+/// # Errors
+/// When there is no such lab or cluster, or it does not answer.
+fn objects(at: &Mesh) -> anyhow::Result<Objects> {
+    match at.lab() {
+        Some(lab) => Objects::of_lab(lab),
+        None => block_on(async { Objects::of_cluster(&at.client().await?, at.root_namespace()).await }),
     }
-    format!("{program} {words} --name {}", at.name)
+}
+
+/// A command of ours about this mesh, as somebody types it; a cluster is that of the environment.
+fn typed(at: &Mesh, words: &str) -> String {
+    let program = crate::out::program();
+    match at.lab().filter(|lab| **lab != LabName::default()) {
+        Some(lab) => format!("{program} {words} --name {lab}"),
+        None => format!("{program} {words}"),
+    }
 }

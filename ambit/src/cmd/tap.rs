@@ -1,7 +1,8 @@
 //! `ambit tap`: connections and requests as they happen, with both identities; never what they carry.
 //!
 //! That a connection is open, and what it moves, is asked for twice a second; how it ended, and each request, is told by
-//! the proxy at once. One that begins and ends in between is seen by its end only.
+//! the proxy at once. One that begins and ends in between is seen by its end only; in a cluster every one is, since what is
+//! open is known on the nodes alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
 
 use super::flows::filters::Filters;
-use super::flows::{end, follow};
+use super::flows::{end, followed};
 use super::interrupted;
-use super::nodes::{Node, Where, ask_all, block_on, or_dash, read, short_id, text};
+use super::mesh::Mesh;
+use super::nodes::{Node, ask_all, block_on, or_dash, read, short_id, text};
 use crate::out;
 
 /// How often open connections are asked for.
@@ -23,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
-    pub(super) at: Where,
+    pub(super) at: Mesh,
     #[command(flatten)]
     filters: Filters,
     /// Only this destination, a pod or a service (NAME or NS/NAME)
@@ -50,10 +52,14 @@ enum Output {
 /// When no node answers, or a filter is none.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let filter = args.filters.filter()?;
-    let nodes = args.at.nodes()?;
+    let nodes = args.at.here().map(|lab| lab.nodes()).transpose()?;
     interrupted::ends_the_command()?;
     block_on(async {
-        let mut records = follow::stream(args.at.recorders()?, 0);
+        let mut records = followed(&args.at, &filter, 0).await?;
+        if nodes.is_none() {
+            out::say("ends and requests alone are shown: what is open is known on the nodes of a cluster");
+        }
+        let (is_lab, nodes) = (nodes.is_some(), nodes.unwrap_or_default());
         let mut open = Open::default();
         let mut look = tokio::time::interval(LOOK);
         let mut shown = 0;
@@ -63,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
                     Some(record) => vec![open.ended(record)],
                     None => return Ok(out::OK),
                 },
-                _ = look.tick() => open.look(&nodes).await?,
+                _ = look.tick(), if is_lab => open.look(&nodes).await?,
             };
             let meant = happened.iter().filter(|one| is_meant(args, &filter, one));
             let room = args.max.map_or(usize::MAX, |max| max - shown);

@@ -10,10 +10,11 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::flows::filters::Filters;
-use super::flows::{end, follow};
+use super::flows::{end, followed};
 use super::form::{FORMS, Form, List};
 use super::interrupted;
-use super::nodes::{Where, block_on, cell, or_dash, text};
+use super::mesh::Mesh;
+use super::nodes::{block_on, cell, or_dash, text};
 use crate::out;
 
 /// Rows that are told apart; what goes beyond is counted together.
@@ -28,7 +29,7 @@ const COUNTED: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
-    pub(super) at: Where,
+    pub(super) at: Mesh,
     #[command(flatten)]
     filters: Filters,
     /// Do not tell sources apart
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let mut rows = Rows::default();
     interrupted::ends_the_command()?;
     block_on(async {
-        let mut records = follow::stream(args.at.recorders()?, 0);
+        let mut records = followed(&args.at, &filter, 0).await?;
         let ends = tokio::time::sleep(args.duration.unwrap_or(if is_live { Duration::MAX } else { COUNTED }));
         tokio::pin!(ends);
         let mut redraw = tokio::time::interval(REDRAW);

@@ -6,7 +6,9 @@ use ambit_types::{Fault, Reason};
 use clap::{Args as ClapArgs, Parser as _};
 use serde_json::{Value, json};
 
+use super::cluster::Query;
 use super::form::{FORMS, Form, List};
+use super::mesh::Mesh;
 use super::nodes::{Where, ask_all, block_on, read, text};
 use crate::out::{self, Failure};
 
@@ -27,7 +29,7 @@ pub struct Args {
     /// A code (AMB2104), a reason (policy-denied), a connection's id or its beginning, or `last`
     what: String,
     #[command(flatten)]
-    pub(super) at: Where,
+    pub(super) at: Mesh,
     #[arg(short, long, default_value = "table", help = FORMS)]
     output: Form,
 }
@@ -37,10 +39,10 @@ pub struct Args {
 /// # Errors
 /// When there is no such thing, with what to type.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let lab = &args.at.name;
+    let lab = &args.at.lab().cloned().unwrap_or_default();
     let item = match args.what.parse::<Reason>() {
         Ok(reason) => item(Some(reason), About::Code, page(reason), lab),
-        Err(_) => of_connection(args)?,
+        Err(_) => of_connection(args, lab)?,
     };
     let words =
         |items: &[Value], _: bool| -> String { items.iter().map(|item| text(item, "text")).collect() };
@@ -88,7 +90,7 @@ fn name(item: &Value) -> String {
 }
 
 /// The answer about a connection.
-fn of_connection(args: &Args) -> anyhow::Result<Value> {
+fn of_connection(args: &Args, lab: &LabName) -> anyhow::Result<Value> {
     // As `-o name` prints them.
     let what = args.what.trim_start_matches("flow/").trim_start_matches("connection/");
     let is_id = (ID_CHARS_MIN..=ID_CHARS).contains(&what.len())
@@ -103,7 +105,12 @@ fn of_connection(args: &Args) -> anyhow::Result<Value> {
         )
         .into());
     }
-    let (lab, known) = (&args.at.name, block_on(known(args))?);
+    let known = block_on(async {
+        match args.at.here() {
+            Some(lab) => known(&lab).await,
+            None => known_to_cluster(&args.at, what).await,
+        }
+    })?;
     let found = match what {
         "last" => Found::Ended(last(&known.ended)?),
         id => found(&known, id)?,
@@ -132,8 +139,8 @@ enum Found<'a> {
     Open(&'a Value),
 }
 
-async fn known(args: &Args) -> anyhow::Result<Known> {
-    let nodes = args.at.recorders()?;
+async fn known(at: &Where) -> anyhow::Result<Known> {
+    let nodes = at.recorders()?;
     let mut flows = FlowArgs::parse_from(["flows"]).flows;
     flows.last = RECORDS;
     let ended = super::flows::records(&flows, &nodes).await?.records;
@@ -148,6 +155,17 @@ async fn known(args: &Args) -> anyhow::Result<Known> {
         open.extend(list.as_array().into_iter().flatten().map(of_node));
     }
     Ok(Known { ended, open })
+}
+
+/// The same of a cluster, whose open connections only the nodes know; no more is asked for than is meant.
+async fn known_to_cluster(at: &Mesh, what: &str) -> anyhow::Result<Known> {
+    let mut query = match what {
+        "last" => Query::from([("verdict".to_owned(), "denied".to_owned())]),
+        id => Query::from([("id".to_owned(), format!("{id}*"))]),
+    };
+    query.extend(at.node.clone().map(|node| ("node".to_owned(), node)));
+    let ended = at.cluster().await?.flows(&query, RECORDS).await?.records;
+    Ok(Known { ended, open: Vec::new() })
 }
 
 fn is_refused(record: &Value) -> bool {

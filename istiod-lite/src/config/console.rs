@@ -10,12 +10,13 @@ use super::Source;
 /// The HTTP API and console over TCP; on the admin socket the API is always there.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Console {
-    /// Where the web console and its API are served by plain HTTP; nowhere unless given. In a cluster, loopback, reached
-    /// by `ambit map --open`.
+    /// Where the web console and its API are served, by plain HTTP on loopback and by TLS elsewhere; nowhere unless given.
+    /// In a cluster `[::]:15019`, where `ambit flows` and others ask through the API server.
     #[arg(long, env = "AMBIT_CONSOLE_LISTEN", value_name = "ADDRESS:PORT")]
     pub console_listen: Option<SocketAddr>,
 
-    /// File with the token that callers must show, 16 bytes or more; read anew for each request. Needed with
+    /// File with the token that callers must show, 16 bytes or more, as a bearer token or in `x-ambit-console-token`; read
+    /// anew for each request. While it is not there nobody is answered. Needed with
     /// `--source kube`, and wherever others than this machine can call.
     #[arg(long, env = "AMBIT_CONSOLE_TOKEN_FILE", value_name = "FILE")]
     pub console_token_file: Option<PathBuf>,

@@ -95,9 +95,13 @@ async fn edges(parts: Parts, call: Call) -> Reply {
         Ok(window) => window,
         Err(words) => return bad(words),
     };
+    let is_by_side = call.query.get("by").is_some_and(|by| by == "side");
     // It looks at all pairs.
     judge::aside(move || {
-        let mut edges = parts.gathered.edges(window);
+        let mut edges = match is_by_side {
+            true => parts.gathered.reported(window),
+            false => parts.gathered.edges(window),
+        };
         let left_out = newest_within(&mut edges, EDGES_BYTES_MAX);
         let mut answer = list("EdgeList", edges);
         answer["left_out"] = json!(left_out);

@@ -3,7 +3,8 @@
 //! A browser sends requests for every page that it shows, so a page of somebody else must neither read nor ask: requests
 //! that name another origin are refused, questions must carry a header that no foreign page can set, and without a token
 //! the host must be a name of this machine, since any other may be made to point here. A token is compared in constant
-//! time and read anew for each request, so that a mounted secret may change.
+//! time and read anew for each request, so that a mounted secret may change. It comes as a bearer token, or in a header of
+//! its own: an API server that passes a request on to a pod takes `Authorization` out, which was meant for itself.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ mod tests;
 
 /// The header that questions carry.
 const ASKS: &str = "x-ambit-console";
+/// The header that holds the token where `Authorization` does not arrive.
+const TOKEN: &str = "x-ambit-console-token";
 /// Shortest token that counts; an empty file lets nobody in.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -64,8 +67,11 @@ impl Guard {
             return refused;
         };
         let wanted = wanted.trim_ascii();
-        let given =
-            text(headers, header::AUTHORIZATION.as_str()).and_then(|text| text.strip_prefix("Bearer "));
+        // Whoever names credentials means those; another header does not mend wrong ones.
+        let given = match text(headers, header::AUTHORIZATION.as_str()) {
+            Some(text) => text.strip_prefix("Bearer "),
+            None => text(headers, TOKEN),
+        };
         let is_it =
             given.is_some_and(|given| verify_slices_are_equal(given.trim().as_bytes(), wanted).is_ok());
         if is_it && wanted.len() >= TOKEN_BYTES_MIN { Ok(()) } else { refused }

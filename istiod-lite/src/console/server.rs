@@ -1,4 +1,6 @@
 //! Serving the console and its API over TCP: guarded, bounded, and with headers that keep browsers from doing more.
+//!
+//! Where others than this machine can call it is served by TLS, with the certificate of our own server.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,7 +18,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::assets;
@@ -32,6 +38,8 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_EACH_MAX: usize = 48;
 /// Longest time in which a caller may take nothing of what it is sent.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// Longest handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest wait for a request's head, also on a connection that is kept.
 const HEAD: Duration = Duration::from_secs(30);
 /// Longest head.
@@ -57,14 +65,22 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Serves the console and `routes` on a listener until `drain` begins.
+/// Serves the console and `routes` on a listener until `drain` begins; by plain HTTP.
 pub fn serve(listener: TcpListener, routes: Routes, guard: Guard, drain: &Drain) {
-    serve_within(TAKEN_WITHIN, listener, routes, guard, drain);
+    let desk = Desk { routes, guard, tls: None };
+    serve_within(TAKEN_WITHIN, listener, desk, drain);
 }
 
-/// The same with another bound for callers that take nothing.
-fn serve_within(within: Duration, listener: TcpListener, routes: Routes, guard: Guard, drain: &Drain) {
-    let desk = Arc::new(Desk { routes, guard });
+/// The same by TLS, with settings as [`crate::tls::settings`] makes them.
+pub fn serve_tls(listener: TcpListener, mut tls: ServerConfig, routes: Routes, guard: Guard, drain: &Drain) {
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let desk = Desk { routes, guard, tls: Some(TlsAcceptor::from(Arc::new(tls))) };
+    serve_within(TAKEN_WITHIN, listener, desk, drain);
+}
+
+/// Serves, with a bound for callers that take nothing.
+fn serve_within(within: Duration, listener: TcpListener, desk: Desk, drain: &Drain) {
+    let desk = Arc::new(desk);
     let (places, drain) = (Places::new(CONNECTIONS_MAX, CONNECTIONS_EACH_MAX), drain.clone());
     drop(tasks::spawn("console", async move {
         loop {
@@ -80,7 +96,7 @@ fn serve_within(within: Duration, listener: TcpListener, routes: Routes, guard: 
             let (desk, drain) = (desk.clone(), drain.clone());
             drop(tasks::spawn("console-connection", async move {
                 tokio::select! {
-                    () = connection(Stalling::new(stream, within), peer.ip(), desk) => {}
+                    () = welcome(Stalling::new(stream, within), peer.ip(), desk) => {}
                     // Streams have no end of their own; what else is under way takes milliseconds.
                     () = drain.draining() => {}
                 }
@@ -95,20 +111,39 @@ async fn taken(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<(TcpStre
         Ok(accepted) => Some(accepted),
         Err(error) => {
             warn!(%error, "accepting a connection of the console failed");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            time::sleep(ACCEPT_PAUSE).await;
             None
         }
     }
 }
 
 /// What answers.
-#[derive(Debug)]
 struct Desk {
     routes: Routes,
     guard: Guard,
+    tls: Option<TlsAcceptor>,
 }
 
-async fn connection(stream: Stalling<TcpStream>, peer: IpAddr, desk: Arc<Desk>) {
+/// A connection from its first byte on.
+async fn welcome(stream: Stalling<TcpStream>, peer: IpAddr, desk: Arc<Desk>) {
+    let Some(tls) = desk.tls.clone() else { return connection(stream, peer, desk).await };
+    match time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => connection(stream, peer, desk).await,
+        Ok(Err(error)) => {
+            metrics::counter!("ambit_handshakes_failed_total").increment(1);
+            debug!(%peer, %error, "a handshake of the console failed");
+        }
+        Err(_) => {
+            metrics::counter!("ambit_handshakes_failed_total").increment(1);
+            debug!(%peer, "a handshake of the console took too long");
+        }
+    }
+}
+
+async fn connection<S>(stream: S, peer: IpAddr, desk: Arc<Desk>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |mut request: Request<Incoming>| {
         let desk = desk.clone();
         request.extensions_mut().insert(Peer(peer));

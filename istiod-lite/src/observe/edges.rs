@@ -53,11 +53,29 @@ struct Edge {
 /// Edges of the last `window` seconds, by id.
 pub(super) fn edges(aggregates: &Aggregates, window: u64, now: u64) -> Vec<Value> {
     let seconds = aggregates.rate_seconds(window, now);
+    let edges = gathered(aggregates, window, now);
+    edges.iter().map(|(name, edge)| edge.shown(name, seconds)).collect()
+}
+
+/// The same, each with `by`: what its sides told. Proxies attend one replica each, so the sides of a connection may be known
+/// to two of them; whoever adds edges up has to do that side by side.
+pub(super) fn reported(aggregates: &Aggregates, window: u64, now: u64) -> Vec<Value> {
+    let seconds = aggregates.rate_seconds(window, now);
+    let edges = gathered(aggregates, window, now);
+    let shown = |(name, edge): (&Name, &Edge)| {
+        let mut shown = edge.shown(name, seconds);
+        shown["by"] = edge.sides(seconds);
+        shown
+    };
+    edges.iter().map(shown).collect()
+}
+
+fn gathered(aggregates: &Aggregates, window: u64, now: u64) -> BTreeMap<Name, Edge> {
     let mut edges: BTreeMap<Name, Edge> = BTreeMap::new();
     for seen in aggregates.seen(window, now).filter(|seen| !is_second_leg(seen)) {
         edges.entry(name(&seen)).or_default().add(&seen);
     }
-    edges.iter().map(|(name, edge)| edge.shown(name, seconds)).collect()
+    edges
 }
 
 /// What a waypoint opened for somebody else; the waypoint's own report has it with its client.
@@ -146,6 +164,30 @@ impl Edge {
         }
         codes.remove("");
         codes
+    }
+
+    /// What each side told.
+    fn sides(&self, seconds: u64) -> Value {
+        let side = |told: &Told| {
+            json!({
+                "connections": told.allowed.opened, "open": told.open, "denied": told.denied, "codes": told.codes,
+                "requests": told.allowed.requests, "failed": told.allowed.failed,
+                "rate_per_s": rate(told.recent.opened.saturating_add(told.recent_denied), seconds),
+                "requests_per_s": rate(told.recent.requests, seconds),
+                "bytes_sent_per_s": rate(told.recent.sent, seconds),
+                "bytes_received_per_s": rate(told.recent.received, seconds),
+            })
+        };
+        let named = |(reporter, told): (&Reporter, &Told)| {
+            let name = match reporter {
+                Reporter::Source => "source",
+                Reporter::Destination => "destination",
+                Reporter::Waypoint => "waypoint",
+                Reporter::Unspecified => "unknown",
+            };
+            (name.to_owned(), side(told))
+        };
+        Value::Object(self.by.iter().map(named).collect())
     }
 
     /// The edge as the API has it.

@@ -26,6 +26,10 @@ impl Gathered for Hub {
         Self::edges(self, window)
     }
 
+    fn reported(&self, window: Duration) -> Vec<Value> {
+        Self::reported(self, window)
+    }
+
     fn seen(&self, window: Duration) -> Vec<ambit_explain::Flow> {
         Self::seen(self, window)
     }

@@ -295,6 +295,11 @@ impl Hub {
         edges::edges(&lock(&self.inner.aggregates), window.as_secs(), clock::unix_seconds())
     }
 
+    /// The same with what each side of them told.
+    pub fn reported(&self, window: Duration) -> Vec<Value> {
+        edges::reported(&lock(&self.inner.aggregates), window.as_secs(), clock::unix_seconds())
+    }
+
     /// Pairs of a window, as records to be decided again.
     pub fn seen(&self, window: Duration) -> Vec<ambit_explain::Flow> {
         edges::flows(&lock(&self.inner.aggregates), window.as_secs(), clock::unix_seconds())

@@ -32,6 +32,9 @@ pub const PROGRAM: &str = "ambit.internal/program";
 const ISTIOD: &str = "istiod";
 const ZTUNNEL: &str = "ztunnel";
 const CNI: &str = "ambit-cni";
+/// By which the control plane's pods are found, as in the manifests.
+const NAME_LABEL: &str = "app.kubernetes.io/name";
+const ISTIOD_NAME: &str = "istiod-lite";
 /// Life of the tokens, refreshed at four fifths of it: the shortest that an API server gives.
 const LIFE: Duration = Duration::from_secs(600);
 
@@ -77,12 +80,16 @@ impl Member {
     }
 
     fn object(&self) -> Value {
+        let mut labels = json!({"istio.io/dataplane-mode": "none"});
+        if self.account == ISTIOD {
+            labels[NAME_LABEL] = json!(ISTIOD_NAME);
+        }
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "namespace": NAMESPACE, "name": self.pod,
                 "annotations": {PROGRAM: self.target.to_string()},
-                "labels": {"istio.io/dataplane-mode": "none"},
+                "labels": labels,
             },
             "spec": {
                 "serviceAccountName": self.account, "automountServiceAccountToken": false,

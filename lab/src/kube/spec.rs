@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::{NAMESPACE, front, members};
-use crate::address::{self, ISTIOD_PORT, WEBHOOK_PORT};
+use crate::address::{self, CONSOLE_PORT, ISTIOD_PORT, WEBHOOK_PORT};
 use crate::config::LabConfig;
 use crate::paths::RunDir;
 use crate::programs::spec::{self as folder, Spec, as_args, flags, logging};
@@ -12,6 +12,9 @@ use crate::topology::Node;
 
 /// The image of waypoints: the lab runs the program of its name that stands beside its own.
 const WAYPOINT_IMAGE: &str = "ambit.internal/waypoint";
+
+/// The file with the console's token, in the first control plane's folder.
+const CONSOLE_TOKEN: &str = "console-token";
 
 /// A part of the cluster's own control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +68,13 @@ fn webhook(config: &LabConfig, replica: u16) -> SocketAddr {
     SocketAddr::new(control_plane(config, replica).ip(), WEBHOOK_PORT)
 }
 
-/// A control plane: in the fabric's namespace.
+/// Where that replica serves its console.
+fn console(config: &LabConfig, replica: u16) -> SocketAddr {
+    SocketAddr::new(control_plane(config, replica).ip(), CONSOLE_PORT)
+}
+
+/// A control plane: in the fabric's namespace. Nobody mounts Secrets for it, so the console's token is a file of the lab;
+/// while it is not there nobody is answered.
 pub fn istiod(config: &LabConfig, run: &RunDir, replica: u16) -> Spec {
     let state = run.istiod_replica(replica);
     let admin = state.join("admin.sock");
@@ -75,6 +84,8 @@ pub fn istiod(config: &LabConfig, run: &RunDir, replica: u16) -> Spec {
         ("state-dir", &state.to_string_lossy()),
         ("listen", &control_plane(config, replica).to_string()),
         ("webhook-listen", &webhook(config, replica).to_string()),
+        ("console-listen", &console(config, replica).to_string()),
+        ("console-token-file", &run.istiod().join(CONSOLE_TOKEN).to_string_lossy()),
         ("waypoint-image", WAYPOINT_IMAGE),
         ("waypoint-log", &config.log_level),
         ("waypoint-grace-seconds", &folder::waypoint_grace(config).to_string()),
@@ -145,8 +156,14 @@ mod tests {
         let all: Vec<Spec> = (0..3).map(|replica| istiod(&config, &run, replica)).collect();
         for (i, one) in all.iter().enumerate() {
             for other in &all[i + 1..] {
-                for flag in ["--kubeconfig", "--state-dir", "--listen", "--webhook-listen", "--admin-socket"]
-                {
+                for flag in [
+                    "--kubeconfig",
+                    "--state-dir",
+                    "--listen",
+                    "--webhook-listen",
+                    "--console-listen",
+                    "--admin-socket",
+                ] {
                     assert_ne!(value(one, flag), value(other, flag), "row {flag}");
                 }
             }

@@ -1,11 +1,13 @@
 //! The command line against an API server, as somebody with a kubeconfig and nothing else uses it: waypoints are made,
-//! shown and removed, the root is rotated without reaching into a pod, and the status tells what can be known.
+//! shown and removed, the root is rotated without reaching into a pod, and the status tells what can be known. Whoever has
+//! the console's token as well is shown what was seen.
 
-use ambit_tests::lab::{Lab, Output, ambit, http_peer, wait_until};
+use ambit_tests::lab::{Lab, Output, all_completed, ambit, http_peer, wait_until};
 use serde_json::{Value, json};
 
+use super::outages::REPLICAS;
 use super::{SETTLED, kubectl};
-use crate::cast::{namespace, pod};
+use crate::cast::{self, namespace, pod, security, server};
 use crate::waypoint::shop::{PORT, service};
 
 /// Seconds where the product waits minutes. There is one replica, so nothing lags.
@@ -254,4 +256,120 @@ fn nonsense_is_refused(lab: &Lab) {
 fn annotation(lab: &Lab, name: &str) -> String {
     let path = format!("jsonpath={{.metadata.annotations.{}}}", name.replace('.', r"\."));
     kubectl(lab, &[&["get"][..], &SECRET, &["-o", &*path]].concat())
+}
+
+/// The console's token.
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// The two ends of a connection may attend different replicas: what both tell is one answer.
+#[test]
+fn a_kubeconfig_and_the_token_are_enough_for_what_was_seen() {
+    let cast = [
+        namespace("shop", true),
+        namespace("legacy", false),
+        security("PeerAuthentication", "shop/strict", &json!({"mtls": {"mode": "STRICT"}})),
+        server("shop/echo", "node2"),
+        pod("shop/caller", "node1", &[]),
+        pod("legacy/stranger", "node1", &[]),
+    ];
+    let Some(lab) = Lab::up_kube("kube-seen", &cast, &["istiod_replicas=2"]) else { return };
+    wait_until("both nodes attend a replica", SETTLED, || attached(&lab) == 2);
+    not_for_everybody(&lab);
+    let target = lab.target("shop/echo", 4, cast::PORT);
+    let made = lab.call("shop/caller", &target, &["--connections", "25"]);
+    assert_eq!(all_completed(&made), 25);
+    let refused = lab.call("legacy/stranger", &target, &["--connections", "3", "--stall-timeout", "2s"]);
+    assert_eq!(refused["ok"], false);
+    wait_until("both edges are counted, each once", SETTLED, || {
+        let told = cli(&lab, &["edges", "-o", "json"]);
+        let is = |source: &str, key: &str, count: u64| {
+            let edges = serde_json::from_str::<Value>(&told.stdout).unwrap_or_default();
+            let mut edges = edges["items"].as_array().cloned().unwrap_or_default().into_iter();
+            let is_it = |edge: &Value| {
+                edge["source"]["workload"] == source && edge["destination"]["workload"] == "echo"
+            };
+            edges.any(|edge| is_it(&edge) && edge[key] == count)
+        };
+        is("caller", "connections", 25) && is("stranger", "denied", 3)
+    });
+    records(&lab);
+    follows(&lab, &target);
+}
+
+/// How many proxies attend a replica, whichever.
+fn attached(lab: &Lab) -> usize {
+    let nodes = REPLICAS.iter().filter_map(|replica| replica.ask(lab, "/api/v1/nodes"));
+    let count = |told: Value| {
+        let nodes = told["items"].as_array().cloned().unwrap_or_default();
+        nodes.iter().filter(|node| node["attached"] == true).count()
+    };
+    nodes.map(count).sum()
+}
+
+/// Neither without the Secret nor without what the replicas know of it is anything shown.
+fn not_for_everybody(lab: &Lab) {
+    fails(&cli(lab, &["flows"]), 1, "there is no Secret istio-system/ambit-console");
+    let literal = format!("--from-literal=token={TOKEN}");
+    let secret = ["create", "secret", "generic", "ambit-console", "-n", "istio-system", &*literal];
+    let _ = kubectl(lab, &secret);
+    // The lab mounts no Secret: as in the first minutes after one was made.
+    let early = cli(lab, &["edges"]);
+    fails(&early, 1, "it does not take the token");
+    assert!(!early.stderr.contains(TOKEN) && early.stdout.is_empty(), "{early:?}");
+    let held = lab.run_dir().join("istiod/console-token");
+    std::fs::write(&held, TOKEN).expect("a file of the lab");
+    let wrong = lab.file("wrong-token", &TOKEN.replace('0', "1"));
+    fails(&cli(lab, &["edges", "--console-token-file", &wrong]), 1, "it does not take the token");
+    assert_eq!(cli(lab, &["edges"]).code, Some(0));
+    let elsewhere = cli(lab, &["edges", "--root-namespace", "shop", "--console-token-file", &wrong]);
+    fails(&elsewhere, 69, "no pod of istiod-lite is ready in namespace shop");
+}
+
+fn records(lab: &Lab) {
+    let refused = cli(lab, &["flows", "-o", "json", "--verdict", "denied", "--direction", "inbound"]);
+    let lines: Vec<&str> = refused.stdout.lines().collect();
+    assert!(refused.code == Some(0) && lines.len() == 3, "{refused:?}");
+    let shown = cli(lab, &["flows", "--code", "AMB2301", "--direction", "inbound"]);
+    assert!(shown.stderr.contains("3 records shown; oldest record"), "{shown:?}");
+    let elsewhere = cli(
+        lab,
+        &["flows", "-o", "json", "--verdict", "denied", "--node", "node1", "--direction", "inbound"],
+    );
+    assert!(elsewhere.code == Some(0) && elsewhere.stdout.is_empty(), "{elsewhere:?}");
+
+    let last = cli(lab, &["why", "last"]);
+    assert!(last.code == Some(0) && last.stdout.contains("AMB2301"), "{last:?}");
+    let record: Value = serde_json::from_str(lines[0]).expect("a record");
+    let id = record["conn_id"].as_str().expect("an id");
+    let by_id = cli(lab, &["why", &id[..12], "-o", "json"]);
+    assert_eq!(json_of(&by_id)["items"][0]["record"]["conn_id"], id, "{by_id:?}");
+
+    let stat = json_of(&cli(lab, &["stat", "-n", "shop", "-o", "json"]));
+    let echo = stat["items"].as_array().into_iter().flatten().find(|row| row["name"] == "echo");
+    assert_eq!(echo.map(|row| row["denied"].clone()), Some(json!(3.0)), "{stat:#}");
+    let map = cli(lab, &["map"]);
+    assert!(map.stdout.contains("-[x]-> shop/echo"), "{map:?}");
+    fails(&cli(lab, &["map", "--open"]), 1, "kubectl port-forward");
+    fails(&cli(lab, &["get", "connections"]), 1, "sockets of its nodes");
+
+    let suggested = cli(lab, &["policy", "suggest", "-n", "shop"]);
+    let caller = "cluster.local/ns/shop/sa/default";
+    assert!(suggested.code == Some(0) && suggested.stdout.contains(caller), "{suggested:?}");
+    let file = lab.file("suggested.yaml", &suggested.stdout);
+    let differs = json_of(&cli(lab, &["policy", "diff", &file, "-o", "json"]));
+    assert!(differs["compared"].as_u64() > Some(0), "{differs:#}");
+}
+
+/// What happens is told as it happens.
+fn follows(lab: &Lab, target: &str) {
+    let load = lab.client("shop/caller", target, &["--rate", "5", "--duration", "30s"]);
+    let tapped = cli(lab, &["tap", "--from-pod", "shop/caller", "--max", "3", "-o", "json"]);
+    assert!(tapped.code == Some(0) && tapped.stdout.lines().count() == 3, "{tapped:?}");
+    let events: Vec<Value> =
+        tapped.stdout.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    assert!(events.iter().all(|event| event["event"] == "end"), "{events:#?}");
+    let counted = json_of(&cli(lab, &["top", "--for", "3s", "-o", "json"]));
+    let all = counted["items"].as_array().into_iter().flatten();
+    assert!(all.filter_map(|row| row["count"].as_u64()).sum::<u64>() > 0, "{counted:#}");
+    drop(load.stop());
 }

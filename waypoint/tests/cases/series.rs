@@ -26,7 +26,7 @@ fn many() -> usize {
 
 /// Everything that a client writes is new each time: method, path, host, headers, name of the service.
 fn made_up(n: usize) -> Request<Body> {
-    let grpc = n % 2 == 0;
+    let grpc = n.is_multiple_of(2);
     let line = format!("POST /made-up-{n}.Service/Call{n}?made-up={n}");
     let mut asked = request2(&line, &[("user-agent", &*format!("made-up-{n}"))], text(""));
     let uri = format!("http://made-up-{n}.example{}", asked.uri().path());
@@ -51,7 +51,7 @@ fn made_up(n: usize) -> Request<Body> {
 
 /// Answers with every status in turn, of HTTP and of gRPC.
 fn answered(n: usize) -> Response<Body> {
-    let status = if n % 4 == 0 { 200 } else { 400 + n % 600 };
+    let status = if n.is_multiple_of(4) { 200 } else { 400 + n % 600 };
     let answer = Response::builder().status(u16::try_from(status).unwrap());
     let answer = answer.header("content-type", "application/grpc").header("grpc-status", n.to_string());
     answer.header(format!("x-made-up-{n}"), format!("made-up-{n}")).body(text("")).unwrap()

@@ -25,8 +25,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// None so far: a node that is silent is told and tried again.
-pub(super) async fn follow(args: &Args, filter: &Filter, nodes: Vec<Node>) -> anyhow::Result<i32> {
-    let mut records = stream(nodes, args.last);
+pub(super) async fn follow(
+    args: &Args,
+    filter: &Filter,
+    mut records: mpsc::Receiver<Value>,
+) -> anyhow::Result<i32> {
     while let Some(record) = records.recv().await {
         if filter.passes(&record) {
             line(args, &record);

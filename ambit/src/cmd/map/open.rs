@@ -39,6 +39,15 @@ pub(super) fn open(at: &Where, port: u16) -> anyhow::Result<i32> {
     block_on(serve(Arc::new(fabric), console, port))
 }
 
+/// What to do in a cluster, whose API server leads there as well.
+pub(super) fn in_cluster(namespace: &str, port: u16) -> Failure {
+    let words = format!(
+        "in a cluster kubectl makes the console reachable: kubectl port-forward -n {namespace} deployment/istiod-lite \
+         {port}:15019, then open https://localhost:{port}/ with the token in Secret ambit-console; `ambit map` draws it here"
+    );
+    Failure::new(out::FAILED, words)
+}
+
 async fn serve(fabric: Arc<NetNs>, console: SocketAddr, port: u16) -> anyhow::Result<i32> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = TcpListener::bind(address)

@@ -9,9 +9,10 @@ use ambit_manifest::{Kind, ObjectKey};
 use ambit_runtime::clock;
 use serde_json::{Map, Value, json};
 
-use super::{seen, typed};
+use super::{objects, seen, typed};
 use crate::cmd::form::{FORMS, Form, List};
-use crate::cmd::nodes::{Where, cell, text};
+use crate::cmd::mesh::Mesh;
+use crate::cmd::nodes::{cell, text};
 use crate::cmd::objects::Objects;
 use crate::out::{self, Failure};
 
@@ -48,8 +49,8 @@ enum FailOn {
 ///
 /// # Errors
 /// When a file cannot be read, a policy to be removed is not there, or no node answers.
-pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
-    let now = Objects::of_lab(&at.name)?;
+pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
+    let now = objects(at)?;
     let mut then = now.clone().with(Objects::of_files(&args.files)?);
     for name in &args.without {
         remove(&mut then, name)?;
@@ -57,7 +58,7 @@ pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
     // Both at one time: what a break-glass lets in until it ends is no change.
     let wall = Duration::from_secs(clock::unix_seconds());
     let (before, after) = (Compiled::of(&now.index()?, "", wall), Compiled::of(&then.index()?, "", wall));
-    let seen = seen::ask(at, args.since)?;
+    let seen = seen::of(at, args.since)?;
     let found = diff(&before.view(), &after.view(), &seen.flows);
     let code = exit_code(args.fail_on, &found);
     let told = summary(&found);
@@ -65,8 +66,11 @@ pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
     seen.tell();
     out::say(&told);
     if let [file] = &args.files[..] {
-        let apply = format!("lab apply -f {}", file.display());
-        out::say(&format!("next: {}", typed(at, &apply)));
+        let next = match at.lab() {
+            Some(_) => typed(at, &format!("lab apply -f {}", file.display())),
+            None => format!("kubectl apply -f {}", file.display()),
+        };
+        out::say(&format!("next: {next}"));
     }
     Ok(code)
 }

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use ambit_explain::Flow;
 use ambit_runtime::clock;
+use serde_json::Value;
 
+use crate::cmd::cluster::{Cluster, Query};
+use crate::cmd::mesh::Mesh;
 use crate::cmd::nodes::{Where, ask_all, block_on, silent};
 use crate::out;
 
@@ -19,6 +22,30 @@ pub(crate) struct Seen {
     pub(crate) flows: Vec<Flow>,
     /// How much is behind it, in words.
     told: Vec<String>,
+}
+
+/// What the lab or cluster remembers of the last `since`.
+///
+/// # Errors
+/// When no proxy or replica of the control plane answers.
+pub(super) fn of(at: &Mesh, since: Duration) -> anyhow::Result<Seen> {
+    match at.here() {
+        Some(lab) => ask(&lab, since),
+        None => block_on(async { ask_cluster(&at.cluster().await?, at.node.as_deref(), since).await }),
+    }
+}
+
+/// Asks the control plane of a cluster for the proxies' records and what it counted of the last `since`.
+async fn ask_cluster(cluster: &Cluster, node: Option<&str>, since: Duration) -> anyhow::Result<Seen> {
+    let mut query = Query::from([("since".to_owned(), oldest(clock::wall(), since))]);
+    query.extend(node.map(|node| ("node".to_owned(), node.to_owned())));
+    let told = cluster.flows(&query, RECORDS).await?;
+    let flows: Vec<Flow> = told.records.iter().filter_map(|record| Flow::read(&record.to_string())).collect();
+    let lost = told.memory.iter().filter_map(|replica| replica["lost"].as_u64()).sum();
+    let mut seen = Seen { told: vec![of_records(&flows, lost)], flows };
+    seen.add(day::ask_cluster(cluster, since).await?, node);
+    seen.flows.sort_by(|a, b| a.time.cmp(&b.time));
+    Ok(seen)
 }
 
 /// Asks every proxy for its records of the last `since`, and the control plane for what it counted then, a day at most.
@@ -59,7 +86,7 @@ fn oldest(now: SystemTime, since: Duration) -> String {
 }
 
 fn lost(line: &str) -> u64 {
-    let footer: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    let footer: Option<Value> = serde_json::from_str(line).ok();
     footer.and_then(|footer| footer["footer"]["lost"].as_u64()).unwrap_or_default()
 }
 

@@ -14,7 +14,7 @@ use ambit_types::{Str, TunnelProtocol, Workload};
 use serde_json::{Value, json};
 
 use super::{seen as records, typed};
-use crate::cmd::nodes::Where;
+use crate::cmd::mesh::Mesh;
 use crate::cmd::objects::Objects;
 use crate::out::{self, Failure};
 
@@ -55,10 +55,10 @@ enum Output {
 ///
 /// # Errors
 /// When no node answers, there is no such connection, or the file cannot be written.
-pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
-    let objects = Objects::of_lab(&at.name)?;
+pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
+    let objects = super::objects(at)?;
     let index = objects.index()?;
-    let seen_here = records::ask(at, args.since)?;
+    let seen_here = records::of(at, args.since)?;
     let also = also(args, &seen_here.flows)?;
     let namespace = namespace(args, &also)?;
     let ids: BTreeSet<&str> = also.iter().map(|flow| flow.conn_id.as_str()).collect();

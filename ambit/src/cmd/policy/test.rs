@@ -1,6 +1,6 @@
 //! `ambit policy test FILE`: rows of who calls whom, decided and compared with what they expect.
 //!
-//! The mesh is that of manifests (`-f`), with what a cluster would add to them, or else of the lab that runs.
+//! The mesh is that of manifests (`-f`), with what a cluster would add to them, or else of the lab or cluster that runs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cmd::form::{FORMS, Form, List};
-use crate::cmd::nodes::{Where, cell, text};
+use crate::cmd::mesh::Mesh;
+use crate::cmd::nodes::{cell, text};
 use crate::cmd::objects::Objects;
 use crate::out::{self, Failure};
 
@@ -65,8 +66,8 @@ enum Expect {
 }
 
 impl Args {
-    /// Whether the mesh is that of a lab.
-    pub(super) fn asks_lab(&self) -> bool {
+    /// Whether the objects are those of a mesh that runs.
+    pub(super) fn asks_mesh(&self) -> bool {
         self.manifests.is_empty()
     }
 }
@@ -75,13 +76,10 @@ impl Args {
 ///
 /// # Errors
 /// When a file cannot be read, or a row asks what nobody can be asked.
-pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
+pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
     let rows = rows(args)?;
-    let objects = if args.asks_lab() {
-        Objects::of_lab(&at.name)?
-    } else {
-        Objects::of_files(&args.manifests)?.staged()?
-    };
+    let objects =
+        if args.asks_mesh() { super::objects(at)? } else { Objects::of_files(&args.manifests)?.staged()? };
     let compiled = Compiled::of(&objects.index()?, "", Duration::from_secs(clock::unix_seconds()));
     let view = compiled.view();
     let mut items = Vec::new();

@@ -77,7 +77,21 @@ fn data_is_for_those_with_the_token() {
     for given in [&*wrong, TOKEN, "Bearer ", "Basic eA==", &right[..right.len() - 1]] {
         assert_eq!(ask(Some(given), true), StatusCode::UNAUTHORIZED, "{given}");
     }
+    let through =
+        |rows: &[(&'static str, &str)]| check(&guard, &Method::GET, &[&[host], rows].concat(), true);
+    let header = "x-ambit-console-token";
+    assert_eq!(through(&[(header, TOKEN)]), StatusCode::OK, "an API server takes `Authorization` out");
+    for given in [&wrong["Bearer ".len()..], &TOKEN[1..], "", &*right] {
+        assert_eq!(through(&[(header, given)]), StatusCode::UNAUTHORIZED, "{given:?}");
+    }
+    let both = [("authorization", &*wrong), (header, TOKEN)];
+    assert_eq!(
+        through(&both),
+        StatusCode::UNAUTHORIZED,
+        "wrong credentials are not mended by another header"
+    );
     std::fs::write(&path, "").unwrap();
+    assert_eq!(through(&[(header, "")]), StatusCode::UNAUTHORIZED, "an empty file lets nobody in");
     assert_eq!(ask(Some("Bearer "), true), StatusCode::UNAUTHORIZED, "an empty file lets nobody in");
     std::fs::write(&path, "short").unwrap();
     assert_eq!(ask(Some("Bearer short"), true), StatusCode::UNAUTHORIZED, "neither does a short one");

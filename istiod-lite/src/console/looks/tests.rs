@@ -31,6 +31,10 @@ impl Gathered for Counting {
         if self.is_silent { Vec::new() } else { vec![json!({ "id": "a", "look": look })] }
     }
 
+    fn reported(&self, window: Duration) -> Vec<Value> {
+        self.edges(window)
+    }
+
     fn seen(&self, _: Duration) -> Vec<ambit_explain::Flow> {
         Vec::new()
     }

@@ -1,17 +1,22 @@
 //! The surface over a real socket: the bundle, data, and what every answer carries.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_net::tls::provider;
 use ambit_runtime::admin::{Reply, Routes};
 use ambit_runtime::drain::Drain;
 use bytes::Bytes;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
 
-use super::{CONNECTIONS_EACH_MAX, CONTENT_SECURITY_POLICY, serve, serve_within};
+use super::{CONNECTIONS_EACH_MAX, CONTENT_SECURITY_POLICY, Desk, serve, serve_tls, serve_within};
 use crate::console::Guard;
 
 const TOKEN: &str = "0123456789abcdef";
@@ -100,6 +105,7 @@ async fn without_the_token_there_is_no_data() {
     is(&refused, 401);
     assert!(refused.contains("www-authenticate: Bearer") && !refused.contains("secretless"), "{refused}");
     is(&ask(address, "/api/v1/nodes", &format!("authorization: Bearer {TOKEN}\r\n")).await, 200);
+    is(&ask(address, "/api/v1/nodes", &format!("x-ambit-console-token: {TOKEN}\r\n")).await, 200);
     // It is never taken from the address, where it would be logged.
     is(&ask(address, &format!("/api/v1/nodes?token={TOKEN}"), "").await, 401);
     drain.begin();
@@ -116,7 +122,8 @@ async fn a_reader_that_takes_nothing_is_dropped() {
         hand.try_send(send).expect("it is asked for once");
         async move { Reply::events(events) }
     });
-    serve_within(Duration::from_millis(200), listener, routes, Guard { token_file: None }, &drain);
+    let desk = Desk { routes, guard: Guard { token_file: None }, tls: None };
+    serve_within(Duration::from_millis(200), listener, desk, &drain);
     let mut reader = TcpStream::connect(address).await.unwrap();
     let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {address}\r\n\r\n");
     reader.write_all(head.as_bytes()).await.unwrap();
@@ -173,5 +180,54 @@ async fn one_caller_has_no_more_connections_than_its_share() {
         }
     };
     tokio::time::timeout(PATIENCE, again).await.expect("a place is given back");
+    drain.begin();
+}
+
+/// Where others can call, a token is not to be read on the way.
+#[tokio::test]
+async fn by_tls_there_is_no_answer_in_the_clear() {
+    let own = rcgen::generate_simple_self_signed(vec!["istiod.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let settings = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+    let routes = Routes::new().get("/api/v1/nodes", |_| async { Reply::json(&json!({"secretless": true})) });
+    serve_tls(listener, settings, routes, Guard { token_file: None }, &drain);
+    let head = "GET /api/v1/nodes HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+    let told = async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = "istiod.test".try_into().unwrap();
+        let mut stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.unwrap();
+    is(&told, 200);
+    let clear = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset says the same as an end.
+        let _ = stream.read_to_end(&mut answer).await;
+        answer
+    };
+    let clear = tokio::time::timeout(PATIENCE, clear).await.unwrap();
+    assert!(!String::from_utf8_lossy(&clear).contains("HTTP/1.1"), "{clear:?}");
     drain.begin();
 }

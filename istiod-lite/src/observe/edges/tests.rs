@@ -58,6 +58,21 @@ fn both_ends_of_one_connection_are_one_edge_and_counted_once() {
 }
 
 #[test]
+fn each_side_is_told_apart_for_whoever_adds_replicas_up() {
+    let told = [(Reporter::Source, 50), (Reporter::Destination, 40)].map(|(by, opened)| Pair {
+        opened,
+        bytes_sent: 100,
+        ..pair(by, "hbone")
+    });
+    let all = of(told.to_vec(), Vec::new());
+    let edge = &reported(&all, 300, NOW)[0];
+    let connections = |side: &str| edge["by"][side]["connections"].as_u64();
+    assert_eq!((connections("source"), connections("destination")), (Some(50), Some(40)));
+    assert_eq!((&edge["by"]["source"]["rate_per_s"], connections("waypoint")), (&json!(5.0), None));
+    assert_eq!(edges(&all, 300, NOW)[0].get("by"), None, "the API has it only where it is asked for");
+}
+
+#[test]
 fn a_refusal_has_the_code_of_who_refused_and_no_other() {
     let refused = |by, code: &str| Pair {
         denied: true,

@@ -396,7 +396,10 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/api/v1/checks", "What is right and what is not, by category, each with a hint"),
     ("/api/v1/incidents", "Refusals beside changes of configuration, newest first"),
     ("/api/v1/selftests", "The last outcome of each test of each node"),
-    ("/api/v1/edges", "Who talked to whom, how, and what was refused; `?window=5m`, at most 24h"),
+    (
+        "/api/v1/edges",
+        "Who talked to whom, how, and what was refused; `?window=5m`, at most 24h; `&by=side` with what each side told",
+    ),
     (
         "/api/v1/seen",
         "Who talked to whom as flow records, each with the `connections` it stands for: the newest 20,000, and since \

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ambit_explain::{Flow, FlowEnd};
 use serde_json::Value;
 
+use crate::cmd::cluster::Cluster;
 use crate::cmd::nodes::{json, text};
 
 #[cfg(test)]
@@ -41,9 +42,50 @@ pub(super) struct Day {
 /// # Errors
 /// When it does not answer.
 pub(super) async fn ask(istiod: &Path, since: Duration) -> anyhow::Result<Day> {
-    let seconds = since.clamp(Duration::from_secs(1), DAY).as_secs();
-    let answer = json(istiod, &format!("/api/v1/seen?since={seconds}s")).await?;
+    let answer = json(istiod, &path(since)).await?;
     Ok(Day::of(&answer))
+}
+
+/// Asks every replica of a cluster's control plane for the same.
+///
+/// # Errors
+/// When none answers.
+pub(super) async fn ask_cluster(cluster: &Cluster, since: Duration) -> anyhow::Result<Day> {
+    let answers = cluster.ask_all(&path(since)).await?;
+    Ok(together(answers.iter().map(|(_, answer)| Day::of(answer)).collect()))
+}
+
+fn path(since: Duration) -> String {
+    let seconds = since.clamp(Duration::from_secs(1), DAY).as_secs();
+    format!("/api/v1/seen?since={seconds}s")
+}
+
+/// What several replicas counted. Each tells what both ends report once, as the destination's node told it; where the ends
+/// attend different replicas that is done here. What is certain is certain of all: the latest beginning, the earliest end.
+fn together(days: Vec<Day>) -> Day {
+    let inbound: BTreeSet<Key<'_>> =
+        days.iter().flat_map(|day| &day.pairs).filter(|pair| is_inbound(pair)).map(of_both_ends).collect();
+    let is_twice = |pair: &&Flow| !is_inbound(pair) && inbound.contains(&of_both_ends(pair));
+    let all = days.iter().flat_map(|day| &day.pairs);
+    let pairs: Vec<Flow> = all.filter(|pair| !is_twice(pair)).cloned().collect();
+    let times = |of: fn(&Day) -> &String| days.iter().map(of).filter(|time| !time.is_empty()).cloned();
+    let sum = |of: fn(&Day) -> u64| days.iter().map(of).fold(0, u64::saturating_add);
+    Day {
+        pairs,
+        since: times(|day| &day.since).max().unwrap_or_default(),
+        until: times(|day| &day.until).min().unwrap_or_default(),
+        lost: sum(|day| day.lost),
+        forgotten: sum(|day| day.forgotten),
+    }
+}
+
+fn is_inbound(pair: &Flow) -> bool {
+    pair.direction.as_deref() == Some(INBOUND)
+}
+
+/// What tells pairs apart whichever end told of them: the source of a refusal does not know its code.
+fn of_both_ends(pair: &Flow) -> Key<'_> {
+    Key { direction: "", code: "", ..key(pair, |end| &end.controller) }
 }
 
 impl Day {

@@ -160,3 +160,30 @@ fn an_answer_is_read_with_what_it_rests_on() {
     assert_eq!(day.until, "2026-01-02T03:05:05.000Z");
     assert!(Day::of(&json!({"since": null})).since.is_empty());
 }
+
+/// Ends that attend different replicas tell the same twice; of others both count.
+#[test]
+fn what_two_replicas_count_of_one_pair_stands_once() {
+    let outbound = |shown: &str, code: &str| {
+        let mut pair = pair(shown, 5);
+        pair.direction = Some("outbound".to_owned());
+        pair.code = Some(code.to_owned());
+        pair
+    };
+    let day = |pairs: Vec<Flow>, since: &str, until: &str| Day {
+        pairs,
+        since: since.to_owned(),
+        until: until.to_owned(),
+        lost: 1,
+        forgotten: 2,
+    };
+    let of_sources = vec![outbound("web > cart:8080", "AMB2105"), outbound("web > old:8080", "")];
+    let one = day(of_sources, "2026-01-02T00:00:00.000Z", "2026-01-02T02:00:00.000Z");
+    let other = day(vec![pair("web > cart:8080", 6)], "2026-01-02T01:00:00.000Z", "2026-01-02T03:00:00.000Z");
+    let all = together(vec![one, other, Day::default()]);
+    let told: Vec<(&str, u64)> =
+        all.pairs.iter().map(|pair| (known(&pair.dst.controller), pair.connections)).collect();
+    assert_eq!(told, [("old", 5), ("cart", 6)]);
+    assert_eq!((&*all.since, &*all.until), ("2026-01-02T01:00:00.000Z", "2026-01-02T02:00:00.000Z"));
+    assert_eq!((all.lost, all.forgotten), (2, 4));
+}
