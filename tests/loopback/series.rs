@@ -296,7 +296,7 @@ async fn ask(tunnel: &Tunnel, front: &Front, app: &TcpListener, n: usize) {
     }
     made_up(&mut asked, n);
     let answered = within(tunnel.connect(asked, &quick())).await;
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         let opened = answered.expect("it is let in");
         drop((within(app.accept()).await.expect("it arrives"), opened));
     } else {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::form::{FORMS, Form, List};
 use super::nodes::{Where, cell, no_lab, text};
-use super::policy::typed;
+use super::policy::typed_in;
 use crate::out::{self, Failure};
 
 const REASON: &str = "ambit.internal/breakglass-reason";
@@ -107,8 +107,14 @@ fn open(at: &Where, args: &Open) -> anyhow::Result<i32> {
     let namespace = &args.namespace;
     out::data(&format!("OPEN: everybody may call namespace {namespace} until {until}: {}", args.reason));
     out::say("STRICT and DENY policies stay in force, and so do policies at waypoints");
-    out::say(&format!("who uses it: {}", typed(at, &format!("flows -n {namespace} --code AMB2305"))));
-    out::say(&format!("close it:    {}", typed(at, &format!("breakglass close -n {namespace}"))));
+    out::say(&format!(
+        "who uses it: {}",
+        typed_in(Some(&at.name), &format!("flows -n {namespace} --code AMB2305"))
+    ));
+    out::say(&format!(
+        "close it:    {}",
+        typed_in(Some(&at.name), &format!("breakglass close -n {namespace}"))
+    ));
     Ok(out::OK)
 }
 

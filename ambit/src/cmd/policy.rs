@@ -68,8 +68,13 @@ fn objects(at: &Mesh) -> anyhow::Result<Objects> {
 
 /// A command of ours about this mesh, as somebody types it; a cluster is that of the environment.
 fn typed(at: &Mesh, words: &str) -> String {
+    typed_in(at.lab(), words)
+}
+
+/// The same about a lab, or without one a cluster.
+pub(super) fn typed_in(lab: Option<&LabName>, words: &str) -> String {
     let program = crate::out::program();
-    match at.lab().filter(|lab| **lab != LabName::default()) {
+    match lab.filter(|lab| **lab != LabName::default()) {
         Some(lab) => format!("{program} {words} --name {lab}"),
         None => format!("{program} {words}"),
     }

@@ -152,7 +152,7 @@ fn a_name_without_an_address_in_the_mesh_leaves_it_where_egress_may() {
     let (policy, rule) = (PolicyKey::new("shop", "out"), EgressRule { cidrs: Vec::new(), ports: vec![443] });
     let mut web = pod("web", 1, true);
     let egress = Some(Egress { policy: policy.clone(), rules: vec![rule] });
-    web.settings = Some(Settings { egress, ..Settings::default() });
+    web.settings = Some(Arc::new(Settings { egress, ..Settings::default() }));
     let snapshot = World::new("n1").apply([Change::from(web), service.into()]).snapshot;
     let told = |to: &str| explain(&View::new(&snapshot), &asked("shop/web", to));
     for host in ["api.example", "elsewhere.example"] {
