@@ -134,7 +134,8 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     (
         "ambit_policy_unresolved_refs",
-        "Policies that apply to pods of the node and are not held or not usable; nothing is allowed there",
+        "Policies that apply to pods of the node, or at the waypoint, and are not held or not usable; nothing is allowed \
+         there",
     ),
     ("ambit_root_remaining_seconds", "What the first root to run out has left of its life"),
     ("ambit_runtime_stall_seconds", "How late the program wakes a task, looked at each second"),
