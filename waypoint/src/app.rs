@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::discovery::{self, Following, Make, Outputs, Parts, TellProviders};
+use crate::discovery::{self, Following, Held, Make, Outputs, Parts, TellProviders};
 use crate::keys::Keys;
 use crate::observe::export::{self, Exporter};
 use crate::observe::{self, Setup, flows};
@@ -55,6 +55,7 @@ pub async fn run(config: Config, log: LogControl, metrics: Registry) -> anyhow::
     let Following { waypoint, told } = discovery::start(&config, Outputs { make, providers }, parts);
     metrics.add(Remaining::of(&certificates));
     metrics.add(told.clone());
+    metrics.add(Held::by(&waypoint));
     let source = admin::Source::new(&config, waypoint.clone(), told, certificates.clone());
     attend::start(&config, &observe, &source);
     serve_surface(&config, (&source, &observe), &readiness, (&log, &metrics), &drain)?;

@@ -5,6 +5,7 @@
 //! loss of the control plane changes nothing.
 
 mod build;
+mod held;
 mod policies;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::config::Config;
 use crate::{Applied, State, Waypoint, random};
 
 pub use build::{Builder, Faults, Names, Providers};
+pub use held::Held;
 
 /// Makes the waypoint of its first state.
 pub type Make = Box<dyn Fn(State) -> Arc<Waypoint> + Send>;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ambit_hbone::{Authority, ConnId};
 use ambit_net::socket::SocketError;
 use ambit_policy::Decision;
+use ambit_policy::decide::is_strict;
 use ambit_runtime::access_log::Direction;
 use ambit_state::{
     Admission, HboneFacts, HboneTarget, Open, Snapshot, authorize, explain, plan_inbound_hbone,
@@ -24,6 +25,7 @@ use crate::connections::Entered;
 use crate::flow::{End, Flow, Outcome, Path, Route};
 use crate::mesh::Mesh;
 use crate::proxy::{Pod, Proxy};
+use crate::telemetry::PlaintextMode;
 
 /// What is told of a connection that its pod has no place for.
 pub(crate) const CROWDED: &str = "this pod has as many connections as it may";
@@ -166,12 +168,12 @@ fn client_of(
 }
 
 /// The pod has as many connections as it may.
-pub fn crowded(entered: Entered) -> NotAdmitted {
-    refused(entered, Reason::PodQuota, CROWDED.to_owned())
+pub fn crowded(mut entered: Entered) -> NotAdmitted {
+    refused(&mut entered, Reason::PodQuota, CROWDED.to_owned())
 }
 
-/// Ends an entered connection that did not come about.
-fn refused(mut entered: Entered, reason: Reason, error: String) -> NotAdmitted {
+/// What will stand in the record of an entered connection that did not come about.
+fn refused(entered: &mut Entered, reason: Reason, error: String) -> NotAdmitted {
     entered.end(Outcome::failed(reason, error.clone()));
     NotAdmitted { status: StatusCode::SERVICE_UNAVAILABLE, reason, error }
 }
@@ -208,47 +210,67 @@ pub async fn authorized_connect(
     gone: impl Future<Output = ()>,
 ) -> Result<Admitted, NotAdmitted> {
     // Loaded after the connection was entered: a change from here on reaches it as a live connection.
-    if open.admission == Admission::Policy {
-        let (snapshot, decision) = decide(&proxy.mesh, open).await;
-        let outcome = Outcome::decided(&decision);
-        if !decision.is_allow() {
-            let reason = decision.reason.unwrap_or(Reason::PolicyDenied);
-            let own = snapshot.workload(&open.workload);
-            entered.end(
-                own.map_or(outcome, |own| Outcome::refused(&explain(&snapshot, own, &open.facts(&snapshot)))),
-            );
-            let status = ambit_hbone::response::status_of(reason);
-            return Err(NotAdmitted { status, reason, error: decision.to_string() });
-        }
-        entered.end(outcome);
-        let own = snapshot.workload(&open.workload);
-        let name = own.map_or_else(|| Str::from(""), |own| own.workload_name.clone());
-        if let Err(never) = proxy.pairs.admit(open, &name) {
-            return Err(refused(entered, never.reason(), never.to_string()));
-        }
-    }
+    let plaintext = match open.admission {
+        Admission::Policy => decided(proxy, &mut entered, open).await?,
+        Admission::Probe => plaintext_mode(&proxy.mesh.snapshot(), open),
+    };
     let reached = tokio::select! {
         reached = pod.sockets.connect(open.destination, source, proxy.settings.connect_timeout) => reached,
         () = gone => {
             let text = "the peer gave up before the application was reached".to_owned();
-            return Err(refused(entered, Reason::PeerSilent, text));
+            return Err(refused(&mut entered, Reason::PeerSilent, text));
         }
         () = pod.drain.forced() => {
             let text = "the proxy or the pod is leaving".to_owned();
-            return Err(refused(entered, Reason::Draining, text));
+            return Err(refused(&mut entered, Reason::Draining, text));
         }
     };
     match reached {
         Ok(app) => {
             ambit_net::socket::prefer_congestion(&app, pod.sockets.options());
-            entered.opened();
+            entered.let_in(plaintext);
             Ok(Admitted { app, entered })
         }
         Err(error) => {
             let text = format!("the application did not take the connection: {}", describe(&error));
-            Err(refused(entered, reason_of(&error), text))
+            Err(refused(&mut entered, reason_of(&error), text))
         }
     }
+}
+
+/// Asks policy, and notes what it said; what the port asks of plaintext, if the connection is that.
+///
+/// # Errors
+/// [`NotAdmitted`].
+async fn decided(
+    proxy: &Proxy,
+    entered: &mut Entered,
+    open: &Open,
+) -> Result<Option<PlaintextMode>, NotAdmitted> {
+    let (snapshot, decision) = decide(&proxy.mesh, open).await;
+    let outcome = Outcome::decided(&decision);
+    let own = snapshot.workload(&open.workload);
+    if !decision.is_allow() {
+        let reason = decision.reason.unwrap_or(Reason::PolicyDenied);
+        entered.end(
+            own.map_or(outcome, |own| Outcome::refused(&explain(&snapshot, own, &open.facts(&snapshot)))),
+        );
+        let status = ambit_hbone::response::status_of(reason);
+        return Err(NotAdmitted { status, reason, error: decision.to_string() });
+    }
+    entered.end(outcome);
+    let name = own.map_or_else(|| Str::from(""), |own| own.workload_name.clone());
+    if let Err(never) = proxy.pairs.admit(open, &name) {
+        return Err(refused(entered, never.reason(), never.to_string()));
+    }
+    Ok(plaintext_mode(&snapshot, open))
+}
+
+/// What the port of a connection asks of plaintext; none if it comes with an identity.
+fn plaintext_mode(snapshot: &Snapshot, open: &Open) -> Option<PlaintextMode> {
+    let policies = snapshot.own_policies(&open.workload);
+    let strict = || policies.is_some_and(|set| is_strict(set, &open.facts(snapshot)));
+    open.peer.is_none().then(|| if strict() { PlaintextMode::Strict } else { PlaintextMode::Permissive })
 }
 
 /// Asks policy, waiting a little for one that is named and has not arrived: control planes announce a policy with the

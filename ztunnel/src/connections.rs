@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::flow::{Flow, Outcome};
 use crate::mesh::Mesh;
 use crate::proxy::Place;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{PlaintextMode, Telemetry};
 
 /// How long a live connection may wait for a policy that is named but has not arrived: control planes announce the
 /// name first. New connections wait for it as well, before they are decided.
@@ -202,6 +202,14 @@ impl Entered {
     pub fn opened(&mut self) {
         self.opened = true;
         self.connections.inner.telemetry.opened(self.number, &self.flow, self.outcome.as_ref());
+    }
+
+    /// An inbound connection was let in, as what was noted so far says: it counts as opened from now on. `plaintext` is
+    /// what its port asks of that, if it is some.
+    pub fn let_in(&mut self, plaintext: Option<PlaintextMode>) {
+        self.opened();
+        let reason = self.outcome.as_ref().and_then(|outcome| outcome.reason);
+        self.connections.inner.telemetry.let_in(&self.flow, reason, plaintext);
     }
 
     /// Resolves when a change of policy ends the connection; never for outbound ones.

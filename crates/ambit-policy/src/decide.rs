@@ -241,6 +241,14 @@ fn deny(policy: &Policy, rule: usize, facts: &Facts<'_>) -> Decision {
     decision
 }
 
+/// Whether the port that these facts name asks for mutual TLS (STRICT): a policy that stands for a PeerAuthentication
+/// would refuse them without an identity. What other policies say does not matter.
+pub fn is_strict(set: &PolicySet, facts: &Facts<'_>) -> bool {
+    let without_identity = Facts { peer: None, client: None, ..*facts };
+    let mut converted = set.deny.iter().filter(|policy| is_converted(&policy.key));
+    converted.any(|policy| matching_rule(policy, &without_identity, &mut Unrecorded).is_some())
+}
+
 /// Whether a policy stands for a PeerAuthentication. Underscores keep such names apart from any a person can give.
 fn is_converted(key: &PolicyKey) -> bool {
     &*key.name == STATIC_STRICT || key.name.starts_with(CONVERTED_PREFIX)

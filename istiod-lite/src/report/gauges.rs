@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ambit_control::Index;
 use ambit_control::status::{Report, WAYPOINT_BOUND};
 use ambit_runtime::metrics::Source;
-use ambit_runtime::metrics::text::{family, series, single};
+use ambit_runtime::metrics::text::{escaped, family, series, single};
 
 use crate::push::Publisher;
 use crate::world::World;
@@ -75,11 +75,6 @@ fn revisions(text: &mut String, answered: impl Iterator<Item = u64>) {
     if let Some((least, _)) = holders.first_key_value() {
         single(text, "ambit_config_acked_revision_least", "gauge", least);
     }
-}
-
-/// A text as it may stand between the quotes of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -219,6 +219,22 @@ fn a_policy_that_cannot_be_read_refuses_what_it_covers() {
     assert!(told.state().policies.services.is_empty(), "nothing is left of it");
 }
 
+/// Such a policy refuses everybody: the same alert as at a node has to see it.
+#[test]
+fn policies_that_cannot_be_used_are_counted_once_whatever_they_cover() {
+    let mut told = Told::of_the_own_pod();
+    let count = |told: &Told| held::unresolved(&told.state());
+    told.policy("p", &[on("cart"), on("pay")], &[]);
+    assert_eq!(count(&told), 0);
+    told.policy("q", &[on("cart"), on("pay")], &["future"]);
+    assert_eq!(count(&told), 1);
+    // One that may cover anything.
+    told.take(Kind::HttpPolicy, vec![("shop/x".into(), Any::pack("nothing", &Any::default()))], &[]);
+    assert_eq!(count(&told), 2);
+    told.policy("q", &[on("cart"), on("pay")], &[]);
+    assert_eq!(count(&told), 1);
+}
+
 #[test]
 fn a_policy_of_the_gateway_reaches_every_service() {
     let mut told = Told::of_the_own_pod();
@@ -292,6 +308,12 @@ async fn nothing_is_in_force_before_everything_has_arrived_and_then_what_is_ackn
     });
     let outputs = Outputs { make, providers: Box::new(drop) };
     let (mut discovery, following) = Discovery::new(&config(), outputs, parts);
+    let held = Held::by(&following.waypoint);
+    let written = || {
+        let mut text = String::new();
+        held.write(&mut text);
+        text
+    };
     let own = Address::Workload(own());
     drop(discovery.begin());
     assert!(discovery.respond(response(Kind::Address, vec![(own.name(), own.encode())], &[])).is_some());
@@ -300,9 +322,11 @@ async fn nothing_is_in_force_before_everything_has_arrived_and_then_what_is_ackn
         assert!(following.waypoint.borrow().is_none(), "routes are still missing after {kind}");
     }
     assert_eq!(readiness.pending(), ["discovery", "own workload"]);
+    assert_eq!(written(), "");
     assert!(discovery.respond(response(Kind::Frontend, Vec::new(), &[])).is_some());
     let waypoint = following.waypoint.borrow().clone().expect("it is whole");
     assert!(readiness.pending().is_empty() && following.told.away_since().is_none());
+    assert!(written().ends_with("ambit_policy_unresolved_refs 0\n"), "{}", written());
 
     // The loss of the control plane changes nothing, and what it says afterwards is in force when it is acknowledged.
     discovery.ended();
@@ -312,4 +336,7 @@ async fn nothing_is_in_force_before_everything_has_arrived_and_then_what_is_ackn
     let acknowledged = discovery.respond(response(Kind::Address, vec![(cart.name(), cart.encode())], &[]));
     assert!(acknowledged.is_some_and(|request| request.error_detail.is_none()));
     assert!(waypoint.state().mesh.service(&key("cart")).is_some());
+    let unread = vec![("shop/x".to_owned(), Any::pack("nothing", &Any::default()))];
+    assert!(discovery.respond(response(Kind::HttpPolicy, unread, &[])).is_some());
+    assert!(written().ends_with("ambit_policy_unresolved_refs 1\n"), "{}", written());
 }

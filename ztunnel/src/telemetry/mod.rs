@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ambit_runtime::access_log::{self, Direction, Record};
+use ambit_runtime::access_log::{self, Record};
 use ambit_runtime::metrics::Source;
 use ambit_runtime::metrics::values::POLICIES;
 use ambit_runtime::{clock, tasks};
@@ -25,8 +25,8 @@ use crate::flow::{Flow, Outcome};
 use crate::mesh::Mesh;
 
 pub use held::Held;
-pub use record::FlowRecord;
 pub(crate) use record::json_end;
+pub use record::{FlowRecord, PlaintextMode};
 pub use ring::{Memory, Ring};
 pub use series::{LINGER, NAMES_MAX, PAIRS_MAX};
 use series::{Pair, Series};
@@ -142,6 +142,14 @@ impl Telemetry {
         }
     }
 
+    /// A connection to a pod of this node was let in for `reason`; `plaintext` is what its port asks of that, if it is
+    /// some. Counted at the beginning: what is cut, or lasts for days, was let in all the same.
+    pub fn let_in(&self, flow: &Flow, reason: Option<Reason>, plaintext: Option<PlaintextMode>) {
+        if !self.is_hidden {
+            record::count_let_in(flow, reason, plaintext);
+        }
+    }
+
     /// A connection that was opened has ended.
     pub fn ended(&self, number: u64, flow: &Arc<Flow>, outcome: Outcome) {
         flow.end(outcome);
@@ -211,11 +219,6 @@ impl Telemetry {
                 "code" => reason.code(), "policy" => POLICIES.of(policy)
             )
             .increment(1);
-        }
-        let admitted_plain =
-            matches!(outcome.reason, Some(Reason::PlaintextAccepted | Reason::ProbeAdmitted));
-        if admitted_plain && flow.direction == Direction::Inbound {
-            record::count_plaintext(flow, outcome.reason);
         }
         record::count_shadow_denied(outcome);
         record::with_access_record(flow, self.stale_since.stale_for(), log);

@@ -53,16 +53,42 @@ fn log_end(end: &End) -> access_log::End<'_> {
     }
 }
 
-/// Counts plaintext that was let in, by why.
-pub(super) fn count_plaintext(flow: &Flow, reason: Option<Reason>) {
-    let namespace = flow.route.dst.workload.as_ref().map(|w| w.namespace.to_string()).unwrap_or_default();
-    let (mode, cause) = match reason {
-        Some(Reason::ProbeAdmitted) => ("strict", "probe"),
-        _ => ("permissive", "permissive"),
+/// What a port asks of plaintext. DISABLE is PERMISSIVE to a node: discovery tells of STRICT alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaintextMode {
+    /// None but probes.
+    Strict,
+    /// As policy has it.
+    Permissive,
+}
+
+impl PlaintextMode {
+    /// The word in metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Permissive => "permissive",
+        }
+    }
+}
+
+/// Counts what is told of a connection as soon as it is let in for `reason`: that only a break-glass let it in, and
+/// that it is plaintext, to a port of which mode.
+pub(super) fn count_let_in(flow: &Flow, reason: Option<Reason>, plaintext: Option<PlaintextMode>) {
+    let namespace = || flow.route.dst.workload.as_ref().map(|w| w.namespace.to_string()).unwrap_or_default();
+    if reason == Some(Reason::BreakglassAdmitted) {
+        metrics::counter!("ambit_breakglass_admitted_total", "namespace" => NAMESPACES.of(namespace()))
+            .increment(1);
+    }
+    let Some(mode) = plaintext.map(PlaintextMode::as_str) else { return };
+    let cause = match reason {
+        Some(Reason::ProbeAdmitted) => "probe",
+        Some(Reason::BreakglassAdmitted) => "breakglass",
+        _ => "permissive",
     };
     metrics::counter!(
         "ambit_plaintext_accepted_total",
-        "namespace" => NAMESPACES.of(namespace), "mode" => mode, "cause" => cause
+        "namespace" => NAMESPACES.of(namespace()), "mode" => mode, "cause" => cause
     )
     .increment(1);
 }

@@ -1,9 +1,11 @@
-//! What summaries count of a connection: under what it was let in with, and once however it ends.
+//! What is counted of a connection: under what it was let in with, and once however it ends.
 
 use std::net::SocketAddr;
 
 use ambit_hbone::ConnId;
+use ambit_runtime::access_log::Direction;
 use ambit_types::Workload;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use super::*;
 use crate::flow::{End, Path, Route};
@@ -84,4 +86,65 @@ fn callers_without_a_name_are_pairs_by_their_addresses() {
     pairs.sort_by_key(|pair| pair.ended);
     let counts: Vec<_> = pairs.iter().map(|pair| (pair.of_one_address, pair.ended)).collect();
     assert_eq!(counts, [(true, 1), (true, 2)]);
+}
+
+/// Writes down which counters are touched, with their labels.
+#[derive(Debug, Default)]
+struct Touched(Mutex<Vec<String>>);
+
+impl Recorder for Touched {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let labels: Vec<String> =
+            key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        self.0.lock().unwrap().push(format!("{} {}", key.name(), labels.join(" ")));
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[track_caller]
+fn counts_as(telemetry: &Telemetry, reason: Option<Reason>, plaintext: Option<PlaintextMode>, want: &[&str]) {
+    let touched = Touched::default();
+    metrics::with_local_recorder(&touched, || telemetry.let_in(&flow([192, 0, 2, 7]), reason, plaintext));
+    assert_eq!(*touched.0.lock().unwrap(), want, "{reason:?} {plaintext:?}");
+}
+
+/// The mode is that of the port, whatever let the connection in; the alert on plaintext in a strict place reads both.
+#[test]
+fn plaintext_is_counted_by_the_mode_of_its_port_and_by_what_let_it_in() {
+    let rows = [
+        (Reason::PlaintextAccepted, PlaintextMode::Permissive, "mode=permissive cause=permissive"),
+        (Reason::ProbeAdmitted, PlaintextMode::Permissive, "mode=permissive cause=probe"),
+        (Reason::ProbeAdmitted, PlaintextMode::Strict, "mode=strict cause=probe"),
+        (Reason::PlaintextAccepted, PlaintextMode::Strict, "mode=strict cause=permissive"),
+    ];
+    for (reason, mode, labels) in rows {
+        let want = format!("ambit_plaintext_accepted_total namespace=shop {labels}");
+        counts_as(&telemetry(), Some(reason), Some(mode), &[&want]);
+    }
+}
+
+#[test]
+fn what_only_a_breakglass_let_in_is_counted_with_or_without_an_identity() {
+    let (by_it, admitted) =
+        (Some(Reason::BreakglassAdmitted), "ambit_breakglass_admitted_total namespace=shop");
+    let plaintext = "ambit_plaintext_accepted_total namespace=shop mode=permissive cause=breakglass";
+    counts_as(&telemetry(), by_it, None, &[admitted]);
+    counts_as(&telemetry(), by_it, Some(PlaintextMode::Permissive), &[admitted, plaintext]);
+    counts_as(&telemetry(), None, None, &[]);
+    // The node's tests of itself are no traffic.
+    counts_as(&telemetry().hidden(), by_it, Some(PlaintextMode::Strict), &[]);
 }

@@ -5,14 +5,21 @@ use serde_json::json;
 
 use super::*;
 
+/// What the rules for Prometheus link to.
+const ALERTS: &str = include_str!("../../../../docs/runbooks/alerts.md");
+
 /// Whether the command line takes a command as a text names it.
 #[track_caller]
 fn check_commands(place: &str, text: &str) {
     let quoted = text.split('`').skip(1).step_by(2);
     for command in quoted.filter(|text| text.starts_with("ambit ")) {
         let words = command.split(' ').map(|word| if word == "CODE" { "AMB2104" } else { word });
-        let parsed = crate::cmd::Cli::command().try_get_matches_from(words);
+        let words: Vec<&str> = words.collect();
+        let parsed = crate::cmd::Cli::command().try_get_matches_from(&words);
         assert!(parsed.is_ok(), "{place}: {command}: {}", parsed.unwrap_err());
+        // Such a filter is of requests; how a connection was carried is `--via`.
+        let mut paths = words.windows(2).filter(|pair| pair[0] == "--path");
+        assert!(paths.all(|pair| pair[1].starts_with('/')), "{place}: {command}: this path is no request's");
     }
 }
 
@@ -25,6 +32,26 @@ fn every_command_that_a_hint_or_a_page_names_exists() {
         // The message stands in a block of its own, whose marks are of three.
         let prose: String = page.split("```").step_by(2).collect();
         check_commands(code, &prose);
+    }
+    check_commands("alerts.md", ALERTS);
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_found() {
+    let wrong = ["get pods", "breakglass", "explain", "policy diff", "flows --path plaintext"];
+    for command in wrong {
+        let check = || check_commands("here", &format!("see `ambit {command}`"));
+        assert!(std::panic::catch_unwind(check).is_err(), "{command}");
+    }
+}
+
+/// Who is paged reads this page: each section says what to do, and names a command or what else to look at.
+#[test]
+fn every_alert_says_what_to_do() {
+    let sections: Vec<&str> = ALERTS.split("\n## ").skip(1).collect();
+    assert!(sections.len() > 20, "{sections:?}");
+    for section in sections {
+        assert!(section.contains("\nWhat to do: "), "{section}");
     }
 }
 

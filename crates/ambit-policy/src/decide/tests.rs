@@ -1,5 +1,6 @@
 //! Rows of behaviour: policies, facts, decision.
 
+use super::is_strict;
 use crate::shorthand::{facts, policies, told};
 use crate::{decide, explain};
 
@@ -206,6 +207,29 @@ fn strict_refuses_plaintext_by_name() {
         ],
     );
     check("DENY plain: !principal=*", &[("plain -> 1", "AMB2103 deny-rule-matched by shop/plain rule 0")]);
+}
+
+#[test]
+fn a_port_is_strict_by_what_stands_for_a_peer_authentication_alone() {
+    let rows = [
+        ("DENY istio-system/istio_converted_static_strict: !principal=*", "plain -> 80", true),
+        // Whoever calls, and whatever else is said of it.
+        ("DENY istio-system/istio_converted_static_strict: !principal=*", "shop/cart -> 80", true),
+        ("DENY converted_peer_authentication_db: !principal=* & !port=8080", "plain -> 80", true),
+        ("DENY converted_peer_authentication_db: !principal=* & !port=8080", "plain -> 8080", false),
+        (
+            "ALLOW ambit-breakglass: any ; DENY converted_peer_authentication_db: !principal=*",
+            "plain -> 1",
+            true,
+        ),
+        ("DENY plain: !principal=*", "plain -> 1", false),
+        ("ALLOW web: ns=shop ; ALLOW ambit-breakglass: any", "plain -> 1", false),
+        ("missing gone", "plain -> 1", false),
+        ("", "plain -> 1", false),
+    ];
+    for (text, row, want) in rows {
+        assert_eq!(is_strict(&policies(text), &facts(row).facts()), want, "{text} : {row}");
+    }
 }
 
 #[test]

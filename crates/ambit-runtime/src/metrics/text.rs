@@ -19,6 +19,11 @@ pub fn series(text: &mut String, name: &str, labels: &str, value: impl Display) 
     };
 }
 
+/// A label's value as it may stand between its quotes.
+pub fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// A family of one series without labels.
 pub fn single(text: &mut String, name: &str, kind: &str, value: impl Display) {
     family(text, name, kind);

@@ -6,6 +6,11 @@ pub(super) const METRICS: &[(&str, &str)] = &[
         "ambit_admission_reviews_total",
         "Objects that the API server asked about before it stored them, by verdict",
     ),
+    (
+        "ambit_breakglass_admitted_total",
+        "Connections that only a break-glass let in (AMB2305), with or without an identity, by namespace",
+    ),
+    ("ambit_breakglass_open", "1 for each `namespace` whose break-glass is in force at the node"),
     ("ambit_ca_proxies_behind", "Proxies that have not yet confirmed the bundle of the rotation under way"),
     (
         "ambit_cni_config_writes_total",
@@ -121,7 +126,8 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     (
         "ambit_plaintext_accepted_total",
-        "Plaintext connections that were let in, by the mode in force and why",
+        "Plaintext connections that were let in, by what their port asks for (`strict`, or `permissive`, which DISABLE \
+         is too) and by what let them in: `permissive`, `probe`, or `breakglass` where no rule did",
     ),
     (
         "ambit_policy_shadow_denied_total",
@@ -129,7 +135,8 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ),
     (
         "ambit_policy_unresolved_refs",
-        "Policies that apply to pods of the node and are not held or not usable; nothing is allowed there",
+        "Policies that apply to pods of the node, or at the waypoint, and are not held or not usable; nothing is allowed \
+         there",
     ),
     ("ambit_root_remaining_seconds", "What the first root to run out has left of its life"),
     ("ambit_runtime_stall_seconds", "How late the program wakes a task, looked at each second"),
