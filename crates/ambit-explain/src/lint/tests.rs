@@ -75,6 +75,40 @@ fn a_network_policy_has_to_let_tunnels_through() {
 }
 
 #[test]
+fn network_policies_add_up_for_each_pod_and_direction() {
+    let policy = |name: &str, spec: Value| object("NetworkPolicy", name, spec);
+    let deny = |types: Value| policy("deny", json!({"podSelector": {}, "policyTypes": types}));
+    let hbone = json!([{"ports": [{"protocol": "TCP", "port": 15008}]}]);
+    let to_all = policy("hbone", json!({"podSelector": {}, "ingress": hbone}));
+    check(&[deny(json!(["Ingress"])), to_all.clone()], &[]);
+    // Each direction for itself.
+    check(&[deny(json!(["Ingress", "Egress"])), to_all.clone()], &["AMB4001 deny spec.egress"]);
+    let from_all = policy("out", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": hbone}));
+    check(&[deny(json!(["Ingress", "Egress"])), to_all.clone(), from_all], &[]);
+    // What it says of a direction that it does not restrict does not count.
+    let mut beside = to_all.clone();
+    beside["spec"]["policyTypes"] = json!(["Egress"]);
+    check(&[deny(json!(["Ingress"])), beside], &["AMB4001 deny spec.ingress", "AMB4001 hbone spec.egress"]);
+    // Each pod for itself: one that admits them for others, or in another namespace, does nothing for this one.
+    let mut others = to_all.clone();
+    others["spec"]["podSelector"] = json!({"matchLabels": {"app": "other"}});
+    check(&[deny(json!(["Ingress"])), others], &["AMB4001 deny spec.ingress"]);
+    let mut elsewhere = to_all;
+    elsewhere["metadata"]["namespace"] = json!("other");
+    check(&[deny(json!(["Ingress"])), elsewhere], &["AMB4001 deny spec.ingress"]);
+    // A pod that two of them cut off is told once.
+    let web = policy("web", json!({"podSelector": {}, "ingress": [{"ports": [{"port": 8080}]}]}));
+    check(&[deny(json!(["Ingress"])), web], &["AMB4001 deny spec.ingress"]);
+}
+
+#[test]
+fn a_part_of_the_network_policies_says_nothing_of_tunnels() {
+    let deny = object("NetworkPolicy", "deny", json!({"podSelector": {}}));
+    let objects = [good(), vec![deny]].concat();
+    assert_eq!(found(&objects, Scope::Part), Vec::<String>::new());
+}
+
+#[test]
 fn http_conditions_need_a_waypoint() {
     let rule = json!([{"to": [{"operation": {"methods": ["GET"]}}]}]);
     let policy = |spec: Value| object("AuthorizationPolicy", "l7", spec);
