@@ -49,7 +49,11 @@ enum FailOn {
 /// When a file cannot be read, a policy to be removed is not there, or no node answers.
 pub(super) fn run(at: &Where, args: &Args) -> anyhow::Result<i32> {
     let now = Objects::of_lab(&at.name)?;
-    let mut then = now.clone().with(Objects::of_files(&args.files)?);
+    let change = Objects::of_files(&args.files)?;
+    if let Some(told) = change.not_decided_by() {
+        out::say(&told);
+    }
+    let mut then = now.clone().with(change);
     for name in &args.without {
         remove(&mut then, name)?;
     }

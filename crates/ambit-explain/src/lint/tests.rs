@@ -209,3 +209,60 @@ fn a_workload_that_no_policy_covers_is_told() {
     // With a part of everything in sight nothing is said of what may be elsewhere.
     assert_eq!(found(&objects, Scope::Part), Vec::<String>::new());
 }
+
+#[test]
+fn pods_are_seen_in_whatever_makes_them() {
+    let selects = object("NetworkPolicy", "np", json!({"podSelector": {"matchLabels": {"app": "db"}}}));
+    let template = json!({"template": {"metadata": {"labels": {"app": "db"}}, "spec": {}}});
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job"];
+    for kind in kinds {
+        check(&[selects.clone(), object(kind, "db", template.clone())], &["AMB4001 np spec.ingress"]);
+    }
+    let nightly = object("CronJob", "db", json!({"jobTemplate": {"spec": template}}));
+    check(&[selects, nightly], &["AMB4001 np spec.ingress"]);
+}
+
+#[test]
+fn kinds_of_istio_that_are_not_honoured_are_told() {
+    let of = |version: &str, kind: &str, name: &str| {
+        let mut body = object(kind, name, json!({}));
+        body["apiVersion"] = json!(version);
+        body
+    };
+    let rows = [
+        ("networking.istio.io/v1alpha3", "EnvoyFilter"),
+        ("networking.istio.io/v1", "DestinationRule"),
+        ("networking.istio.io/v1", "Gateway"),
+        ("extensions.istio.io/v1alpha1", "WasmPlugin"),
+        ("telemetry.istio.io/v1", "Telemetry"),
+        ("networking.istio.io/v1", "Sidecar"),
+        ("split.smi-spec.io/v1alpha4", "TrafficSplit"),
+        ("networking.istio.io/v9", "Unheard"),
+    ];
+    for (version, kind) in rows {
+        check(&[of(version, kind, "x")], &["IST0167 x kind"]);
+    }
+    // What is honoured is not among them, of whichever version.
+    let entry = of("networking.istio.io/v1alpha3", "ServiceEntry", "x");
+    check(&[entry, of("security.istio.io/v1beta1", "PeerAuthentication", "x")], &[]);
+    // Istio's Gateway is no waypoint, and does not hide one of its name.
+    let asks = labelled("Service", "shop", "s", json!({"istio.io/use-waypoint": "w"}), json!({}));
+    let lost = "AMB3101 s metadata.labels[istio.io/use-waypoint]";
+    check(&[of("networking.istio.io/v1", "Gateway", "w"), asks.clone()], &["IST0167 w kind", lost]);
+    let waypoint = object("Gateway", "w", json!({"gatewayClassName": "istio-waypoint"}));
+    check(&[waypoint, of("networking.istio.io/v1", "Gateway", "w"), asks], &["IST0167 w kind"]);
+}
+
+/// Whoever reads it has to learn what to use, and what enforced something is an error.
+#[test]
+fn what_is_not_honoured_names_what_is() {
+    let bodies = ["EnvoyFilter", "WasmPlugin", "Telemetry"]
+        .map(|kind| json!({"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": "x"}}));
+    let items: Vec<Item<'_>> = std::iter::zip(["EnvoyFilter", "WasmPlugin", "Telemetry"], &bodies)
+        .map(|(kind, body)| Item { kind, namespace: "shop", name: "x", body })
+        .collect();
+    let told = lint(&items, Scope::Part);
+    let severities: Vec<Severity> = told.iter().map(|one| one.severity).collect();
+    assert_eq!(severities, [Severity::Error, Severity::Error, Severity::Warning]);
+    assert!(told[1].fix.contains("action CUSTOM"), "{}", told[1].fix);
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::unsupported::is_not_honoured;
 use super::{Item, Scope};
 
 /// Label that says whether something is in the mesh.
@@ -50,7 +51,9 @@ impl<'a> World<'a> {
         let key = |item: &Item<'a>| (item.kind, item.namespace, item.name);
         let mut workloads: BTreeMap<&str, Vec<Workload<'a>>> = BTreeMap::new();
         let mut of_kind: BTreeMap<&str, Vec<&'a Item<'a>>> = BTreeMap::new();
-        for (at, item) in items.iter().enumerate() {
+        // What is not honoured is nobody's waypoint, though it may have the kind and name of one.
+        let honoured = || items.iter().enumerate().filter(|(_, item)| !is_not_honoured(item));
+        for (at, item) in honoured() {
             of_kind.entry(item.kind).or_default().push(item);
             if let Some(workload) = workload(at, item) {
                 workloads.entry(item.namespace).or_default().push(workload);
@@ -59,8 +62,8 @@ impl<'a> World<'a> {
         Self {
             items,
             scope,
-            names: items.iter().map(key).collect(),
-            by_name: items.iter().map(|item| (key(item), item.body)).collect(),
+            names: honoured().map(|(_, item)| key(item)).collect(),
+            by_name: honoured().map(|(_, item)| (key(item), item.body)).collect(),
             of_kind,
             workloads,
         }
@@ -132,9 +135,13 @@ impl<'a> World<'a> {
 fn workload<'a>(at: usize, item: &Item<'a>) -> Option<Workload<'a>> {
     let (metadata, spec, path) = match item.kind {
         "Pod" => (&item.body["metadata"], &item.body["spec"], "metadata"),
-        "Deployment" | "StatefulSet" | "DaemonSet" | "Job" => {
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => {
             let template = &item.body["spec"]["template"];
             (&template["metadata"], &template["spec"], "spec.template.metadata")
+        }
+        "CronJob" => {
+            let template = &item.body["spec"]["jobTemplate"]["spec"]["template"];
+            (&template["metadata"], &template["spec"], "spec.jobTemplate.spec.template.metadata")
         }
         _ => return None,
     };
