@@ -1,8 +1,8 @@
 //! `ambit lint`: what is wrong with objects before anything runs, each finding with its place and what to do.
 //!
 //! The checks are in `ambit_explain::lint`, on JSON; here objects are fetched, and findings get file and line. What the
-//! control plane itself would say of an object in its status is told as well. Which checks there are, and which are not,
-//! is in `docs/lint.md`.
+//! control plane itself would say of an object in its status is told as well. Which checks there are, and which are
+//! not, is in `docs/lint.md`.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -14,6 +14,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod unsupported;
+mod waypoints;
 mod world;
 
 use world::World;
@@ -91,6 +92,7 @@ pub fn lint(items: &[Item<'_>], scope: Scope) -> Vec<Finding> {
         policies::check(&world, at, &mut findings);
         routes::check(&world, at, &mut findings);
         labels::check(&world, at, &mut findings);
+        waypoints::check(&world, at, &mut findings);
         unsupported::check(&world, at, &mut findings);
     }
     findings.sort_by(|a, b| (a.item, &a.path, a.code).cmp(&(b.item, &b.path, b.code)));

@@ -1,9 +1,9 @@
 //! Manifests as people have them in a repository: beside what is read here, kinds that are not.
 //!
-//! For those who check manifests and apply nothing. What is read is held to the same rules as by [`parse`](crate::parse);
-//! kinds that are not read are no problem here, but kept, if they make pods or were written for Istio, or else passed
-//! over and counted. A kind that looks like a misspelling of one that is read stays a problem: a policy that nobody
-//! looks at would be taken for a good one.
+//! For those who check manifests and apply nothing. What is read is held to the same rules as by
+//! [`parse`](fn@crate::parse); kinds that are not read are no problem here, but kept, if they make pods or were written for
+//! Istio, or else passed over and counted. A kind that looks like a misspelling of one that is read stays a problem: a
+//! policy that nobody looks at would be taken for a good one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Other {
     }
 }
 
-/// Reads every document of a file, as [`parse`](crate::parse) but for kinds that are not read.
+/// Reads every document of a file, as [`parse`](fn@crate::parse) but for kinds that are not read.
 pub fn parse_loosely(file: &str, text: &str) -> Loose {
     let file: Arc<str> = file.into();
     let (mut parsed, mut loose) = (Parsed::default(), Loose::default());

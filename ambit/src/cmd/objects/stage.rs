@@ -1,4 +1,5 @@
-//! What a cluster would add to plain manifests: addresses, pods of what makes pods, waypoints, the marks of the node agent.
+//! What a cluster would add to plain manifests: addresses, pods of what makes pods, waypoints, the marks of the node
+//! agent.
 //!
 //! Only what is missing, and nothing that a decision could be wrong for: pods run and are ready, and whoever is to be
 //! in the mesh is captured.

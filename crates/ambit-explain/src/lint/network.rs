@@ -5,11 +5,8 @@
 
 use serde_json::Value;
 
-use super::world::{Workload, World, is_selected, list};
+use super::world::{HBONE, Workload, World, is_selected, list};
 use super::{Finding, Item, Scope, Severity, finding};
-
-/// Port of tunnels.
-const HBONE: u64 = 15008;
 
 /// Which way a NetworkPolicy restricts.
 struct Way {
