@@ -28,6 +28,32 @@ spec:
   selector: {matchLabels: {app: cart}}
   rules: [{to: [{operation: {methods: [GET]}}]}]
 ";
+/// Beside them what else stands in a repository: other kinds that make pods, one of Istio's, and one of neither.
+const REPOSITORY: &str = "
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, image: i}]}}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: nightly, namespace: shop}
+spec:
+  schedule: '@daily'
+  jobTemplate: {spec: {template: {spec: {containers: [{name: c, image: i}]}}}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: mesh, namespace: shop}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: front, namespace: shop}
+";
 /// One row that passes, and one that does not.
 const ROWS: &str = "
 - {from: shop/web, to: 'shop/cart:80', expect: allow}
@@ -43,6 +69,7 @@ impl Files {
         let texts = [
             ("manifests.yaml", MANIFESTS.to_owned()),
             ("findings.yaml", format!("{MANIFESTS}{FINDING}")),
+            ("repository.yaml", format!("{MANIFESTS}{REPOSITORY}")),
             ("broken.yaml", MANIFESTS.replace("rules:", "rulez:")),
             ("rows.yaml", ROWS.to_owned()),
             ("passing.yaml", ROWS.lines().take(2).collect::<Vec<_>>().join("\n")),

@@ -1,15 +1,17 @@
 //! `ambit lint`: what is wrong with objects before anything runs, each finding with its place and what to do.
 //!
 //! The checks are in `ambit_explain::lint`, on JSON; here objects are fetched, and findings get file and line. What the
-//! control plane itself would say of an object in its status is told as well.
+//! control plane itself would say of an object in its status is told as well. Which checks there are, and which are
+//! not, is in `docs/lint.md`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use ambit_control::Standing;
 use ambit_control::input;
 use ambit_explain::lint::{Finding, Item, Scope, Severity, lint};
-use ambit_manifest::{Kind, Located, ObjectKey};
+use ambit_manifest::{Kind, Located, Location, ObjectKey, Other};
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
 
@@ -18,7 +20,13 @@ use super::nodes::{Where, text};
 use super::objects::Objects;
 use crate::out;
 
+#[cfg(test)]
+mod tests;
+
 /// Looks for mistakes in manifests or in a running mesh.
+///
+/// Of kinds that the mesh does not read, those that make pods are looked at, those that were written for Istio are
+/// told, and all others are passed over.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -71,34 +79,96 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         let objects = Objects::of_files(&args.files)?;
         (objects.clone(), objects.staged()?)
     };
-    let located: Vec<&Located> = objects.all().collect();
-    let items: Vec<Item<'_>> = located.iter().map(|object| item(object)).collect();
     let scope = if args.part { Scope::Part } else { Scope::Whole };
-    let mut found: Vec<Told> =
-        lint(&items, scope).into_iter().map(|f| Told::of(&f, located[f.item])).collect();
-    if !args.part {
-        // Where a check of ours has found the cause, its consequence says nothing more.
-        let causes: BTreeSet<ObjectKey> = found.iter().map(|told| told.object.clone()).collect();
-        let more = standings(&compiled, &located)?;
-        found.extend(more.into_iter().filter(|told| !causes.contains(&told.object)));
-    }
+    let (mut found, looked_at) = look(&objects, &compiled, scope)?;
     found.retain(|told| args.takes(told));
     let worst = found.iter().map(|told| told.severity).max();
     let code = if args.fail_on.is_reached(worst) { out::FINDINGS } else { out::OK };
-    let told = format!("{} objects looked at, {} findings", located.len(), found.len());
+    let told = format!("{looked_at} objects looked at, {} findings", found.len());
     let items = found.iter().map(Told::to_json).collect();
     let name = |item: &Value| format!("finding/{}", text(item, "code"));
     List { kind: "FindingList", items }.print(&args.output, lines, name);
     out::say(&told);
+    if let Some(told) = objects.passed_over() {
+        out::say(&told);
+    }
     Ok(code)
 }
 
-fn item(object: &Located) -> Item<'_> {
-    Item {
-        kind: object.kind().as_str(),
-        namespace: object.key.namespace.as_deref().unwrap_or_default(),
-        name: &object.key.name,
-        body: &object.value,
+/// Every finding, and how many objects were looked at. `compiled` is the objects with what a cluster adds.
+fn look(objects: &Objects, compiled: &Objects, scope: Scope) -> anyhow::Result<(Vec<Told>, usize)> {
+    let read = objects.all().map(Seen::Read);
+    let seen: Vec<Seen<'_>> = read.chain(objects.others().iter().map(Seen::Other)).collect();
+    let items: Vec<Item<'_>> = seen.iter().map(|one| one.item()).collect();
+    let mut found: Vec<Told> = lint(&items, scope).iter().map(|f| Told::of(f, &seen[f.item])).collect();
+    if scope == Scope::Whole {
+        // Where a check of ours has found the cause, its consequence says nothing more.
+        let causes: BTreeSet<Named> = found.iter().map(|told| told.object.clone()).collect();
+        let more = standings(compiled, objects)?;
+        found.extend(more.into_iter().filter(|told| !causes.contains(&told.object)));
+    }
+    Ok((found, seen.len()))
+}
+
+/// An object that is looked at.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    Read(&'a Located),
+    Other(&'a Other),
+}
+
+impl<'a> Seen<'a> {
+    fn item(self) -> Item<'a> {
+        match self {
+            Self::Read(object) => Item {
+                kind: object.kind().as_str(),
+                namespace: object.key.namespace.as_deref().unwrap_or_default(),
+                name: &object.key.name,
+                body: &object.value,
+            },
+            Self::Other(Other { kind, namespace, name, value, .. }) => {
+                Item { kind, namespace, name, body: value }
+            }
+        }
+    }
+
+    /// File, line and column of a field; nothing of what lies in no file.
+    fn place(self, path: &str) -> String {
+        let Location { file, line, column } = match self {
+            Self::Read(object) => object.at(path),
+            Self::Other(object) => object.at(path),
+        };
+        match &*file {
+            ambit_manifest::SERVED => String::new(),
+            file => format!("{file}:{line}:{column}"),
+        }
+    }
+}
+
+/// Name of an object of any kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    kind: String,
+    /// None of kinds of the whole cluster.
+    namespace: Option<String>,
+    name: String,
+}
+
+impl Named {
+    fn of(seen: Seen<'_>) -> Self {
+        let Item { kind, namespace, name, .. } = seen.item();
+        let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+        Self { kind: kind.to_owned(), namespace, name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name } = self;
+        match namespace {
+            Some(namespace) => write!(f, "{kind} {namespace}/{name}"),
+            None => write!(f, "{kind} {name}"),
+        }
     }
 }
 
@@ -107,7 +177,7 @@ struct Told {
     severity: Severity,
     code: String,
     also: Vec<String>,
-    object: ObjectKey,
+    object: Named,
     place: String,
     path: String,
     message: String,
@@ -115,13 +185,13 @@ struct Told {
 }
 
 impl Told {
-    fn of(finding: &Finding, object: &Located) -> Self {
+    fn of(finding: &Finding, object: &Seen<'_>) -> Self {
         Self {
             severity: finding.severity,
             code: finding.code.to_owned(),
             also: finding.also.iter().map(|code| (*code).to_owned()).collect(),
-            object: object.key.clone(),
-            place: place(object, &finding.path),
+            object: Named::of(*object),
+            place: object.place(&finding.path),
             path: finding.path.clone(),
             message: finding.message.clone(),
             fix: finding.fix.clone(),
@@ -133,7 +203,7 @@ impl Told {
             "severity": self.severity,
             "code": self.code,
             "also": self.also,
-            "kind": self.object.kind.as_str(),
+            "kind": self.object.kind,
             "namespace": self.object.namespace,
             "name": self.object.name,
             "place": self.place,
@@ -148,21 +218,18 @@ impl Told {
     fn line(&self) -> String {
         let place = if self.place.is_empty() { String::new() } else { format!(" {}", self.place) };
         let severity = self.severity.as_str();
-        format!("{severity} [{}] ({}{place}) {}", self.code, self.object, self.message)
+        printable(&format!("{severity} [{}] ({}{place}) {}", self.code, self.object, self.message))
     }
 }
 
-/// File, line and column; nothing of what lies in no file.
-fn place(object: &Located, path: &str) -> String {
-    match &*object.location.file {
-        file if file == ambit_manifest::SERVED => String::new(),
-        _ => object.at(path).to_string(),
-    }
+/// A line without what steers a terminal: names come from files of anybody.
+fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// What the control plane would say of objects that are not in force as written.
-fn standings(objects: &Objects, located: &[&Located]) -> anyhow::Result<Vec<Told>> {
-    let index = objects.index()?;
+fn standings(compiled: &Objects, objects: &Objects) -> anyhow::Result<Vec<Told>> {
+    let index = compiled.index()?;
     let mut found = Vec::new();
     for status in index.statuses() {
         let (severity, notes) = match status.standing {
@@ -170,16 +237,17 @@ fn standings(objects: &Objects, located: &[&Located]) -> anyhow::Result<Vec<Told
             Standing::Degraded(notes) => (Severity::Info, notes),
             Standing::NotEnforced(note) => (Severity::Warning, vec![note]),
         };
-        let Some(object) = located.iter().find(|object| is_same(&object.key, &status.object)) else {
+        let Some(object) = objects.all().find(|object| is_same(&object.key, &status.object)) else {
             continue;
         };
+        let object = Seen::Read(object);
         for note in notes {
             found.push(Told {
                 severity,
                 code: note.reason.map_or("AMB6003", |reason| reason.code()).to_owned(),
                 also: Vec::new(),
-                object: object.key.clone(),
-                place: place(object, ""),
+                object: Named::of(object),
+                place: object.place(""),
                 path: String::new(),
                 message: format!("not in force as written: {note}"),
                 fix: String::new(),
@@ -248,14 +316,14 @@ fn lines(items: &[Value], wide: bool) -> String {
         text_of_all.push('\n');
         let fix = text(item, "fix");
         if !fix.is_empty() {
-            text_of_all.push_str(&format!("    fix: {fix}\n"));
+            text_of_all.push_str(&format!("    fix: {}\n", printable(&fix)));
         }
         if wide {
             let also: Vec<&str> =
                 item["also"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             text_of_all.push_str(&format!(
                 "    field: {}  also known as: {}\n",
-                text(item, "field"),
+                printable(&text(item, "field")),
                 also.join(", ")
             ));
         }

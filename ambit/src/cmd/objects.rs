@@ -1,6 +1,7 @@
 //! The objects that commands judge: of files, of a lab, or of a cluster; and the mesh that they make, compiled as the control plane
 //! compiles it.
 //!
+//! Files are read as people have them in a repository: what the mesh does not read is not in the way, and told.
 //! Plain manifests lack what a cluster adds; `stage` adds it, so that a folder can be judged before it runs anywhere.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use ambit_kube::resource::Resource;
 use ambit_kube::watch::{Scope, Selection};
 use ambit_kube::write::{self, Target};
 use ambit_lab::{LabName, RunDir, manifests};
-use ambit_manifest::{Kind, Located, ObjectKey, Problem, parse, read_served};
+use ambit_manifest::{Kind, Located, Loose, ObjectKey, Other, Problem, parse_loosely, read_served};
 use kube::Client;
 use serde_json::Value;
 
@@ -23,9 +24,19 @@ use crate::out::{self, Failure};
 
 mod stage;
 
-/// Objects by kind, namespace and name.
+/// Most kinds that are named of those that were passed over.
+const NAMED_MAX: usize = 5;
+
+/// Objects, and what was beside them in files.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Objects(BTreeMap<ObjectKey, Located>);
+pub(crate) struct Objects {
+    /// Those that the mesh reads, by kind, namespace and name.
+    read: BTreeMap<ObjectKey, Located>,
+    /// Those that make pods, or were written for Istio and do nothing here.
+    others: Vec<Other>,
+    /// How many more there were, by apiVersion and kind.
+    passed_over: BTreeMap<(String, String), usize>,
+}
 
 impl Objects {
     /// Reads files; a folder means its YAML and JSON files, `-` the standard input.
@@ -33,22 +44,31 @@ impl Objects {
     /// # Errors
     /// With every problem, when any of them cannot be read.
     pub(crate) fn of_files(paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let (mut objects, mut problems) = (BTreeMap::new(), Vec::new());
+        let (mut objects, mut problems) = (Self::default(), Vec::new());
         for (name, text) in texts(paths)? {
-            let parsed = parse(&name, &text);
-            problems.extend(parsed.problems);
-            objects.extend(parsed.objects.into_iter().map(|object| (object.key.clone(), object)));
+            objects.add(parse_loosely(&name, &text), &mut problems);
         }
         fine(problems)?;
-        Ok(Self(objects))
+        Ok(objects)
     }
 
     /// Reads a text.
     #[cfg(test)]
     pub(crate) fn of_text(text: &str) -> anyhow::Result<Self> {
-        let parsed = parse("test.yaml", text);
-        fine(parsed.problems)?;
-        Ok(Self(parsed.objects.into_iter().map(|object| (object.key.clone(), object)).collect()))
+        let (mut objects, mut problems) = (Self::default(), Vec::new());
+        objects.add(parse_loosely("test.yaml", text), &mut problems);
+        fine(problems)?;
+        Ok(objects)
+    }
+
+    fn add(&mut self, loose: Loose, problems: &mut Vec<Problem>) {
+        let Loose { objects, others, passed_over, problems: more } = loose;
+        problems.extend(more);
+        self.read.extend(objects.into_iter().map(|object| (object.key.clone(), object)));
+        self.others.extend(others);
+        for (kind, count) in passed_over {
+            *self.passed_over.entry(kind).or_default() += count;
+        }
     }
 
     /// Everything that a lab holds.
@@ -84,56 +104,77 @@ impl Objects {
     /// # Errors
     /// With every problem, when any of them cannot be read.
     pub(crate) fn of_served(served: Vec<Value>) -> anyhow::Result<Self> {
-        let (mut objects, mut problems) = (BTreeMap::new(), Vec::new());
+        let mut objects = Self::default();
+        objects.put(served)?;
+        Ok(objects)
+    }
+
+    fn put(&mut self, served: Vec<Value>) -> Result<(), Failure> {
+        let mut problems = Vec::new();
         for value in served {
             match read_served(value) {
                 Ok(object) => {
-                    objects.insert(object.key.clone(), object);
+                    self.read.insert(object.key.clone(), object);
                 }
                 Err(more) => problems.extend(more),
             }
         }
-        fine(problems)?;
-        Ok(Self(objects))
+        fine(problems)
     }
 
     /// These and others; of two with one name the other one.
-    pub(crate) fn with(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
+    pub(crate) fn with(mut self, more: Self) -> Self {
+        let Self { read, others, passed_over } = more;
+        self.read.extend(read);
+        self.others.extend(others);
+        self.passed_over.extend(passed_over);
         self
     }
 
     /// Takes an object out; whether it was there.
     pub(crate) fn remove(&mut self, key: &ObjectKey) -> bool {
-        self.0.remove(key).is_some()
+        self.read.remove(key).is_some()
     }
 
-    /// All of them, by kind, namespace and name.
+    /// All of those that the mesh reads, by kind, namespace and name.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Located> {
-        self.0.values()
+        self.read.values()
+    }
+
+    /// Those that the mesh does not read, but that make pods or were written for Istio.
+    pub(crate) fn others(&self) -> &[Other] {
+        &self.others
+    }
+
+    /// How many objects say nothing to anybody here, and of which kinds; nothing if there are none.
+    pub(crate) fn passed_over(&self) -> Option<String> {
+        counted(&self.passed_over)
+    }
+
+    /// The same of all that a decision does not depend on, also what was written for Istio and does nothing here.
+    pub(crate) fn not_decided_by(&self) -> Option<String> {
+        let mut kinds = self.passed_over.clone();
+        for other in self.others.iter().filter(|other| other.template().is_none()) {
+            let version = other.value["apiVersion"].as_str().unwrap_or_default();
+            *kinds.entry((version.to_owned(), other.kind.clone())).or_default() += 1;
+        }
+        counted(&kinds)
     }
 
     /// Those of one kind.
     pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Located> {
-        self.0.values().filter(move |object| object.kind() == kind)
+        self.read.values().filter(move |object| object.kind() == kind)
     }
 
-    /// The same with what a cluster would add: addresses, pods of Deployments and waypoints, the marks of the node agent.
+    /// The same with what a cluster would add: addresses, pods of what makes pods and of waypoints, the marks
+    /// of the node agent.
     ///
     /// # Errors
     /// When what is added cannot be read, which is a mistake of ours.
-    pub(crate) fn staged(self) -> anyhow::Result<Self> {
-        let (mut objects, mut problems) = (self.0, Vec::new());
-        for value in stage::added(&objects) {
-            match read_served(value) {
-                Ok(object) => {
-                    objects.insert(object.key.clone(), object);
-                }
-                Err(more) => problems.extend(more),
-            }
-        }
-        fine(problems)?;
-        Ok(Self(objects))
+    pub(crate) fn staged(mut self) -> anyhow::Result<Self> {
+        let added = stage::added(&self.read, &self.others);
+        self.put(added)?;
+        Ok(self)
     }
 
     /// The mesh that they make.
@@ -142,7 +183,7 @@ impl Objects {
     /// With every problem, when any of them says what the mesh cannot read.
     pub(crate) fn index(&self) -> anyhow::Result<Index> {
         let (mut events, mut problems) = (Vec::new(), Vec::new());
-        for object in self.0.values() {
+        for object in self.read.values() {
             match ambit_ingest::put(object) {
                 Ok(event) => events.extend(event),
                 Err(more) => problems.extend(more),
@@ -174,6 +215,22 @@ async fn listed(client: &Client, selection: &Selection) -> Result<Vec<Value>, Ku
         return Ok(found);
     }
     Ok(Vec::new())
+}
+
+fn counted(kinds: &BTreeMap<(String, String), usize>) -> Option<String> {
+    let all: usize = kinds.values().sum();
+    if all == 0 {
+        return None;
+    }
+    // Names come from files of anybody: nothing in them may steer a terminal.
+    let name = |((version, kind), count): (&(String, String), &usize)| {
+        format!("{count} {} of {}", kind.escape_debug(), version.escape_debug())
+    };
+    let mut names: Vec<String> = kinds.iter().take(NAMED_MAX).map(name).collect();
+    if kinds.len() > NAMED_MAX {
+        names.push(format!("{} more kinds", kinds.len() - NAMED_MAX));
+    }
+    Some(format!("{all} objects passed over, which the mesh does not read: {}", names.join(", ")))
 }
 
 fn fine(mut problems: Vec<Problem>) -> Result<(), Failure> {

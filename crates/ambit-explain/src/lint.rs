@@ -13,6 +13,8 @@ mod policies;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod unsupported;
+mod waypoints;
 mod world;
 
 use world::World;
@@ -90,6 +92,8 @@ pub fn lint(items: &[Item<'_>], scope: Scope) -> Vec<Finding> {
         policies::check(&world, at, &mut findings);
         routes::check(&world, at, &mut findings);
         labels::check(&world, at, &mut findings);
+        waypoints::check(&world, at, &mut findings);
+        unsupported::check(&world, at, &mut findings);
     }
     findings.sort_by(|a, b| (a.item, &a.path, a.code).cmp(&(b.item, &b.path, b.code)));
     findings

@@ -1,6 +1,7 @@
 //! The kinds of objects that are read, under which apiVersions, and how one object is named.
 //!
-//! The list is closed on purpose: a kind that nothing reads is an error, never silently ignored.
+//! The list is closed on purpose: a kind that nothing reads is an error, never silently ignored. Only who checks
+//! manifests and applies nothing may pass it over (`loose`).
 
 use std::fmt;
 

@@ -11,6 +11,7 @@ mod de;
 pub mod gateway;
 pub mod istio;
 mod kind;
+mod loose;
 pub mod mesh;
 mod nearest;
 mod object;
@@ -27,6 +28,7 @@ mod yaml;
 mod tests;
 
 pub use kind::{DEFAULT_NAMESPACE, Kind, ObjectKey};
+pub use loose::{Loose, Other, parse_loosely};
 pub use nearest::nearest;
 pub use object::{Located, Object};
 pub use parse::{Parsed, parse, read_value};

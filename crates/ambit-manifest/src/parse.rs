@@ -30,15 +30,24 @@ pub struct Parsed {
 /// An object with any problem is left out of the result, and problems of all objects are reported together.
 pub fn parse(file: &str, text: &str) -> Parsed {
     let file: Arc<str> = file.into();
-    let Documents { tree, roots, findings } = tree::read(text);
-    let tree = Arc::new(tree);
     let mut parsed = Parsed::default();
-    parsed.problems.extend(findings.into_iter().map(|f| f.problem(&file, None)));
-    for root in roots {
-        document(&file, &Source { tree: tree.clone(), root }, &mut parsed);
+    for source in sources(&file, text, &mut parsed.problems) {
+        object(&file, &source, &mut parsed);
     }
     parsed.problems.sort();
     parsed
+}
+
+/// Where every object of a file stands, members of lists each for itself.
+pub(crate) fn sources(file: &Arc<str>, text: &str, problems: &mut Vec<Problem>) -> Vec<Source> {
+    let Documents { tree, roots, findings } = tree::read(text);
+    let tree = Arc::new(tree);
+    problems.extend(findings.into_iter().map(|f| f.problem(file, None)));
+    let mut sources = Vec::new();
+    for root in roots {
+        document(file, Source { tree: tree.clone(), root }, &mut sources, problems);
+    }
+    sources
 }
 
 /// Reads one object given as JSON, as a program or an API server hands it over.
@@ -60,22 +69,21 @@ pub fn read_value(file: &str, value: &Value) -> Result<Located, Vec<Problem>> {
     }
 }
 
-fn document(file: &Arc<str>, source: &Source, parsed: &mut Parsed) {
-    let Source { tree, root } = source;
+fn document(file: &Arc<str>, source: Source, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) {
+    let Source { tree, root } = &source;
     if tree.text(*root, "kind") != Some("List") {
-        return object(file, source, parsed);
+        return sources.push(source);
     }
     let items = tree.entry(*root, "items").map(|entry| &tree.node(entry.value).body);
     let Some(Body::List(items)) = items else {
         let finding = Finding::new(tree.locate(*root, "items"), "items", "a List needs a list of items");
-        return parsed.problems.push(finding.problem(file, None));
+        return problems.push(finding.problem(file, None));
     };
-    for item in items {
-        object(file, &Source { tree: tree.clone(), root: *item }, parsed);
-    }
+    sources.extend(items.iter().map(|item| Source { tree: tree.clone(), root: *item }));
 }
 
-fn object(file: &Arc<str>, source: &Source, parsed: &mut Parsed) {
+/// Reads one object, with every rule that there is for its kind.
+pub(crate) fn object(file: &Arc<str>, source: &Source, parsed: &mut Parsed) {
     let kind = match kind(&source.tree, source.root) {
         Ok(kind) => kind,
         Err(finding) => return parsed.problems.push(finding.problem(file, None)),

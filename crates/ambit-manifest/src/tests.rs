@@ -2,6 +2,7 @@
 
 mod broken;
 mod good;
+mod loose;
 mod mesh;
 mod robust;
 mod served;

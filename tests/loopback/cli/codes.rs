@@ -14,6 +14,8 @@ const ROWS: &[(i32, &[&str])] = &[
     (0, &["install", "install -o json", "install --list-settings", "waypoint generate"]),
     (0, &["lint {manifests.yaml}", "lint {findings.yaml} --fail-on never"]),
     (0, &["policy test {passing.yaml} -f {manifests.yaml}"]),
+    // What the mesh does not read is not in the way.
+    (0, &["lint {repository.yaml}", "policy test {passing.yaml} -f {repository.yaml}"]),
     (0, &["policy test {rows.yaml} -f {manifests.yaml} --fail-on never"]),
     (0, &["check --pre --fail-on never"]),
     // What exists already is not replaced.

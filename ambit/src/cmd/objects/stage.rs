@@ -1,4 +1,5 @@
-//! What a cluster would add to plain manifests: addresses, pods of Deployments, waypoints, the marks of the node agent.
+//! What a cluster would add to plain manifests: addresses, pods of what makes pods, waypoints, the marks of the node
+//! agent.
 //!
 //! Only what is missing, and nothing that a decision could be wrong for: pods run and are ready, and whoever is to be
 //! in the mesh is captured.
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ambit_lab::schedule::waypoints::{CLASS, GATEWAY_LABEL, HBONE_PORT};
-use ambit_manifest::{Kind, Located, ObjectKey};
+use ambit_manifest::{Kind, Located, ObjectKey, Other};
 use serde_json::{Value, json};
 
 const MODE: &str = "istio.io/dataplane-mode";
@@ -19,11 +20,12 @@ const SERVICES: u32 = u32::from_be_bytes([10, 201, 0, 1]);
 const NODE: &str = "node";
 
 /// Objects that are new or differ.
-pub(super) fn added(objects: &BTreeMap<ObjectKey, Located>) -> Vec<Value> {
+pub(super) fn added(objects: &BTreeMap<ObjectKey, Located>, others: &[Other]) -> Vec<Value> {
     let values = |kind: Kind| objects.values().filter(move |o| o.kind() == kind).map(|o| (*o.value).clone());
     let waypoints: Vec<Value> = values(Kind::Gateway).filter(is_waypoint).collect();
     let mut pods: Vec<Value> = values(Kind::Pod).filter(|pod| ips(pod).is_empty()).collect();
-    pods.extend(values(Kind::Deployment).map(|of| of_template(&of)));
+    pods.extend(values(Kind::Deployment).map(|of| of_template(&of["spec"]["template"], &of["metadata"])));
+    pods.extend(of_others(objects, others));
     pods.extend(waypoints.iter().map(waypoint_pod));
     let mut services: Vec<Value> = values(Kind::Service).filter(needs_address).collect();
     services.extend(waypoints.iter().map(waypoint_service));
@@ -53,13 +55,36 @@ fn needs_address(service: &Value) -> bool {
     spec["clusterIP"].is_null() && spec["type"] != "ExternalName"
 }
 
-/// One pod of a Deployment.
-fn of_template(deployment: &Value) -> Value {
-    let template = &deployment["spec"]["template"];
+/// One pod of what makes pods, which has these metadata.
+fn of_template(template: &Value, of: &Value) -> Value {
     let mut metadata = template["metadata"].clone();
-    metadata["name"] = deployment["metadata"]["name"].clone();
-    metadata["namespace"] = deployment["metadata"]["namespace"].clone();
+    metadata["name"] = of["name"].clone();
+    metadata["namespace"] = of["namespace"].clone();
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+}
+
+/// One pod of each object that makes pods and that nobody else makes. With the kind in its name where another pod has
+/// the name already: a Job is often called as the Deployment that it prepares.
+fn of_others(objects: &BTreeMap<ObjectKey, Located>, others: &[Other]) -> Vec<Value> {
+    let makes_pods = |key: &&ObjectKey| matches!(key.kind, Kind::Pod | Kind::Deployment);
+    let named = objects.keys().filter(makes_pods);
+    let mut taken: BTreeSet<(String, String)> =
+        named.map(|key| (key.namespace.clone().unwrap_or_default(), key.name.clone())).collect();
+    let mut pods = Vec::new();
+    for other in others {
+        let Some(template) = other.template() else { continue };
+        let owners = other.value["metadata"]["ownerReferences"].as_array();
+        if owners.is_some_and(|owners| !owners.is_empty()) {
+            continue;
+        }
+        let mut name = other.name.clone();
+        if !taken.insert((other.namespace.clone(), name.clone())) {
+            name = format!("{name}-{}", other.kind.to_lowercase());
+            taken.insert((other.namespace.clone(), name.clone()));
+        }
+        pods.push(of_template(template, &json!({"name": name, "namespace": other.namespace})));
+    }
+    pods
 }
 
 fn waypoint_pod(gateway: &Value) -> Value {

@@ -51,7 +51,11 @@ enum FailOn {
 /// When a file cannot be read, a policy to be removed is not there, or no node answers.
 pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
     let now = objects(at)?;
-    let mut then = now.clone().with(Objects::of_files(&args.files)?);
+    let change = Objects::of_files(&args.files)?;
+    if let Some(told) = change.not_decided_by() {
+        out::say(&told);
+    }
+    let mut then = now.clone().with(change);
     for name in &args.without {
         remove(&mut then, name)?;
     }

@@ -80,6 +80,9 @@ pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
     let rows = rows(args)?;
     let objects =
         if args.asks_mesh() { super::objects(at)? } else { Objects::of_files(&args.manifests)?.staged()? };
+    if let Some(told) = objects.not_decided_by() {
+        out::say(&told);
+    }
     let compiled = Compiled::of(&objects.index()?, "", Duration::from_secs(clock::unix_seconds()));
     let view = compiled.view();
     let mut items = Vec::new();
@@ -205,6 +208,47 @@ mod tests {
         let told: Vec<String> =
             judged.map(|item| format!("{} {}", text(&item, "result"), text(&item, "got"))).collect();
         assert_eq!(told, want);
+    }
+
+    /// Beside what the mesh reads stands what it does not, as in any repository.
+    #[test]
+    fn other_kinds_are_not_in_the_way_and_what_makes_pods_makes_them() {
+        let more = "
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  template: {metadata: {labels: {app: db}}, spec: {serviceAccountName: db, containers: [{name: c, image: i}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: cart, namespace: shop}
+spec: {template: {spec: {serviceAccountName: migrate, containers: [{name: c, image: i}]}}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: t, namespace: shop}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: i, namespace: shop}
+";
+        let objects = Objects::of_text(&format!("{SHOP}{more}")).and_then(Objects::staged).unwrap();
+        let told = objects.not_decided_by().unwrap();
+        assert!(told.starts_with("2 objects passed over"), "{told}");
+        assert!(told.contains("1 Ingress of networking.k8s.io/v1"), "{told}");
+        let compiled = Compiled::of(&objects.index().unwrap(), "");
+        let rows = "
+- {from: shop/db, to: 'shop/cart:80', expect: deny, code: AMB2104}
+- {from: shop/web, to: 'shop/db:8080', expect: allow}
+- {from: shop/cart-job, to: 'shop/cart:80', expect: deny, code: AMB2104}
+";
+        let rows: Vec<Row> = serde_saphyr::from_str(rows).unwrap();
+        for row in rows {
+            let item = row.judge(&compiled.view(), &row.question().unwrap());
+            assert_eq!(item["result"], "PASS", "{item}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! NetworkPolicies that do not let tunnels through: connections then time out (AMB4001).
+//!
+//! They add up, as Kubernetes has it: a pod that any of them restricts in a direction may be reached, or may connect,
+//! where one of those says so. So each pod and direction is judged by all that select it, and told once, at the first.
 
 use serde_json::Value;
 
-use super::world::{World, is_selected, list};
-use super::{Finding, Severity, finding};
-
-/// Port of tunnels.
-const HBONE: u64 = 15008;
+use super::world::{HBONE, Workload, World, is_selected, list};
+use super::{Finding, Item, Scope, Severity, finding};
 
 /// Which way a NetworkPolicy restricts.
 struct Way {
@@ -22,30 +22,45 @@ const WAYS: [Way; 2] = [
 
 pub(super) fn check(world: &World<'_>, at: usize, findings: &mut Vec<Finding>) {
     let item = &world.items[at];
-    if item.kind != "NetworkPolicy" {
+    // What is elsewhere may admit what these do not.
+    if item.kind != "NetworkPolicy" || world.scope == Scope::Part {
         return;
     }
+    let all = world.of_kind("NetworkPolicy").filter(|one| one.namespace == item.namespace);
+    let all: Vec<&Item<'_>> = all.collect();
     let spec = &item.body["spec"];
-    let selected = world.workloads(item.namespace).iter();
-    let mut names: Vec<&str> = selected
-        .filter(|one| world.is_enrolled(one) && is_selected(&spec["podSelector"], one.metadata))
-        .map(|one| one.name)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        return;
-    }
     for way in WAYS.iter().filter(|way| restricts(spec, way) && !admits_tunnels(spec, way)) {
-        let message = format!(
-            "it does not admit port {HBONE}, so that no tunnel gets {} {}: connections of the mesh time out",
-            way.words,
-            names.join(", ")
-        );
-        let fix = format!("add to spec.{}: [{{ports: [{{protocol: TCP, port: {HBONE}}}]}}]", way.field);
-        let path = format!("spec.{}", way.field);
-        findings.push(finding("AMB4001", Severity::Error, (at, path), message, fix));
+        let restricting: Vec<&Item<'_>> =
+            all.iter().copied().filter(|one| restricts(&one.body["spec"], way)).collect();
+        let cut_off = world.workloads(item.namespace).iter();
+        let cut_off =
+            cut_off.filter(|pod| world.is_enrolled(pod) && is_told_at(item, pod, &restricting, way));
+        let mut names: Vec<&str> = cut_off.map(|pod| pod.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        if !names.is_empty() {
+            findings.push(no_tunnels(at, way, &names));
+        }
     }
+}
+
+fn no_tunnels(at: usize, way: &Way, names: &[&str]) -> Finding {
+    let message = format!(
+        "no NetworkPolicy admits port {HBONE}, so that no tunnel gets {} {}: connections of the mesh time out",
+        way.words,
+        names.join(", ")
+    );
+    let fix = format!("add to spec.{}: [{{ports: [{{protocol: TCP, port: {HBONE}}}]}}]", way.field);
+    let path = format!("spec.{}", way.field);
+    finding("AMB4001", Severity::Error, (at, path), message, fix)
+}
+
+/// Whether a pod's tunnels are cut off in a direction, and this is the first policy that restricts it there.
+fn is_told_at(item: &Item<'_>, pod: &Workload<'_>, restricting: &[&Item<'_>], way: &Way) -> bool {
+    let selects = |one: &&&Item<'_>| is_selected(&one.body["spec"]["podSelector"], pod.metadata);
+    let mut selecting = restricting.iter().filter(selects).peekable();
+    let is_first = selecting.peek().is_some_and(|first| std::ptr::eq(**first, item));
+    is_first && !selecting.any(|one| admits_tunnels(&one.body["spec"], way))
 }
 
 /// As Kubernetes reads it: ingress always unless types are given, egress only with rules or its type.

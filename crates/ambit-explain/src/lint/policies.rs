@@ -11,6 +11,9 @@ const HTTP_OPERATIONS: [&str; 6] = ["methods", "notMethods", "paths", "notPaths"
 const HTTP_SOURCES: [&str; 4] =
     ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"];
 
+/// Kinds that a waypoint serves.
+const SERVICES: [&str; 2] = ["Service", "ServiceEntry"];
+
 pub(super) fn check(world: &World<'_>, at: usize, findings: &mut Vec<Finding>) {
     let kind = world.items[at].kind;
     if !["AuthorizationPolicy", "RequestAuthentication", "PeerAuthentication"].contains(&kind) {
@@ -52,19 +55,15 @@ fn targets(world: &World<'_>, at: usize, findings: &mut Vec<Finding>) {
                 format!("there is no {kind} {}/{name}, so that nothing enforces it", item.namespace);
             let fix = "name an object of the policy's own namespace";
             findings.push(finding("IST0101", Severity::Error, (at, path), message, fix));
-        } else if kind == "Service" && is_without_waypoint(world, item.namespace, name) {
+        } else if SERVICES.contains(&kind) && world.is_without_waypoint(kind, item.namespace, name) {
             let message =
-                format!("no waypoint serves Service {}/{name}, so that nothing enforces it", item.namespace);
+                format!("no waypoint serves {kind} {}/{name}, so that nothing enforces it", item.namespace);
             let fix = format!("ambit waypoint apply -n {} --enroll-namespace", item.namespace);
-            findings.push(finding("AMB3103", Severity::Error, (at, path), message, fix).also(&["KIA0109"]));
+            let also: &[&str] =
+                if item.kind == "RequestAuthentication" { &["KIA1110"] } else { &["KIA0109"] };
+            findings.push(finding("AMB3103", Severity::Error, (at, path), message, fix).also(also));
         }
     }
-}
-
-/// Whether a service that is there asks for no waypoint.
-pub(super) fn is_without_waypoint(world: &World<'_>, namespace: &str, service: &str) -> bool {
-    let is_there = world.object("Service", namespace, service).is_some();
-    is_there && world.waypoint_of(namespace, service).is_none()
 }
 
 /// A selector that takes no workload.

@@ -2,14 +2,16 @@
 
 use serde_json::Value;
 
-use super::policies::is_without_waypoint;
-use super::world::{World, list};
+use super::world::{World, list, texts};
 use super::{Finding, Severity, finding};
 
 const ROUTES: [&str; 4] = ["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
 
 pub(super) fn check(world: &World<'_>, at: usize, findings: &mut Vec<Finding>) {
     let item = &world.items[at];
+    if item.kind == "VirtualService" {
+        return virtual_service(world, at, findings);
+    }
     if !ROUTES.contains(&item.kind) {
         return;
     }
@@ -20,6 +22,31 @@ pub(super) fn check(world: &World<'_>, at: usize, findings: &mut Vec<Finding>) {
     for (r, rule) in list(&spec["rules"]) {
         for (b, backend) in list(&rule["backendRefs"]) {
             self::backend(world, at, &format!("spec.rules[{r}].backendRefs[{b}]"), backend, findings);
+        }
+    }
+}
+
+/// An import for services that no waypoint serves. One whose hosts are not all of its namespace is not in force, which
+/// the control plane says itself.
+fn virtual_service(world: &World<'_>, at: usize, findings: &mut Vec<Finding>) {
+    let item = &world.items[at];
+    let spec = &item.body["spec"];
+    let mut gateways = texts(&spec["gateways"]).peekable();
+    if gateways.peek().is_some() && !gateways.any(|(_, gateway)| gateway == "mesh") {
+        return;
+    }
+    for (index, host) in texts(&spec["hosts"]) {
+        let mut parts = host.split('.');
+        let name = parts.next().unwrap_or_default();
+        let is_own = parts.next().is_none_or(|namespace| namespace == item.namespace);
+        if is_own && world.is_without_waypoint("Service", item.namespace, name) {
+            let message = format!(
+                "no waypoint serves Service {}/{name}, so that the route is used by nobody",
+                item.namespace
+            );
+            let fix = format!("ambit waypoint apply -n {} --enroll-namespace", item.namespace);
+            let path = format!("spec.hosts[{index}]");
+            findings.push(finding("AMB3103", Severity::Error, (at, path), message, fix).also(&["KIA1109"]));
         }
     }
 }
@@ -36,7 +63,7 @@ fn parent(world: &World<'_>, at: usize, path: &str, of: &Value, findings: &mut V
     if world.is_missing(kind, namespace, name) {
         let message = format!("there is no {kind} {namespace}/{name}, so that the route is used by nobody");
         findings.push(finding("IST0101", Severity::Error, (at, path), message, "name a parent that exists"));
-    } else if kind == "Service" && is_without_waypoint(world, namespace, name) {
+    } else if kind == "Service" && world.is_without_waypoint(kind, namespace, name) {
         let message =
             format!("no waypoint serves Service {namespace}/{name}, so that the route is used by nobody");
         let fix = format!("ambit waypoint apply -n {namespace} --enroll-namespace");
