@@ -128,6 +128,7 @@ pub(super) async fn diff(parts: Parts, call: Call) -> Reply {
         answer["problems"] = json!([]);
         answer["compared"] = json!(diff.compared);
         answer["unclear"] = json!(diff.unclear);
+        answer["unclear_flows"] = json!(diff.unclear_flows);
         Reply::json(&answer)
     })
     .await

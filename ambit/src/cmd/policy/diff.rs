@@ -39,6 +39,8 @@ enum FailOn {
     Refused,
     /// Anything would change
     Changed,
+    /// Anything would change, or it cannot be told whether it would
+    Unclear,
     /// None
     Never,
 }
@@ -90,6 +92,7 @@ fn exit_code(fail_on: FailOn, diff: &Diff) -> i32 {
     let found = match fail_on {
         FailOn::Refused => refused(diff),
         FailOn::Changed => diff.changes.len(),
+        FailOn::Unclear => diff.changes.len() + diff.unclear_flows.len() + diff.unclear,
         FailOn::Never => 0,
     };
     if found > 0 { out::FINDINGS } else { out::OK }
@@ -97,17 +100,18 @@ fn exit_code(fail_on: FailOn, diff: &Diff) -> i32 {
 
 fn summary(diff: &Diff) -> String {
     format!(
-        "{} different connections compared, {} would change, {} of them be refused; {} records say too little, or \
-         are of pods that are gone",
+        "{} different connections compared, {} would change, {} of them be refused; of {} it is unclear; {} records \
+         say too little, or are of pods that are gone",
         diff.compared,
         diff.changes.len(),
         refused(diff),
+        diff.unclear_flows.len(),
         diff.unclear
     )
 }
 
 fn print(form: &Form, diff: Diff) -> anyhow::Result<()> {
-    let Diff { changes, compared, unclear } = diff;
+    let Diff { changes, unclear_flows, compared, unclear } = diff;
     let mut items = Vec::new();
     for change in changes {
         let (before, after) = (change.before.to_string(), change.after.to_string());
@@ -119,8 +123,13 @@ fn print(form: &Form, diff: Diff) -> anyhow::Result<()> {
     let mut more = Map::new();
     more.insert("compared".to_owned(), json!(compared));
     more.insert("unclear".to_owned(), json!(unclear));
+    let open = json!(unclear_flows);
+    more.insert("unclear_flows".to_owned(), open.clone());
     List { kind: "PolicyDiffList", items }
         .print_beside(more, form, table, |item| format!("flow/{}", flow(item)));
+    if let (Form::Table | Form::Wide, Some(open)) = (form, open.as_array().filter(|open| !open.is_empty())) {
+        out::data(&format!("\n{}", unclear_table(open)));
+    }
     Ok(())
 }
 
@@ -143,4 +152,13 @@ pub(in crate::cmd) fn table(items: &[Value], _wide: bool) -> String {
     };
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
     out::table(&["FLOW", "BEFORE", "AFTER", "CONNS", "LAST SEEN"], &rows)
+}
+
+/// Flows of which nothing can be told, and why.
+fn unclear_table(items: &[Value]) -> String {
+    let row = |item: &Value| {
+        vec![flow(item), cell(item, "why"), cell(item, "connections"), cell(item, "last_seen")]
+    };
+    let rows: Vec<Vec<String>> = items.iter().map(row).collect();
+    out::table(&["UNCLEAR FLOW", "WHY", "CONNS", "LAST SEEN"], &rows)
 }
