@@ -126,14 +126,25 @@ impl Flow {
         self.opened.unwrap_or_else(|| self.is_allowed())
     }
 
+    /// Whether it was let in and a change of policy has cut it since (AMB2107): the rules refuse it now.
+    pub fn is_cut_by_policy(&self) -> bool {
+        self.was_let_in() && self.reason() == Some(Reason::PolicyChanged)
+    }
+
+    /// Whether it was let in and no change of policy has taken that back. A connection that was cut for another reason
+    /// counts: a drain (AMB7006), a peer that went silent.
+    pub fn is_let_in(&self) -> bool {
+        (self.is_allowed() || self.was_let_in()) && !self.is_cut_by_policy()
+    }
+
     /// Whether only an open break-glass let it in: no rule did.
     pub fn is_by_breakglass(&self) -> bool {
         self.reason() == Some(Reason::BreakglassAdmitted)
     }
 
-    /// Whether it went through as the rules have it, without a break-glass.
-    pub fn is_allowed_by_rules(&self) -> bool {
-        self.is_allowed() && !self.is_by_breakglass()
+    /// Whether it was let in as the rules have it, without a break-glass, and they have not been changed against it.
+    pub fn is_let_in_by_rules(&self) -> bool {
+        self.is_let_in() && !self.is_by_breakglass()
     }
 
     /// What the rules said of it; none where something else decided: a break-glass, or a failure before they were asked.
