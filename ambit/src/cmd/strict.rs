@@ -13,7 +13,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 
 use super::form::{FORMS, Form, List};
-use super::nodes::{Where, cell, text};
+use super::nodes::{Where, cell, short_id, text};
 use super::objects::Objects;
 use super::policy::seen;
 use crate::out;
@@ -87,16 +87,19 @@ struct Caller<'f> {
     end: &'f FlowEnd,
     connections: u64,
     last_seen: &'f str,
+    /// Id of one of the connections, the last of those that have one.
+    example: Option<&'f str>,
 }
 
 /// Callers without an identity, by the workload they call and their own name.
 fn callers<'f>(report: &Report, flows: &'f [Flow]) -> BTreeMap<(String, String), Caller<'f>> {
     let mut callers: BTreeMap<(String, String), Caller<'_>> = BTreeMap::new();
     for flow in flows.iter().filter(|flow| flow.is_let_in() && is_plaintext(report, flow)) {
-        let fresh = || Caller { end: &flow.src, connections: 0, last_seen: "" };
+        let fresh = || Caller { end: &flow.src, connections: 0, last_seen: "", example: None };
         let caller = callers.entry((name_of(&flow.dst), name_of(&flow.src))).or_insert_with(fresh);
         caller.connections = caller.connections.saturating_add(flow.connections);
         caller.last_seen = caller.last_seen.max(flow.time.as_str());
+        caller.example = Some(flow.conn_id.as_str()).filter(|id| !id.is_empty()).or(caller.example);
     }
     callers
 }
@@ -137,6 +140,7 @@ fn row(objects: &Objects, workload: String, from: String, caller: &Caller<'_>) -
         "last_seen": caller.last_seen,
         "why_not_meshed": why,
         "fix": fix,
+        "conn_id": caller.example,
     })
 }
 
@@ -189,11 +193,14 @@ fn pod<'o>(objects: &'o Objects, end: &FlowEnd) -> Option<&'o Located> {
     named.or_else(|| objects.of_kind(Kind::Pod).find(by_address))
 }
 
-pub(super) fn table(items: &[Value], _wide: bool) -> String {
+pub(super) fn table(items: &[Value], wide: bool) -> String {
     const KEYS: [&str; 6] =
         ["workload", "plaintext_from", "connections", "last_seen", "why_not_meshed", "fix"];
-    const HEADING: [&str; 6] = ["WORKLOAD", "PLAINTEXT FROM", "CONNS", "LAST SEEN", "WHY NOT MESHED", "FIX"];
-    let rows: Vec<Vec<String>> =
-        items.iter().map(|item| KEYS.iter().map(|key| cell(item, key)).collect()).collect();
-    out::table(&HEADING, &rows)
+    let mut heading = vec!["WORKLOAD", "PLAINTEXT FROM", "CONNS", "LAST SEEN", "WHY NOT MESHED", "FIX"];
+    heading.extend(wide.then_some("ID"));
+    let row = |item: &Value| {
+        let id = wide.then(|| short_id(item));
+        KEYS.iter().map(|key| cell(item, key)).chain(id).collect()
+    };
+    out::table(&heading, &items.iter().map(row).collect::<Vec<Vec<String>>>())
 }

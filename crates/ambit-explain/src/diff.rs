@@ -44,6 +44,8 @@ pub struct Change {
     pub connections: u64,
     /// When the last one ended, RFC 3339.
     pub last_seen: String,
+    /// Id of one of them, the last if it has one; none if only their number is known.
+    pub conn_id: Option<String>,
 }
 
 /// Connections of which it cannot be told whether they would end otherwise.
@@ -67,6 +69,8 @@ pub struct Unclear {
     pub connections: u64,
     /// When the last one ended, RFC 3339.
     pub last_seen: String,
+    /// Id of one of them, the last if it has one; none if only their number is known.
+    pub conn_id: Option<String>,
 }
 
 /// A decision, as far as changes of it matter.
@@ -241,6 +245,7 @@ impl Row<'_> {
             after,
             connections: self.connections(),
             last_seen: self.flow.time.clone(),
+            conn_id: self.example(),
         }
     }
 
@@ -255,6 +260,7 @@ impl Row<'_> {
             why,
             connections: self.connections(),
             last_seen: self.flow.time.clone(),
+            conn_id: self.example(),
         }
     }
 
@@ -265,6 +271,11 @@ impl Row<'_> {
 
     fn request(&self) -> Option<String> {
         self.flow.http.as_ref().map(|http| format!("{} {}", http.method, http.path))
+    }
+
+    fn example(&self) -> Option<String> {
+        let last = Some(self.flow.conn_id.as_str()).filter(|id| !id.is_empty());
+        last.or_else(|| self.ids.last().copied()).map(str::to_owned)
     }
 
     fn connections(&self) -> u64 {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{seen, typed};
 use crate::cmd::form::{FORMS, Form, List};
-use crate::cmd::nodes::{Where, cell, text};
+use crate::cmd::nodes::{Where, cell, short_id, text};
 use crate::cmd::objects::Objects;
 use crate::out::{self, Failure};
 
@@ -145,20 +145,26 @@ fn flow(item: &Value) -> String {
     flow
 }
 
-pub(in crate::cmd) fn table(items: &[Value], _wide: bool) -> String {
+pub(in crate::cmd) fn table(items: &[Value], wide: bool) -> String {
     let row = |item: &Value| {
         let told = |when: &str| cell(&item[when], "text");
-        vec![flow(item), told("before"), told("after"), cell(item, "connections"), cell(item, "last_seen")]
+        let mut row = vec![flow(item), told("before"), told("after")];
+        row.extend([cell(item, "connections"), cell(item, "last_seen")]);
+        row.extend(wide.then(|| short_id(item)));
+        row
     };
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-    out::table(&["FLOW", "BEFORE", "AFTER", "CONNS", "LAST SEEN"], &rows)
+    let mut heading = vec!["FLOW", "BEFORE", "AFTER", "CONNS", "LAST SEEN"];
+    heading.extend(wide.then_some("ID"));
+    out::table(&heading, &rows)
 }
 
 /// Flows of which nothing can be told, and why.
 fn unclear_table(items: &[Value]) -> String {
     let row = |item: &Value| {
-        vec![flow(item), cell(item, "why"), cell(item, "connections"), cell(item, "last_seen")]
+        let cells = ["why", "connections", "last_seen"].map(|key| cell(item, key));
+        [vec![flow(item)], cells.to_vec(), vec![short_id(item)]].concat()
     };
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-    out::table(&["UNCLEAR FLOW", "WHY", "CONNS", "LAST SEEN"], &rows)
+    out::table(&["UNCLEAR FLOW", "WHY", "CONNS", "LAST SEEN", "ID"], &rows)
 }

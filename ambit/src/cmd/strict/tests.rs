@@ -38,6 +38,8 @@ fn a_connection_that_was_cut_later_has_a_caller() {
     ];
     let found: Vec<String> = callers(&report(), &flows).into_keys().map(|(_, from)| from).collect();
     assert_eq!(found, ["shop/long", "shop/old"]);
+    let ids: Vec<Option<&str>> = callers(&report(), &flows).into_values().map(|one| one.example).collect();
+    assert_eq!(ids, [Some("id-long"), Some("id-old")]);
     assert_eq!(cut(&report(), &flows), 1, "what a change of policy cut is told apart");
     let elsewhere = Report { namespace: Some("else".to_owned()), ..report() };
     assert!(callers(&elsewhere, &flows).is_empty());
