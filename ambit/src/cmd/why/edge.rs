@@ -1,7 +1,8 @@
 //! An edge by its id, as `ambit edges` prints it: which record tells of its pair.
 //!
-//! An id names controllers (`shop/web>shop/db:5432`), a record names pods. A pod stands for its controller if it has its
-//! name, or that with what a controller puts behind it; where none does, any pod whose name begins so.
+//! An id names controllers (`shop/web>shop/db:5432`), and so do records where discovery knows them. Of another record the
+//! pod stands for its controller if it has its name, or that with what a controller puts behind it; where none does, any
+//! pod whose name begins so.
 
 use serde_json::Value;
 
@@ -105,8 +106,11 @@ impl<'t> End<'t> {
         match self {
             Self::Outside => pod.is_empty().then_some(Sure::Named),
             Self::Addressed(_) => None,
-            Self::Workload { namespace, name } if text(end, "namespace") == *namespace => of_pod(&pod, name),
-            Self::Workload { .. } => None,
+            Self::Workload { namespace, .. } if text(end, "namespace") != *namespace => None,
+            Self::Workload { name, .. } => match text(end, "controller") {
+                none if none.is_empty() => of_pod(&pod, name),
+                controller => (controller == *name || pod == *name).then_some(Sure::Named),
+            },
         }
     }
 }
@@ -185,6 +189,12 @@ mod tests {
         assert_eq!(told("shop/web>shop/db:5432", &records).as_deref(), Some("1"));
         // Where nothing else is there, it is better than nothing: pods may be called as somebody likes.
         assert_eq!(told("shop/web>shop/db:5432", &records[1..]).as_deref(), Some("2"));
+        // Where it is known whose pod it is, names are not guessed.
+        let mut owned = record("2", "web-admin", "db", "denied");
+        owned["src"]["controller"] = json!("web-admin");
+        assert_eq!(told("shop/web>shop/db:5432", std::slice::from_ref(&owned)), None);
+        owned["src"]["controller"] = json!("web");
+        assert_eq!(told("shop/web>shop/db:5432", &[owned]).as_deref(), Some("2"));
         let behind = Value::from("spiffe://cluster.local/ns/shop/sa/web");
         let mut leg = record("3", "web", "db", "denied");
         leg["client"] = behind;
