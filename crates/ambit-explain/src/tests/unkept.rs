@@ -99,12 +99,12 @@ fn a_change_of_a_rule_on_a_header_is_unclear_and_says_why() {
 #[test]
 fn a_change_of_a_route_by_header_is_unclear() {
     let old = waypoints(&[], plain());
-    let beta = waypoints(&[], vec![of_user("anna", "/", "next"), to("/", "cart")]);
+    let beta = waypoints(&[], vec![to("/", "cart"), of_user("anna", "/", "next")]);
     let found = compare(&old, &beta, &[get(true)]);
     let [flow] = &found.unclear_flows[..] else { panic!("{found:#?}") };
     assert!(flow.why.contains("header x-user"), "{}", flow.why);
     // Where the path already says that the rule does not take it, nothing is unclear.
-    let beta = waypoints(&[], vec![of_user("anna", "/new", "next"), to("/", "cart")]);
+    let beta = waypoints(&[], vec![to("/", "cart"), of_user("anna", "/new", "next")]);
     let found = compare(&old, &beta, &[get(true)]);
     assert!(found.unclear_flows.is_empty() && found.changes.is_empty(), "{found:#?}");
 }
