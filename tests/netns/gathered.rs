@@ -215,6 +215,10 @@ fn a_change_is_compared_with_the_day(lab: &Lab, total: u64) {
     // Records and counts are asked one after the other: a few may be in both.
     let near = total - total / 100..=total + total / 100;
     assert!(near.contains(&refused), "{refused} would be refused, {total} were made: {footing}");
+    let of_pair = edge(lab, "shop/caller", "shop/echo").expect("the edge");
+    let id = of_pair["id"].as_str().expect("its id");
+    let why = lab.ambit(&["why", id]).ok();
+    assert!(why.contains("shop/caller") && why.contains("shop/echo"), "{id}: {why}");
     let target = lab.target("shop/echo", 4, PORT);
     let told = lab.ambit(&["explain", "shop/caller", &target, "--as-of", "0s", "-o", "json"]).ok();
     let told: Value = serde_json::from_str(&told).expect("JSON");

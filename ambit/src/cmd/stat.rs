@@ -103,6 +103,9 @@ fn row(namespace: &str, name: &str, edges: &[&Value]) -> Value {
     });
     // Quantiles of several edges have no common one: the slowest stands.
     let slowest = |key: &str| edges.iter().filter_map(|edge| edge[key].as_f64()).reduce(f64::max);
+    // The one to ask about: with the most refusals, else the busiest.
+    let worth = |edge: &&&Value| (edge["denied"].as_u64(), edge["connections"].as_u64());
+    let example = edges.iter().max_by_key(worth).map(|edge| text(edge, "id")).filter(|id| !id.is_empty());
     let meshed = edges.iter().filter(|edge| edge["secured"] == true).count();
     json!({
         "namespace": namespace,
@@ -119,6 +122,7 @@ fn row(namespace: &str, name: &str, edges: &[&Value]) -> Value {
         "denied": sum("denied"),
         "bytes_sent_per_s": rounded(sum("bytes_sent_per_s")),
         "bytes_received_per_s": rounded(sum("bytes_received_per_s")),
+        "edge": example,
     })
 }
 
@@ -130,7 +134,7 @@ pub(super) fn table(items: &[Value], wide: bool) -> String {
     let mut heading =
         vec!["NAMESPACE", "NAME", "MESHED", "SUCCESS", "RPS", "P50", "P95", "P99", "TCP_CONN", "DENIED"];
     if wide {
-        heading.extend(["CONN_PER_S", "SENT_B_PER_S", "RECEIVED_B_PER_S"]);
+        heading.extend(["CONN_PER_S", "SENT_B_PER_S", "RECEIVED_B_PER_S", "EDGE"]);
     }
     let row = |item: &Value| {
         let percent = item["success"].as_f64().map(|share| format!("{:.2}%", share * 100.0));
@@ -152,6 +156,7 @@ pub(super) fn table(items: &[Value], wide: bool) -> String {
         if wide {
             row.push(rate("connections_per_s"));
             row.extend(["bytes_sent_per_s", "bytes_received_per_s"].map(whole));
+            row.push(cell(item, "edge"));
         }
         row
     };
@@ -167,7 +172,7 @@ mod tests {
         let edge = |requests: f64, success: f64, p99: f64, denied: u64| {
             json!({
                 "requests_per_s": requests, "success": success, "latency_ms_p99": p99, "denied": denied,
-                "secured": true, "open": 1, "rate_per_s": 1.0, "bytes_sent_per_s": 5.0,
+                "id": format!("shop/web{denied}>shop/db:80"), "secured": true, "open": 1, "rate_per_s": 1.0, "bytes_sent_per_s": 5.0,
                 "destination": {"namespace": "shop", "workload": "db", "node": "n1"},
             })
         };
@@ -176,6 +181,7 @@ mod tests {
         assert_eq!((&row["success"], &row["requests_per_s"]), (&json!(0.95), &json!(100.0)));
         assert_eq!((&row["latency_ms_p99"], &row["denied"]), (&json!(30.0), &json!(2.0)));
         assert_eq!((&row["latency_ms_p50"], &row["bytes_sent_per_s"]), (&Value::Null, &json!(10.0)));
+        assert_eq!(row["edge"], "shop/web2>shop/db:80", "the one with refusals");
         let text = table(std::slice::from_ref(&row), false);
         let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(cells, ["shop", "db", "2/2", "95.00%", "100.0", "-", "-", "30.0ms", "2", "2"]);

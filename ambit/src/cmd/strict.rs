@@ -1,6 +1,7 @@
 //! `ambit strict report`: who would be refused if plaintext were refused, why it is not in the mesh, and what to do.
 //!
-//! Only what was seen counts: connections that PERMISSIVE let in without an identity, by workload and caller.
+//! Only what was seen counts: connections that PERMISSIVE let in without an identity, by workload and caller, however they
+//! ended. Those that a change of policy has cut (AMB2107) are told apart: they are refused already.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,13 +13,16 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 
 use super::form::{FORMS, Form, List};
-use super::nodes::{Where, cell, text};
+use super::nodes::{Where, cell, short_id, text};
 use super::objects::Objects;
 use super::policy::seen;
 use crate::out;
 
 const MODE: &str = "istio.io/dataplane-mode";
 const REDIRECTION: &str = "ambient.istio.io/redirection";
+
+#[cfg(test)]
+mod tests;
 
 /// Tells who is in the way of STRICT.
 #[derive(Debug, ClapArgs)]
@@ -62,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         .into_iter()
         .map(|((workload, from), caller)| row(&objects, workload, from, &caller))
         .collect();
-    let count = items.len();
+    let (count, cut) = (items.len(), cut(report, &seen.flows));
     List { kind: "StrictReportList", items }
         .print(&report.output, table, |item| format!("workload/{}", text(item, "workload")));
     seen.tell();
@@ -70,6 +74,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         0 => "nobody was seen who would be refused by STRICT; what was not seen is not known".to_owned(),
         count => format!("{count} callers would be refused by STRICT"),
     });
+    if cut > 0 {
+        out::say(&format!(
+            "{cut} more plaintext connections were cut by a change of policy (AMB2107): they are refused already"
+        ));
+    }
     Ok(if report.fail && count > 0 { out::FINDINGS } else { out::OK })
 }
 
@@ -78,27 +87,33 @@ struct Caller<'f> {
     end: &'f FlowEnd,
     connections: u64,
     last_seen: &'f str,
+    /// Id of one of the connections, the last of those that have one.
+    example: Option<&'f str>,
 }
 
 /// Callers without an identity, by the workload they call and their own name.
 fn callers<'f>(report: &Report, flows: &'f [Flow]) -> BTreeMap<(String, String), Caller<'f>> {
     let mut callers: BTreeMap<(String, String), Caller<'_>> = BTreeMap::new();
-    for flow in flows.iter().filter(|flow| is_plaintext(flow)) {
-        let is_meant = report.namespace.is_none() || flow.dst.namespace == report.namespace;
-        if !is_meant {
-            continue;
-        }
-        let fresh = || Caller { end: &flow.src, connections: 0, last_seen: "" };
+    for flow in flows.iter().filter(|flow| flow.is_let_in() && is_plaintext(report, flow)) {
+        let fresh = || Caller { end: &flow.src, connections: 0, last_seen: "", example: None };
         let caller = callers.entry((name_of(&flow.dst), name_of(&flow.src))).or_insert_with(fresh);
         caller.connections = caller.connections.saturating_add(flow.connections);
         caller.last_seen = caller.last_seen.max(flow.time.as_str());
+        caller.example = Some(flow.conn_id.as_str()).filter(|id| !id.is_empty()).or(caller.example);
     }
     callers
 }
 
-/// Whether somebody without an identity got in; probes of the node get in under STRICT too.
-fn is_plaintext(flow: &Flow) -> bool {
-    flow.is_allowed()
+/// How many connections without an identity a change of policy has cut.
+fn cut(report: &Report, flows: &[Flow]) -> u64 {
+    let of_policy = flows.iter().filter(|flow| flow.is_cut_by_policy() && is_plaintext(report, flow));
+    of_policy.fold(0, |sum, flow| sum.saturating_add(flow.connections))
+}
+
+/// Whether somebody without an identity called a workload that is meant; probes of the node get in under STRICT too.
+fn is_plaintext(report: &Report, flow: &Flow) -> bool {
+    let is_meant = report.namespace.is_none() || flow.dst.namespace == report.namespace;
+    is_meant
         && flow.direction.as_deref() == Some("inbound")
         && flow.path == "plaintext"
         && flow.src.identity.is_none()
@@ -125,6 +140,7 @@ fn row(objects: &Objects, workload: String, from: String, caller: &Caller<'_>) -
         "last_seen": caller.last_seen,
         "why_not_meshed": why,
         "fix": fix,
+        "conn_id": caller.example,
     })
 }
 
@@ -177,11 +193,14 @@ fn pod<'o>(objects: &'o Objects, end: &FlowEnd) -> Option<&'o Located> {
     named.or_else(|| objects.of_kind(Kind::Pod).find(by_address))
 }
 
-pub(super) fn table(items: &[Value], _wide: bool) -> String {
+pub(super) fn table(items: &[Value], wide: bool) -> String {
     const KEYS: [&str; 6] =
         ["workload", "plaintext_from", "connections", "last_seen", "why_not_meshed", "fix"];
-    const HEADING: [&str; 6] = ["WORKLOAD", "PLAINTEXT FROM", "CONNS", "LAST SEEN", "WHY NOT MESHED", "FIX"];
-    let rows: Vec<Vec<String>> =
-        items.iter().map(|item| KEYS.iter().map(|key| cell(item, key)).collect()).collect();
-    out::table(&HEADING, &rows)
+    let mut heading = vec!["WORKLOAD", "PLAINTEXT FROM", "CONNS", "LAST SEEN", "WHY NOT MESHED", "FIX"];
+    heading.extend(wide.then_some("ID"));
+    let row = |item: &Value| {
+        let id = wide.then(|| short_id(item));
+        KEYS.iter().map(|key| cell(item, key)).chain(id).collect()
+    };
+    out::table(&heading, &items.iter().map(row).collect::<Vec<Vec<String>>>())
 }

@@ -47,16 +47,19 @@ fn tables_have_the_columns_that_people_and_scripts_know() {
         get workloads -o wide: NAMESPACE | POD NAME | ADDRESS | NODE | WAYPOINT | PROTOCOL | STATUS | SERVICE ACCOUNT | POLICIES | SERVICES
         lab status: NODE | ADDRESSES | LINK | PODS | CAPTURED; PROGRAM | STATE | PID | RESTARTS | ADMIN | METRICS; WAYPOINT | POD | NODE | STATE | PID | ADMIN | METRICS; NAMESPACE | POD | NODE | ADDRESSES | PHASE | READY | CAPTURED | RESTARTS
         policy diff: FLOW | BEFORE | AFTER | CONNS | LAST SEEN
+        policy diff -o wide: FLOW | BEFORE | AFTER | CONNS | LAST SEEN | ID
         policy test: RESULT | NAME | EXPECTED | GOT
         policy test -o wide: RESULT | NAME | EXPECTED | GOT | NEAREST
         stat: NAMESPACE | NAME | MESHED | SUCCESS | RPS | P50 | P95 | P99 | TCP_CONN | DENIED
-        stat -o wide: NAMESPACE | NAME | MESHED | SUCCESS | RPS | P50 | P95 | P99 | TCP_CONN | DENIED | CONN_PER_S | SENT_B_PER_S | RECEIVED_B_PER_S
+        stat -o wide: NAMESPACE | NAME | MESHED | SUCCESS | RPS | P50 | P95 | P99 | TCP_CONN | DENIED | CONN_PER_S | SENT_B_PER_S | RECEIVED_B_PER_S | EDGE
         status: NODE | VERSION | SYNCED | CAPTURED | CERTS | SELFTEST; WAYPOINT | POD | NODE | READY | SYNCED | REVISION | REJECTED; OBJECT | CONDITION | REASON | MESSAGE; REFUSED
         status --budget: NODE | MEMORY MIB | DESCRIPTORS | CONNECTIONS | FLOW RECORDS
         status -o wide: NODE | VERSION | SYNCED | CAPTURED | CERTS | SELFTEST | READY | STATE | REJECTED; WAYPOINT | POD | NODE | READY | SYNCED | REVISION | REJECTED; OBJECT | CONDITION | REASON | MESSAGE; REFUSED
         strict report: WORKLOAD | PLAINTEXT FROM | CONNS | LAST SEEN | WHY NOT MESHED | FIX
+        strict report -o wide: WORKLOAD | PLAINTEXT FROM | CONNS | LAST SEEN | WHY NOT MESHED | FIX | ID
         support-bundle -o wide: PATH | BYTES | FILES | SECRETS | REDACTIONS
         top: SOURCE | DESTINATION | METHOD | PATH | COUNT | BEST | WORST | LAST | SUCCESS
+        top -o wide: SOURCE | DESTINATION | METHOD | PATH | COUNT | BEST | WORST | LAST | SUCCESS | ID
         waypoint list: NAMESPACE | NAME | REVISION | TRAFFIC TYPE | PROGRAMMED
         waypoint status: NAMESPACE | NAME | STATUS | TYPE | REASON | MESSAGE; WAYPOINT | POD | NODE | READY | SYNCED | REVISION | REJECTED; SERVICE | WAYPOINT
     "#]]
@@ -88,13 +91,13 @@ fn others() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = got.collect();
     all.extend(of_both("flows", |wide| out::table(&flows::heading(wide), &[])));
     all.extend(of_both("status", status::headings));
+    all.extend(of_both("top", |wide| top::table(&[], wide)));
     let waypoint = json!({"pods": [{}], "services": ["-"]});
     let single = [
         ("ca status", ca::table(&[])),
         ("ca rotate --watch", ca::steps(&Value::Null)),
         ("lab status", parts::tables(&json!({"waypoints": [{}]}))),
         ("status --budget", status::budget_heading()),
-        ("top", top::table(&[])),
         ("waypoint list", show::list_table(&[])),
         ("waypoint status", show::status_table(&[waypoint])),
     ];

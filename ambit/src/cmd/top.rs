@@ -14,7 +14,7 @@ use super::flows::{end, followed};
 use super::form::{FORMS, Form, List};
 use super::interrupted;
 use super::mesh::Mesh;
-use super::nodes::{block_on, cell, or_dash, text};
+use super::nodes::{block_on, cell, or_dash, short_id, text};
 use crate::out;
 
 /// Rows that are told apart; what goes beyond is counted together.
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
                     None => return Ok(()),
                 },
                 _ = redraw.tick(), if is_live => {
-                    out::raw(&format!("\x1b[H\x1b[2J{}", table(&rows.shown(ROWS_SHOWN))));
+                    out::raw(&format!("\x1b[H\x1b[2J{}", table(&rows.shown(ROWS_SHOWN), matches!(args.output, Form::Wide))));
                 }
                 () = &mut ends => return anyhow::Ok(()),
             }
@@ -76,11 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     })?;
     if !is_live {
         let items = rows.shown(usize::MAX);
-        List { kind: "TopList", items }.print(
-            &args.output,
-            |items, _| table(items),
-            |item| format!("pair/{}>{}", text(item, "source"), text(item, "destination")),
-        );
+        List { kind: "TopList", items }.print(&args.output, table, |item| {
+            format!("pair/{}>{}", text(item, "source"), text(item, "destination"))
+        });
     }
     Ok(out::OK)
 }
@@ -100,6 +98,9 @@ struct Row {
     worst: u64,
     last: u64,
     good: u64,
+    /// Id of the last refusal, else of the last record.
+    example: String,
+    is_refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +123,10 @@ impl Rows {
         row.last = took;
         row.count += 1;
         row.good += u64::from(is_good(record));
+        let is_refused = record["verdict"] == "denied";
+        if is_refused || !row.is_refused {
+            (row.example, row.is_refused) = (text(record, "conn_id"), is_refused);
+        }
     }
 
     /// Rows, the busiest first.
@@ -140,6 +145,7 @@ impl Row {
             "source": name.source, "destination": name.destination, "method": name.method, "path": name.path,
             "count": self.count, "best_ms": self.best, "worst_ms": self.worst, "last_ms": self.last,
             "success": self.good as f64 / self.count as f64,
+            "conn_id": Some(&self.example).filter(|id| !id.is_empty()),
         })
     }
 }
@@ -182,14 +188,17 @@ fn is_good(record: &Value) -> bool {
         && record["http"]["status"].as_u64().is_none_or(|code| (1..500).contains(&code))
 }
 
-pub(super) fn table(items: &[Value]) -> String {
-    let heading = ["SOURCE", "DESTINATION", "METHOD", "PATH", "COUNT", "BEST", "WORST", "LAST", "SUCCESS"];
+pub(super) fn table(items: &[Value], wide: bool) -> String {
+    let mut heading =
+        vec!["SOURCE", "DESTINATION", "METHOD", "PATH", "COUNT", "BEST", "WORST", "LAST", "SUCCESS"];
+    heading.extend(wide.then_some("ID"));
     let row = |item: &Value| {
         let ms = |key: &str| format!("{}ms", text(item, key));
         let success = item["success"].as_f64().unwrap_or(0.0) * 100.0;
         let mut row: Vec<String> =
             ["source", "destination", "method", "path", "count"].map(|key| cell(item, key)).to_vec();
         row.extend([ms("best_ms"), ms("worst_ms"), ms("last_ms"), format!("{success:.2}%")]);
+        row.extend(wide.then(|| short_id(item)));
         row
     };
     out::table(&heading, &items.iter().map(row).collect::<Vec<_>>())
@@ -229,9 +238,25 @@ mod tests {
             (&row["count"], &row["best_ms"], &row["worst_ms"], &row["last_ms"]),
             (&json!(3), &json!(1), &json!(9), &json!(9))
         );
-        let cells = table(&shown);
+        let cells = table(&shown, false);
         let cells: Vec<&str> = cells.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(cells, ["shop/web", "shop/db", "TCP", "hbone", "3", "1ms", "9ms", "9ms", "66.67%"]);
+    }
+
+    #[test]
+    fn a_row_has_the_id_of_its_last_refusal_else_of_its_last_record() {
+        let Line { args } = Line::parse_from(["top"]);
+        let mut rows = Rows::default();
+        assert_eq!(rows.shown(1).len(), 0);
+        for (id, verdict, want) in [("a1", "allowed", "a1"), ("b2", "denied", "b2"), ("c3", "allowed", "b2")]
+        {
+            let mut one = record("inbound", verdict, 1);
+            one["conn_id"] = json!(id);
+            rows.count(&args, &one);
+            assert_eq!(rows.shown(1)[0]["conn_id"], want);
+        }
+        let wide = table(&rows.shown(1), true);
+        assert_eq!(wide.lines().nth(1).and_then(|line| line.split_whitespace().next_back()), Some("b2"));
     }
 
     #[test]

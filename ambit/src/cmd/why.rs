@@ -12,8 +12,10 @@ use super::mesh::Mesh;
 use super::nodes::{Where, ask_all, block_on, read, text};
 use crate::out::{self, Failure};
 
+mod edge;
 mod runbooks;
 
+use edge::Edge;
 use runbooks::RUNBOOKS;
 
 /// Records of each node that are searched: more than a ring holds.
@@ -23,10 +25,10 @@ const ID_CHARS_MIN: usize = 6;
 /// The length of a whole id.
 const ID_CHARS: usize = 32;
 
-/// Explains a reason code, a connection by its id, or the last refusal.
+/// Explains a reason code, a connection by its id, an edge by its id, or the last refusal.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// A code (AMB2104), a reason (policy-denied), a connection's id or its beginning, or `last`
+    /// A code (AMB2104), a reason (policy-denied), a connection's id or its beginning, an edge's id, or `last`
     what: String,
     #[command(flatten)]
     pub(super) at: Mesh,
@@ -92,15 +94,17 @@ fn name(item: &Value) -> String {
 /// The answer about a connection.
 fn of_connection(args: &Args, lab: &LabName) -> anyhow::Result<Value> {
     // As `-o name` prints them.
-    let what = args.what.trim_start_matches("flow/").trim_start_matches("connection/");
+    let what = ["flow/", "connection/", "edge/"].into_iter().find_map(|kind| args.what.strip_prefix(kind));
+    let what = what.unwrap_or(&args.what);
+    let edge = Edge::parse(what);
     let is_id = (ID_CHARS_MIN..=ID_CHARS).contains(&what.len())
         && what.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if what != "last" && !is_id {
+    if what != "last" && !is_id && edge.is_none() {
         return Err(Failure::new(
             out::BAD_DATA,
             format!(
-                "{what:?} is neither a code (AMB2104), a reason (policy-denied), a connection's id nor `last`; \
-                 `ambit flows` shows codes and ids"
+                "{what:?} is neither a code (AMB2104), a reason (policy-denied), a connection's id, an edge's id nor \
+                 `last`; `ambit flows` shows codes and ids, `ambit edges -o wide` those of edges"
             ),
         )
         .into());
@@ -111,9 +115,10 @@ fn of_connection(args: &Args, lab: &LabName) -> anyhow::Result<Value> {
             None => known_to_cluster(&args.at, what).await,
         }
     })?;
-    let found = match what {
-        "last" => Found::Ended(last(&known.ended)?),
-        id => found(&known, id)?,
+    let found = match (edge, what) {
+        (Some(edge), id) => of_edge(&known, &edge, id)?,
+        (None, "last") => Found::Ended(last(&known.ended)?),
+        (None, id) => found(&known, id)?,
     };
     Ok(match found {
         Found::Ended(record) => {
@@ -176,6 +181,20 @@ fn is_refused(record: &Value) -> bool {
 fn last(ended: &[Value]) -> Result<&Value, Failure> {
     let nothing = "nothing was refused, as far as the nodes remember; `ambit flows` shows what they do";
     ended.iter().rev().find(|r| is_refused(r)).ok_or_else(|| Failure::new(out::FAILED, nothing))
+}
+
+/// The last refusal of an edge, else its last connection that ended, else one that is open.
+fn of_edge<'a>(known: &'a Known, edge: &Edge<'_>, id: &str) -> Result<Found<'a>, Failure> {
+    let ended = edge.record(&known.ended).map(Found::Ended);
+    ended.or_else(|| edge.record(&known.open).map(Found::Open)).ok_or_else(|| {
+        Failure::new(
+            out::FAILED,
+            format!(
+                "no record of {id} is held; the control plane remembers edges longer than nodes do their connections: \
+                 `ambit flows` says how far back that goes"
+            ),
+        )
+    })
 }
 
 /// The connection whose id begins like that; a refused end is preferred.

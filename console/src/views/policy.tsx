@@ -23,10 +23,22 @@ interface Change {
   last_seen: string;
 }
 
+/** A flow of which it cannot be told whether it would be decided otherwise. */
+interface Unclear {
+  source: string;
+  destination: string;
+  service: string | null;
+  request: string | null;
+  why: string;
+  connections: number;
+  last_seen: string;
+}
+
 interface Diff {
   items: Change[];
   compared?: number;
   unclear?: number;
+  unclear_flows?: Unclear[];
   problems?: string[];
 }
 
@@ -103,15 +115,17 @@ function SideCell({ side }: { side: Side }) {
 function Changes({ diff }: { diff: Diff }) {
   if (diff.problems?.length) return <Trouble text={diff.problems.join("\n")} />;
   const cut = diff.items.filter((c) => c.before.verdict === "allow" && c.after.verdict === "deny").length;
-  const words = cut ? `${cut} ${cut === 1 ? "flow" : "flows"} would be refused` : "nothing that passes now would be refused";
+  const open = diff.unclear_flows ?? [];
+  const calm = open.length ? "nothing is known that would be refused" : "nothing that passes now would be refused";
+  const words = cut ? `${cut} ${cut === 1 ? "flow" : "flows"} would be refused` : calm;
   return (
     <>
-      <p class="verdict"><Pill tone={cut ? "bad" : "good"}>{words}</Pill> <span class="note">of {diff.compared ?? 0} seen in the last day{(diff.unclear ?? 0) > 0 && `; ${diff.unclear} records say too little`}</span></p>
+      <p class="verdict"><Pill tone={cut ? "bad" : open.length ? "warn" : "good"}>{words}</Pill> <span class="note">of {diff.compared ?? 0} seen in the last day{open.length > 0 && `; of ${open.length} it is unclear`}{(diff.unclear ?? 0) > 0 && `; ${diff.unclear} records say too little`}</span></p>
       <Table
         label="Changes"
         rows={diff.items}
         id={(c) => `${c.source}>${c.destination}${c.request ?? ""}`}
-        empty="No flow of the last day would be decided otherwise."
+        empty={open.length ? "No other flow of the last day would be decided otherwise." : "No flow of the last day would be decided otherwise."}
         columns={[
           { head: "Flow", cell: (c) => <>{c.source} → {c.service ?? c.destination}<br /><span class="note">{c.request ?? c.destination}</span></> },
           { head: "Before", cell: (c) => <SideCell side={c.before} /> },
@@ -120,6 +134,20 @@ function Changes({ diff }: { diff: Diff }) {
           { head: "Last seen", cell: (c) => ago(c.last_seen) },
         ]}
       />
+      {open.length > 0 && (
+        <Table
+          label="Unclear"
+          rows={open}
+          id={(c) => `${c.source}>${c.destination}${c.request ?? ""}`}
+          empty=""
+          columns={[
+            { head: "Unclear flow", cell: (c) => <>{c.source} → {c.service ?? c.destination}<br /><span class="note">{c.request ?? c.destination}</span></> },
+            { head: "Why", cell: (c) => c.why },
+            { head: "Connections", cell: (c) => c.connections, number: true },
+            { head: "Last seen", cell: (c) => ago(c.last_seen) },
+          ]}
+        />
+      )}
     </>
   );
 }

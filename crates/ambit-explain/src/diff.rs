@@ -1,16 +1,19 @@
 //! What a change would do to connections that were seen: each one decided before and after, and told where the
 //! answers differ.
 //!
-//! It asks [`explain()`] of two views and compares; it decides nothing. A connection that was seen several times is one
-//! row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first one's way. What
-//! nobody can be asked about any more is counted as unclear, never passed over.
+//! It goes the way of [`crate::explain()`] in two views and compares; it decides nothing. A connection that was seen
+//! several times is one row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first
+//! one's way. What nobody can be asked about any more is counted as unclear, never passed over. What is decided by what
+//! no record keeps, such as a header, is told as unclear with the reason: never as a change, and never as none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ambit_types::PolicyKey;
 use serde::Serialize;
 
-use crate::{Code, Explanation, Flow, Question, Routed, Verdict, View, Way, explain};
+use crate::unkept::Unkept;
+use crate::walk::walk_again;
+use crate::{Code, Explanation, Flow, Question, Routed, Verdict, View, Way};
 
 mod present;
 #[cfg(test)]
@@ -41,6 +44,33 @@ pub struct Change {
     pub connections: u64,
     /// When the last one ended, RFC 3339.
     pub last_seen: String,
+    /// Id of one of them, the last if it has one; none if only their number is known.
+    pub conn_id: Option<String>,
+}
+
+/// Connections of which it cannot be told whether they would end otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unclear {
+    /// Who calls.
+    pub source: String,
+    /// Its identity, where it was proven.
+    pub identity: Option<String>,
+    /// Whom, as it was dialled.
+    pub destination: String,
+    /// The service that was meant, if one was.
+    pub service: Option<String>,
+    /// The host that a request named.
+    pub authority: Option<String>,
+    /// Method and path, of a request.
+    pub request: Option<String>,
+    /// Why it cannot be told, in a sentence.
+    pub why: String,
+    /// How many connections were seen.
+    pub connections: u64,
+    /// When the last one ended, RFC 3339.
+    pub last_seen: String,
+    /// Id of one of them, the last if it has one; none if only their number is known.
+    pub conn_id: Option<String>,
 }
 
 /// A decision, as far as changes of it matter.
@@ -64,6 +94,9 @@ pub struct Told {
 pub struct Diff {
     /// Connections that would end otherwise: those that would be refused first, then the most frequent.
     pub changes: Vec<Change>,
+    /// Connections that are decided by what was not recorded, or otherwise than the rules in force say: the most
+    /// frequent first.
+    pub unclear_flows: Vec<Unclear>,
     /// How many different connections were compared.
     pub compared: usize,
     /// Records that say too little to be asked again, or of whose pods nobody is there to be asked about.
@@ -74,22 +107,39 @@ pub struct Diff {
 pub fn diff(before: &View<'_>, after: &View<'_>, flows: &[Flow]) -> Diff {
     let (rows, unclear) = rows(&Present::of(before.snapshot), flows);
     let compared = rows.len();
-    let mut changes: Vec<Change> = rows.into_values().filter_map(|row| row.change(before, after)).collect();
+    let (mut changes, mut unclear_flows) = (Vec::new(), Vec::new());
+    for row in rows.into_values() {
+        match row.compare(before, after) {
+            Compared::Same => {}
+            Compared::Changed(change) => changes.push(*change),
+            Compared::Unclear(flow) => unclear_flows.push(*flow),
+        }
+    }
     changes.sort_by_cached_key(|change| {
         let is_refusal = change.after.verdict == Verdict::Deny && change.before.verdict == Verdict::Allow;
         (!is_refusal, u64::MAX - change.connections, change.source.clone(), change.destination.clone())
     });
-    Diff { changes, compared, unclear }
+    unclear_flows.sort_by_cached_key(|flow| {
+        (u64::MAX - flow.connections, flow.source.clone(), flow.destination.clone())
+    });
+    Diff { changes, unclear_flows, compared, unclear }
+}
+
+/// What came of one row.
+enum Compared {
+    Same,
+    Changed(Box<Change>),
+    Unclear(Box<Unclear>),
 }
 
 /// One connection that was seen, however often.
 struct Row<'f> {
+    /// The last record of it: the one of rules nearest to those in force.
     flow: &'f Flow,
     question: Question,
     ids: BTreeSet<&'f str>,
     /// Of records without an id of their own.
     more: u64,
-    last_seen: &'f str,
 }
 
 /// What tells rows apart: everything that a decision may depend on.
@@ -118,14 +168,16 @@ fn rows<'f>(present: &Present<'_>, flows: &'f [Flow]) -> (BTreeMap<Key<'f>, Row<
             unclear += 1;
             continue;
         };
-        let fresh = || Row { flow, question, ids: BTreeSet::new(), more: 0, last_seen: &flow.time };
+        let fresh = || Row { flow, question, ids: BTreeSet::new(), more: 0 };
         let row = rows.entry(key(flow)).or_insert_with(fresh);
         if flow.conn_id.is_empty() {
             row.more = row.more.saturating_add(flow.connections);
         } else {
             row.ids.insert(&flow.conn_id);
         }
-        row.last_seen = row.last_seen.max(&flow.time);
+        if flow.time >= row.flow.time {
+            row.flow = flow;
+        }
     }
     (rows, unclear)
 }
@@ -155,25 +207,79 @@ fn source(flow: &Flow) -> String {
 }
 
 impl Row<'_> {
-    fn change(self, before: &View<'_>, after: &View<'_>) -> Option<Change> {
-        let question = self.question;
-        let (before, after) = (Told::of(&explain(before, &question)), Told::of(&explain(after, &question)));
-        if before.is_like(&after) {
-            return None;
+    fn compare(&self, before: &View<'_>, after: &View<'_>) -> Compared {
+        let hidden = self.flow.hidden();
+        let (before, then) = walk_again(before, &self.question, hidden);
+        let (after, now) = walk_again(after, &self.question, hidden);
+        let (before, after) = (Told::of(&before), Told::of(&after));
+        let is_same = before.is_like(&after);
+        match Unkept::parts(&then, &now).or_else(|| self.otherwise(&before).filter(|_| is_same)) {
+            Some(why) => Compared::Unclear(Box::new(self.unclear(why))),
+            None if is_same => Compared::Same,
+            None => Compared::Changed(Box::new(self.change(before, after))),
         }
-        let http = self.flow.http.as_ref();
-        Some(Change {
+    }
+
+    /// How what was seen is not what the rules in force say, if it is not.
+    fn otherwise(&self, before: &Told) -> Option<String> {
+        let seen = self.flow.told_by_rules().filter(|seen| *seen != before.verdict)?;
+        let (was, is) = match seen {
+            Verdict::Allow => ("let in", "refused"),
+            Verdict::Deny => ("refused", "let in"),
+        };
+        Some(format!(
+            "it was {was} and would be {is} by the rules in force: they have changed since, or decide by more \
+                      than is recorded"
+        ))
+    }
+
+    fn change(&self, before: Told, after: Told) -> Change {
+        Change {
             source: source(self.flow),
             identity: self.flow.src.identity.clone(),
-            destination: question.destination.to_string(),
+            destination: self.question.destination.to_string(),
             service: self.flow.service.clone(),
-            authority: http.map(|http| http.authority.clone()).filter(|host| !host.is_empty()),
-            request: http.map(|http| format!("{} {}", http.method, http.path)),
+            authority: self.authority(),
+            request: self.request(),
             before,
             after,
-            connections: u64::try_from(self.ids.len()).unwrap_or(u64::MAX).saturating_add(self.more),
-            last_seen: self.last_seen.to_owned(),
-        })
+            connections: self.connections(),
+            last_seen: self.flow.time.clone(),
+            conn_id: self.example(),
+        }
+    }
+
+    fn unclear(&self, why: String) -> Unclear {
+        Unclear {
+            source: source(self.flow),
+            identity: self.flow.src.identity.clone(),
+            destination: self.question.destination.to_string(),
+            service: self.flow.service.clone(),
+            authority: self.authority(),
+            request: self.request(),
+            why,
+            connections: self.connections(),
+            last_seen: self.flow.time.clone(),
+            conn_id: self.example(),
+        }
+    }
+
+    fn authority(&self) -> Option<String> {
+        let http = self.flow.http.as_ref()?;
+        Some(http.authority.clone()).filter(|host| !host.is_empty())
+    }
+
+    fn request(&self) -> Option<String> {
+        self.flow.http.as_ref().map(|http| format!("{} {}", http.method, http.path))
+    }
+
+    fn example(&self) -> Option<String> {
+        let last = Some(self.flow.conn_id.as_str()).filter(|id| !id.is_empty());
+        last.or_else(|| self.ids.last().copied()).map(str::to_owned)
+    }
+
+    fn connections(&self) -> u64 {
+        u64::try_from(self.ids.len()).unwrap_or(u64::MAX).saturating_add(self.more)
     }
 }
 

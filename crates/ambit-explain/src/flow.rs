@@ -2,10 +2,36 @@
 
 use std::net::SocketAddr;
 
+use ambit_route::Hidden;
 use ambit_types::{Identity, Reason};
 use serde::{Deserialize, Serialize};
 
+use crate::explanation::Verdict;
 use crate::question::{Destination, HttpQuestion, Question, QuestionError, Source};
+
+/// Longest text of a request that is whole for certain, in bytes: waypoints cut at 256, between two characters.
+const WHOLE_BYTES_MAX: usize = 252;
+
+/// Codes of refusals by rules. Those for other reasons say nothing of what the rules would have said.
+const BY_RULES: [Reason; 17] = [
+    Reason::ForwardedIdentityRefused,
+    Reason::DenyRuleMatched,
+    Reason::PolicyDenied,
+    Reason::PolicyUnresolved,
+    Reason::PolicyUnevaluable,
+    Reason::PolicyChanged,
+    Reason::HttpDenyRuleMatched,
+    Reason::HttpPolicyDenied,
+    Reason::TokenRejected,
+    Reason::ExtAuthzDenied,
+    Reason::RequestAmbiguous,
+    Reason::PlaintextRefused,
+    Reason::MeshedSourcePlaintext,
+    Reason::RouteNotFound,
+    Reason::EgressDenied,
+    Reason::WaypointUnbound,
+    Reason::WaypointBypassed,
+];
 
 /// One record. Fields that a record does not have are empty; those that are not here are passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -100,14 +126,49 @@ impl Flow {
         self.opened.unwrap_or_else(|| self.is_allowed())
     }
 
+    /// Whether it was let in and a change of policy has cut it since (AMB2107): the rules refuse it now.
+    pub fn is_cut_by_policy(&self) -> bool {
+        self.was_let_in() && self.reason() == Some(Reason::PolicyChanged)
+    }
+
+    /// Whether it was let in and no change of policy has taken that back. A connection that was cut for another reason
+    /// counts: a drain (AMB7006), a peer that went silent.
+    pub fn is_let_in(&self) -> bool {
+        (self.is_allowed() || self.was_let_in()) && !self.is_cut_by_policy()
+    }
+
     /// Whether only an open break-glass let it in: no rule did.
     pub fn is_by_breakglass(&self) -> bool {
         self.reason() == Some(Reason::BreakglassAdmitted)
     }
 
-    /// Whether it went through as the rules have it, without a break-glass.
-    pub fn is_allowed_by_rules(&self) -> bool {
-        self.is_allowed() && !self.is_by_breakglass()
+    /// Whether it was let in as the rules have it, without a break-glass, and they have not been changed against it.
+    pub fn is_let_in_by_rules(&self) -> bool {
+        self.is_let_in() && !self.is_by_breakglass()
+    }
+
+    /// What the rules said of it; none where something else decided: a break-glass, or a failure before they were asked.
+    pub(crate) fn told_by_rules(&self) -> Option<Verdict> {
+        let reason = self.reason();
+        if self.is_by_breakglass() {
+            return None;
+        }
+        if !self.is_allowed() && reason.is_some_and(|reason| BY_RULES.contains(&reason)) {
+            return Some(Verdict::Deny);
+        }
+        self.was_let_in().then_some(Verdict::Allow)
+    }
+
+    /// What it does not tell of its request, beyond what no record tells.
+    pub(crate) fn hidden(&self) -> Hidden {
+        let is_whole = |text: &str| text.len() <= WHOLE_BYTES_MAX;
+        match &self.http {
+            Some(http) => Hidden {
+                host: http.authority.is_empty() || !is_whole(&http.authority),
+                request: !is_whole(&http.path) || !is_whole(&http.method),
+            },
+            None => Hidden { host: true, request: true },
+        }
     }
 
     /// Its code.

@@ -79,6 +79,7 @@ impl Walk<'_> {
     fn through_unknown(&mut self, via: &ViaWaypoint, peer: &Peer) {
         let name = name_of(&via.workload);
         let what = format!("what waypoint {name} goes by is not known here");
+        self.depends_on([format!("what waypoint {name} goes by")]);
         self.note(Step::WaypointPolicy, Outcome::Unknown, what, Vec::new());
         self.assume(format!("waypoint {name} allows it and sends it to the service's own endpoints"));
         let network = &via.workload.network;
@@ -106,10 +107,12 @@ impl Walk<'_> {
         for (applied, port) in at.governing.judged() {
             let connection = Facts::new(Some(&at.peer.identity), at.peer.address, address.ip(), port);
             let facts = http::Facts::of_connection(connection, None);
+            self.policies_read(applied, &facts);
             let evaluated = http::explain(&applied.policies, &facts, &[]);
             self.judged(&evaluated, None);
         }
         let client = Some(&**at.peer.identity.namespace());
+        self.stream_routes_read(at.state, &at.target, client);
         let selected = match at.target.service() {
             Some(service) => at.state.routes.select_stream(service, address.port(), client, None),
             None => Selected::Service,
@@ -149,6 +152,7 @@ impl Walk<'_> {
         let (path, query) = split_target(&asked.target);
         let view = asked.view(path, query, at.target.address().port());
         let client = Some(&**at.peer.identity.namespace());
+        self.routes_read(at.state, &at.target, client, &view);
         let selected = match at.target.service() {
             Some(service) => at.state.routes.select(service, client, &view),
             None => Selected::Service,

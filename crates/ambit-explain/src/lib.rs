@@ -24,6 +24,7 @@ mod source;
 pub mod suggest;
 #[cfg(test)]
 mod tests;
+mod unkept;
 mod view;
 mod walk;
 

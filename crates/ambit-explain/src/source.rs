@@ -150,6 +150,7 @@ impl Walk<'_> {
             self.note(Step::Tunnel, Outcome::Passed, what, Vec::new());
             self.certificates([source, &by.workload.identity()]);
             self.assume(format!("the policies of {workload} let the caller in"));
+            self.depends_on([format!("where {host} resolves to")]);
             self.way = Some(Way::Hbone);
         } else {
             let what = "the destination is not in the mesh: plain TCP";

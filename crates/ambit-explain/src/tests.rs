@@ -2,4 +2,5 @@
 
 mod generated;
 mod told;
+mod unkept;
 mod waypoints;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ambit_policy::Explanation as Evaluated;
+use ambit_route::Hidden;
 use ambit_types::{Identity, Reason, Str, Workload};
 
 use crate::explanation::{
@@ -12,6 +13,7 @@ use crate::explanation::{
 use crate::mesh::{self, Caller, Dialled};
 use crate::nearest;
 use crate::question::Question;
+use crate::unkept::{self, Unkept};
 use crate::view::{Certificate, View};
 
 /// What decided, and what came nearest to deciding otherwise.
@@ -51,11 +53,21 @@ pub(crate) struct Walk<'a> {
     pub(crate) onward: Option<Onward>,
     /// The status of an answer that a route gives itself.
     pub(crate) status: Option<u16>,
+    /// What was not kept, of a record that is asked about.
+    pub(crate) hidden: Hidden,
+    /// What of that the answer depends on.
+    pub(crate) unkept: Unkept,
 }
 
 /// Goes the whole way.
 pub(crate) fn walk(view: &View<'_>, question: &Question) -> Explanation {
-    let mut walk = Walk::new(view, question);
+    walk_again(view, question, unkept::NOTHING).0
+}
+
+/// Goes the whole way of a record, of which more is hidden than its headers; also tells what the answer depends on that
+/// was not kept.
+pub(crate) fn walk_again(view: &View<'_>, question: &Question, hidden: Hidden) -> (Explanation, Unkept) {
+    let mut walk = Walk { hidden, ..Walk::new(view, question) };
     let name = match mesh::caller(view.snapshot, &question.source) {
         Some(caller) => {
             let name = caller.name.clone();
@@ -72,7 +84,8 @@ pub(crate) fn walk(view: &View<'_>, question: &Question) -> Explanation {
             question.source.to_string()
         }
     };
-    walk.finish(name)
+    let unkept = std::mem::take(&mut walk.unkept);
+    (walk.finish(name), unkept)
 }
 
 impl<'a> Walk<'a> {
@@ -92,6 +105,8 @@ impl<'a> Walk<'a> {
             source_node: None,
             onward: None,
             status: None,
+            hidden: unkept::NOTHING,
+            unkept: Unkept::default(),
         }
     }
 
@@ -157,6 +172,13 @@ impl<'a> Walk<'a> {
         let what = what.into();
         if !self.assumed.contains(&what) {
             self.assumed.push(what);
+        }
+    }
+
+    /// Notes what was not kept and may change the answer. What comes behind a refusal changes nothing any more.
+    pub(crate) fn depends_on(&mut self, what: impl IntoIterator<Item = String>) {
+        if self.refused.is_none() {
+            self.unkept.read.extend(what);
         }
     }
 

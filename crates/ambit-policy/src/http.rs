@@ -30,6 +30,7 @@ pub use decide::{Answer, Answers, Ask, Decision, Mark, Verdict, asks_before_toke
 pub use explain::{Condition, Explanation, Nearest, PolicyTrace, explain};
 pub use facts::{Facts, Headers, Request};
 pub use feature::{FEATURES, unknown_features};
+pub use matcher::depends_on;
 pub use model::{Attribute, Policy};
 pub use problem::{Invalid, PathFault, Problem};
 pub use remote::{Unreadable, remote_address};

@@ -34,7 +34,7 @@ pub use backend::{Backend, Failure};
 pub use compile::{Effect, PathFault, RuleError, RuleFault};
 pub use matcher::PatternError;
 pub use plan::{Answer, Forward, Plan};
-pub use request::{Headers, Request, split_target};
+pub use request::{Headers, Hidden, Request, split_target};
 pub use rule::{Rule, RuleId};
 pub use select::{Selected, Side};
 pub use table::{FrontendRoutes, RouteKind, RouteSet, Table};

@@ -6,7 +6,7 @@
 
 use ambit_types::Str;
 
-use crate::request::Headers;
+use crate::request::{Headers, Hidden};
 
 mod asked;
 mod pattern;
@@ -79,6 +79,22 @@ impl Condition {
                 test.agrees(request.grpc_call().map(|(service, _)| service.as_bytes()))
             }
             Self::GrpcMethod(test) => test.agrees(request.grpc_call().map(|(_, method)| method.as_bytes())),
+        }
+    }
+
+    /// What it reads that was not kept of a request whose method and path were; none if it reads nothing of the kind.
+    pub(crate) fn reads(&self, hidden: Hidden) -> Option<String> {
+        match self {
+            Self::Header(name, _) if **name == *"host" => hidden.host.then(|| "host".to_owned()),
+            Self::Header(name, _) => Some(format!("header {name}")),
+            Self::Query(name, ..) => Some(format!("query parameter {name}")),
+            Self::Method(_)
+            | Self::Path(_)
+            | Self::PathIs(_)
+            | Self::PathStart(_)
+            | Self::PathBelow(_)
+            | Self::GrpcService(_)
+            | Self::GrpcMethod(_) => None,
         }
     }
 

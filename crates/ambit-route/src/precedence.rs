@@ -10,13 +10,13 @@ mod candidates;
 mod rank;
 mod tree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ambit_types::path::compared;
 use xxhash_rust::xxh64::Xxh64Builder;
 
 use crate::matcher::{Asked, Slots};
-use crate::request::{Headers, Request};
+use crate::request::{Headers, Hidden, Request};
 pub(crate) use candidates::Candidate;
 use candidates::Candidates;
 pub(crate) use rank::{Rank, text_specificity};
@@ -27,6 +27,9 @@ mod tests;
 
 /// A map whose keys come from configuration; requests only look up.
 pub(crate) type Map<K, V> = HashMap<K, V, Xxh64Builder>;
+
+/// What is read where nothing of a request was kept.
+pub(crate) const WHOLE_REQUEST: &str = "method, path and headers";
 
 /// Where a match is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,5 +82,26 @@ impl Index {
         let asked = &Asked::new(request, &self.slots);
         let exact = self.exact.get(request.path).and_then(|candidates| candidates.first(asked));
         exact.or_else(|| self.patterns.first(asked)).or_else(|| self.prefixes.first(asked))
+    }
+
+    /// What was not kept of a request and decides which rule wants it most; nothing if the same one does, or none,
+    /// whatever that is.
+    pub(crate) fn depends_on<H: Headers + ?Sized>(
+        &self,
+        request: &Request<'_, H>,
+        hidden: Hidden,
+    ) -> BTreeSet<String> {
+        let mut read = BTreeSet::new();
+        if hidden.request {
+            let is_one = self.exact.is_empty() && self.patterns.is_empty() && self.prefixes.is_one();
+            read.extend((!is_one).then(|| WHOLE_REQUEST.to_owned()));
+            return read;
+        }
+        let asked = &Asked::new(request, &self.slots);
+        let exact = self.exact.get(request.path);
+        let _ = exact.is_some_and(|candidates| candidates.depends_on(asked, hidden, &mut read))
+            || self.patterns.depends_on(asked, hidden, &mut read)
+            || self.prefixes.depends_on(asked, hidden, &mut read);
+        read
     }
 }

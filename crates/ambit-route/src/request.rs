@@ -47,6 +47,15 @@ pub struct Request<'a, H: ?Sized> {
     pub headers: &'a H,
 }
 
+/// What was not kept of a request that is asked about later. Headers and queries never are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hidden {
+    /// Whether its host was not.
+    pub host: bool,
+    /// Whether method and path were not, or it is not known that it was a request.
+    pub request: bool,
+}
+
 impl<H: ?Sized> Clone for Request<'_, H> {
     fn clone(&self) -> Self {
         *self

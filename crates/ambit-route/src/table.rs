@@ -2,15 +2,15 @@
 //!
 //! One frontend that changes is compiled anew; the others are shared with the snapshot before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_types::{ServiceKey, Str};
 
 use crate::compile::{self, RuleError};
 use crate::model::{Destination, DestinationPolicy, Frontend, RouteConfig};
-use crate::precedence::{Index, Map};
-use crate::request::{Headers, Request};
+use crate::precedence::{Index, Map, WHOLE_REQUEST};
+use crate::request::{Headers, Hidden, Request};
 use crate::rule::Rule;
 use crate::stream::StreamIndex;
 
@@ -147,6 +147,21 @@ impl RouteSet {
             Lookup::Tls(index) | Lookup::Tcp(index) => index.find(None),
         }?;
         self.rule(number)
+    }
+
+    /// What was not kept of a request and decides which rule takes it; nothing if the same does whatever that is.
+    pub fn depends_on<H: Headers + ?Sized>(
+        &self,
+        request: &Request<'_, H>,
+        hidden: Hidden,
+    ) -> BTreeSet<String> {
+        match &self.lookup {
+            Lookup::Http(index) | Lookup::Unrouted(index) => index.depends_on(request, hidden),
+            // Without a path nobody knows whether it was a gRPC call.
+            Lookup::Grpc(_) if hidden.request => BTreeSet::from([WHOLE_REQUEST.to_owned()]),
+            Lookup::Grpc(index) if request.grpc_call().is_some() => index.depends_on(request, hidden),
+            Lookup::Grpc(_) | Lookup::Tls(_) | Lookup::Tcp(_) => BTreeSet::new(),
+        }
     }
 
     /// The rule for a connection with this TLS server name, if it has one.

@@ -31,11 +31,13 @@ pub enum Field {
     ConnId,
     SrcAddr,
     SrcWorkload,
+    SrcController,
     SrcNamespace,
     SrcIdentity,
     SrcCluster,
     DstAddr,
     DstWorkload,
+    DstController,
     DstNamespace,
     DstIdentity,
     DstCluster,
@@ -45,6 +47,7 @@ pub enum Field {
     HttpPath,
     HttpAuthority,
     HttpStatus,
+    HttpVersion,
     TraceId,
 }
 
@@ -67,11 +70,13 @@ impl Fields for Value {
             Field::ConnId => &["conn_id"],
             Field::SrcAddr => &["src", "addr"],
             Field::SrcWorkload => &["src", "workload"],
+            Field::SrcController => &["src", "controller"],
             Field::SrcNamespace => &["src", "namespace"],
             Field::SrcIdentity => &["src", "identity"],
             Field::SrcCluster => &["src", "cluster"],
             Field::DstAddr => &["dst", "addr"],
             Field::DstWorkload => &["dst", "workload"],
+            Field::DstController => &["dst", "controller"],
             Field::DstNamespace => &["dst", "namespace"],
             Field::DstIdentity => &["dst", "identity"],
             Field::DstCluster => &["dst", "cluster"],
@@ -81,6 +86,7 @@ impl Fields for Value {
             Field::HttpPath => &["http", "path"],
             Field::HttpAuthority => &["http", "authority"],
             Field::HttpStatus => &["http", "status"],
+            Field::HttpVersion => &["http", "version"],
             Field::TraceId => &["http", "trace_id"],
         };
         let found = at.iter().try_fold(self, |value, key| value.get(key))?;
@@ -99,11 +105,15 @@ enum Subject {
     Is(Field),
     /// `POD` or `NAMESPACE/POD`.
     Pod,
+    /// The controller, as `NAME` or `NAMESPACE/NAME`.
+    Workload,
     Namespace,
     Identity,
     Cluster,
     Ip,
     Port,
+    /// `tcp` of connections, `http` of requests, `http/2` of those of a version.
+    Protocol,
     /// The whole host name, its first label, or `NAMESPACE/LABEL`.
     Service,
     /// `true` where TLS ran.
@@ -149,13 +159,15 @@ pub enum FilterError {
 }
 
 /// Keys, apart from `from-`, `to-` and `not-` before them, and whether they have the first two.
-const KEYS: [(&str, Subject, bool); 19] = [
+const KEYS: [(&str, Subject, bool); 21] = [
     ("pod", Subject::Pod, true),
+    ("workload", Subject::Workload, true),
     ("namespace", Subject::Namespace, true),
     ("identity", Subject::Identity, true),
     ("cluster", Subject::Cluster, true),
     ("ip", Subject::Ip, true),
     ("port", Subject::Port, true),
+    ("protocol", Subject::Protocol, false),
     ("service", Subject::Service, false),
     ("node", Subject::Is(Field::Node), false),
     ("direction", Subject::Is(Field::Direction), false),
@@ -279,6 +291,9 @@ impl Subject {
                 wrong("inbound or outbound")
             }
             Self::Encrypted if !matches!(value, "true" | "false") => wrong("true or false"),
+            Self::Protocol if !matches!(value, "tcp" | "http") && !value.starts_with("http/") => {
+                wrong("tcp, http, or a version such as http/2")
+            }
             Self::Port if value.parse::<u16>().is_err() => wrong("a port"),
             Self::Ip
                 if value.trim_end_matches('*').parse::<std::net::IpAddr>().is_err()
@@ -288,6 +303,8 @@ impl Subject {
             }
             Self::Is(_)
             | Self::Pod
+            | Self::Workload
+            | Self::Protocol
             | Self::Namespace
             | Self::Identity
             | Self::Cluster
@@ -303,11 +320,17 @@ impl Subject {
         let namespace = || end(Field::SrcNamespace, Field::DstNamespace);
         match self {
             Self::Is(field) => matches(value, &record.field(field).unwrap_or_default()),
-            Self::Pod => {
-                let name = end(Field::SrcWorkload, Field::DstWorkload);
-                match value.split_once('/') {
-                    Some((wanted, pod)) => matches(wanted, &namespace()) && matches(pod, &name),
-                    None => matches(value, &name),
+            Self::Pod => is_named(value, &end(Field::SrcWorkload, Field::DstWorkload), namespace),
+            Self::Workload => is_named(value, &end(Field::SrcController, Field::DstController), namespace),
+            Self::Protocol => {
+                let is_http = record.field(Field::HttpMethod).is_some();
+                match value {
+                    "tcp" => !is_http,
+                    "http" => is_http,
+                    version => {
+                        let of_request = record.field(Field::HttpVersion).unwrap_or_default();
+                        of_request.eq_ignore_ascii_case(version)
+                    }
                 }
             }
             Self::Namespace => matches(value, &namespace()),
@@ -336,6 +359,14 @@ fn matches(wanted: &str, text: &str) -> bool {
     match wanted.strip_suffix('*') {
         Some(beginning) => text.starts_with(beginning),
         None => wanted == text,
+    }
+}
+
+/// Whether something is called so, as `NAME` or `NAMESPACE/NAME`.
+fn is_named<'n>(wanted: &str, name: &str, namespace: impl Fn() -> Cow<'n, str>) -> bool {
+    match wanted.split_once('/') {
+        Some((in_namespace, wanted)) => matches(in_namespace, &namespace()) && matches(wanted, name),
+        None => matches(wanted, name),
     }
 }
 

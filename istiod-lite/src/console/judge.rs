@@ -135,6 +135,7 @@ pub(super) async fn diff(parts: Parts, call: Call) -> Reply {
         answer["problems"] = json!([]);
         answer["compared"] = json!(diff.compared);
         answer["unclear"] = json!(diff.unclear);
+        answer["unclear_flows"] = json!(diff.unclear_flows);
         Reply::json(&answer)
     })
     .await
@@ -166,8 +167,8 @@ pub(super) async fn suggest(parts: Parts, call: Call) -> Reply {
         let members = members(&index, &namespace);
         let flows = parts.gathered.seen(SEEN);
         let known = Known::of(index.workloads().values());
-        let is_wanted = |flow: &ambit_explain::Flow| match flow.is_allowed() {
-            true => flow.is_allowed_by_rules(),
+        let is_wanted = |flow: &ambit_explain::Flow| match flow.is_let_in() {
+            true => flow.is_let_in_by_rules(),
             false => denied_too,
         };
         let gathered = ambit_explain::suggest::seen(&namespace, &flows, &members, &known, is_wanted);

@@ -48,6 +48,7 @@ const TEXT_BYTES_MAX: usize = 256;
 struct End {
     address: Option<SocketAddr>,
     workload: Option<Str>,
+    controller: Option<Str>,
     namespace: Option<Str>,
     cluster: Option<Str>,
     identity: Option<Identity>,
@@ -183,6 +184,7 @@ impl End {
         Self {
             address: Some(address),
             workload: text(|w| if w.name.is_empty() { &w.canonical_name } else { &w.name }),
+            controller: text(|w| &w.workload_name),
             namespace: text(|w| &w.namespace),
             cluster: text(|w| &w.cluster_id),
             identity,
@@ -195,6 +197,7 @@ impl End {
         let parts = [
             ("addr", self.address.map(|address| address.to_string())),
             ("workload", text(&self.workload)),
+            ("controller", text(&self.controller)),
             ("namespace", text(&self.namespace)),
             ("cluster", text(&self.cluster)),
             ("identity", self.identity.as_ref().map(ToString::to_string)),

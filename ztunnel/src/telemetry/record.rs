@@ -180,11 +180,13 @@ impl Fields for FlowRecord {
             Field::ConnId => shown(Some(flow.id.to_string())),
             Field::SrcAddr => shown(src().addr.map(|addr| addr.to_string())),
             Field::SrcWorkload => known(src().workload),
+            Field::SrcController => controller(&flow.src).map(Cow::Borrowed),
             Field::SrcNamespace => known(src().namespace),
             Field::SrcIdentity => shown(src().identity.map(ToString::to_string)),
             Field::SrcCluster => known(src().cluster),
             Field::DstAddr => shown(dst().addr.map(|addr| addr.to_string())),
             Field::DstWorkload => known(dst().workload),
+            Field::DstController => controller(&flow.route.dst).map(Cow::Borrowed),
             Field::DstNamespace => known(dst().namespace),
             Field::DstIdentity => shown(dst().identity.map(ToString::to_string)),
             Field::DstCluster => known(dst().cluster),
@@ -194,9 +196,16 @@ impl Fields for FlowRecord {
             | Field::HttpPath
             | Field::HttpAuthority
             | Field::HttpStatus
+            | Field::HttpVersion
             | Field::TraceId => None,
         }
     }
+}
+
+/// Name of the controller of an end, if discovery knows one.
+fn controller(end: &End) -> Option<&str> {
+    let workload = end.workload.as_deref()?;
+    Some(&*workload.workload_name).filter(|name| !name.is_empty())
 }
 
 /// One end in JSON; absent parts are left out.
@@ -206,9 +215,13 @@ pub(crate) fn json_end(end: &End) -> Value {
     if let Some(addr) = logged.addr {
         object.insert("addr".to_owned(), Value::from(addr.to_string()));
     }
-    for (key, text) in
-        [("workload", logged.workload), ("namespace", logged.namespace), ("cluster", logged.cluster)]
-    {
+    let parts = [
+        ("workload", logged.workload),
+        ("controller", controller(end).unwrap_or_default()),
+        ("namespace", logged.namespace),
+        ("cluster", logged.cluster),
+    ];
+    for (key, text) in parts {
         if !text.is_empty() {
             object.insert(key.to_owned(), Value::from(text));
         }

@@ -33,6 +33,24 @@ pub(crate) struct Filters {
     /// Only to this pod
     #[arg(long, value_name = "POD")]
     to_pod: Option<String>,
+    /// Only with a pod of this controller at either end (NAME, NS/NAME, or NAME* for names that begin so)
+    #[arg(long, value_name = "NAME")]
+    workload: Option<String>,
+    /// Only from pods of this controller
+    #[arg(long, value_name = "NAME")]
+    from_workload: Option<String>,
+    /// Only to pods of this controller
+    #[arg(long, value_name = "NAME")]
+    to_workload: Option<String>,
+    /// Only with this cluster at either end
+    #[arg(long)]
+    cluster: Option<String>,
+    /// Only from this cluster
+    #[arg(long, value_name = "CLUSTER")]
+    from_cluster: Option<String>,
+    /// Only to this cluster
+    #[arg(long, value_name = "CLUSTER")]
+    to_cluster: Option<String>,
     /// Only with this address at either end
     #[arg(long)]
     ip: Option<String>,
@@ -42,11 +60,14 @@ pub(crate) struct Filters {
     /// Only to this address
     #[arg(long, value_name = "IP")]
     to_ip: Option<String>,
+    /// Only with this port at either end
+    #[arg(long)]
+    port: Option<String>,
     /// Only from this port
     #[arg(long, value_name = "PORT")]
     from_port: Option<String>,
     /// Only to this port
-    #[arg(long = "to-port", visible_alias = "port", value_name = "PORT")]
+    #[arg(long, value_name = "PORT")]
     to_port: Option<String>,
     /// Only with this identity at either end (spiffe://…, or its beginning and *)
     #[arg(long)]
@@ -72,6 +93,9 @@ pub(crate) struct Filters {
     /// Only carried so: local, hbone, waypoint, plaintext, probe or passthrough
     #[arg(long)]
     via: Option<String>,
+    /// Only this protocol: tcp (connections), http (requests) or a version of it such as http/2
+    #[arg(long)]
+    protocol: Option<String>,
     /// Only over TLS
     #[arg(long, conflicts_with = "unencrypted")]
     encrypted: bool,
@@ -132,9 +156,16 @@ impl Filters {
             ("pod", &self.pod),
             ("from-pod", &self.from_pod),
             ("to-pod", &self.to_pod),
+            ("workload", &self.workload),
+            ("from-workload", &self.from_workload),
+            ("to-workload", &self.to_workload),
+            ("cluster", &self.cluster),
+            ("from-cluster", &self.from_cluster),
+            ("to-cluster", &self.to_cluster),
             ("ip", &self.ip),
             ("from-ip", &self.from_ip),
             ("to-ip", &self.to_ip),
+            ("port", &self.port),
             ("from-port", &self.from_port),
             ("to-port", &self.to_port),
             ("identity", &self.identity),
@@ -143,6 +174,7 @@ impl Filters {
             ("service", &self.service),
             ("policy", &self.policy),
             ("via", &self.via),
+            ("protocol", &self.protocol),
             ("direction", &self.direction),
             ("id", &self.id),
             ("method", &self.method),
@@ -172,5 +204,52 @@ impl Filters {
             put(&format!("not-{key}"), value);
         }
         Ok(query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        filters: Filters,
+    }
+
+    /// Whether a connection of shop/web to data/db passes.
+    #[track_caller]
+    fn passes(flags: &[&str]) -> bool {
+        let record = json!({
+            "verdict": "allowed", "path": "hbone", "http": null, "hbone_addr": "10.0.0.2:5432",
+            "src": {"addr": "10.0.0.1:40000", "workload": "web-1", "controller": "web", "namespace": "shop", "cluster": "east"},
+            "dst": {"addr": "10.0.0.2:15008", "workload": "db-0", "controller": "db", "namespace": "data", "cluster": "west"},
+        });
+        let line = Line::parse_from(std::iter::once(&"flows").chain(flags));
+        line.filters.filter().unwrap().passes(&record)
+    }
+
+    #[test]
+    fn each_flag_reaches_the_filter() {
+        let rows = [
+            ("--workload", "web", "cart"),
+            ("--from-workload", "shop/web", "data/db"),
+            ("--to-workload", "db", "web"),
+            ("--cluster", "east", "north"),
+            ("--from-cluster", "east", "west"),
+            ("--to-cluster", "west", "east"),
+            ("--protocol", "tcp", "http"),
+            ("--port", "40000", "80"),
+            ("--port", "5432", "15008"),
+            ("--to-port", "5432", "40000"),
+        ];
+        for (flag, yes, no) in rows {
+            assert!(passes(&[flag, yes]), "{flag} {yes}");
+            assert!(!passes(&[flag, no]), "{flag} {no}");
+        }
+        assert!(!passes(&["--not", "from-workload=web"]));
     }
 }

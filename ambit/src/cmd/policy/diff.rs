@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{objects, seen, typed};
 use crate::cmd::form::{FORMS, Form, List};
 use crate::cmd::mesh::Mesh;
-use crate::cmd::nodes::{cell, text};
+use crate::cmd::nodes::{cell, short_id, text};
 use crate::cmd::objects::Objects;
 use crate::out::{self, Failure};
 
@@ -41,6 +41,8 @@ enum FailOn {
     Refused,
     /// Anything would change
     Changed,
+    /// Anything would change, or it cannot be told whether it would
+    Unclear,
     /// None
     Never,
 }
@@ -101,6 +103,7 @@ fn exit_code(fail_on: FailOn, diff: &Diff) -> i32 {
     let found = match fail_on {
         FailOn::Refused => refused(diff),
         FailOn::Changed => diff.changes.len(),
+        FailOn::Unclear => diff.changes.len() + diff.unclear_flows.len() + diff.unclear,
         FailOn::Never => 0,
     };
     if found > 0 { out::FINDINGS } else { out::OK }
@@ -108,17 +111,18 @@ fn exit_code(fail_on: FailOn, diff: &Diff) -> i32 {
 
 fn summary(diff: &Diff) -> String {
     format!(
-        "{} different connections compared, {} would change, {} of them be refused; {} records say too little, or \
-         are of pods that are gone",
+        "{} different connections compared, {} would change, {} of them be refused; of {} it is unclear; {} records \
+         say too little, or are of pods that are gone",
         diff.compared,
         diff.changes.len(),
         refused(diff),
+        diff.unclear_flows.len(),
         diff.unclear
     )
 }
 
 fn print(form: &Form, diff: Diff) -> anyhow::Result<()> {
-    let Diff { changes, compared, unclear } = diff;
+    let Diff { changes, unclear_flows, compared, unclear } = diff;
     let mut items = Vec::new();
     for change in changes {
         let (before, after) = (change.before.to_string(), change.after.to_string());
@@ -130,8 +134,13 @@ fn print(form: &Form, diff: Diff) -> anyhow::Result<()> {
     let mut more = Map::new();
     more.insert("compared".to_owned(), json!(compared));
     more.insert("unclear".to_owned(), json!(unclear));
+    let open = json!(unclear_flows);
+    more.insert("unclear_flows".to_owned(), open.clone());
     List { kind: "PolicyDiffList", items }
         .print_beside(more, form, table, |item| format!("flow/{}", flow(item)));
+    if let (Form::Table | Form::Wide, Some(open)) = (form, open.as_array().filter(|open| !open.is_empty())) {
+        out::data(&format!("\n{}", unclear_table(open)));
+    }
     Ok(())
 }
 
@@ -147,11 +156,26 @@ fn flow(item: &Value) -> String {
     flow
 }
 
-pub(in crate::cmd) fn table(items: &[Value], _wide: bool) -> String {
+pub(in crate::cmd) fn table(items: &[Value], wide: bool) -> String {
     let row = |item: &Value| {
         let told = |when: &str| cell(&item[when], "text");
-        vec![flow(item), told("before"), told("after"), cell(item, "connections"), cell(item, "last_seen")]
+        let mut row = vec![flow(item), told("before"), told("after")];
+        row.extend([cell(item, "connections"), cell(item, "last_seen")]);
+        row.extend(wide.then(|| short_id(item)));
+        row
     };
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-    out::table(&["FLOW", "BEFORE", "AFTER", "CONNS", "LAST SEEN"], &rows)
+    let mut heading = vec!["FLOW", "BEFORE", "AFTER", "CONNS", "LAST SEEN"];
+    heading.extend(wide.then_some("ID"));
+    out::table(&heading, &rows)
+}
+
+/// Flows of which nothing can be told, and why.
+fn unclear_table(items: &[Value]) -> String {
+    let row = |item: &Value| {
+        let cells = ["why", "connections", "last_seen"].map(|key| cell(item, key));
+        [vec![flow(item)], cells.to_vec(), vec![short_id(item)]].concat()
+    };
+    let rows: Vec<Vec<String>> = items.iter().map(row).collect();
+    out::table(&["UNCLEAR FLOW", "WHY", "CONNS", "LAST SEEN", "ID"], &rows)
 }

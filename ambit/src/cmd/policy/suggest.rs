@@ -70,7 +70,7 @@ pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
         )
         .into());
     }
-    let wanted = |flow: &Flow| flow.is_allowed_by_rules() || ids.contains(flow.conn_id.as_str());
+    let wanted = |flow: &Flow| flow.is_let_in_by_rules() || ids.contains(flow.conn_id.as_str());
     let known = Known::of(index.workloads().values());
     let gathered = seen(&namespace, &seen_here.flows, &members, &known, wanted);
     let mut suggestion = suggest(&namespace, &members, &gathered.seen, &in_force(&index, &members));
@@ -101,14 +101,14 @@ fn also<'f>(args: &Args, flows: &'f [Flow]) -> Result<Vec<&'f Flow>, Failure> {
 fn refused<'f>(id: &str, flows: &'f [Flow]) -> Result<&'f Flow, Failure> {
     // Only the destination's node knows whom the rules of nodes refuse; pairs that were counted have no id.
     let of_node = |flow: &&Flow| {
-        !flow.is_allowed_by_rules()
+        !flow.is_let_in_by_rules()
             && !flow.conn_id.is_empty()
             && flow.direction.as_deref() == Some("inbound")
             && flow.path != "waypoint"
     };
     let id = id.trim_start_matches("flow/");
     // The last refusal is meant, not whoever a break-glass has let in since.
-    let is_last = |flow: &Flow| id == "last" && !flow.is_allowed();
+    let is_last = |flow: &Flow| id == "last" && !flow.is_let_in();
     let is_meant = |flow: &&Flow| is_last(flow) || (id.len() >= ID_CHARS_MIN && flow.conn_id.starts_with(id));
     let found = flows.iter().rev().filter(of_node).find(is_meant);
     found.ok_or_else(|| {

@@ -115,6 +115,25 @@ fn an_id_may_be_shortened_as_long_as_it_is_one() {
 }
 
 #[test]
+fn an_edge_is_explained_by_what_ended_else_by_what_is_open() {
+    let record = |id: &str, verdict: &str| {
+        json!({
+            "conn_id": id, "verdict": verdict, "hbone_addr": "10.0.0.2:80",
+            "src": {"namespace": "shop", "workload": "web"}, "dst": {"namespace": "shop", "workload": "db"},
+        })
+    };
+    let mut known =
+        Known { ended: vec![record("a", "denied"), record("b", "allowed")], open: vec![record("c", "")] };
+    let id = "shop/web>shop/db:80";
+    let edge = Edge::parse(id).unwrap();
+    assert!(matches!(of_edge(&known, &edge, id), Ok(Found::Ended(r)) if r["conn_id"] == "a"));
+    known.ended.clear();
+    assert!(matches!(of_edge(&known, &edge, id), Ok(Found::Open(r)) if r["conn_id"] == "c"));
+    known.open.clear();
+    assert_eq!(of_edge(&known, &edge, id).unwrap_err().code, out::FAILED);
+}
+
+#[test]
 fn an_answer_as_an_object_says_the_same_as_in_words() {
     let lab = LabName::default();
     let of_code = item(Some(Reason::PolicyDenied), About::Code, page(Reason::PolicyDenied), &lab);

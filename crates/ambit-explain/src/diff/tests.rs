@@ -76,6 +76,7 @@ fn only_what_would_end_otherwise_is_told() {
     let [change] = &diff.changes[..] else { panic!("{:#?}", diff.changes) };
     assert_eq!((&*change.source, &*change.destination), ("shop/batch", "10.0.0.3:80"));
     assert_eq!((change.connections, &*change.last_seen), (2, "2026-01-01T00:00:02.000Z"));
+    assert_eq!(change.conn_id.as_deref(), Some("03"), "the last one");
     assert_eq!(change.before.verdict, Verdict::Allow);
     assert_eq!(change.after.code.map(|code| code.0), Some(Reason::PolicyDenied));
     let same = super::diff(&View::new(&web), &View::new(&web), &flows);

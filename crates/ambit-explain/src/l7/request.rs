@@ -152,6 +152,7 @@ impl Walk<'_> {
         let of = |token| http::Request { target, headers: &asked.headers, remote, token };
         let without_token = http::Facts::of_request(connection, of(None));
         let facts = http::Facts::of_request(connection, of(outcome.token()));
+        self.policies_read(applied, &facts);
         let mut asks = http::asks_before_token(&applied.policies, &without_token);
         let first = http::explain(&applied.policies, &facts, &answers(&asks));
         let evaluated = match first.decision.verdict {
@@ -162,6 +163,7 @@ impl Walk<'_> {
             Verdict::Allow | Verdict::Deny => first,
         };
         for ask in &asks {
+            self.unkept.authorizers.insert(ask.provider.to_string());
             self.assume(format!(
                 "authorizer {} says yes (asked by {} rule {})",
                 ask.provider, ask.policy, ask.rule

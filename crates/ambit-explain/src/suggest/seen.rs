@@ -26,7 +26,8 @@ pub struct Gathered {
 ///
 /// Only what the destination's own node wrote counts, once a connection: there it is decided by the rules that are
 /// suggested. Probes of the node need no rule. Of who was refused without an identity nothing is taken: no rule of ours
-/// could let it in where plaintext is refused. A caller that is gone is named by the identity it proved; one that proved
+/// could let it in where plaintext is refused. A connection that was let in counts however it ended, but for one that a
+/// change of policy cut (AMB2107): a rule for it would take the change back. A caller that is gone is named by the identity it proved; one that proved
 /// none is not named at all, since its address is somebody else's tomorrow. What only a break-glass let in was allowed by
 /// no rule: it counts where `wanted` takes it, and is told where not.
 pub fn seen(
@@ -42,8 +43,11 @@ pub fn seen(
     let is_here = |flow: &&Flow| is_of_destination(flow) && flow.dst.namespace.as_deref() == Some(namespace);
     for flow in flows.iter().filter(is_here) {
         if !wanted(flow) {
-            if flow.is_allowed() && flow.is_by_breakglass() {
+            if flow.is_let_in() && flow.is_by_breakglass() {
                 missing.by_breakglass = missing.by_breakglass.saturating_add(flow.connections);
+            }
+            if flow.is_cut_by_policy() {
+                missing.cut_by_policy = missing.cut_by_policy.saturating_add(flow.connections);
             }
             continue;
         }
@@ -52,7 +56,7 @@ pub fn seen(
             continue;
         };
         let Some(caller) = caller(flow) else {
-            if flow.is_allowed() {
+            if flow.is_let_in() {
                 missing.note(Why::NoCaller, "callers outside the mesh".to_owned(), flow);
             }
             continue;
@@ -111,6 +115,7 @@ enum Why {
 struct Missing {
     by_name: BTreeMap<(Why, String), u64>,
     by_breakglass: u64,
+    cut_by_policy: u64,
 }
 
 impl Missing {
@@ -134,6 +139,13 @@ impl Missing {
                 "{} connections came in only by a break-glass (AMB2305), and no rule is made of them: name what is to be \
                  let in with `ambit policy suggest --allow ID`",
                 self.by_breakglass
+            ));
+        }
+        if self.cut_by_policy > 0 {
+            notes.push(format!(
+                "{} connections were let in and cut by a change of policy (AMB2107), and no rule is made of them: name \
+                 what is to be let in with `ambit policy suggest --allow ID`",
+                self.cut_by_policy
             ));
         }
         notes
@@ -178,7 +190,7 @@ fn caller(flow: &Flow) -> Option<Caller> {
     let proven = identity(&flow.client).or_else(|| identity(&flow.src.identity));
     match proven {
         Some(identity) => Some(Caller::Identity(identity)),
-        None if flow.is_allowed() => address(flow.src.addr.as_deref()?).map(Caller::Address),
+        None if flow.is_let_in() => address(flow.src.addr.as_deref()?).map(Caller::Address),
         None => None,
     }
 }

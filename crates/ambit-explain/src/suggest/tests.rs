@@ -230,7 +230,7 @@ fn known() -> Known {
 #[track_caller]
 fn gathered(flow: Flow, want: &[Seen], note: &str) {
     let members = [member("cart", &[])];
-    let found = super::seen(NAMESPACE, &[flow], &members, &known(), Flow::is_allowed_by_rules);
+    let found = super::seen(NAMESPACE, &[flow], &members, &known(), Flow::is_let_in_by_rules);
     assert_eq!(found.seen, want, "{:?}", found.notes);
     match note.is_empty() {
         true => assert!(found.notes.is_empty(), "{:?}", found.notes),
@@ -271,4 +271,27 @@ fn what_only_a_breakglass_let_in_is_no_rule() {
     // Somebody names it.
     let found = super::seen(NAMESPACE, &[by_it()], &[member("cart", &[])], &known(), |_| true);
     assert_eq!((found.seen, found.notes), (vec![seen("web", "cart", 80)], Vec::new()));
+}
+
+/// A connection that was let in, with what cut it later.
+fn cut(end: FlowEnd, code: Reason) -> Flow {
+    let (verdict, opened) = ("denied".to_owned(), Some(true));
+    Flow { verdict, opened, ..flow(end, ("cart", "cart-set"), Some(code)) }
+}
+
+#[test]
+fn what_was_let_in_counts_however_it_ended_unless_a_policy_cut_it() {
+    let web = || from("web", Some("web"));
+    for code in [Reason::Draining, Reason::PathMtu] {
+        gathered(cut(web(), code), &[seen("web", "cart", 80)], "");
+        gathered(cut(from("web", None), code), &[seen("10.0.0.99", "cart", 80)], "");
+    }
+    gathered(
+        cut(web(), Reason::PolicyChanged),
+        &[],
+        "3 connections were let in and cut by a change of policy",
+    );
+    // What was refused before it was opened is no connection.
+    let refused = Flow { opened: Some(false), ..cut(web(), Reason::PolicyDenied) };
+    gathered(refused, &[], "");
 }

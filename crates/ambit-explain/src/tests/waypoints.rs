@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{Explanation, HttpQuestion, Outcome, Question, Source, Step, Verdict, View, Way, explain, join};
 
-fn key(name: &str) -> ServiceKey {
+pub(super) fn key(name: &str) -> ServiceKey {
     ServiceKey::new("shop", format!("{name}.shop.svc.cluster.local"))
 }
 
@@ -44,7 +44,7 @@ fn service(name: &str, last: u8, port: u16, is_bound: bool) -> Service {
     service
 }
 
-fn snapshot(node: &str) -> Arc<Snapshot> {
+pub(super) fn snapshot(node: &str) -> Arc<Snapshot> {
     let pods = [pod("web", 1, ""), pod("cart", 2, "cart"), pod("next", 3, "next"), pod("gate", 4, "gate")];
     let services =
         [service("cart", 1, 80, true), service("next", 2, 80, false), service("gate", 3, 15008, false)];
@@ -52,9 +52,9 @@ fn snapshot(node: &str) -> Arc<Snapshot> {
     World::new(node).apply(pods.into_iter().map(Change::from).chain(services)).snapshot
 }
 
-/// `/new` goes to another service, everything else to `cart` itself.
-fn routes() -> Table {
-    let to = |path: &str, service: &str| Rule {
+/// A rule that sends what begins so to a service.
+pub(super) fn to(path: &str, service: &str) -> Rule {
+    Rule {
         matches: vec![HttpMatch { path: Some(PathMatch::Prefix(path.into())), ..HttpMatch::default() }],
         backends: vec![Backend {
             target: Target::Service { service: key(service), port: 80 },
@@ -62,8 +62,15 @@ fn routes() -> Table {
             filters: Vec::new(),
         }],
         ..Rule::default()
-    };
-    let rules = vec![to("/new", "next"), to("/", "cart")];
+    }
+}
+
+/// `/new` goes to another service, everything else to `cart` itself.
+fn routes() -> Vec<Rule> {
+    vec![to("/new", "next"), to("/", "cart")]
+}
+
+fn table(rules: Vec<Rule>) -> Table {
     let route = HttpRoute { key: RouteKey::new("shop", "cart"), created: 0, rules };
     let frontend = Frontend {
         service: key("cart"),
@@ -77,6 +84,11 @@ fn routes() -> Table {
 }
 
 fn state(policies: &[(&str, Value)]) -> Arc<State> {
+    ruled(policies, routes())
+}
+
+/// What the waypoint goes by with these policies and routes for `cart`.
+pub(super) fn ruled(policies: &[(&str, Value)], rules: Vec<Rule>) -> Arc<State> {
     let compiled = policies.iter().map(|(name, spec)| {
         let written: http::written::Policy = serde_json::from_value(spec.clone()).expect("a policy");
         let key = PolicyKey::new("shop", *name);
@@ -88,7 +100,7 @@ fn state(policies: &[(&str, Value)]) -> Arc<State> {
     let workload = mesh.workload(&Uid::from("Kubernetes//Pod/shop/gate")).expect("the waypoint").clone();
     let own = Own { workload, service: Some(key("gate")), vips: Vec::new() };
     let policies = Policies { services: [(key("cart"), applied)].into(), ..Policies::default() };
-    Arc::new(State { mesh, routes: Arc::new(routes()), policies, own })
+    Arc::new(State { mesh, routes: Arc::new(table(rules)), policies, own })
 }
 
 fn asked(method: &str, path: &str) -> Question {

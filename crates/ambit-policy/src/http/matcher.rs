@@ -17,7 +17,10 @@ use crate::matcher::principal_agrees;
 use crate::normalize::header::is_internal;
 use crate::trace::{Recorder, Unrecorded};
 
+mod partly;
 mod told;
+
+pub use partly::depends_on;
 
 /// Where the agreement of a rule leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 //! a tenant: the request's own value leads to the few that can agree. Those without such a condition are kept beside,
 //! and both lists are walked in the common order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Map, Rank};
 use crate::matcher::{Asked, Attribute, Condition};
-use crate::request::Headers;
+use crate::request::{Headers, Hidden};
 
 /// Length up to which a list is simply walked.
 const WALK_MAX: usize = 8;
@@ -94,6 +94,32 @@ impl Candidates {
         };
         let (one, other) = (agreeing(by_value), agreeing(&shortcut.others));
         self.at(one.into_iter().chain(other).min()?)
+    }
+
+    /// Notes what was not kept and decides whether one of these is taken; whether one is taken whatever that is.
+    pub(super) fn depends_on<H: Headers + ?Sized>(
+        &self,
+        asked: &Asked<'_, H>,
+        hidden: Hidden,
+        read: &mut BTreeSet<String>,
+    ) -> bool {
+        for candidate in &self.ordered {
+            let own: Vec<String> = candidate.conditions.iter().filter_map(|one| one.reads(hidden)).collect();
+            let mut known = candidate.conditions.iter().filter(|one| one.reads(hidden).is_none());
+            if !known.all(|condition| condition.agrees(asked)) {
+                continue;
+            }
+            if own.is_empty() {
+                return true;
+            }
+            read.extend(own);
+        }
+        false
+    }
+
+    /// Whether the first of them takes whatever comes here.
+    pub(super) fn takes_all(&self) -> bool {
+        self.ordered.first().is_some_and(|first| first.conditions.is_empty())
     }
 
     fn walk<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<&Held> {

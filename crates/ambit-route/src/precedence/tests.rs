@@ -124,3 +124,37 @@ fn texts_are_ordered_exact_then_by_length() {
     assert!(ranks.is_sorted_by(|a, b| a > b) && ranks[4] > 0, "{ranks:?}");
     assert!(text_specificity(false, usize::MAX) < text_specificity(true, 0));
 }
+
+/// What was not kept and decides which rule takes `GET` of a path, with nothing else hidden than headers and queries.
+fn read(index: &Index, path: &str, hidden: Hidden) -> Vec<String> {
+    let none: &[(&str, &str)] = &[];
+    let (scheme, authority) = (Scheme::Http, "web");
+    let request = Request { method: "GET", scheme, authority, port: 80, path, query: None, headers: none };
+    index.depends_on(&request, hidden).into_iter().collect()
+}
+
+#[test]
+fn what_was_not_kept_is_read_where_it_decides_and_nowhere_else() {
+    let kept = Hidden::default();
+    let beta = || header("beta", "1");
+    let of_query = Condition::Query("tenant".into(), 0, Test::Present);
+    let index = Index::new(vec![
+        entry(Place::Exact("/a".into()), 0, vec![beta()]),
+        entry(Place::Exact("/b".into()), 1, Vec::new()),
+        entry(Place::Prefix("/c".into()), 2, vec![of_query, Condition::Method("GET".into())]),
+        entry(Place::Prefix("/d".into()), 3, vec![beta(), Condition::Method("POST".into())]),
+        entry(Place::Prefix("/e".into()), 4, vec![header("host", "web")]),
+        entry(Place::Prefix("".into()), 5, Vec::new()),
+    ]);
+    assert_eq!(read(&index, "/a", kept), ["header beta"]);
+    assert!(read(&index, "/b", kept).is_empty());
+    assert_eq!(read(&index, "/c/x", kept), ["query parameter tenant"]);
+    assert!(read(&index, "/d", kept).is_empty(), "of another method");
+    assert!(read(&index, "/e", kept).is_empty(), "hosts are kept");
+    assert_eq!(read(&index, "/e", Hidden { host: true, ..kept }), ["host"]);
+    assert!(read(&index, "/f", kept).is_empty());
+    let nothing = Hidden { host: true, request: true };
+    assert_eq!(read(&index, "/f", nothing), [WHOLE_REQUEST]);
+    let one = Index::new(vec![entry(Place::Prefix("".into()), 0, Vec::new())]);
+    assert!(read(&one, "/f", nothing).is_empty(), "every request goes the same way");
+}

@@ -3,10 +3,12 @@
 //! A request walks down as far as its segments are known, then up along the nodes that hold matches: the longest
 //! prefix first. Nodes know their next such ancestor, so that neither a stack nor recursion is needed.
 
+use std::collections::BTreeSet;
+
 use super::Map;
 use super::candidates::{Candidate, Candidates};
 use crate::matcher::Asked;
-use crate::request::Headers;
+use crate::request::{Headers, Hidden};
 
 /// The tree; node 0 is the root, which stands for `/`.
 #[derive(Debug, Default)]
@@ -68,19 +70,42 @@ impl Tree {
 
     /// The rule of the first match that agrees, of the longest prefix that has one.
     pub(super) fn first<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>) -> Option<u32> {
-        let path = asked.request.path.strip_prefix('/')?;
-        let mut at = 0;
-        for segment in path.split('/') {
-            let Some(child) = self.nodes.get(at)?.children.get(segment) else { break };
-            at = *child;
+        self.places(asked.request.path).find_map(|candidates| candidates.first(asked))
+    }
+
+    /// As [`Candidates::depends_on`], of every prefix of the path.
+    pub(super) fn depends_on<H: Headers + ?Sized>(
+        &self,
+        asked: &Asked<'_, H>,
+        hidden: Hidden,
+        read: &mut BTreeSet<String>,
+    ) -> bool {
+        self.places(asked.request.path).any(|candidates| candidates.depends_on(asked, hidden, read))
+    }
+
+    /// Whether every path leads to the same first match, or to none.
+    pub(super) fn is_one(&self) -> bool {
+        match &self.nodes[..] {
+            [] => true,
+            [root] => root.candidates.takes_all(),
+            [_, _, ..] => false,
         }
-        let mut next = Some(at);
-        while let Some(node) = next.and_then(|at| self.nodes.get(at)) {
-            if let Some(found) = node.candidates.first(asked) {
-                return Some(found);
+    }
+
+    /// The matches of each prefix of a path that has any, the longest first.
+    fn places(&self, path: &str) -> impl Iterator<Item = &Candidates> {
+        let start = path.strip_prefix('/').map(|path| {
+            let mut at = 0;
+            for segment in path.split('/') {
+                let child = self.nodes.get(at).and_then(|node| node.children.get(segment));
+                let Some(child) = child else { break };
+                at = *child;
             }
-            next = node.up;
-        }
-        None
+            at
+        });
+        let all = &self.nodes;
+        let node = move |at: usize| all.get(at);
+        let nodes = std::iter::successors(start.and_then(node), move |held| held.up.and_then(node));
+        nodes.map(|node| &node.candidates)
     }
 }

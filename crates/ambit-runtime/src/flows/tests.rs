@@ -15,10 +15,10 @@ fn record() -> Value {
     json!({
         "time": "1970-01-01T00:15:00.000Z", "node": "n1", "direction": "outbound", "verdict": "denied",
         "code": "AMB2104", "policy": "shop/lock", "path": "hbone", "conn_id": "abc",
-        "src": {"addr": "10.0.0.1:40000", "workload": "web-1", "namespace": "shop", "identity": "spiffe://m/ns/shop/sa/web"},
-        "dst": {"addr": "10.0.0.2:15008", "workload": "db-1", "namespace": "data"},
+        "src": {"addr": "10.0.0.1:40000", "workload": "web-1", "controller": "web", "cluster": "east", "namespace": "shop", "identity": "spiffe://m/ns/shop/sa/web"},
+        "dst": {"addr": "10.0.0.2:15008", "workload": "db-1", "controller": "db", "cluster": "west", "namespace": "data"},
         "service": "db.data.svc.cluster.local", "hbone_addr": "10.0.0.2:5432",
-        "http": {"method": "GET", "path": "/a/b", "status": 403},
+        "http": {"method": "GET", "path": "/a/b", "status": 403, "version": "HTTP/2"},
     })
 }
 
@@ -28,6 +28,16 @@ fn each_filter_tells_what_agrees_from_what_does_not() {
         ("pod", "web-1", "cart-1"),
         ("from-pod", "shop/web-1", "db-1"),
         ("to-pod", "data/db-*", "shop/db-1"),
+        ("workload", "web", "web-1"),
+        ("from-workload", "shop/web", "db"),
+        ("to-workload", "data/d*", "shop/db"),
+        ("cluster", "west", "north"),
+        ("from-cluster", "east", "west"),
+        ("to-cluster", "west", "east"),
+        ("port", "40000", "15008"),
+        ("port", "5432", "80"),
+        ("protocol", "http", "tcp"),
+        ("protocol", "http/2", "http/1.1"),
         ("namespace", "data", "web"),
         ("from-namespace", "shop", "data"),
         ("identity", "spiffe://m/ns/shop/*", "spiffe://other/*"),
@@ -71,6 +81,15 @@ fn all_keys_must_agree_and_nothing_asked_takes_all() {
 }
 
 #[test]
+fn a_record_without_a_request_is_of_a_connection() {
+    let mut connection = record();
+    connection["http"] = Value::Null;
+    assert!(filter(&[("protocol", "tcp")]).unwrap().passes(&connection));
+    assert!(!filter(&[("protocol", "http")]).unwrap().passes(&connection));
+    assert!(!filter(&[("protocol", "http/2")]).unwrap().passes(&connection));
+}
+
+#[test]
 fn what_is_no_filter_is_said() {
     for (key, value) in [
         ("colour", "red"),
@@ -78,6 +97,8 @@ fn what_is_no_filter_is_said() {
         ("verdict", "maybe"),
         ("code", "AMB9999"),
         ("port", "http"),
+        ("protocol", "smtp"),
+        ("from-protocol", "tcp"),
         ("ip", "web"),
         ("since", "yesterday"),
         ("pod", ","),

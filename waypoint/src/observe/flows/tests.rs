@@ -53,7 +53,7 @@ fn a_record_has_the_form_of_ztunnels_and_what_http_adds() {
         "path": "waypoint",
         "conn_id": "00000000000000000000000000000007",
         "src": {
-            "addr": "10.0.0.1:4000", "workload": "cart-1", "namespace": "shop", "cluster": "Kubernetes",
+            "addr": "10.0.0.1:4000", "workload": "cart-1", "controller": "cart", "namespace": "shop", "cluster": "Kubernetes",
             "identity": "spiffe://cluster.local/ns/shop/sa/cart",
         },
         "dst": {"addr": "10.9.0.1:80"},
