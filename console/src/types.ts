@@ -9,6 +9,10 @@ export interface Envelope<T> {
   lost?: number;
   /** What keeps the answer from being whole. */
   incomplete?: string[];
+  /** How many there was no room for. */
+  left_out?: number;
+  /** Certificates: how many were told by a proxy that has no such workload. */
+  unexpected?: number;
 }
 
 export interface End {
@@ -98,7 +102,10 @@ export interface Certificate {
   serial?: string | null;
   not_before?: string | null;
   not_after?: string | null;
+  seconds_left?: number | null;
+  /** The node, or `namespace/pod` of a waypoint, that holds it. */
   node?: string | null;
+  problem?: string | null;
 }
 
 export interface Step {

@@ -98,6 +98,23 @@ async function explain(page) {
   tell("explain", { verdicts });
 }
 
+/** What a table says, once it has rows. */
+async function table(page, label) {
+  const rows = `[...document.querySelectorAll('[aria-label=${quoted(label)}] tbody tr')]`;
+  await page.until(`rows of ${label}`, `${rows}.length > 0`, 30_000);
+  return await page.value(`${rows}.map((row) => row.innerText)`);
+}
+
+/** The certificates that nodes hold, among all and on the page of a workload. */
+async function certificates(page) {
+  await page.open(`${base}/#/certificates`);
+  const all = await table(page, "Certificates of workloads");
+  await page.open(`${base}/#/workloads?name=${encodeURIComponent(caller)}`);
+  const own = await table(page, "Certificate of the workload");
+  await note(page, "workload", "light");
+  tell("leaves", { all, own });
+}
+
 /** Every view, in a scheme. */
 async function views(page, scheme) {
   for (const view of VIEWS) {
@@ -120,6 +137,7 @@ try {
   await node(page);
   await policy(page);
   await explain(page);
+  await certificates(page);
   await views(page, "light");
   // A page behind another one is not drawn, so the first one is done before the second begins.
   const dark = await browser.page({ scheme: "dark" });

@@ -1,8 +1,9 @@
 // Workloads: a list, and the page of one with neighbours, policies, certificate and recent refusals.
 import { useState } from "preact/hooks";
-import { ago, clock, endName, isMember, ms, portOf, rate, safety } from "../format";
+import { clock, endName, isMember, ms, portOf, rate, safety } from "../format";
 import { useLive } from "../live";
-import { Code, Pill, SafetyIcon, Table, Trouble, View, useList } from "../parts";
+import { Code, Gaps, Pill, SafetyIcon, Table, Trouble, View, useList } from "../parts";
+import { Leaves } from "./leaves";
 import type { Certificate, Edge, Flow, Workload } from "../types";
 
 /** Rows that are drawn; the filter finds the rest. */
@@ -66,7 +67,7 @@ function One({ name }: { name: string }) {
       <Neighbours edges={edges.filter((e) => isMember(self, e.source))} end={(e) => `${endName(e.destination)}:${e.port}`} />
       <h2>Recent refusals</h2>
       <Refusals flows={refused} />
-      {own && <OwnCertificate identity={own.identity} />}
+      {own && <OwnCertificate own={own} />}
     </View>
   );
 }
@@ -125,14 +126,16 @@ function Refusals({ flows }: { flows: Flow[] }) {
   );
 }
 
-function OwnCertificate({ identity }: { identity: string }) {
-  const { items } = useList<Certificate>("certificates", 10000);
-  const own = items.filter((certificate) => certificate.name === identity);
+function OwnCertificate({ own }: { own: Workload }) {
+  // The one that its node holds; a waypoint's replica holds its own, under its own name.
+  const { answer, items, trouble, loading } = useList<Certificate>("certificates", 10000, { identity: own.identity });
+  const rows = items.filter((c) => c.node === own.node || c.node === `${own.namespace}/${own.name}`);
   return (
     <>
       <h2>Certificate</h2>
-      {own.length === 0 && <p class="note">Held by the node: <code>ambit get certificates</code></p>}
-      {own.map((c) => <p key={`${c.serial}${c.node}`}>{c.state}, ends {ago(c.not_after)} {c.node && `(on ${c.node})`}</p>)}
+      <Trouble text={trouble} />
+      {!loading && <Gaps answer={rows.length === 0 ? answer : null} />}
+      {!loading && <Leaves rows={rows} label="Certificate of the workload" empty={own.tunnel === "none" ? "It is not in the mesh, and has none." : "No proxy tells of one."} />}
     </>
   );
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use ambit_explain::FlowEnd;
 use ambit_runtime::admin::{Call, Reply, Routes};
 use ambit_runtime::tasks;
+use ambit_types::Identity;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::leaves::Wanted;
 use super::live::{self, TAKEN_WITHIN};
 use super::looks::{EDGES_BYTES_MAX, newest_within};
 use super::places::Place;
@@ -39,7 +41,6 @@ pub fn routes(parts: &Parts) -> Routes {
     let routes = Routes::new()
         .get("/api/v1/workloads", reading(parts, facts::workloads))
         .get("/api/v1/nodes", reading(parts, facts::nodes))
-        .get("/api/v1/certificates", reading(parts, facts::certificates))
         .get("/api/v1/checks", reading(parts, facts::checks))
         .get("/api/v1/incidents", reading(parts, |parts| list("IncidentList", parts.gathered.incidents())));
     let routes = with_flows(routes, parts);
@@ -51,9 +52,11 @@ pub fn routes(parts: &Parts) -> Routes {
 }
 
 fn with_flows(routes: Routes, parts: &Parts) -> Routes {
+    let held = parts.clone();
     let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
     let paired = parts.clone();
     routes
+        .get("/api/v1/certificates", move |call| certificates(held.clone(), call))
         .get("/api/v1/edges", move |call| edges(edged.clone(), call))
         .get("/api/v1/seen", move |call| seen(paired.clone(), call))
         .get("/api/v1/flows", move |call| flows(flowed.clone(), call))
@@ -112,7 +115,7 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         Ok(since) => since,
         Err(words) => return bad(words),
     };
-    let namespace = call.query.get("namespace").filter(|name| !name.is_empty()).cloned();
+    let namespace = named(&call.query, "namespace");
     judge::aside(move || {
         let coverage = parts.gathered.coverage();
         let is_in = |end: &FlowEnd| namespace.is_none() || end.namespace == namespace;
@@ -150,6 +153,31 @@ async fn self_tests(parts: Parts) -> Reply {
     };
     let reports = parts.gathered.self_tests().await;
     Reply::json(&list("SelfTestList", facts::self_tests(&reports)))
+}
+
+/// What a query names; nothing where it is empty.
+fn named(query: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    query.get(name).filter(|text| !text.is_empty()).cloned()
+}
+
+/// Roots, and what proxies hold: of one `identity`, of one `node`, or all.
+async fn certificates(parts: Parts, call: Call) -> Reply {
+    let wanted = Wanted { identity: named(&call.query, "identity"), of: named(&call.query, "node") };
+    if let Some(Err(cause)) = wanted.identity.as_deref().map(Identity::parse) {
+        return bad(format_args!("identity: {cause}"));
+    }
+    let turn = match parts.live.ask() {
+        Ok(turn) => turn,
+        Err(refused) => return refused,
+    };
+    let answers = parts.gathered.certificates(wanted.identity.clone(), wanted.of.clone()).await;
+    // It looks at all workloads.
+    judge::aside(move || {
+        let reply = Reply::json(&facts::certificates(&parts, &wanted, answers));
+        drop(turn);
+        reply
+    })
+    .await
 }
 
 async fn flows(parts: Parts, call: Call) -> Reply {

@@ -22,8 +22,11 @@ use super::plane::{PATIENCE, Plane};
 struct Node(String);
 
 impl Attendant for Node {
-    fn answer(&self, _: Question) -> Later<Result<Bytes, String>> {
+    fn answer(&self, question: Question) -> Later<Result<Bytes, String>> {
         let Self(name) = self;
+        if let Question::Certificates { identity } = question {
+            return Box::pin(async move { Ok(held(identity)) });
+        }
         let json = format!("{{\"time\":\"2026-01-02T03:04:05.000Z\",\"tests\":[{{\"test\":\"{name}\"}}]}}");
         Box::pin(async move { Ok(Bytes::from(json)) })
     }
@@ -48,6 +51,18 @@ impl Attendant for Node {
     }
 
     fn count_live(&self) {}
+}
+
+/// Certificates as a node tells them: one of nobody here, and the one that is asked for.
+fn held(identity: Option<String>) -> Bytes {
+    let leaf = |identity: &str| {
+        serde_json::json!({
+            "identity": identity, "serial": "0a1f", "not_before": 1_000_000, "not_after": 4_000_000_000_u64,
+        })
+    };
+    let mut all = vec![leaf("spiffe://cluster.local/ns/bank/sa/vault")];
+    all.extend(identity.as_deref().map(leaf));
+    Value::from(all).to_string().into()
 }
 
 /// Attends as a node with a token of `token`; what it counts.
@@ -170,6 +185,33 @@ async fn questions_go_to_every_node_and_answers_say_who_is_missing() {
     until(&plane, "/api/v1/nodes", |nodes| !is_attached(nodes, "node2")).await;
     let flows = plane.admin("/api/v1/flows").await;
     assert_eq!(flows["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn certificates_that_nodes_hold_are_listed_if_they_may_hold_them() {
+    let plane = Plane::start().await;
+    let (_, _one) = attend(&plane, "node1", "node1");
+    until(&plane, "/api/v1/nodes", |nodes| is_attached(nodes, "node1")).await;
+    let workloads = plane.admin("/api/v1/workloads").await;
+    let on_node1 = workloads["items"].as_array().unwrap().iter().find(|one| one["node"] == "node1");
+    let identity = on_node1.expect("a workload of node1")["identity"].as_str().unwrap().to_owned();
+    let all = plane.admin("/api/v1/certificates").await;
+    let kinds: Vec<&Value> = all["items"].as_array().unwrap().iter().map(|one| &one["kind"]).collect();
+    assert_eq!((kinds, &all["unexpected"]), (vec![&Value::from("root")], &Value::from(1)), "{all:#}");
+    assert!(all["incomplete"][0].as_str().is_some_and(|words| words.contains("node2")), "{all:#}");
+    let own = plane.admin(&format!("/api/v1/certificates?identity={identity}&node=node1")).await;
+    let leaf = &own["items"][0];
+    assert_eq!(
+        (own["items"].as_array().map(Vec::len), &leaf["name"]),
+        (Some(1), &identity.into()),
+        "{own:#}"
+    );
+    assert_eq!(
+        (&leaf["node"], &leaf["state"], &leaf["not_after"]),
+        (&"node1".into(), &"valid".into(), &"2096-10-02T07:06:40Z".into())
+    );
+    let (status, words) = plane.answer("/api/v1/certificates?identity=nobody").await;
+    assert_eq!(status, 400, "{words}");
 }
 
 /// Readers of one caller, as `console::live` has it; those at the admin socket are one.

@@ -58,6 +58,11 @@ pub enum Question {
     Explain(Bytes),
     /// What the last tests of itself came to.
     SelfTests,
+    /// The certificates that are held, of one identity or of all.
+    Certificates {
+        /// Only of this one.
+        identity: Option<String>,
+    },
 }
 
 /// Which flow records are asked for.

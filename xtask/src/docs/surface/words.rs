@@ -391,7 +391,12 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/sync", "Revision of the objects, and what each node has acknowledged or refused"),
     ("/api/v1/workloads", "Workloads as nodes get them"),
     ("/api/v1/nodes", "Nodes and waypoints: connected, up to date, attached, with the first fault of each"),
-    ("/api/v1/certificates", "The roots and how far a rotation is; never a key"),
+    (
+        "/api/v1/certificates",
+        "The roots, how far a rotation is, and what certificates the proxies hold, the 1,000 soonest to end, with what \
+         was `left_out`, was told by a proxy that has no such workload (`unexpected`) or was not told (`incomplete`); \
+         `?identity=SPIFFE`, `?node=NAME` or `NAMESPACE/POD` of a waypoint; never a key",
+    ),
     ("/api/v1/checks", "What is right and what is not, by category, each with a hint"),
     ("/api/v1/incidents", "Refusals beside changes of configuration, newest first"),
     ("/api/v1/selftests", "The last outcome of each test of each node"),

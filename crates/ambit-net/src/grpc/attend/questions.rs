@@ -50,6 +50,9 @@ impl Questions {
             to_proxy::Content::Connections(_) => Question::Connections,
             to_proxy::Content::Explain(explain) => Question::Explain(explain.question),
             to_proxy::Content::SelfTests(_) => Question::SelfTests,
+            to_proxy::Content::Certificates(asked) => {
+                Question::Certificates { identity: Some(asked.identity).filter(|named| !named.is_empty()) }
+            }
             // They are not questions.
             to_proxy::Content::Pace(_) | to_proxy::Content::Acknowledge(_) => return,
         };

@@ -1,7 +1,7 @@
 //! What a proxy answers to questions, and what its summaries count.
 
 use ambit_xds::observe::{Example, Key, Side};
-use ambit_xds::proto::ambit::observe::v1::{Cancel, Connections, Flows, Reporter, SelfTests};
+use ambit_xds::proto::ambit::observe::v1::{Cancel, Certificates, Connections, Flows, Reporter, SelfTests};
 
 use super::*;
 
@@ -14,6 +14,7 @@ impl Attendant for Ready {
         Box::pin(async move {
             match question {
                 Question::Connections => Ok(Bytes::from_static(b"[]")),
+                Question::Certificates { identity } => Ok(Bytes::from(identity.unwrap_or_default())),
                 Question::Explain(_) | Question::SelfTests => Err("not here".to_owned()),
             }
         })
@@ -92,6 +93,11 @@ async fn questions_are_answered_refused_and_cancelled() {
     questions.take(3, to_proxy::Content::Flows(wrong));
     let from_proxy::Content::Ended(ended) = next(&mut messages).await else { panic!("an end") };
     assert!(ended.id == 3 && ended.error.contains("colour"), "{ended:?}");
+    for (id, identity) in [(4, ""), (5, "spiffe://m/ns/shop/sa/web")] {
+        questions.take(id, to_proxy::Content::Certificates(Certificates { identity: identity.to_owned() }));
+        let from_proxy::Content::Answer(answer) = next(&mut messages).await else { panic!("an answer") };
+        assert_eq!((answer.id, &*answer.json), (id, identity.as_bytes()));
+    }
 }
 
 #[tokio::test]
