@@ -66,6 +66,8 @@ export interface Flow {
   bytes_recv?: number;
   duration_ms?: number;
   error?: string | null;
+  /** How many it stands for, if it is a pair and no record. */
+  connections?: number;
   http?: { method?: string; path?: string; status?: number } | null;
 }
 
@@ -82,6 +84,20 @@ export interface Workload {
   policies: string[];
   services: Record<string, string[]>;
   probe_ports?: number[];
+}
+
+/** A policy that applies to a workload. */
+export interface Applied {
+  name: string;
+  /** `ztunnel`, or `waypoint NAMESPACE/NAME`. */
+  at: string;
+  /** How wide it is: `mesh`, `namespace`, `workload`, `waypoint` or `service`. */
+  from: string;
+  /** None if it cannot be read, and then nothing is let in where it applies. */
+  action?: string | null;
+  rules?: number | null;
+  dry_run?: boolean | null;
+  services?: string[];
 }
 
 export interface MeshNode {

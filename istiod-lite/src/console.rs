@@ -34,6 +34,7 @@ mod leaves;
 mod live;
 mod looks;
 mod places;
+mod policies;
 pub mod server;
 mod stall;
 

@@ -115,6 +115,15 @@ async function certificates(page) {
   tell("leaves", { all, own });
 }
 
+/** What the server refused before its page was opened, and what it goes by. */
+async function refusals(page) {
+  await page.open(`${base}/#/workloads?name=${encodeURIComponent(server)}`);
+  const recent = await table(page, "Recent refusals");
+  const day = await table(page, "Refused in the last day");
+  const policies = await table(page, "Policies that apply");
+  tell("refusals", { recent, day, policies });
+}
+
 /** Every view, in a scheme. */
 async function views(page, scheme) {
   for (const view of VIEWS) {
@@ -138,6 +147,7 @@ try {
   await policy(page);
   await explain(page);
   await certificates(page);
+  await refusals(page);
   await views(page, "light");
   // A page behind another one is not drawn, so the first one is done before the second begins.
   const dark = await browser.page({ scheme: "dark" });

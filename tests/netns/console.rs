@@ -149,6 +149,12 @@ fn views_are_right(look: &Background) {
     assert!(verdict("shop/caller").contains("allowed"), "{verdicts}");
     assert!(verdict("legacy/stranger").contains("AMB2301"), "{verdicts}");
     leaves_are_right(&must(look, "leaves"));
+    let refusals = must(look, "refusals");
+    let any = |of: &str, part: &str| refusals[of].to_string().contains(part);
+    for of in ["recent", "day"] {
+        assert!(any(of, "legacy/stranger") && any(of, "AMB2301"), "{of}: {refusals}");
+    }
+    assert!(any("policies", "ztunnel"), "the namespace is STRICT: {refusals}");
 }
 
 /// Each meshed workload's certificate is there, held by its node, valid and for how long.

@@ -17,7 +17,7 @@ use super::leaves::Wanted;
 use super::live::{self, TAKEN_WITHIN};
 use super::looks::{EDGES_BYTES_MAX, newest_within};
 use super::places::Place;
-use super::{Parts, events, facts, judge};
+use super::{Parts, events, facts, judge, policies};
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +33,8 @@ const SEEN_BYTES_MAX: usize = 16 << 20;
 /// Records of each proxy, when nothing is asked for, and at most.
 const LAST: usize = 1000;
 const LAST_MAX: usize = 100_000;
+/// What is said to who names no workload.
+const WORKLOAD: &str = "say which workload: ?workload=NAMESPACE/NAME";
 /// Lines that wait for a reader of a stream.
 const WAITING: usize = 64;
 
@@ -52,10 +54,11 @@ pub fn routes(parts: &Parts) -> Routes {
 }
 
 fn with_flows(routes: Routes, parts: &Parts) -> Routes {
-    let held = parts.clone();
+    let (held, covered) = (parts.clone(), parts.clone());
     let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
     let paired = parts.clone();
     routes
+        .get("/api/v1/policies", move |call| ready(policies_of(&covered, &call)))
         .get("/api/v1/certificates", move |call| certificates(held.clone(), call))
         .get("/api/v1/edges", move |call| edges(edged.clone(), call))
         .get("/api/v1/seen", move |call| seen(paired.clone(), call))
@@ -116,11 +119,23 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         Err(words) => return bad(words),
     };
     let namespace = named(&call.query, "namespace");
+    let verdict = named(&call.query, "verdict");
+    let workload = match named(&call.query, "workload").as_deref().map(workload_name) {
+        None => None,
+        Some(Some(name)) => Some(name),
+        Some(None) => return bad(WORKLOAD),
+    };
     judge::aside(move || {
         let coverage = parts.gathered.coverage();
         let is_in = |end: &FlowEnd| namespace.is_none() || end.namespace == namespace;
+        let one = workload.map(|(namespace, name)| One::of(&parts, namespace, name));
+        let is_one = |end: &FlowEnd| one.as_ref().is_none_or(|one| one.is_at(end));
         let mut flows = parts.gathered.seen(since);
-        flows.retain(|flow| is_in(&flow.src) || is_in(&flow.dst));
+        flows.retain(|flow| {
+            (is_in(&flow.src) || is_in(&flow.dst))
+                && (is_one(&flow.src) || is_one(&flow.dst))
+                && verdict.as_ref().is_none_or(|verdict| *verdict == flow.verdict)
+        });
         // Times of one form compare as texts.
         flows.sort_by(|one, other| other.time.cmp(&one.time));
         let items = first_within(flows.iter().map(|flow| json!(flow)), SEEN_MAX, SEEN_BYTES_MAX);
@@ -134,6 +149,47 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         Reply::json(&answer)
     })
     .await
+}
+
+/// `NAMESPACE/NAME`, in its parts.
+fn workload_name(text: &str) -> Option<(String, String)> {
+    let (namespace, name) = text.split_once('/')?;
+    let is_name = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    is_name.then(|| (namespace.to_owned(), name.to_owned()))
+}
+
+/// A workload as pairs call it: by its controller, if it has one.
+#[derive(Debug)]
+struct One {
+    namespace: String,
+    names: [String; 2],
+}
+
+impl One {
+    fn of(parts: &Parts, namespace: String, name: String) -> Self {
+        let index = parts.world.index();
+        let known = policies::find(&index, &namespace, &name);
+        let controller = known.map(|one| one.workload_name.to_string()).filter(|name| !name.is_empty());
+        Self { namespace, names: [controller.unwrap_or_else(|| name.clone()), name] }
+    }
+
+    /// Whether an end is of it. Pairs are of all pods of a controller.
+    fn is_at(&self, end: &FlowEnd) -> bool {
+        let name = end.controller.as_ref().or(end.workload.as_ref());
+        end.namespace.as_ref() == Some(&self.namespace) && name.is_some_and(|name| self.names.contains(name))
+    }
+}
+
+/// Policies that apply to the workload that is named.
+fn policies_of(parts: &Parts, call: &Call) -> Reply {
+    let Some((namespace, name)) = named(&call.query, "workload").as_deref().and_then(workload_name) else {
+        return bad(WORKLOAD);
+    };
+    let index = parts.world.index();
+    match policies::find(&index, &namespace, &name) {
+        Some(workload) => Reply::json(&list("PolicyList", policies::of(&index, workload))),
+        None => Reply::text(StatusCode::NOT_FOUND, "no workload of this name is known now\n"),
+    }
 }
 
 /// The first items, as many as are permitted in number and in bytes of JSON.

@@ -162,6 +162,30 @@ async fn the_day_has_it(plane: &Plane) {
     let count = async |path: &str| plane.admin(path).await["items"].as_array().map(Vec::len);
     assert_eq!(count("/api/v1/seen?namespace=shop").await, Some(1));
     assert_eq!(count("/api/v1/seen?namespace=bank").await, Some(0));
+    for (query, want) in [
+        ("workload=shop/orders-0", 1),
+        ("workload=shop/orders-0&verdict=allowed", 1),
+        ("workload=shop/orders-0&verdict=denied", 0),
+        ("workload=shop/orders", 0),
+        ("workload=bank/orders-0", 0),
+    ] {
+        assert_eq!(count(&format!("/api/v1/seen?{query}")).await, Some(want), "{query}");
+    }
+    assert_eq!(plane.answer("/api/v1/seen?workload=orders-0").await.0, 400);
+}
+
+#[tokio::test]
+async fn policies_are_told_of_the_workload_that_is_named() {
+    let plane = Plane::start().await;
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: whole, namespace: shop}\nspec: {rules: [{}]}\n";
+    std::fs::write(plane.folder.join("policy.yaml"), policy).unwrap();
+    let path = "/api/v1/policies?workload=shop/cart-0";
+    let told = until(&plane, path, |told| told["items"].as_array().is_some_and(|all| !all.is_empty())).await;
+    let one = &told["items"][0];
+    assert_eq!((&one["name"], &one["from"]), (&"shop/whole".into(), &"namespace".into()), "{told:#}");
+    assert_eq!(plane.answer("/api/v1/policies?workload=shop/nobody").await.0, 404);
+    assert_eq!(plane.answer("/api/v1/policies").await.0, 400);
 }
 
 #[tokio::test]

@@ -397,6 +397,10 @@ pub(super) const PATHS: &[(&str, &str)] = &[
          was `left_out`, was told by a proxy that has no such workload (`unexpected`) or was not told (`incomplete`); \
          `?identity=SPIFFE`, `?node=NAME` or `NAMESPACE/POD` of a waypoint; never a key",
     ),
+    (
+        "/api/v1/policies",
+        "Policies that apply to `?workload=NAMESPACE/NAME`: of the mesh, the namespace, its own, and of its waypoints",
+    ),
     ("/api/v1/checks", "What is right and what is not, by category, each with a hint"),
     ("/api/v1/incidents", "Refusals beside changes of configuration, newest first"),
     ("/api/v1/selftests", "The last outcome of each test of each node"),
@@ -406,7 +410,7 @@ pub(super) const PATHS: &[(&str, &str)] = &[
         "Who talked to whom as flow records, each with the `connections` it stands for: the newest 20,000, and since \
          when proxies were heard, `until` when all of them were, what was `lost` (told by who may not tell of it \
          included), `forgotten` and `left_out`; `?since=24h`, at most that, \
-         `&namespace=NAME` at either end",
+         `&namespace=NAME` or `&workload=NAMESPACE/NAME` at either end, `&verdict=denied`",
     ),
     (
         "/api/v1/flows",
