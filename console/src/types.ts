@@ -111,6 +111,45 @@ export interface MeshNode {
   detail?: string | null;
 }
 
+/** A connection that is open, as its node tells it. */
+export interface Connection {
+  conn_id: string;
+  direction: string;
+  path: string;
+  src: End;
+  dst: End;
+  service?: string | null;
+  hbone_addr?: string | null;
+  bytes_sent?: number;
+  bytes_recv?: number;
+  age_ms?: number;
+}
+
+/** One node or waypoint. What its proxy did not tell is null. */
+export interface NodeDetail extends MeshNode {
+  identities: { identity: string; workloads: number }[];
+  identities_left_out: number;
+  certificates: Certificate[];
+  certificates_left_out: number;
+  certificates_unexpected: number;
+  connections: Connection[] | null;
+  connections_left_out: number | null;
+  budget: Partial<Record<Used, number>> | null;
+  incomplete: string[];
+  at_seconds: number;
+}
+
+export type Used =
+  | "resident_bytes"
+  | "cpu_seconds"
+  | "descriptors_open"
+  | "descriptors_max"
+  | "connections_open"
+  | "pod_connections_max"
+  | "flow_records"
+  | "flow_records_max"
+  | "flow_records_lost";
+
 export interface Certificate {
   name: string;
   kind: string;

@@ -33,6 +33,7 @@ mod judge;
 mod leaves;
 mod live;
 mod looks;
+mod node;
 mod places;
 mod policies;
 pub mod server;
@@ -93,6 +94,11 @@ pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     /// The certificates that proxies hold, each as a list of [`ambit_runtime::leaves::Leaf`]: of one identity, and of the
     /// proxy that is named, or of all.
     fn certificates(&self, identity: Option<String>, of: Option<String>) -> Later<Answers>;
+    /// The newest connections that a node has open, at most so many, as `/connections` of a ztunnel has them; of nobody,
+    /// if it does not attend.
+    fn connections(&self, node: String, most: u32) -> Later<Answers>;
+    /// What a node's proxy uses, as `/budget` of a ztunnel has it; of nobody, if it does not attend.
+    fn budget(&self, node: String) -> Later<Answers>;
     /// The newest records of every proxy that pass the filters of the query.
     fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records>;
     /// Records that pass, as they come, until the receiver goes away.

@@ -124,6 +124,16 @@ async function refusals(page) {
   tell("refusals", { recent, day, policies });
 }
 
+/** The page of the caller's node. Its connections come and go, so that there need not be one at the moment. */
+async function oneNode(page) {
+  const [name] = nodes.split(",");
+  await page.open(`${base}/#/nodes?name=${encodeURIComponent(name)}`);
+  const certificates = await table(page, "Certificates of the node");
+  const identities = await table(page, "Identities");
+  await note(page, "node", "light");
+  tell("node", { certificates, identities, text: await page.value("document.querySelector('main').innerText") });
+}
+
 /** Every view, in a scheme. */
 async function views(page, scheme) {
   for (const view of VIEWS) {
@@ -148,6 +158,7 @@ try {
   await explain(page);
   await certificates(page);
   await refusals(page);
+  await oneNode(page);
   await views(page, "light");
   // A page behind another one is not drawn, so the first one is done before the second begins.
   const dark = await browser.page({ scheme: "dark" });

@@ -155,6 +155,22 @@ fn views_are_right(look: &Background) {
         assert!(any(of, "legacy/stranger") && any(of, "AMB2301"), "{of}: {refusals}");
     }
     assert!(any("policies", "ztunnel"), "the namespace is STRICT: {refusals}");
+    node_is_right(&must(look, "node"));
+}
+
+/// The caller's node lists connections, its identity with a certificate, and says what it uses.
+#[track_caller]
+fn node_is_right(node: &Value) {
+    let has = |of: &str, part: &str| node[of].to_string().contains(part);
+    for (of, part) in [
+        ("text", "The newest "),
+        ("certificates", "/ns/shop/"),
+        ("identities", "/ns/shop/"),
+        ("text", "Memory"),
+        ("text", "since it started"),
+    ] {
+        assert!(has(of, part), "{part} in {of}: {node}");
+    }
 }
 
 /// Each meshed workload's certificate is there, held by its node, valid and for how long.

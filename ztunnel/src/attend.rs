@@ -56,7 +56,8 @@ impl Attendant for Attending {
         let (proxy, selftests) = (self.proxy.clone(), self.selftests.clone());
         Box::pin(async move {
             match question {
-                Question::Connections => Ok(admin::connections(&proxy).to_string().into()),
+                Question::Connections { most } => Ok(admin::newest(&proxy, most).to_string().into()),
+                Question::Budget => Ok(admin::budget(&proxy).to_string().into()),
                 Question::SelfTests => Ok(selftests.to_json().to_string().into()),
                 Question::Certificates { identity } => {
                     let leaves = proxy.certificates.leaves(identity.as_deref());

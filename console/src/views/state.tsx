@@ -1,41 +1,11 @@
-// How the mesh itself is: nodes, certificates, self-tests, checks.
+// How the mesh itself is: certificates, self-tests, checks.
 import { useState } from "preact/hooks";
 import { ago, clock } from "../format";
 import { Code, Gaps, Pill, Table, Trouble, View, useList } from "../parts";
 import { Leaves } from "./leaves";
-import type { Certificate, Check, MeshNode, SelfTest, Step } from "../types";
+import type { Certificate, Check, SelfTest, Step } from "../types";
 
 type Props = { params: URLSearchParams };
-
-export function NodesView(_: Props) {
-  const { items, trouble, loading } = useList<MeshNode>("nodes", 2000);
-  const flag = (value: boolean | null | undefined, yes: string, no: string) =>
-    value == null ? <>-</> : <Pill tone={value ? "good" : "bad"}>{value ? yes : no}</Pill>;
-  return (
-    <View title="Nodes" cli="ambit status">
-      <Trouble text={trouble} />
-      {!loading && (
-        <Table
-          label="Nodes and waypoints"
-          rows={items}
-          id={(n) => `${n.kind} ${n.name}`}
-          empty="No node is known."
-          tone={(n) => (n.connected ? "" : "bad")}
-          columns={[
-            { head: "Name", cell: (n) => n.name },
-            { head: "Kind", cell: (n) => n.kind },
-            { head: "Connected", cell: (n) => flag(n.connected, "yes", "no") },
-            { head: "Configuration", cell: (n) => flag(n.synced, "up to date", "behind") },
-            { head: "Tells flows", cell: (n) => flag(n.attached, "yes", "no") },
-            { head: "Workloads", cell: (n) => n.workloads ?? "-", number: true },
-            { head: "Version", cell: (n) => n.version ?? "-" },
-            { head: "Remark", cell: (n) => n.detail ?? "" },
-          ]}
-        />
-      )}
-    </View>
-  );
-}
 
 export function CertificatesView(_: Props) {
   const { answer, items, trouble, loading } = useList<Certificate>("certificates", 10000);

@@ -81,7 +81,7 @@ function Facts({ own }: { own: Workload }) {
   return (
     <dl class="facts wide">
       <dt>Identity</dt><dd class="mono">{own.identity}</dd>
-      <dt>Node</dt><dd>{own.node || "-"}</dd>
+      <dt>Node</dt><dd>{own.node ? <a href={`#/nodes?name=${encodeURIComponent(own.node)}`}>{own.node}</a> : "-"}</dd>
       <dt>Addresses</dt><dd class="mono">{own.addresses.join(", ") || "-"}</dd>
       <dt>In the mesh</dt><dd>{own.tunnel}</dd>
       <dt>Ready</dt><dd>{own.healthy ? "yes" : "no"}</dd>

@@ -20,6 +20,8 @@ mod process;
 mod tests;
 pub mod text;
 
+pub use process::processor_seconds;
+
 /// How long a series lives without being touched.
 pub const IDLE: Duration = Duration::from_secs(30 * 60);
 

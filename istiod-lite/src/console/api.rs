@@ -17,7 +17,7 @@ use super::leaves::Wanted;
 use super::live::{self, TAKEN_WITHIN};
 use super::looks::{EDGES_BYTES_MAX, newest_within};
 use super::places::Place;
-use super::{Parts, events, facts, judge, policies};
+use super::{Parts, events, facts, judge, node, policies};
 
 #[cfg(test)]
 mod tests;
@@ -54,10 +54,11 @@ pub fn routes(parts: &Parts) -> Routes {
 }
 
 fn with_flows(routes: Routes, parts: &Parts) -> Routes {
-    let (held, covered) = (parts.clone(), parts.clone());
+    let (held, covered, one) = (parts.clone(), parts.clone(), parts.clone());
     let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
     let paired = parts.clone();
     routes
+        .get("/api/v1/node", move |call| node::node(one.clone(), call))
         .get("/api/v1/policies", move |call| ready(policies_of(&covered, &call)))
         .get("/api/v1/certificates", move |call| certificates(held.clone(), call))
         .get("/api/v1/edges", move |call| edges(edged.clone(), call))
@@ -212,7 +213,7 @@ async fn self_tests(parts: Parts) -> Reply {
 }
 
 /// What a query names; nothing where it is empty.
-fn named(query: &BTreeMap<String, String>, name: &str) -> Option<String> {
+pub(super) fn named(query: &BTreeMap<String, String>, name: &str) -> Option<String> {
     query.get(name).filter(|text| !text.is_empty()).cloned()
 }
 

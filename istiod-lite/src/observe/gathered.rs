@@ -56,6 +56,14 @@ impl Gathered for Hub {
         Box::pin(answers(self.clone(), Question::Certificates { identity }, of))
     }
 
+    fn connections(&self, node: String, most: u32) -> Later<Answers> {
+        Box::pin(answers(self.clone(), Question::Connections { most }, Some(node)))
+    }
+
+    fn budget(&self, node: String) -> Later<Answers> {
+        Box::pin(answers(self.clone(), Question::Budget, Some(node)))
+    }
+
     fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records> {
         let hub = self.clone();
         Box::pin(async move {

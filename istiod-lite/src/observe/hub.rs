@@ -72,8 +72,11 @@ pub(super) struct Who {
 /// Something to be asked of every proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// The connections that are open; ztunnels know.
-    Connections,
+    /// The connections that are open, the newest first; ztunnels know.
+    Connections {
+        /// At most so many.
+        most: u32,
+    },
     /// What would happen; the body of `POST /explain`.
     Explain(Bytes),
     /// What the last tests of itself came to; ztunnels know.
@@ -83,6 +86,8 @@ pub enum Question {
         /// Only of this identity; of all where it is none.
         identity: Option<String>,
     },
+    /// What it uses of what it may use; ztunnels know.
+    Budget,
 }
 
 /// Why a proxy gave no answer.

@@ -24,8 +24,17 @@ struct Node(String);
 impl Attendant for Node {
     fn answer(&self, question: Question) -> Later<Result<Bytes, String>> {
         let Self(name) = self;
-        if let Question::Certificates { identity } = question {
-            return Box::pin(async move { Ok(held(identity)) });
+        match question {
+            Question::Certificates { identity } => return Box::pin(async move { Ok(held(identity)) }),
+            Question::Connections { most } => {
+                let all = vec![serde_json::json!({"conn_id": "1"}); most.min(3)];
+                return Box::pin(async move { Ok(Value::from(all).to_string().into()) });
+            }
+            Question::Budget => {
+                let used = serde_json::json!({"resident_bytes": 7, "secret": "x"});
+                return Box::pin(async move { Ok(used.to_string().into()) });
+            }
+            Question::Explain(_) | Question::SelfTests => {}
         }
         let json = format!("{{\"time\":\"2026-01-02T03:04:05.000Z\",\"tests\":[{{\"test\":\"{name}\"}}]}}");
         Box::pin(async move { Ok(Bytes::from(json)) })
@@ -236,6 +245,27 @@ async fn certificates_that_nodes_hold_are_listed_if_they_may_hold_them() {
     );
     let (status, words) = plane.answer("/api/v1/certificates?identity=nobody").await;
     assert_eq!(status, 400, "{words}");
+}
+
+#[tokio::test]
+async fn one_node_is_told_with_what_its_proxy_says() {
+    let plane = Plane::start().await;
+    let (_, _one) = attend(&plane, "node1", "node1");
+    let path = "/api/v1/node?name=node1";
+    let told = until(&plane, path, |told| told["items"][0]["attached"] == true).await;
+    let node = &told["items"][0];
+    assert_eq!(node["connections"].as_array().map(Vec::len), Some(3), "{told:#}");
+    assert_eq!(
+        (&node["budget"], &node["incomplete"]),
+        (&serde_json::json!({"resident_bytes": 7}), &serde_json::json!([])),
+        "{told:#}"
+    );
+    let identities = node["identities"].to_string();
+    assert!(identities.contains("/ns/shop/sa/cart") && !identities.contains("orders"), "{told:#}");
+    let absent = plane.admin("/api/v1/node?name=node2").await;
+    assert_eq!(absent["items"][0]["connections"], Value::Null, "{absent:#}");
+    assert_eq!(plane.answer("/api/v1/node?name=nowhere").await.0, 404);
+    assert_eq!(plane.answer("/api/v1/node").await.0, 400);
 }
 
 /// Readers of one caller, as `console::live` has it; those at the admin socket are one.

@@ -55,6 +55,14 @@ impl Gathered for Counting {
         Box::pin(std::future::ready(Answers::new()))
     }
 
+    fn connections(&self, _: String, _: u32) -> Later<Answers> {
+        Box::pin(std::future::ready(Answers::new()))
+    }
+
+    fn budget(&self, _: String) -> Later<Answers> {
+        Box::pin(std::future::ready(Answers::new()))
+    }
+
     fn flows(&self, _: BTreeMap<String, String>, _: usize) -> Later<Records> {
         Box::pin(std::future::ready(Records::default()))
     }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ambit_xds::proto::ambit::observe::v1::{Cancel, Certificates, Connections, Explain, SelfTests, to_proxy};
+use ambit_xds::proto::ambit::observe::v1::{
+    Budget, Cancel, Certificates, Connections, Explain, SelfTests, to_proxy,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -59,16 +61,17 @@ impl Question {
     /// Whether only ztunnels know the answer.
     fn is_of_nodes(&self) -> bool {
         match self {
-            Self::Connections | Self::SelfTests => true,
+            Self::Connections { .. } | Self::SelfTests | Self::Budget => true,
             Self::Explain(_) | Self::Certificates { .. } => false,
         }
     }
 
     fn content(self) -> to_proxy::Content {
         match self {
-            Self::Connections => to_proxy::Content::Connections(Connections {}),
+            Self::Connections { most } => to_proxy::Content::Connections(Connections { most }),
             Self::Explain(question) => to_proxy::Content::Explain(Explain { question }),
             Self::SelfTests => to_proxy::Content::SelfTests(SelfTests {}),
+            Self::Budget => to_proxy::Content::Budget(Budget {}),
             Self::Certificates { identity } => {
                 to_proxy::Content::Certificates(Certificates { identity: identity.unwrap_or_default() })
             }

@@ -148,9 +148,10 @@ async fn every_proxy_is_asked_and_its_answer_stands_under_its_name() {
     let (one, mut queue) = attend(&hub, "n1", 1);
     let asking = hub.clone();
     let work: crate::console::Later<_> =
-        Box::pin(async move { asking.ask(Question::Connections, None).await });
+        Box::pin(async move { asking.ask(Question::Connections { most: 7 }, None).await });
     let answers = answered_by(work, || {
-        let (id, _) = asked(&mut queue);
+        let (id, content) = asked(&mut queue);
+        assert!(matches!(content, to_proxy::Content::Connections(asked) if asked.most == 7));
         one.heard(say(from_proxy::Content::Answer(Answer { id, json: Bytes::from_static(b"[1]") })), 0);
     })
     .await;

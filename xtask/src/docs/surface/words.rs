@@ -382,7 +382,10 @@ pub(super) const PATHS: &[(&str, &str)] = &[
         "/flows",
         "Flow records, one JSON object a line, then a footer with what was lost; `?last=N`, `?follow`",
     ),
-    ("/budget", "What the process uses of what it may use: memory, descriptors, connections, flow records"),
+    (
+        "/budget",
+        "What the process uses: memory, processor time, descriptors, connections, flow records; and what it may",
+    ),
     ("/pods", "The pods of the node with their state; `?uid=` picks one"),
     (
         "/selftest",
@@ -391,6 +394,11 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/sync", "Revision of the objects, and what each node has acknowledged or refused"),
     ("/api/v1/workloads", "Workloads as nodes get them"),
     ("/api/v1/nodes", "Nodes and waypoints: connected, up to date, attached, with the first fault of each"),
+    (
+        "/api/v1/node",
+        "One node or waypoint, `?name=NODE` or `NAMESPACE/POD`: its row among the nodes, identities, certificates, and as \
+         its proxy tells them its newest 200 connections and what it uses; what was not told is in `incomplete`",
+    ),
     (
         "/api/v1/certificates",
         "The roots, how far a rotation is, and what certificates the proxies hold, the 1,000 soonest to end, with what \
