@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ambit_net::tls::remaining::Remaining;
 use ambit_net::tls::store::{Ca, CertificateError, CertificateStore, Signing};
 use ambit_runtime::clock;
+use ambit_runtime::metrics::Source as _;
 use ambit_tests::certs::{TestCa, now};
 use ambit_tests::fakes;
 use ambit_types::{Identity, Reason};
@@ -306,4 +308,7 @@ async fn leaves_are_told_of_all_or_of_the_one_that_is_named() {
     assert!(web.error.as_ref().is_some_and(|why| why.contains("the disk is full")), "{web:?}");
     assert_eq!(store.leaves(Some(&identity("web").to_string())), [web.clone()]);
     assert_eq!(store.leaves(Some("spiffe://cluster.local/ns/shop/sa/nobody")), []);
+    let mut text = String::new();
+    Remaining::of(&store).write(&mut text);
+    assert!(text.contains("\nambit_certificates_received_total 1\n"), "{text}");
 }

@@ -24,6 +24,7 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("ambit_capture_repairs_total", "Rules that were put right in a pod, by what had happened to them"),
     ("ambit_certificate_issue_errors_total", "Certificates that were not issued, by the check that failed"),
     ("ambit_certificates_issued_total", "Certificates issued"),
+    ("ambit_certificates_received_total", "Certificates that the program was given: first ones and renewals"),
     ("ambit_config_changes_total", "Changes of what the nodes are served"),
     (
         "ambit_config_last_ack_timestamp_seconds",
