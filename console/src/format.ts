@@ -49,7 +49,7 @@ export function span(seconds: number): string {
 
 /** `namespace/name`, or an address. */
 export function endName(end: End): string {
-  const name = end.workload ?? end.service;
+  const name = end.workload ?? end.controller ?? end.service;
   if (name) return end.namespace ? `${end.namespace}/${name}` : name;
   return (end.addr ?? "unknown").replace(/:\d+$/, "");
 }

@@ -18,6 +18,8 @@ export interface Envelope<T> {
 export interface End {
   namespace?: string | null;
   workload?: string | null;
+  /** Pairs only: the controller of the pods that they are of. */
+  controller?: string | null;
   service?: string | null;
   identity?: string | null;
   node?: string | null;

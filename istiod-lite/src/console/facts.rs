@@ -96,6 +96,7 @@ fn unattended(parts: &Parts, wanted: &Wanted) -> Vec<String> {
     nodes.filter(|name| is_meant(name) && !attached.contains_key(*name)).map(str::to_owned).collect()
 }
 
+/// A time as people read it, from seconds since 1970.
 pub(super) fn rfc3339(seconds: u64) -> String {
     // Times of certificates lie far below the end of what can be written.
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()

@@ -28,11 +28,11 @@ impl Attendant for Node {
             Question::Certificates { identity } => return Box::pin(async move { Ok(held(identity)) }),
             Question::Connections { most } => {
                 let all = vec![serde_json::json!({"conn_id": "1"}); most.min(3)];
-                return Box::pin(async move { Ok(Value::from(all).to_string().into()) });
+                return Box::pin(async move { Ok(Bytes::from(Value::from(all).to_string())) });
             }
             Question::Budget => {
                 let used = serde_json::json!({"resident_bytes": 7, "secret": "x"});
-                return Box::pin(async move { Ok(used.to_string().into()) });
+                return Box::pin(async move { Ok(Bytes::from(used.to_string())) });
             }
             Question::Explain(_) | Question::SelfTests => {}
         }
