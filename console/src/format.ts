@@ -37,6 +37,10 @@ export function ago(time: string | null | undefined): string {
   return `${span(Math.abs(seconds))} ${seconds < 0 ? "from now" : "ago"}`;
 }
 
+/** How long a certificate is good for; none is not good at all. */
+export const left = (seconds: number | null | undefined): string =>
+  seconds == null ? "-" : seconds === 0 ? "over" : span(seconds);
+
 export function span(seconds: number): string {
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
@@ -45,7 +49,7 @@ export function span(seconds: number): string {
 
 /** `namespace/name`, or an address. */
 export function endName(end: End): string {
-  const name = end.workload ?? end.service;
+  const name = end.workload ?? end.controller ?? end.service;
   if (name) return end.namespace ? `${end.namespace}/${name}` : name;
   return (end.addr ?? "unknown").replace(/:\d+$/, "");
 }

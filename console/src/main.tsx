@@ -5,11 +5,12 @@ import { adoptToken } from "./api";
 import { endName, portOf } from "./format";
 import { follow, useLive } from "./live";
 import "./style.css";
-import { CertificatesView, ChecksView, NodesView, SelfTestsView } from "./views/state";
+import { CertificatesView, ChecksView, SelfTestsView } from "./views/state";
 import { ExplainView } from "./views/explain";
 import { FlowsView } from "./views/flows";
 import { IncidentsView } from "./views/incidents";
 import { MapView } from "./views/map";
+import { NodesView } from "./views/nodes";
 import { PolicyView } from "./views/policy";
 import { WorkloadsView } from "./views/workloads";
 

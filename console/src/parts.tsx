@@ -105,6 +105,15 @@ export function Table<T>({ label, columns, rows, id, empty, tone }: TableProps<T
   );
 }
 
+/** What keeps an answer from being whole, if anything does. */
+export function Gaps({ answer }: { answer: Envelope<unknown> | null }) {
+  const told = [...(answer?.incomplete ?? [])];
+  if (answer?.left_out) told.push(`${answer.left_out} more are left out`);
+  if (answer?.unexpected) told.push(`${answer.unexpected} were told by a proxy that has no such workload, and are not shown`);
+  if (told.length === 0) return null;
+  return <p class="note" role="note">Not everything: {told.slice(0, 10).join("; ")}{told.length > 10 && ` and ${told.length - 10} more`}.</p>;
+}
+
 /** A reason code; its page in the shell is `ambit why CODE`. */
 export function Code({ code }: { code: string | null | undefined }) {
   return code ? <code class="code" title={`ambit why ${code}`}>{code}</code> : <>-</>;

@@ -9,11 +9,17 @@ export interface Envelope<T> {
   lost?: number;
   /** What keeps the answer from being whole. */
   incomplete?: string[];
+  /** How many there was no room for. */
+  left_out?: number;
+  /** Certificates: how many were told by a proxy that has no such workload. */
+  unexpected?: number;
 }
 
 export interface End {
   namespace?: string | null;
   workload?: string | null;
+  /** Pairs only: the controller of the pods that they are of. */
+  controller?: string | null;
   service?: string | null;
   identity?: string | null;
   node?: string | null;
@@ -62,6 +68,8 @@ export interface Flow {
   bytes_recv?: number;
   duration_ms?: number;
   error?: string | null;
+  /** How many it stands for, if it is a pair and no record. */
+  connections?: number;
   http?: { method?: string; path?: string; status?: number } | null;
 }
 
@@ -80,6 +88,20 @@ export interface Workload {
   probe_ports?: number[];
 }
 
+/** A policy that applies to a workload. */
+export interface Applied {
+  name: string;
+  /** `ztunnel`, or `waypoint NAMESPACE/NAME`. */
+  at: string;
+  /** How wide it is: `mesh`, `namespace`, `workload`, `waypoint` or `service`. */
+  from: string;
+  /** None if it cannot be read, and then nothing is let in where it applies. */
+  action?: string | null;
+  rules?: number | null;
+  dry_run?: boolean | null;
+  services?: string[];
+}
+
 export interface MeshNode {
   name: string;
   kind: "node" | "waypoint";
@@ -91,6 +113,45 @@ export interface MeshNode {
   detail?: string | null;
 }
 
+/** A connection that is open, as its node tells it. */
+export interface Connection {
+  conn_id: string;
+  direction: string;
+  path: string;
+  src: End;
+  dst: End;
+  service?: string | null;
+  hbone_addr?: string | null;
+  bytes_sent?: number;
+  bytes_recv?: number;
+  age_ms?: number;
+}
+
+/** One node or waypoint. What its proxy did not tell is null. */
+export interface NodeDetail extends MeshNode {
+  identities: { identity: string; workloads: number }[];
+  identities_left_out: number;
+  certificates: Certificate[];
+  certificates_left_out: number;
+  certificates_unexpected: number;
+  connections: Connection[] | null;
+  connections_left_out: number | null;
+  budget: Partial<Record<Used, number>> | null;
+  incomplete: string[];
+  at_seconds: number;
+}
+
+export type Used =
+  | "resident_bytes"
+  | "cpu_seconds"
+  | "descriptors_open"
+  | "descriptors_max"
+  | "connections_open"
+  | "pod_connections_max"
+  | "flow_records"
+  | "flow_records_max"
+  | "flow_records_lost";
+
 export interface Certificate {
   name: string;
   kind: string;
@@ -98,7 +159,10 @@ export interface Certificate {
   serial?: string | null;
   not_before?: string | null;
   not_after?: string | null;
+  seconds_left?: number | null;
+  /** The node, or `namespace/pod` of a waypoint, that holds it. */
   node?: string | null;
+  problem?: string | null;
 }
 
 export interface Step {

@@ -30,9 +30,12 @@ mod events;
 mod facts;
 mod guard;
 mod judge;
+mod leaves;
 mod live;
 mod looks;
+mod node;
 mod places;
+mod policies;
 pub mod server;
 mod stall;
 
@@ -42,6 +45,9 @@ pub use live::Live;
 
 /// Something that takes a while.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What each proxy that was asked answered, by its name; in words why, where it did not.
+pub type Answers = BTreeMap<String, Result<Value, String>>;
 
 /// Records that were asked for.
 #[derive(Debug, Default)]
@@ -87,6 +93,14 @@ pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     fn attached(&self) -> BTreeMap<String, String>;
     /// The last reports of tests of themselves, by node, as `/selftest` of a ztunnel has them.
     fn self_tests(&self) -> Later<BTreeMap<String, Value>>;
+    /// The certificates that proxies hold, each as a list of [`ambit_runtime::leaves::Leaf`]: of one identity, and of the
+    /// proxy that is named, or of all.
+    fn certificates(&self, identity: Option<String>, of: Option<String>) -> Later<Answers>;
+    /// The newest connections that a node has open, at most so many, as `/connections` of a ztunnel has them; of nobody,
+    /// if it does not attend.
+    fn connections(&self, node: String, most: u32) -> Later<Answers>;
+    /// What a node's proxy uses, as `/budget` of a ztunnel has it; of nobody, if it does not attend.
+    fn budget(&self, node: String) -> Later<Answers>;
     /// The newest records of every proxy that pass the filters of the query.
     fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records>;
     /// Records that pass, as they come, until the receiver goes away.

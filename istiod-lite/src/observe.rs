@@ -15,4 +15,5 @@ mod service;
 
 pub(crate) use changes::named;
 pub use hub::{AskError, Hub, Question};
+pub(crate) use places::gateway;
 pub use service::AttendService;

@@ -211,7 +211,8 @@ fn service(of: &Service) -> Value {
     })
 }
 
-fn policy(of: &Policy) -> Value {
+/// A policy of ztunnels as it is shown.
+pub(crate) fn policy(of: &Policy) -> Value {
     json!({
         "name": of.key.to_string(),
         "scope": match of.scope {

@@ -98,6 +98,42 @@ async function explain(page) {
   tell("explain", { verdicts });
 }
 
+/** What a table says, once it has rows. */
+async function table(page, label) {
+  const rows = `[...document.querySelectorAll('[aria-label=${quoted(label)}] tbody tr')]`;
+  await page.until(`rows of ${label}`, `${rows}.length > 0`, 30_000);
+  return await page.value(`${rows}.map((row) => row.innerText)`);
+}
+
+/** The certificates that nodes hold, among all and on the page of a workload. */
+async function certificates(page) {
+  await page.open(`${base}/#/certificates`);
+  const all = await table(page, "Certificates of workloads");
+  await page.open(`${base}/#/workloads?name=${encodeURIComponent(caller)}`);
+  const own = await table(page, "Certificate of the workload");
+  await note(page, "workload", "light");
+  tell("leaves", { all, own });
+}
+
+/** What the server refused before its page was opened, and what it goes by. */
+async function refusals(page) {
+  await page.open(`${base}/#/workloads?name=${encodeURIComponent(server)}`);
+  const recent = await table(page, "Recent refusals");
+  const day = await table(page, "Refused in the last day");
+  const policies = await table(page, "Policies that apply");
+  tell("refusals", { recent, day, policies });
+}
+
+/** The page of the caller's node. Its connections come and go, so that there need not be one at the moment. */
+async function oneNode(page) {
+  const [name] = nodes.split(",");
+  await page.open(`${base}/#/nodes?name=${encodeURIComponent(name)}`);
+  const certificates = await table(page, "Certificates of the node");
+  const identities = await table(page, "Identities");
+  await note(page, "node", "light");
+  tell("node", { certificates, identities, text: await page.value("document.querySelector('main').innerText") });
+}
+
 /** Every view, in a scheme. */
 async function views(page, scheme) {
   for (const view of VIEWS) {
@@ -120,6 +156,9 @@ try {
   await node(page);
   await policy(page);
   await explain(page);
+  await certificates(page);
+  await refusals(page);
+  await oneNode(page);
   await views(page, "light");
   // A page behind another one is not drawn, so the first one is done before the second begins.
   const dark = await browser.page({ scheme: "dark" });

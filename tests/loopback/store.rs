@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ambit_net::tls::remaining::Remaining;
 use ambit_net::tls::store::{Ca, CertificateError, CertificateStore, Signing};
 use ambit_runtime::clock;
+use ambit_runtime::metrics::Source as _;
 use ambit_tests::certs::{TestCa, now};
 use ambit_tests::fakes;
 use ambit_types::{Identity, Reason};
@@ -282,4 +284,31 @@ async fn an_identity_nobody_wants_is_given_up() {
     store.get(&identity("own")).await.expect("a certificate");
     store.prefetch(&identity("often"));
     until("it is asked for again", Duration::from_secs(2), || ca.asked() >= 5).await;
+}
+
+/// What the control plane is told when it asks: no key, and of an identity without a certificate why.
+#[tokio::test]
+async fn leaves_are_told_of_all_or_of_the_one_that_is_named() {
+    let ca = Moody::new(3600);
+    let store = store(&ca);
+    let credential = store.get(&identity("cart")).await.expect("a certificate");
+    ca.broken.store(true, Ordering::SeqCst);
+    store.get(&identity("web")).await.expect_err("the CA is broken");
+    let all = store.leaves(None);
+    let [cart, web] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(
+        (cart.identity.clone(), cart.not_after),
+        (identity("cart").to_string(), Some(credential.not_after()))
+    );
+    assert!(
+        cart.serial.as_ref().is_some_and(|serial| !serial.is_empty()) && cart.error.is_none(),
+        "{cart:?}"
+    );
+    assert_eq!((web.not_after, web.serial.as_deref()), (None, None));
+    assert!(web.error.as_ref().is_some_and(|why| why.contains("the disk is full")), "{web:?}");
+    assert_eq!(store.leaves(Some(&identity("web").to_string())), [web.clone()]);
+    assert_eq!(store.leaves(Some("spiffe://cluster.local/ns/shop/sa/nobody")), []);
+    let mut text = String::new();
+    Remaining::of(&store).write(&mut text);
+    assert!(text.contains("\nambit_certificates_received_total 1\n"), "{text}");
 }

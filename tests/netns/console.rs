@@ -148,6 +148,43 @@ fn views_are_right(look: &Background) {
     let verdict = |of: &str| verdicts[of].as_str().unwrap_or_default().to_owned();
     assert!(verdict("shop/caller").contains("allowed"), "{verdicts}");
     assert!(verdict("legacy/stranger").contains("AMB2301"), "{verdicts}");
+    leaves_are_right(&must(look, "leaves"));
+    let refusals = must(look, "refusals");
+    let any = |of: &str, part: &str| refusals[of].to_string().contains(part);
+    for of in ["recent", "day"] {
+        assert!(any(of, "legacy/stranger") && any(of, "AMB2301"), "{of}: {refusals}");
+    }
+    assert!(any("policies", "ztunnel"), "the namespace is STRICT: {refusals}");
+    node_is_right(&must(look, "node"));
+}
+
+/// The caller's node lists connections, its identity with a certificate, and says what it uses.
+#[track_caller]
+fn node_is_right(node: &Value) {
+    let has = |of: &str, part: &str| node[of].to_string().contains(part);
+    for (of, part) in [
+        ("text", "The newest "),
+        ("certificates", "/ns/shop/"),
+        ("identities", "/ns/shop/"),
+        ("text", "Memory"),
+        ("text", "since it started"),
+    ] {
+        assert!(has(of, part), "{part} in {of}: {node}");
+    }
+}
+
+/// Each meshed workload's certificate is there, held by its node, valid and for how long.
+#[track_caller]
+fn leaves_are_right(leaves: &Value) {
+    let rows = |of: &str| leaves[of].as_array().cloned().unwrap_or_default();
+    let is_of = |row: &Value, parts: &[&str]| {
+        row.as_str().is_some_and(|text| parts.iter().all(|part| text.contains(part)))
+    };
+    for node in ["node1", "node2"] {
+        assert!(rows("all").iter().any(|row| is_of(row, &["spiffe://", node, "valid"])), "{node}: {leaves}");
+    }
+    let own = rows("own");
+    assert!(own.len() == 1 && is_of(&own[0], &["/ns/shop/", "node1", "valid", " h"]), "{leaves}");
 }
 
 /// No error, nothing asked of others, nothing that axe finds, and a command on every view.

@@ -22,7 +22,7 @@ use crate::discovery::Told;
 pub struct Source {
     waypoint: watch::Receiver<Option<Arc<Waypoint>>>,
     told: Arc<Told>,
-    certificates: CertificateStore,
+    pub(crate) certificates: CertificateStore,
     /// Version, pod and Gateway.
     about: Arc<Value>,
 }

@@ -43,7 +43,14 @@ impl Attendant for Attending {
         let source = self.source.clone();
         Box::pin(async move {
             match question {
-                Question::Connections => Err("a waypoint lists no connections; ztunnels do".to_owned()),
+                Question::Budget => Err("a waypoint tells no budget; its metrics do".to_owned()),
+                Question::Connections { .. } => {
+                    Err("a waypoint lists no connections; ztunnels do".to_owned())
+                }
+                Question::Certificates { identity } => {
+                    let leaves = source.certificates.leaves(identity.as_deref());
+                    serde_json::to_vec(&leaves).map(Bytes::from).map_err(|error| error.to_string())
+                }
                 Question::SelfTests => Err("a waypoint does not test itself; ztunnels do".to_owned()),
                 Question::Explain(question) => {
                     let explanation = admin::answer(&source, &question).map_err(|(_, text)| text)?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 pub(crate) use explain::answer;
-pub(crate) use live::connections;
+pub(crate) use live::{budget, newest};
 pub use tools::tools;
 
 use crate::config::Config;

@@ -56,8 +56,13 @@ impl Attendant for Attending {
         let (proxy, selftests) = (self.proxy.clone(), self.selftests.clone());
         Box::pin(async move {
             match question {
-                Question::Connections => Ok(admin::connections(&proxy).to_string().into()),
+                Question::Connections { most } => Ok(admin::newest(&proxy, most).to_string().into()),
+                Question::Budget => Ok(admin::budget(&proxy).to_string().into()),
                 Question::SelfTests => Ok(selftests.to_json().to_string().into()),
+                Question::Certificates { identity } => {
+                    let leaves = proxy.certificates.leaves(identity.as_deref());
+                    serde_json::to_vec(&leaves).map(Bytes::from).map_err(|error| error.to_string())
+                }
                 Question::Explain(question) => {
                     let explanation = admin::answer(&proxy, &question).await?;
                     serde_json::to_vec(&explanation).map(Bytes::from).map_err(|error| error.to_string())

@@ -1,42 +1,18 @@
-// How the mesh itself is: nodes, certificates, self-tests, checks.
+// How the mesh itself is: certificates, self-tests, checks.
+import { useState } from "preact/hooks";
 import { ago, clock } from "../format";
-import { Code, Pill, Table, Trouble, View, useList } from "../parts";
-import type { Certificate, Check, MeshNode, SelfTest, Step } from "../types";
+import { Code, Gaps, Pill, Table, Trouble, View, useList } from "../parts";
+import { Leaves } from "./leaves";
+import type { Certificate, Check, SelfTest, Step } from "../types";
 
 type Props = { params: URLSearchParams };
 
-export function NodesView(_: Props) {
-  const { items, trouble, loading } = useList<MeshNode>("nodes", 2000);
-  const flag = (value: boolean | null | undefined, yes: string, no: string) =>
-    value == null ? <>-</> : <Pill tone={value ? "good" : "bad"}>{value ? yes : no}</Pill>;
-  return (
-    <View title="Nodes" cli="ambit status">
-      <Trouble text={trouble} />
-      {!loading && (
-        <Table
-          label="Nodes and waypoints"
-          rows={items}
-          id={(n) => `${n.kind} ${n.name}`}
-          empty="No node is known."
-          tone={(n) => (n.connected ? "" : "bad")}
-          columns={[
-            { head: "Name", cell: (n) => n.name },
-            { head: "Kind", cell: (n) => n.kind },
-            { head: "Connected", cell: (n) => flag(n.connected, "yes", "no") },
-            { head: "Configuration", cell: (n) => flag(n.synced, "up to date", "behind") },
-            { head: "Tells flows", cell: (n) => flag(n.attached, "yes", "no") },
-            { head: "Workloads", cell: (n) => n.workloads ?? "-", number: true },
-            { head: "Version", cell: (n) => n.version ?? "-" },
-            { head: "Remark", cell: (n) => n.detail ?? "" },
-          ]}
-        />
-      )}
-    </View>
-  );
-}
-
 export function CertificatesView(_: Props) {
   const { answer, items, trouble, loading } = useList<Certificate>("certificates", 10000);
+  const [text, setText] = useState("");
+  const roots = items.filter((c) => c.kind === "root");
+  const leaves = items.filter((c) => c.kind !== "root");
+  const found = leaves.filter((c) => `${c.name} ${c.node} ${c.state}`.includes(text.trim()));
   const authority = answer as unknown as { phase?: string; trust_domain?: string; steps?: Step[]; problem?: string | null } | null;
   return (
     <View title="Certificates" cli="ambit ca status">
@@ -44,20 +20,28 @@ export function CertificatesView(_: Props) {
       {authority?.phase && <p>Trust domain <strong>{authority.trust_domain}</strong>, rotation: <strong>{authority.phase}</strong></p>}
       {!loading && (
         <Table
-          label="Certificates"
-          rows={items}
-          id={(c) => `${c.name}${c.kind}${c.serial}${c.node}`}
-          empty="No certificate is known."
+          label="Roots"
+          rows={roots}
+          id={(c) => `${c.name}${c.serial}`}
+          empty="No root is known."
           columns={[
             { head: "Name", cell: (c) => <span class="mono">{c.name}</span> },
-            { head: "Kind", cell: (c) => c.kind },
             { head: "State", cell: (c) => c.state },
-            { head: "Serial or sum", cell: (c) => <span class="mono">{c.serial ?? "-"}</span> },
-            { head: "From", cell: (c) => c.not_before ?? "-" },
+            { head: "Sum", cell: (c) => <span class="mono">{c.serial ?? "-"}</span> },
             { head: "Ends", cell: (c) => <span title={c.not_after ?? ""}>{ago(c.not_after)}</span> },
-            { head: "Node", cell: (c) => c.node ?? "-" },
           ]}
         />
+      )}
+      {!loading && (
+        <>
+          <h2>Of workloads</h2>
+          <div class="bar" role="search">
+            <label>Find <input type="search" data-find value={text} onInput={(e) => setText(e.currentTarget.value)} placeholder="identity, node or state" /></label>
+            <span class="count">{found.length} of {leaves.length}, the soonest to end first</span>
+          </div>
+          <Gaps answer={answer} />
+          <Leaves rows={found} label="Certificates of workloads" empty={leaves.length === 0 ? "No proxy tells of a certificate." : "No certificate fits."} />
+        </>
       )}
       {(authority?.steps?.length ?? 0) > 0 && (
         <>

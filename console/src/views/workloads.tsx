@@ -2,11 +2,14 @@
 import { useState } from "preact/hooks";
 import { ago, clock, endName, isMember, ms, portOf, rate, safety } from "../format";
 import { useLive } from "../live";
-import { Code, Pill, SafetyIcon, Table, Trouble, View, useList } from "../parts";
-import type { Certificate, Edge, Flow, Workload } from "../types";
+import { Code, Gaps, Pill, SafetyIcon, Table, Trouble, View, useList } from "../parts";
+import { Leaves } from "./leaves";
+import type { Applied, Certificate, Edge, Flow, Workload } from "../types";
 
 /** Rows that are drawn; the filter finds the rest. */
 const ROWS_MAX = 300;
+/** Refusals that are shown of one workload. */
+const RECORDS_MAX = 50;
 
 export function WorkloadsView({ params }: { params: URLSearchParams }) {
   const name = params.get("name");
@@ -53,7 +56,6 @@ function One({ name }: { name: string }) {
   const edges = [...live.edges.values()];
   const [namespace = "", workload = ""] = name.split("/");
   const self = { namespace, workload };
-  const refused = live.refusals.filter((flow) => endName(flow.src) === name || endName(flow.dst) === name);
   return (
     <View title={name} cli={`ambit get workloads --workload-namespace ${name.split("/")[0]}`}>
       <p><a href="#/workloads">All workloads</a></p>
@@ -64,9 +66,13 @@ function One({ name }: { name: string }) {
       <Neighbours edges={edges.filter((e) => isMember(self, e.destination))} end={(e) => endName(e.source)} />
       <h2>Calls</h2>
       <Neighbours edges={edges.filter((e) => isMember(self, e.source))} end={(e) => `${endName(e.destination)}:${e.port}`} />
+      {own && <h2>Policies that apply</h2>}
+      {own && <Policies name={name} />}
       <h2>Recent refusals</h2>
-      <Refusals flows={refused} />
-      {own && <OwnCertificate identity={own.identity} />}
+      <Refusals name={name} />
+      <h2>Refused in the last day</h2>
+      <RefusedPairs name={name} />
+      {own && <OwnCertificate own={own} />}
     </View>
   );
 }
@@ -75,13 +81,12 @@ function Facts({ own }: { own: Workload }) {
   return (
     <dl class="facts wide">
       <dt>Identity</dt><dd class="mono">{own.identity}</dd>
-      <dt>Node</dt><dd>{own.node || "-"}</dd>
+      <dt>Node</dt><dd>{own.node ? <a href={`#/nodes?name=${encodeURIComponent(own.node)}`}>{own.node}</a> : "-"}</dd>
       <dt>Addresses</dt><dd class="mono">{own.addresses.join(", ") || "-"}</dd>
       <dt>In the mesh</dt><dd>{own.tunnel}</dd>
       <dt>Ready</dt><dd>{own.healthy ? "yes" : "no"}</dd>
       <dt>Waypoint</dt><dd>{own.waypoint ?? "none"}</dd>
       <dt>Services</dt><dd>{Object.entries(own.services).map(([service, ports]) => `${service} (${ports.join(", ")})`).join("; ") || "none"}</dd>
-      <dt>Policies</dt><dd>{own.policies.join(", ") || "none of its own; those of the namespace and the mesh apply"}</dd>
       <dt>Probe ports</dt><dd>{own.probe_ports?.join(", ") || "none"}</dd>
     </dl>
   );
@@ -107,32 +112,117 @@ function Neighbours({ edges, end }: { edges: Edge[]; end: (edge: Edge) => string
   );
 }
 
-function Refusals({ flows }: { flows: Flow[] }) {
+/** Refusals as the proxies recorded them, and those that came since. */
+function Refusals({ name }: { name: string }) {
+  const query = { verdict: "denied", pod: name, last: String(RECORDS_MAX) };
+  const { answer, items, trouble, loading } = useList<Flow>("flows", 10000, query);
+  const live = useLive();
+  const fresh = live.refusals.filter((flow) => endName(flow.src) === name || endName(flow.dst) === name);
+  const key = (f: Flow) => `${f.conn_id}${f.node}${f.time}`;
+  const all = new Map([...fresh, ...items].map((flow) => [key(flow), flow]));
+  const rows = [...all.values()].sort((one, other) => other.time.localeCompare(one.time)).slice(0, RECORDS_MAX);
+  return (
+    <>
+      <Trouble text={trouble} />
+      {!loading && <Gaps answer={answer} />}
+      {!loading && <RefusalTable label="Recent refusals" rows={rows} id={key} empty={`None is recorded${answer?.oldest ? ` since ${clock(answer.oldest)}` : ""}.`} />}
+    </>
+  );
+}
+
+/** What of it is remembered for a day, when the records are gone. */
+function RefusedPairs({ name }: { name: string }) {
+  const { answer, items, trouble, loading } = useList<Flow>("seen", 30000, { since: "24h", verdict: "denied", workload: name });
+  return (
+    <>
+      <Trouble text={trouble} />
+      {!loading && <Gaps answer={answer} />}
+      {!loading && (
+        <RefusalTable
+          label="Refused in the last day"
+          rows={items.slice(0, RECORDS_MAX)}
+          id={(f) => `${f.time} ${endName(f.src)} ${f.src.addr} ${f.direction} ${endName(f.dst)} ${f.hbone_addr} ${f.path} ${f.code} ${f.policy}`}
+          empty="No pair was refused."
+          counted
+        />
+      )}
+    </>
+  );
+}
+
+interface RefusalProps {
+  label: string;
+  rows: Flow[];
+  id: (flow: Flow) => string;
+  empty: string;
+  /** Each row stands for many. */
+  counted?: boolean;
+}
+
+function RefusalTable({ label, rows, id, empty, counted }: RefusalProps) {
+  const count = { head: "How often", cell: (f: Flow) => f.connections ?? 1, number: true };
   return (
     <Table
-      label="Recent refusals"
-      rows={flows.slice(0, 50)}
-      id={(f) => `${f.conn_id}${f.node}${f.time}`}
-      empty="None while this page was open."
+      label={label}
+      rows={rows}
+      id={id}
+      empty={empty}
       columns={[
-        { head: "Time", cell: (f) => clock(f.time) },
+        { head: counted ? "Last" : "Time", cell: (f) => <span title={f.time}>{counted ? ago(f.time) : clock(f.time)}</span> },
         { head: "From", cell: (f) => endName(f.src) },
         { head: "To", cell: (f) => `${endName(f.dst)}:${portOf(f)}` },
         { head: "Code", cell: (f) => <Code code={f.code} /> },
         { head: "Decided by", cell: (f) => f.policy ?? "-" },
+        ...(counted ? [count] : []),
       ]}
     />
   );
 }
 
-function OwnCertificate({ identity }: { identity: string }) {
-  const { items } = useList<Certificate>("certificates", 10000);
-  const own = items.filter((certificate) => certificate.name === identity);
+const WIDTHS: Record<string, string> = {
+  mesh: "the whole mesh",
+  namespace: "its namespace",
+  workload: "itself",
+  waypoint: "all that goes through the waypoint",
+  service: "services",
+};
+
+/** Policies that apply, wherever they are enforced. */
+function Policies({ name }: { name: string }) {
+  const { items, trouble, loading } = useList<Applied>("policies", 10000, { workload: name });
+  const about = (p: Applied) => (p.services?.length ? `${WIDTHS[p.from]} ${p.services.join(", ")}` : (WIDTHS[p.from] ?? p.from));
+  return (
+    <>
+      <Trouble text={trouble} />
+      {!loading && (
+        <Table
+          label="Policies that apply"
+          rows={items}
+          id={(p) => `${p.at} ${p.name}`}
+          empty="No policy applies: nobody is refused by one."
+          columns={[
+            { head: "Policy", cell: (p) => p.name },
+            { head: "Written for", cell: about },
+            { head: "Action", cell: (p) => (p.action ? `${p.action}${p.dry_run ? " (dry run)" : ""}` : <Pill tone="bad">cannot be read: nothing is let in</Pill>) },
+            { head: "Rules", cell: (p) => p.rules ?? "-", number: true },
+            { head: "Enforced by", cell: (p) => p.at },
+          ]}
+        />
+      )}
+    </>
+  );
+}
+
+function OwnCertificate({ own }: { own: Workload }) {
+  // The one that its node holds; a waypoint's replica holds its own, under its own name.
+  const { answer, items, trouble, loading } = useList<Certificate>("certificates", 10000, { identity: own.identity });
+  const rows = items.filter((c) => c.node === own.node || c.node === `${own.namespace}/${own.name}`);
   return (
     <>
       <h2>Certificate</h2>
-      {own.length === 0 && <p class="note">Held by the node: <code>ambit get certificates</code></p>}
-      {own.map((c) => <p key={`${c.serial}${c.node}`}>{c.state}, ends {ago(c.not_after)} {c.node && `(on ${c.node})`}</p>)}
+      <Trouble text={trouble} />
+      {!loading && <Gaps answer={rows.length === 0 ? answer : null} />}
+      {!loading && <Leaves rows={rows} label="Certificate of the workload" empty={own.tunnel === "none" ? "It is not in the mesh, and has none." : "No proxy tells of one."} />}
     </>
   );
 }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod conntrack;
 pub mod drain;
 pub mod flows;
+pub mod leaves;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;

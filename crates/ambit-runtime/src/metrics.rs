@@ -22,6 +22,8 @@ mod tests;
 pub mod text;
 pub mod values;
 
+pub use process::processor_seconds;
+
 /// How long a series lives without being touched.
 pub const IDLE: Duration = Duration::from_secs(30 * 60);
 

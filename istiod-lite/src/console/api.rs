@@ -7,15 +7,17 @@ use std::time::Duration;
 use ambit_explain::FlowEnd;
 use ambit_runtime::admin::{Call, Reply, Routes};
 use ambit_runtime::tasks;
+use ambit_types::Identity;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::leaves::Wanted;
 use super::live::{self, TAKEN_WITHIN};
 use super::looks::{EDGES_BYTES_MAX, newest_within};
 use super::places::Place;
-use super::{Parts, events, facts, judge};
+use super::{Parts, events, facts, judge, node, policies};
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ const SEEN_BYTES_MAX: usize = 16 << 20;
 /// Records of each proxy, when nothing is asked for, and at most.
 const LAST: usize = 1000;
 const LAST_MAX: usize = 100_000;
+/// What is said to who names no workload.
+const WORKLOAD: &str = "say which workload: ?workload=NAMESPACE/NAME";
 /// Lines that wait for a reader of a stream.
 const WAITING: usize = 64;
 
@@ -39,7 +43,6 @@ pub fn routes(parts: &Parts) -> Routes {
     let routes = Routes::new()
         .get("/api/v1/workloads", reading(parts, facts::workloads))
         .get("/api/v1/nodes", reading(parts, facts::nodes))
-        .get("/api/v1/certificates", reading(parts, facts::certificates))
         .get("/api/v1/checks", reading(parts, facts::checks))
         .get("/api/v1/incidents", reading(parts, |parts| list("IncidentList", parts.gathered.incidents())));
     let routes = with_flows(routes, parts);
@@ -51,9 +54,13 @@ pub fn routes(parts: &Parts) -> Routes {
 }
 
 fn with_flows(routes: Routes, parts: &Parts) -> Routes {
+    let (held, covered, one) = (parts.clone(), parts.clone(), parts.clone());
     let (edged, flowed, tested, followed) = (parts.clone(), parts.clone(), parts.clone(), parts.clone());
     let paired = parts.clone();
     routes
+        .get("/api/v1/node", move |call| node::node(one.clone(), call))
+        .get("/api/v1/policies", move |call| ready(policies_of(&covered, &call)))
+        .get("/api/v1/certificates", move |call| certificates(held.clone(), call))
         .get("/api/v1/edges", move |call| edges(edged.clone(), call))
         .get("/api/v1/seen", move |call| seen(paired.clone(), call))
         .get("/api/v1/flows", move |call| flows(flowed.clone(), call))
@@ -116,12 +123,24 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         Ok(since) => since,
         Err(words) => return bad(words),
     };
-    let namespace = call.query.get("namespace").filter(|name| !name.is_empty()).cloned();
+    let namespace = named(&call.query, "namespace");
+    let verdict = named(&call.query, "verdict");
+    let workload = match named(&call.query, "workload").as_deref().map(workload_name) {
+        None => None,
+        Some(Some(name)) => Some(name),
+        Some(None) => return bad(WORKLOAD),
+    };
     judge::aside(move || {
         let coverage = parts.gathered.coverage();
         let is_in = |end: &FlowEnd| namespace.is_none() || end.namespace == namespace;
+        let one = workload.map(|(namespace, name)| One::of(&parts, namespace, name));
+        let is_one = |end: &FlowEnd| one.as_ref().is_none_or(|one| one.is_at(end));
         let mut flows = parts.gathered.seen(since);
-        flows.retain(|flow| is_in(&flow.src) || is_in(&flow.dst));
+        flows.retain(|flow| {
+            (is_in(&flow.src) || is_in(&flow.dst))
+                && (is_one(&flow.src) || is_one(&flow.dst))
+                && verdict.as_ref().is_none_or(|verdict| *verdict == flow.verdict)
+        });
         // Times of one form compare as texts.
         flows.sort_by(|one, other| other.time.cmp(&one.time));
         let items = first_within(flows.iter().map(|flow| json!(flow)), SEEN_MAX, SEEN_BYTES_MAX);
@@ -135,6 +154,47 @@ async fn seen(parts: Parts, call: Call) -> Reply {
         Reply::json(&answer)
     })
     .await
+}
+
+/// `NAMESPACE/NAME`, in its parts.
+fn workload_name(text: &str) -> Option<(String, String)> {
+    let (namespace, name) = text.split_once('/')?;
+    let is_name = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    is_name.then(|| (namespace.to_owned(), name.to_owned()))
+}
+
+/// A workload as pairs call it: by its controller, if it has one.
+#[derive(Debug)]
+struct One {
+    namespace: String,
+    names: [String; 2],
+}
+
+impl One {
+    fn of(parts: &Parts, namespace: String, name: String) -> Self {
+        let index = parts.world.index();
+        let known = policies::find(&index, &namespace, &name);
+        let controller = known.map(|one| one.workload_name.to_string()).filter(|name| !name.is_empty());
+        Self { namespace, names: [controller.unwrap_or_else(|| name.clone()), name] }
+    }
+
+    /// Whether an end is of it. Pairs are of all pods of a controller.
+    fn is_at(&self, end: &FlowEnd) -> bool {
+        let name = end.controller.as_ref().or(end.workload.as_ref());
+        end.namespace.as_ref() == Some(&self.namespace) && name.is_some_and(|name| self.names.contains(name))
+    }
+}
+
+/// Policies that apply to the workload that is named.
+fn policies_of(parts: &Parts, call: &Call) -> Reply {
+    let Some((namespace, name)) = named(&call.query, "workload").as_deref().and_then(workload_name) else {
+        return bad(WORKLOAD);
+    };
+    let index = parts.world.index();
+    match policies::find(&index, &namespace, &name) {
+        Some(workload) => Reply::json(&list("PolicyList", policies::of(&index, workload))),
+        None => Reply::text(StatusCode::NOT_FOUND, "no workload of this name is known now\n"),
+    }
 }
 
 /// The first items, as many as are permitted in number and in bytes of JSON.
@@ -154,6 +214,31 @@ async fn self_tests(parts: Parts) -> Reply {
     };
     let reports = parts.gathered.self_tests().await;
     Reply::json(&list("SelfTestList", facts::self_tests(&reports)))
+}
+
+/// What a query names; nothing where it is empty.
+pub(super) fn named(query: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    query.get(name).filter(|text| !text.is_empty()).cloned()
+}
+
+/// Roots, and what proxies hold: of one `identity`, of one `node`, or all.
+async fn certificates(parts: Parts, call: Call) -> Reply {
+    let wanted = Wanted { identity: named(&call.query, "identity"), of: named(&call.query, "node") };
+    if let Some(Err(cause)) = wanted.identity.as_deref().map(Identity::parse) {
+        return bad(format_args!("identity: {cause}"));
+    }
+    let turn = match parts.live.ask() {
+        Ok(turn) => turn,
+        Err(refused) => return refused,
+    };
+    let answers = parts.gathered.certificates(wanted.identity.clone(), wanted.of.clone()).await;
+    // It looks at all workloads.
+    judge::aside(move || {
+        let reply = Reply::json(&facts::certificates(&parts, &wanted, answers));
+        drop(turn);
+        reply
+    })
+    .await
 }
 
 async fn flows(parts: Parts, call: Call) -> Reply {

@@ -8,11 +8,14 @@ use ambit_runtime::clock;
 use ambit_xds::node::WaypointKey;
 use serde_json::{Value, json};
 
-use super::Parts;
 use super::api::list;
+use super::leaves::{self, Wanted};
+use super::{Answers, Parts};
 use crate::push::Rejected;
 use crate::report;
 
+/// Certificates of workloads in one answer.
+const LEAVES_MAX: usize = 1000;
 /// A root that ends sooner than this is worth a warning.
 const ROOT_SOON_SECONDS: u64 = 60 * 24 * 3600;
 
@@ -56,24 +59,45 @@ pub(super) fn nodes(parts: &Parts) -> Value {
     list("NodeList", nodes.chain(waypoints).collect())
 }
 
-/// The roots, and how far a rotation is.
-pub(super) fn certificates(parts: &Parts) -> Value {
+/// The roots and behind them the certificates of workloads, and how far a rotation is; without roots where something is
+/// picked.
+pub(super) fn certificates(parts: &Parts, wanted: &Wanted, answers: Answers) -> Value {
     let status = parts.keeper.status();
-    let roots = status["roots"].as_array().into_iter().flatten();
-    let items = roots.map(|root| {
+    let is_picked = wanted.identity.is_some() || wanted.of.is_some();
+    let roots = status["roots"].as_array().into_iter().flatten().filter(|_| !is_picked);
+    let root = |root: &Value| {
         json!({
             "name": root["subject"], "kind": "root", "state": root["role"],
             "serial": root["fingerprint"], "not_after": root["not_after"].as_u64().map(rfc3339),
         })
-    });
-    let mut answer = list("CertificateList", items.collect());
+    };
+    let silent = leaves::absent(&unattended(parts, wanted));
+    let told = {
+        let index = parts.world.index();
+        let workloads = index.workloads().values().map(|one| &**one);
+        leaves::leaves(workloads, answers, wanted, (clock::unix_seconds(), LEAVES_MAX))
+    };
+    let mut answer = list("CertificateList", roots.map(root).chain(told.items).collect());
     for key in ["trust_domain", "phase", "problem", "steps"] {
         answer[key] = status[key].clone();
     }
+    answer["left_out"] = json!(told.left_out);
+    answer["unexpected"] = json!(told.misfits);
+    answer["incomplete"] = silent.into_iter().chain(told.incomplete).collect();
     answer
 }
 
-fn rfc3339(seconds: u64) -> String {
+/// Nodes that are wanted and tell nothing here.
+fn unattended(parts: &Parts, wanted: &Wanted) -> Vec<String> {
+    let attached = parts.gathered.attached();
+    let index = parts.world.index();
+    let nodes = index.nodes().map(|node| &*node.name);
+    let is_meant = |name: &str| wanted.of.as_ref().is_none_or(|of| of == name);
+    nodes.filter(|name| is_meant(name) && !attached.contains_key(*name)).map(str::to_owned).collect()
+}
+
+/// A time as people read it, from seconds since 1970.
+pub(super) fn rfc3339(seconds: u64) -> String {
     // Times of certificates lie far below the end of what can be written.
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }

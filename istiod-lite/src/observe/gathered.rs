@@ -13,11 +13,13 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time;
 
 use super::hub::{ANSWER_WAIT, Asking, Heard, Hub, Question, Said, is_passed_on};
-use crate::console::{Coverage, Gathered, Later, Records};
+use crate::console::{Answers, Coverage, Gathered, Later, Records};
 
 /// Records of one answer, of all proxies together, and bytes of them.
 const RECORDS_MAX: usize = 100_000;
 const RECORDS_BYTES_MAX: usize = 8 << 20;
+/// Why nobody was asked.
+const TOO_MANY: &str = "too many questions are open; ask again";
 /// Records that wait for who follows.
 const FOLLOWED: usize = 64;
 
@@ -49,9 +51,21 @@ impl Gathered for Hub {
     fn self_tests(&self) -> Later<BTreeMap<String, Value>> {
         let hub = self.clone();
         Box::pin(async move {
-            let answers = hub.ask(Question::SelfTests).await;
+            let answers = hub.ask(Question::SelfTests, None).await.unwrap_or_default();
             answers.into_iter().filter_map(|(name, answer)| Some((name, answer.ok()?))).collect()
         })
+    }
+
+    fn certificates(&self, identity: Option<String>, of: Option<String>) -> Later<Answers> {
+        Box::pin(answers(self.clone(), Question::Certificates { identity }, of))
+    }
+
+    fn connections(&self, node: String, most: u32) -> Later<Answers> {
+        Box::pin(answers(self.clone(), Question::Connections { most }, Some(node)))
+    }
+
+    fn budget(&self, node: String) -> Later<Answers> {
+        Box::pin(answers(self.clone(), Question::Budget, Some(node)))
     }
 
     fn flows(&self, filter: BTreeMap<String, String>, last: usize) -> Later<Records> {
@@ -79,17 +93,28 @@ impl Gathered for Hub {
     }
 }
 
+/// What the proxy that is named, or every one, answers, in words where it does not.
+async fn answers(hub: Hub, question: Question, of: Option<String>) -> Answers {
+    let Some(answers) = hub.ask(question, of.as_deref()).await else {
+        return [(of.unwrap_or_else(|| "every proxy".to_owned()), Err(TOO_MANY.to_owned()))].into();
+    };
+    let in_words = answers.into_iter().map(|(name, answer)| (name, answer.map_err(|why| why.to_string())));
+    in_words.collect()
+}
+
 /// Asks for records; a filter that is none is refused here already.
 fn ask(hub: &Hub, filter: &BTreeMap<String, String>, last: usize, follow: bool) -> Result<Asking, String> {
     let filter = Filter::from_query(filter, clock::wall()).map_err(|error| error.to_string())?;
     let flows = Flows { filter: filter.query().clone(), last: last as u64, follow };
-    hub.ask_flows(flows).ok_or_else(|| "too many questions are open; ask again".to_owned())
+    hub.ask_flows(flows).ok_or_else(|| TOO_MANY.to_owned())
 }
 
 /// Waits for the records of everybody, and says who said nothing.
 async fn collect(mut asking: Asking) -> Records {
     let mut records = Newest::default();
-    let mut told = Records { incomplete: std::mem::take(&mut asking.unasked), ..Records::default() };
+    let busy = std::mem::take(&mut asking.unasked).into_iter();
+    let incomplete = busy.map(|name| format!("{name} takes no questions now")).collect();
+    let mut told = Records { incomplete, ..Records::default() };
     let mut oldest: Option<u64> = None;
     let deadline = (clock::monotonic() + ANSWER_WAIT).into();
     loop {

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use ambit_control::{Delta, Name};
 use ambit_runtime::clock;
-use ambit_xds::proto::ambit::observe::v1::{
-    Connections, Explain, Flows, Memory, SelfTests, Summary, ToProxy, to_proxy,
-};
+use ambit_xds::proto::ambit::observe::v1::{Flows, Memory, Summary, ToProxy, to_proxy};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
@@ -74,12 +72,22 @@ pub(super) struct Who {
 /// Something to be asked of every proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// The connections that are open; ztunnels know.
-    Connections,
+    /// The connections that are open, the newest first; ztunnels know.
+    Connections {
+        /// At most so many.
+        most: u32,
+    },
     /// What would happen; the body of `POST /explain`.
     Explain(Bytes),
     /// What the last tests of itself came to; ztunnels know.
     SelfTests,
+    /// The certificates that it holds.
+    Certificates {
+        /// Only of this identity; of all where it is none.
+        identity: Option<String>,
+    },
+    /// What it uses of what it may use; ztunnels know.
+    Budget,
 }
 
 /// Why a proxy gave no answer.
@@ -89,6 +97,9 @@ pub enum AskError {
     /// It does not answer such a question, or could not.
     #[error("{0}")]
     Refused(String),
+    /// Too much waits for it.
+    #[error("it takes no questions now")]
+    Busy,
     /// It did not answer in time, or left.
     #[error("no answer within {ANSWER_WAIT:?}")]
     Silent,
@@ -315,41 +326,6 @@ impl Hub {
         Coverage { since, until, lost: aggregates.lost, forgotten: aggregates.forgotten }
     }
 
-    /// Asks every proxy, and waits for the answers: by name, with why there is none.
-    pub async fn ask(&self, question: Question) -> BTreeMap<String, Result<Value, AskError>> {
-        let is_of_nodes = matches!(question, Question::Connections | Question::SelfTests);
-        let content = match question {
-            Question::Connections => to_proxy::Content::Connections(Connections {}),
-            Question::Explain(question) => to_proxy::Content::Explain(Explain { question }),
-            Question::SelfTests => to_proxy::Content::SelfTests(SelfTests {}),
-        };
-        let mut answers = BTreeMap::new();
-        let Some(mut asking) = self.open(&content, None, |who| !(is_of_nodes && who.gateway.is_some()))
-        else {
-            return answers;
-        };
-        let silent = asking.names().into_iter().map(|name| (name, Err(AskError::Silent)));
-        answers.extend(silent);
-        let deadline = tokio::time::sleep(ANSWER_WAIT);
-        tokio::pin!(deadline);
-        let mut bytes: usize = 0;
-        loop {
-            let heard = tokio::select! {
-                heard = asking.next() => heard,
-                () = &mut deadline => None,
-            };
-            let Some(Heard { who, said, .. }) = heard else { return answers };
-            bytes = bytes.saturating_add(said.bytes());
-            let answer = match said {
-                Said::Answer(_) if bytes > ANSWERED_BYTES_MAX => Err(AskError::TooMuch),
-                Said::Answer(json) => serde_json::from_slice(&json).map_err(|_| AskError::Garbled),
-                Said::Ended(why, _) => Err(AskError::Refused(why.unwrap_or_default())),
-                Said::Records(..) | Said::Left => continue,
-            };
-            answers.insert(who.name.clone(), answer);
-        }
-    }
-
     /// Asks for flow records; none if too much is asked at once.
     pub(super) fn ask_flows(&self, flows: Flows) -> Option<Asking> {
         let follow = flows.follow.then(|| flows.clone());
@@ -379,7 +355,7 @@ impl Hub {
                 Ok(()) => {
                     asking.waiting.insert(*number);
                 }
-                Err(_) => asking.unasked.push(format!("{} takes no questions now", proxy.who.name)),
+                Err(_) => asking.unasked.push(proxy.who.name.clone()),
             }
         }
         Some(asking)

@@ -311,7 +311,7 @@ fn of_service(service: &Service) -> Vec<Claim> {
 }
 
 /// The Gateway that a record of discovery names: our index names its service, which is called like it.
-fn gateway(address: &GatewayAddress) -> Option<Name> {
+pub(crate) fn gateway(address: &GatewayAddress) -> Option<Name> {
     match &address.destination {
         Destination::Hostname(key) => {
             let (name, _) = key.hostname.split_once('.')?;

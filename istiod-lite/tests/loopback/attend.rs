@@ -22,8 +22,20 @@ use super::plane::{PATIENCE, Plane};
 struct Node(String);
 
 impl Attendant for Node {
-    fn answer(&self, _: Question) -> Later<Result<Bytes, String>> {
+    fn answer(&self, question: Question) -> Later<Result<Bytes, String>> {
         let Self(name) = self;
+        match question {
+            Question::Certificates { identity } => return Box::pin(async move { Ok(held(identity)) }),
+            Question::Connections { most } => {
+                let all = vec![serde_json::json!({"conn_id": "1"}); most.min(3)];
+                return Box::pin(async move { Ok(Bytes::from(Value::from(all).to_string())) });
+            }
+            Question::Budget => {
+                let used = serde_json::json!({"resident_bytes": 7, "secret": "x"});
+                return Box::pin(async move { Ok(Bytes::from(used.to_string())) });
+            }
+            Question::Explain(_) | Question::SelfTests => {}
+        }
         let json = format!("{{\"time\":\"2026-01-02T03:04:05.000Z\",\"tests\":[{{\"test\":\"{name}\"}}]}}");
         Box::pin(async move { Ok(Bytes::from(json)) })
     }
@@ -48,6 +60,18 @@ impl Attendant for Node {
     }
 
     fn count_live(&self) {}
+}
+
+/// Certificates as a node tells them: one of nobody here, and the one that is asked for.
+fn held(identity: Option<String>) -> Bytes {
+    let leaf = |identity: &str| {
+        serde_json::json!({
+            "identity": identity, "serial": "0a1f", "not_before": 1_000_000, "not_after": 4_000_000_000_u64,
+        })
+    };
+    let mut all = vec![leaf("spiffe://cluster.local/ns/bank/sa/vault")];
+    all.extend(identity.as_deref().map(leaf));
+    Value::from(all).to_string().into()
 }
 
 /// Attends as a node with a token of `token`; what it counts.
@@ -147,6 +171,30 @@ async fn the_day_has_it(plane: &Plane) {
     let count = async |path: &str| plane.admin(path).await["items"].as_array().map(Vec::len);
     assert_eq!(count("/api/v1/seen?namespace=shop").await, Some(1));
     assert_eq!(count("/api/v1/seen?namespace=bank").await, Some(0));
+    for (query, want) in [
+        ("workload=shop/orders-0", 1),
+        ("workload=shop/orders-0&verdict=allowed", 1),
+        ("workload=shop/orders-0&verdict=denied", 0),
+        ("workload=shop/orders", 0),
+        ("workload=bank/orders-0", 0),
+    ] {
+        assert_eq!(count(&format!("/api/v1/seen?{query}")).await, Some(want), "{query}");
+    }
+    assert_eq!(plane.answer("/api/v1/seen?workload=orders-0").await.0, 400);
+}
+
+#[tokio::test]
+async fn policies_are_told_of_the_workload_that_is_named() {
+    let plane = Plane::start().await;
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: whole, namespace: shop}\nspec: {rules: [{}]}\n";
+    std::fs::write(plane.folder.join("policy.yaml"), policy).unwrap();
+    let path = "/api/v1/policies?workload=shop/cart-0";
+    let told = until(&plane, path, |told| told["items"].as_array().is_some_and(|all| !all.is_empty())).await;
+    let one = &told["items"][0];
+    assert_eq!((&one["name"], &one["from"]), (&"shop/whole".into(), &"namespace".into()), "{told:#}");
+    assert_eq!(plane.answer("/api/v1/policies?workload=shop/nobody").await.0, 404);
+    assert_eq!(plane.answer("/api/v1/policies").await.0, 400);
 }
 
 #[tokio::test]
@@ -170,6 +218,54 @@ async fn questions_go_to_every_node_and_answers_say_who_is_missing() {
     until(&plane, "/api/v1/nodes", |nodes| !is_attached(nodes, "node2")).await;
     let flows = plane.admin("/api/v1/flows").await;
     assert_eq!(flows["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn certificates_that_nodes_hold_are_listed_if_they_may_hold_them() {
+    let plane = Plane::start().await;
+    let (_, _one) = attend(&plane, "node1", "node1");
+    until(&plane, "/api/v1/nodes", |nodes| is_attached(nodes, "node1")).await;
+    let workloads = plane.admin("/api/v1/workloads").await;
+    let on_node1 = workloads["items"].as_array().unwrap().iter().find(|one| one["node"] == "node1");
+    let identity = on_node1.expect("a workload of node1")["identity"].as_str().unwrap().to_owned();
+    let all = plane.admin("/api/v1/certificates").await;
+    let kinds: Vec<&Value> = all["items"].as_array().unwrap().iter().map(|one| &one["kind"]).collect();
+    assert_eq!((kinds, &all["unexpected"]), (vec![&Value::from("root")], &Value::from(1)), "{all:#}");
+    assert!(all["incomplete"][0].as_str().is_some_and(|words| words.contains("node2")), "{all:#}");
+    let own = plane.admin(&format!("/api/v1/certificates?identity={identity}&node=node1")).await;
+    let leaf = &own["items"][0];
+    assert_eq!(
+        (own["items"].as_array().map(Vec::len), &leaf["name"]),
+        (Some(1), &identity.into()),
+        "{own:#}"
+    );
+    assert_eq!(
+        (&leaf["node"], &leaf["state"], &leaf["not_after"]),
+        (&"node1".into(), &"valid".into(), &"2096-10-02T07:06:40Z".into())
+    );
+    let (status, words) = plane.answer("/api/v1/certificates?identity=nobody").await;
+    assert_eq!(status, 400, "{words}");
+}
+
+#[tokio::test]
+async fn one_node_is_told_with_what_its_proxy_says() {
+    let plane = Plane::start().await;
+    let (_, _one) = attend(&plane, "node1", "node1");
+    let path = "/api/v1/node?name=node1";
+    let told = until(&plane, path, |told| told["items"][0]["attached"] == true).await;
+    let node = &told["items"][0];
+    assert_eq!(node["connections"].as_array().map(Vec::len), Some(3), "{told:#}");
+    assert_eq!(
+        (&node["budget"], &node["incomplete"]),
+        (&serde_json::json!({"resident_bytes": 7}), &serde_json::json!([])),
+        "{told:#}"
+    );
+    let identities = node["identities"].to_string();
+    assert!(identities.contains("/ns/shop/sa/cart") && !identities.contains("orders"), "{told:#}");
+    let absent = plane.admin("/api/v1/node?name=node2").await;
+    assert_eq!(absent["items"][0]["connections"], Value::Null, "{absent:#}");
+    assert_eq!(plane.answer("/api/v1/node?name=nowhere").await.0, 404);
+    assert_eq!(plane.answer("/api/v1/node").await.0, 400);
 }
 
 /// Readers of one caller, as `console::live` has it; those at the admin socket are one.

@@ -1,9 +1,11 @@
 //! What goes on in this process now: open connections, and what it uses of what it may use.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ambit_runtime::access_log::Direction;
 use ambit_runtime::clock;
+use ambit_runtime::metrics::processor_seconds;
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
@@ -11,7 +13,19 @@ use crate::flow::Flow;
 use crate::proxy::Proxy;
 
 /// Live connections.
-pub(crate) fn connections(proxy: &Proxy) -> Value {
+pub(super) fn connections(proxy: &Proxy) -> Value {
+    shown(&proxy.connections.flows())
+}
+
+/// The newest live connections, at most so many, the newest first.
+pub(crate) fn newest(proxy: &Proxy, most: usize) -> Value {
+    let mut flows = proxy.connections.flows();
+    flows.sort_by_key(|flow| Reverse(flow.started));
+    flows.truncate(most);
+    shown(&flows)
+}
+
+fn shown(flows: &[Arc<Flow>]) -> Value {
     let now = clock::monotonic();
     let one = |flow: &Arc<Flow>| {
         let (sent, received) = flow.workload_bytes();
@@ -33,15 +47,16 @@ pub(crate) fn connections(proxy: &Proxy) -> Value {
             "age_ms": u64::try_from(now.saturating_duration_since(flow.started).as_millis()).unwrap_or(u64::MAX),
         })
     };
-    Value::from(proxy.connections.flows().iter().map(one).collect::<Vec<_>>())
+    flows.iter().map(one).collect()
 }
 
 /// What the process uses of what it may use.
-pub(super) fn budget(proxy: &Proxy) -> Value {
+pub(crate) fn budget(proxy: &Proxy) -> Value {
     let memory = proxy.telemetry.ring().memory();
     let descriptors = std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok();
     json!({
         "resident_bytes": resident_bytes(),
+        "cpu_seconds": processor_seconds(),
         "descriptors_open": descriptors,
         "descriptors_max": getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft).ok(),
         "connections_open": proxy.connections.flows().len(),

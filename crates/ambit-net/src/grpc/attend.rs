@@ -34,6 +34,8 @@ use questions::Questions;
 const QUEUE: usize = 16;
 /// Largest question that is taken.
 const QUESTION_BYTES_MAX: usize = 2 << 20;
+/// Connections of one answer: a message has room for them.
+pub const CONNECTIONS_MAX: usize = 5000;
 /// How often a summary is told, where the control plane says nothing else; and what it may say.
 const PACE: Duration = Duration::from_secs(5);
 const PACES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(300)];
@@ -52,12 +54,22 @@ pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A question with one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// The connections that are open.
-    Connections,
+    /// The connections that are open, the newest first.
+    Connections {
+        /// At most so many; never more than [`CONNECTIONS_MAX`].
+        most: usize,
+    },
     /// What would happen; the body of `POST /explain`.
     Explain(Bytes),
     /// What the last tests of itself came to.
     SelfTests,
+    /// The certificates that are held, of one identity or of all.
+    Certificates {
+        /// Only of this one.
+        identity: Option<String>,
+    },
+    /// What the process uses of what it may use.
+    Budget,
 }
 
 /// Which flow records are asked for.

@@ -1,4 +1,5 @@
-//! What the certificates of a store have left of their life, counted at each scrape and at no other time.
+//! What the certificates of a store have left of their life, and how many it has received, counted at each scrape and at
+//! no other time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ impl Source for Remaining {
         let known = self.0.list();
         let held: Vec<&Credential> = known.iter().filter_map(|known| known.credential.as_deref()).collect();
         tell(text, &held, clock::unix_seconds());
+        let received = *self.0.received().borrow();
+        single(text, "ambit_certificates_received_total", "counter", received);
     }
 }
 

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ambit_runtime::leaves::Leaf;
 use ambit_runtime::{clock, tasks};
 use ambit_types::{Identity, Reason};
 use rustls::pki_types::CertificateDer;
@@ -23,7 +24,7 @@ pub use export::{Exported, ImportError};
 
 use super::bundles::{Bundles, Learned, Request};
 use super::rotation;
-use super::{Credential, credential::CredentialError, credential::PemChain, csr};
+use super::{Credential, credential::CredentialError, credential::PemChain, csr, spiffe};
 
 mod export;
 mod follow;
@@ -97,6 +98,22 @@ pub struct Known {
     pub credential: Option<Arc<Credential>>,
     /// The last failure, if the last attempt failed.
     pub error: Option<String>,
+}
+
+impl Known {
+    /// What of it is told to others.
+    fn leaf(&self) -> Leaf {
+        let credential = self.credential.as_deref();
+        let first = credential.and_then(|credential| credential.chain().first());
+        Leaf {
+            identity: self.identity.to_string(),
+            // What was installed was read before.
+            serial: first.and_then(|der| spiffe::serial(der).ok()),
+            not_before: credential.map(Credential::not_before),
+            not_after: credential.map(Credential::not_after),
+            error: self.error.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -228,6 +245,12 @@ impl CertificateStore {
             Known { identity: identity.clone(), credential: state.credential.clone(), error }
         };
         entries.iter().map(known).collect()
+    }
+
+    /// What is told to others of the identity that is named, or of all, by identity.
+    pub fn leaves(&self, named: Option<&str>) -> Vec<Leaf> {
+        let told = self.list().into_iter().map(|known| known.leaf());
+        told.filter(|leaf| named.is_none_or(|named| leaf.identity == named)).collect()
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Identity, Held>> {

@@ -44,8 +44,8 @@ impl Source for Process {
     }
 }
 
-/// Time on processors so far, in the program and in the kernel for it.
-fn processor_seconds() -> Option<f64> {
+/// Seconds on processors so far, in the program and in the kernel for it; none where the kernel does not say.
+pub fn processor_seconds() -> Option<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     let both = [usage.user_time(), usage.system_time()];
     Some(both.iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum())

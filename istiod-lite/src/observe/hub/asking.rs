@@ -1,13 +1,16 @@
-//! A question that is open with some proxies, as whoever asked holds it.
+//! Questions: how they are asked, and one that is open with some proxies, as whoever asked holds it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ambit_xds::proto::ambit::observe::v1::{Cancel, to_proxy};
+use ambit_xds::proto::ambit::observe::v1::{
+    Budget, Cancel, Certificates, Connections, Explain, SelfTests, to_proxy,
+};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{Heard, Hub, Said, lock, message};
+use super::{ANSWER_WAIT, ANSWERED_BYTES_MAX, AskError, Heard, Hub, Question, Said, lock, message};
 
 /// A question that is open; dropping it cancels it.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub(in crate::observe) struct Asking {
     pub(super) queued: Arc<AtomicUsize>,
     /// Those who have not said their last word.
     pub(super) waiting: BTreeSet<u64>,
-    /// Those who could not be asked.
+    /// Names of those who could not be asked.
     pub(in crate::observe) unasked: Vec<String>,
 }
 
@@ -51,6 +54,65 @@ impl Asking {
 
     fn is_followed(&self) -> bool {
         lock(&self.hub.inner.asked).get(&self.id).is_some_and(|asked| asked.follow.is_some())
+    }
+}
+
+impl Question {
+    /// Whether only ztunnels know the answer.
+    fn is_of_nodes(&self) -> bool {
+        match self {
+            Self::Connections { .. } | Self::SelfTests | Self::Budget => true,
+            Self::Explain(_) | Self::Certificates { .. } => false,
+        }
+    }
+
+    fn content(self) -> to_proxy::Content {
+        match self {
+            Self::Connections { most } => to_proxy::Content::Connections(Connections { most }),
+            Self::Explain(question) => to_proxy::Content::Explain(Explain { question }),
+            Self::SelfTests => to_proxy::Content::SelfTests(SelfTests {}),
+            Self::Budget => to_proxy::Content::Budget(Budget {}),
+            Self::Certificates { identity } => {
+                to_proxy::Content::Certificates(Certificates { identity: identity.unwrap_or_default() })
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Asks the proxy that is named, or every one, and waits for the answers: by name, with why there is none. None if
+    /// too many questions are open.
+    pub async fn ask(
+        &self,
+        question: Question,
+        named: Option<&str>,
+    ) -> Option<BTreeMap<String, Result<Value, AskError>>> {
+        let is_of_nodes = question.is_of_nodes();
+        let mut asking = self.open(&question.content(), None, |who| {
+            named.is_none_or(|named| who.name == named) && !(is_of_nodes && who.gateway.is_some())
+        })?;
+        let mut answers = BTreeMap::new();
+        let busy = std::mem::take(&mut asking.unasked).into_iter();
+        answers.extend(busy.map(|name| (name, Err(AskError::Busy))));
+        answers.extend(asking.names().into_iter().map(|name| (name, Err(AskError::Silent))));
+        let deadline = tokio::time::sleep(ANSWER_WAIT);
+        tokio::pin!(deadline);
+        let mut bytes: usize = 0;
+        loop {
+            let heard = tokio::select! {
+                heard = asking.next() => heard,
+                () = &mut deadline => None,
+            };
+            let Some(Heard { who, said, .. }) = heard else { return Some(answers) };
+            bytes = bytes.saturating_add(said.bytes());
+            let answer = match said {
+                Said::Answer(_) if bytes > ANSWERED_BYTES_MAX => Err(AskError::TooMuch),
+                Said::Answer(json) => serde_json::from_slice(&json).map_err(|_| AskError::Garbled),
+                Said::Ended(why, _) => Err(AskError::Refused(why.unwrap_or_default())),
+                Said::Records(..) | Said::Left => continue,
+            };
+            answers.insert(who.name.clone(), answer);
+        }
     }
 }
 

@@ -147,13 +147,36 @@ async fn every_proxy_is_asked_and_its_answer_stands_under_its_name() {
     let hub = Hub::default();
     let (one, mut queue) = attend(&hub, "n1", 1);
     let asking = hub.clone();
-    let work: crate::console::Later<_> = Box::pin(async move { asking.ask(Question::Connections).await });
+    let work: crate::console::Later<_> =
+        Box::pin(async move { asking.ask(Question::Connections { most: 7 }, None).await });
     let answers = answered_by(work, || {
-        let (id, _) = asked(&mut queue);
+        let (id, content) = asked(&mut queue);
+        assert!(matches!(content, to_proxy::Content::Connections(asked) if asked.most == 7));
         one.heard(say(from_proxy::Content::Answer(Answer { id, json: Bytes::from_static(b"[1]") })), 0);
     })
     .await;
-    assert_eq!(answers, BTreeMap::from([("n1".to_owned(), Ok(serde_json::json!([1])))]));
+    assert_eq!(answers, Some(BTreeMap::from([("n1".to_owned(), Ok(serde_json::json!([1])))])));
+}
+
+#[tokio::test]
+async fn certificates_are_asked_of_the_proxy_that_is_named_and_of_waypoints_too() {
+    let hub = Hub::default();
+    let (_one, mut one_queue) = attend(&hub, "n1", 1);
+    let (send, mut two_queue) = mpsc::channel(Hub::QUEUE);
+    let gateway = Some(Name::new("shop", "wp"));
+    let two = hub.attend(Who { gateway, ..who("shop/wp-0", 2) }, send).unwrap();
+    let web = "spiffe://m/ns/shop/sa/web";
+    let answer = hub.certificates(Some(web.to_owned()), Some("shop/wp-0".to_owned()));
+    let answers = answered_by(answer, || {
+        assert!(one_queue.try_recv().is_err(), "it was not named");
+        let (id, content) = asked(&mut two_queue);
+        assert!(matches!(content, to_proxy::Content::Certificates(asked) if asked.identity == web));
+        let error = "this proxy does not know such a question".to_owned();
+        two.heard(say(from_proxy::Content::Ended(Ended { id, error, memory: None })), 0);
+    })
+    .await;
+    let why = Err("this proxy does not know such a question".to_owned());
+    assert_eq!(answers, BTreeMap::from([("shop/wp-0".to_owned(), why)]), "one of an earlier version");
 }
 
 #[tokio::test]

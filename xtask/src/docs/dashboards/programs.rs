@@ -23,6 +23,7 @@ pub(super) fn node() -> Board {
             ("Connections", node_connections()),
             ("Pods", node_pods()),
             ("Tunnels", node_tunnels()),
+            ("Certificates", node_certificates()),
             ("Discovery", node_discovery()),
             ("Headroom", node_headroom()),
         ],
@@ -119,6 +120,47 @@ fn node_tunnels() -> Vec<Panel> {
             ],
         ),
         graph("Post-quantum share", "percentunit", share, "X25519MLKEM768"),
+    ]
+}
+
+fn node_certificates() -> Vec<Panel> {
+    const LEFT: &str = "ambit_certificate_remaining_seconds";
+    // Bounds of histograms are written with or without their fraction, by the version of Prometheus.
+    let soon = format!("sum by (instance) ({LEFT}_bucket{{{OWN},le=~\"3600(.0)?\"}})");
+    vec![
+        graph(
+            "Least part of a life that is left",
+            "percentunit",
+            gauge("ambit_certificate_remaining_ratio", "min by (instance)"),
+            "{{instance}}",
+        ),
+        panel(
+            "Held, and ending within an hour",
+            Graph,
+            "short",
+            vec![
+                (gauge(&format!("{LEFT}_count"), "sum by (instance)"), "held {{instance}}"),
+                (soon, "within an hour {{instance}}"),
+            ],
+        ),
+        graph(
+            "Root, time left",
+            "s",
+            gauge("ambit_root_remaining_seconds", "min by (instance)"),
+            "{{instance}}",
+        ),
+        graph(
+            "First certificates and renewals",
+            "cps",
+            own_rate("ambit_certificates_received_total", "instance"),
+            "{{instance}}",
+        ),
+        graph(
+            "Attempts that failed",
+            "cps",
+            own_rate("ambit_certificate_issue_errors_total", "instance"),
+            "{{instance}}",
+        ),
     ]
 }
 

@@ -29,6 +29,7 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("ambit_capture_repairs_total", "Rules that were put right in a pod, by what had happened to them"),
     ("ambit_certificate_issue_errors_total", "Certificates that were not issued, by the check that failed"),
     ("ambit_certificates_issued_total", "Certificates issued"),
+    ("ambit_certificates_received_total", "Certificates that the program was given: first ones and renewals"),
     ("ambit_config_changes_total", "Changes of what the nodes are served"),
     (
         "ambit_config_last_ack_timestamp_seconds",
@@ -390,7 +391,10 @@ pub(super) const PATHS: &[(&str, &str)] = &[
         "/flows",
         "Flow records, one JSON object a line, then a footer with what was lost; `?last=N`, `?follow`",
     ),
-    ("/budget", "What the process uses of what it may use: memory, descriptors, connections, flow records"),
+    (
+        "/budget",
+        "What the process uses: memory, processor time, descriptors, connections, flow records; and what it may",
+    ),
     ("/pods", "The pods of the node with their state; `?uid=` picks one"),
     (
         "/selftest",
@@ -399,7 +403,21 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/sync", "Revision of the objects, and what each node has acknowledged or refused"),
     ("/api/v1/workloads", "Workloads as nodes get them"),
     ("/api/v1/nodes", "Nodes and waypoints: connected, up to date, attached, with the first fault of each"),
-    ("/api/v1/certificates", "The roots and how far a rotation is; never a key"),
+    (
+        "/api/v1/node",
+        "One node or waypoint, `?name=NODE` or `NAMESPACE/POD`: its row among the nodes, identities, certificates, and as \
+         its proxy tells them its newest 200 connections and what it uses; what was not told is in `incomplete`",
+    ),
+    (
+        "/api/v1/certificates",
+        "The roots, how far a rotation is, and what certificates the proxies hold, the 1,000 soonest to end, with what \
+         was `left_out`, was told by a proxy that has no such workload (`unexpected`) or was not told (`incomplete`); \
+         `?identity=SPIFFE`, `?node=NAME` or `NAMESPACE/POD` of a waypoint; never a key",
+    ),
+    (
+        "/api/v1/policies",
+        "Policies that apply to `?workload=NAMESPACE/NAME`: of the mesh, the namespace, its own, and of its waypoints",
+    ),
     ("/api/v1/checks", "What is right and what is not, by category, each with a hint"),
     ("/api/v1/incidents", "Refusals beside changes of configuration, newest first"),
     ("/api/v1/selftests", "The last outcome of each test of each node"),
@@ -412,7 +430,7 @@ pub(super) const PATHS: &[(&str, &str)] = &[
         "Who talked to whom as flow records, each with the `connections` it stands for: the newest 20,000, and since \
          when proxies were heard, `until` when all of them were, what was `lost` (told by who may not tell of it \
          included), `forgotten` and `left_out`; `?since=24h`, at most that, \
-         `&namespace=NAME` at either end",
+         `&namespace=NAME` or `&workload=NAMESPACE/NAME` at either end, `&verdict=denied`",
     ),
     (
         "/api/v1/flows",

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_hbone::ConnId;
 use ambit_net::tls::store::Known;
@@ -24,6 +25,7 @@ use clap::Parser as _;
 use serde_json::{Value, json};
 
 use super::{about, certificates, config_dump, mesh, pods, policies};
+use crate::admin::{budget, newest};
 use crate::config::Config;
 use crate::flow::{End, Flow, Path, Route};
 use crate::proxy::{Pod, Proxy};
@@ -268,6 +270,34 @@ async fn a_captured_pod_is_told_with_its_connections() {
         },
     }});
     assert_eq!(pods::states(&proxy, &proxy.mesh.snapshot()), want);
+}
+
+#[tokio::test]
+async fn of_live_connections_the_newest_are_told_as_many_as_asked_for() {
+    let proxy = proxy();
+    let src = end("10.244.1.9:50000", Some(web()));
+    let away = Route { dst: end("192.0.2.1:443", None), ..Route::default() };
+    let begun = clock::monotonic();
+    let _entered: Vec<_> = [(3, 30), (1, 10), (2, 20)]
+        .into_iter()
+        .map(|(id, seconds)| {
+            let started = begun + Duration::from_secs(seconds);
+            let id = ConnId::from_random(id);
+            let (src, route) = (src.clone(), away.clone());
+            let flow = Flow::new(id, Direction::Outbound, Path::Passthrough, src, route, started);
+            proxy.connections.enter_outbound(Arc::new(flow))
+        })
+        .collect();
+    let ids = |most: usize| {
+        let told = newest(&proxy, most);
+        let each = told.as_array().unwrap().iter();
+        each.map(|one| one["conn_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = [3, 2, 1].map(|id| ConnId::from_random(id).to_string());
+    assert_eq!((ids(2), ids(9)), (all[..2].to_vec(), all.to_vec()));
+    let used = budget(&proxy);
+    assert_eq!(used["connections_open"], 3);
+    assert!(used["resident_bytes"].as_u64() > Some(0) && used["cpu_seconds"].as_f64().is_some(), "{used}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use ambit_xds::proto::ambit::observe::v1::{Answer, Ended, Flows, FromProxy, Reco
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Asked, Attendant, Question, Told};
+use super::{Asked, Attendant, CONNECTIONS_MAX, Question, Told};
 
 /// Questions at once; one more is refused.
 const QUESTIONS_MAX: usize = 32;
@@ -47,9 +47,13 @@ impl Questions {
                 }
                 return;
             }
-            to_proxy::Content::Connections(_) => Question::Connections,
+            to_proxy::Content::Connections(asked) => Question::Connections { most: most(asked.most) },
+            to_proxy::Content::Budget(_) => Question::Budget,
             to_proxy::Content::Explain(explain) => Question::Explain(explain.question),
             to_proxy::Content::SelfTests(_) => Question::SelfTests,
+            to_proxy::Content::Certificates(asked) => {
+                Question::Certificates { identity: Some(asked.identity).filter(|named| !named.is_empty()) }
+            }
             // They are not questions.
             to_proxy::Content::Pace(_) | to_proxy::Content::Acknowledge(_) => return,
         };
@@ -103,6 +107,14 @@ impl Questions {
         let ended = Ended { id, error, memory: None };
         // A queue that is full belongs to somebody who asks faster than is read; the question stays without answer.
         let _ = self.send.try_send(FromProxy { content: Some(from_proxy::Content::Ended(ended)) });
+    }
+}
+
+/// How many connections are told: as many as asked for, and never more than there is room for.
+fn most(asked: u32) -> usize {
+    match usize::try_from(asked) {
+        Ok(asked) if asked > 0 => asked.min(CONNECTIONS_MAX),
+        Ok(_) | Err(_) => CONNECTIONS_MAX,
     }
 }
 

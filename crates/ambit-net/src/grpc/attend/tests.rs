@@ -1,7 +1,7 @@
 //! What a proxy answers to questions, and what its summaries count.
 
 use ambit_xds::observe::{Example, Key, Side};
-use ambit_xds::proto::ambit::observe::v1::{Cancel, Connections, Flows, Reporter, SelfTests};
+use ambit_xds::proto::ambit::observe::v1::{Cancel, Certificates, Connections, Flows, Reporter, SelfTests};
 
 use super::*;
 
@@ -13,8 +13,9 @@ impl Attendant for Ready {
     fn answer(&self, question: Question) -> Later<Result<Bytes, String>> {
         Box::pin(async move {
             match question {
-                Question::Connections => Ok(Bytes::from_static(b"[]")),
-                Question::Explain(_) | Question::SelfTests => Err("not here".to_owned()),
+                Question::Connections { most } => Ok(Bytes::from(most.to_string())),
+                Question::Certificates { identity } => Ok(Bytes::from(identity.unwrap_or_default())),
+                Question::Explain(_) | Question::SelfTests | Question::Budget => Err("not here".to_owned()),
             }
         })
     }
@@ -82,9 +83,12 @@ async fn next(messages: &mut mpsc::Receiver<FromProxy>) -> from_proxy::Content {
 async fn questions_are_answered_refused_and_cancelled() {
     let (send, mut messages) = mpsc::channel(64);
     let mut questions = Questions::new(Arc::new(Ready), send);
-    questions.take(1, to_proxy::Content::Connections(Connections {}));
-    let from_proxy::Content::Answer(answer) = next(&mut messages).await else { panic!("an answer") };
-    assert_eq!((answer.id, &*answer.json), (1, &b"[]"[..]));
+    // Never more than a message has room for, whoever asks.
+    for (id, asked, most) in [(10, 7, "7"), (11, 0, "5000"), (12, u32::MAX, "5000")] {
+        questions.take(id, to_proxy::Content::Connections(Connections { most: asked }));
+        let from_proxy::Content::Answer(answer) = next(&mut messages).await else { panic!("an answer") };
+        assert_eq!((answer.id, &*answer.json), (id, most.as_bytes()), "{asked}");
+    }
     questions.take(2, to_proxy::Content::SelfTests(SelfTests {}));
     let from_proxy::Content::Ended(ended) = next(&mut messages).await else { panic!("an end") };
     assert_eq!((ended.id, &*ended.error), (2, "not here"));
@@ -92,6 +96,11 @@ async fn questions_are_answered_refused_and_cancelled() {
     questions.take(3, to_proxy::Content::Flows(wrong));
     let from_proxy::Content::Ended(ended) = next(&mut messages).await else { panic!("an end") };
     assert!(ended.id == 3 && ended.error.contains("colour"), "{ended:?}");
+    for (id, identity) in [(4, ""), (5, "spiffe://m/ns/shop/sa/web")] {
+        questions.take(id, to_proxy::Content::Certificates(Certificates { identity: identity.to_owned() }));
+        let from_proxy::Content::Answer(answer) = next(&mut messages).await else { panic!("an answer") };
+        assert_eq!((answer.id, &*answer.json), (id, identity.as_bytes()));
+    }
 }
 
 #[tokio::test]
