@@ -306,7 +306,7 @@ async fn leaves_are_told_of_all_or_of_the_one_that_is_named() {
     );
     assert_eq!((web.not_after, web.serial.as_deref()), (None, None));
     assert!(web.error.as_ref().is_some_and(|why| why.contains("the disk is full")), "{web:?}");
-    assert_eq!(store.leaves(Some(&identity("web").to_string())), [web.clone()]);
+    assert_eq!(store.leaves(Some(&identity("web").to_string())), std::slice::from_ref(web));
     assert_eq!(store.leaves(Some("spiffe://cluster.local/ns/shop/sa/nobody")), []);
     let mut text = String::new();
     Remaining::of(&store).write(&mut text);

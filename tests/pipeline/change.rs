@@ -229,7 +229,7 @@ fn a_pass_counts_for_a_prediction_until_its_end() {
     let nobody = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: \
                   shop}\nspec: {}\n";
     let (with, _) = world(&(base() + nobody + PASS));
-    let flows: Vec<Flow> = pairs().map(flow).collect();
+    let flows: Vec<Flow> = pairs().map(|pair| flow(pair, true)).collect();
     let key = PolicyKey::new("shop", "ambit-breakglass");
     for (wall, is_open) in [(1_767_268_799, true), (1_767_268_800, false)] {
         let of = |index| Compiled::of(index, "", Duration::from_secs(wall));

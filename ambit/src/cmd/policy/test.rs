@@ -238,7 +238,7 @@ metadata: {name: i, namespace: shop}
         let told = objects.not_decided_by().unwrap();
         assert!(told.starts_with("2 objects passed over"), "{told}");
         assert!(told.contains("1 Ingress of networking.k8s.io/v1"), "{told}");
-        let compiled = Compiled::of(&objects.index().unwrap(), "");
+        let compiled = Compiled::of(&objects.index().unwrap(), "", Duration::ZERO);
         let rows = "
 - {from: shop/db, to: 'shop/cart:80', expect: deny, code: AMB2104}
 - {from: shop/web, to: 'shop/db:8080', expect: allow}

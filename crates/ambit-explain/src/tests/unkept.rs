@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ambit_route::model::{NameMatch, Rule, ValueMatch};
+use ambit_route::model::{HttpMatch, NameMatch, Rule, ValueMatch};
 use ambit_state::waypoint::State;
 use ambit_types::Uid;
 use serde_json::{Value, json};
@@ -22,19 +22,19 @@ const USERS: [&str; 3] = ["", "anna", "bob"];
 /// What a waypoint goes by, by its key.
 type Waypoints = BTreeMap<Uid, Arc<State>>;
 
-fn waypoints(policies: &[Value], rules: Vec<Rule>) -> Waypoints {
+fn waypoints(policies: &[Value], rules: Vec<Rule<HttpMatch>>) -> Waypoints {
     let names = ["p0", "p1", "p2", "p3"];
     let named: Vec<(&str, Value)> = names.into_iter().zip(policies.iter().cloned()).collect();
     let state = ruled(&named, rules);
     BTreeMap::from([(state.own.workload.uid.clone(), state)])
 }
 
-fn plain() -> Vec<Rule> {
+fn plain() -> Vec<Rule<HttpMatch>> {
     vec![to("/", "cart")]
 }
 
 /// A route that only takes a user's requests.
-fn of_user(user: &str, path: &str, service: &str) -> Rule {
+fn of_user(user: &str, path: &str, service: &str) -> Rule<HttpMatch> {
     let mut rule = to(path, service);
     let header = NameMatch { name: "x-user".into(), value: ValueMatch::Exact(user.into()) };
     rule.matches.iter_mut().for_each(|one| one.headers = vec![header.clone()]);

@@ -53,7 +53,7 @@ pub(super) fn snapshot(node: &str) -> Arc<Snapshot> {
 }
 
 /// A rule that sends what begins so to a service.
-pub(super) fn to(path: &str, service: &str) -> Rule {
+pub(super) fn to(path: &str, service: &str) -> Rule<HttpMatch> {
     Rule {
         matches: vec![HttpMatch { path: Some(PathMatch::Prefix(path.into())), ..HttpMatch::default() }],
         backends: vec![Backend {
@@ -66,11 +66,11 @@ pub(super) fn to(path: &str, service: &str) -> Rule {
 }
 
 /// `/new` goes to another service, everything else to `cart` itself.
-fn routes() -> Vec<Rule> {
+fn routes() -> Vec<Rule<HttpMatch>> {
     vec![to("/new", "next"), to("/", "cart")]
 }
 
-fn table(rules: Vec<Rule>) -> Table {
+fn table(rules: Vec<Rule<HttpMatch>>) -> Table {
     let route = HttpRoute { key: RouteKey::new("shop", "cart"), created: 0, rules };
     let frontend = Frontend {
         service: key("cart"),
@@ -88,7 +88,7 @@ fn state(policies: &[(&str, Value)]) -> Arc<State> {
 }
 
 /// What the waypoint goes by with these policies and routes for `cart`.
-pub(super) fn ruled(policies: &[(&str, Value)], rules: Vec<Rule>) -> Arc<State> {
+pub(super) fn ruled(policies: &[(&str, Value)], rules: Vec<Rule<HttpMatch>>) -> Arc<State> {
     let compiled = policies.iter().map(|(name, spec)| {
         let written: http::written::Policy = serde_json::from_value(spec.clone()).expect("a policy");
         let key = PolicyKey::new("shop", *name);
