@@ -51,7 +51,12 @@ fn made_up(n: usize) -> Request<Body> {
 
 /// Answers with every status in turn, of HTTP and of gRPC.
 fn answered(n: usize) -> Response<Body> {
-    let status = if n.is_multiple_of(4) { 200 } else { 400 + n % 600 };
+    let status = match 400 + n % 600 {
+        _ if n.is_multiple_of(4) => 200,
+        // It ends the connection.
+        421 => 422,
+        status => status,
+    };
     let answer = Response::builder().status(u16::try_from(status).unwrap());
     let answer = answer.header("content-type", "application/grpc").header("grpc-status", n.to_string());
     answer.header(format!("x-made-up-{n}"), format!("made-up-{n}")).body(text("")).unwrap()

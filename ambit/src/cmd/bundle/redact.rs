@@ -27,7 +27,7 @@ const INSTEAD: &[u8] = b"${1}[redacted]";
 const INSTEAD_IN_URL: &[u8] = b"${1}[redacted]@";
 
 /// Headers whose values are credentials.
-const HEADERS: &str = "(?:proxy-)?authorization|set-cookie|cookie|x-api-key|x-auth-token";
+const HEADERS: &str = "(?:proxy-)?authorization|set-cookie|cookie|x-api-key|x-(?:[a-z0-9]+-)*token";
 
 /// Parts of names that only secrets have.
 const SECRET_WORDS: &[&str] = &[
@@ -58,11 +58,15 @@ const PLACES: &[&str] = &["secretname", "secretnamespace", "tokenpath", "credent
 /// Words with which an argument, or a line of settings, ends that has a secret behind it.
 const ARGUMENTS: &str =
     "password|passwd|passphrase|secret|token|credentials?|(?:api|access|private|signing|encryption)[-_]?key";
-/// ConfigMaps that the mesh itself reads or writes; what others hold is nobody's business.
-const CONFIG_MAPS: &[&str] = &["istio", "istio-ca-root-cert"];
+/// Ends of the names of variables that have one.
+const VARIABLES: &str = "PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET|TOKEN|CREDENTIALS?|(?:API|ACCESS|PRIVATE|SIGNING|ENCRYPTION)_?KEY";
+/// A value behind one of them, in quotes or not.
+const VALUE: &str = r#"(?:\\?"[^"\\]*\\?"|'[^']*'|[^\s"'\\,;&]+)"#;
+/// The namespace of the mesh's own configuration.
+const ROOT_NAMESPACE: &str = "istio-system";
 
 /// Credentials by where they stand, and what stands there afterwards.
-static CREDENTIALS: LazyLock<[(Regex, &[u8]); 7]> = LazyLock::new(|| {
+static CREDENTIALS: LazyLock<[(Regex, &[u8]); 10]> = LazyLock::new(|| {
     let pattern = |text: &str| Regex::new(text).expect("a pattern of this file compiles, which a test shows");
     [
         // "authorization": "Basic …", also inside of a quoted text.
@@ -70,25 +74,24 @@ static CREDENTIALS: LazyLock<[(Regex, &[u8]); 7]> = LazyLock::new(|| {
         // authorization: Basic …, to the end of the line.
         (pattern(&format!(r"(?im-u)((?:^|[^a-z0-9_.])(?:{HEADERS})[ \t]*[:=][ \t]*)[^\r\n]+")), INSTEAD),
         (pattern(r"(?i-u)\b(bearer[ \t]+)[a-z0-9._~+/=-]{8,}"), INSTEAD),
-        (pattern(r#"(?i-u)([a-z][a-z0-9+.-]*://[^/\s:@"'?#]*:)[^/\s@"'?#]+@"#), INSTEAD_IN_URL),
+        (pattern(r#"(?i-u)([a-z][a-z0-9+.-]*://[^/\s:@"'?#]*:)[^/\s"'?#]+@"#), INSTEAD_IN_URL),
+        (pattern(r#"(?i-u)([a-z][a-z0-9+.-]*://)[^/\s:@"'?#]+@"#), INSTEAD_IN_URL),
         (
             pattern(
                 r#"(?i-u)([?&](?:access_token|id_token|token|api_key|apikey|password|secret)=)[^&\s"'#]+"#,
             ),
             INSTEAD,
         ),
-        // --db-password=…, as an argument of a command.
+        // --db-password=…, as an argument of a command, and --from-literal=token=….
         (
-            pattern(&format!(r#"(?i-u)((?:^|[\s"'])--?(?:[a-z0-9]+[-_.])*(?:{ARGUMENTS})[= ])[^\s"'\\]+"#)),
+            pattern(&format!(r#"(?i-u)((?:^|[\s"'])--?(?:[a-z0-9]+[-_.])*(?:{ARGUMENTS})[= ]){VALUE}"#)),
             INSTEAD,
         ),
+        (pattern(&format!(r"(?i-u)(=(?:[a-z0-9]+[-_.])*(?:{ARGUMENTS})=){VALUE}")), INSTEAD),
+        // PGPASSWORD=… before a command.
+        (pattern(&format!(r"(?-u)(\b[A-Z][A-Z0-9_]*(?:{VARIABLES})=){VALUE}")), INSTEAD),
         // password: …, as a setting. Other words stand in sentences too often.
-        (
-            pattern(
-                r#"(?i-u)((?:^|[^a-z0-9])(?:password|passwd|passphrase)\\?"?[ \t]*[:=][ \t]*\\?"?)[^\s"'\\,;&]+"#,
-            ),
-            INSTEAD,
-        ),
+        (pattern(&format!(r#"(?i-u)((?:password|passwd|passphrase)\\?"?[ \t]*[:=][ \t]*){VALUE}"#)), INSTEAD),
     ]
 });
 
@@ -128,7 +131,8 @@ pub(super) fn lines(bytes: &[u8]) -> (Vec<u8>, usize) {
     // Lines that are no JSON, which are read together: a key has several.
     let mut plain: Vec<u8> = Vec::new();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        let Some(mut value) = object(line) else {
+        let (stamp, rest) = after_stamp(line);
+        let Some(mut value) = object(rest) else {
             plain.extend_from_slice(line);
             continue;
         };
@@ -137,6 +141,7 @@ pub(super) fn lines(bytes: &[u8]) -> (Vec<u8>, usize) {
             0 => clean.extend_from_slice(line),
             more => {
                 count += more;
+                clean.extend_from_slice(stamp);
                 clean.extend_from_slice(value.to_string().as_bytes());
                 clean.push(b'\n');
             }
@@ -144,6 +149,14 @@ pub(super) fn lines(bytes: &[u8]) -> (Vec<u8>, usize) {
     }
     count += flush(&mut plain, &mut clean);
     (clean, count)
+}
+
+/// The time that an API server puts before each line of a log, and the line.
+fn after_stamp(line: &[u8]) -> (&[u8], &[u8]) {
+    let end = line.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
+    let is_stamp =
+        end > 20 && line[..end - 1].iter().all(|byte| byte.is_ascii_digit() || b"-:.+TZ".contains(byte));
+    line.split_at(if is_stamp { end } else { 0 })
 }
 
 fn flush(plain: &mut Vec<u8>, clean: &mut Vec<u8>) -> usize {
@@ -194,7 +207,9 @@ fn in_object(fields: &mut Map<String, Value>) -> usize {
         count += take(value);
     }
     for (name, value) in fields.iter_mut() {
-        let is_text = value.is_string() && is_secret_name(name) && !is_place(name);
+        let all_texts =
+            |value: &Value| value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
+        let is_text = (value.is_string() || all_texts(value)) && is_secret_name(name) && !is_place(name);
         count += if is_text || is_header(name) { take(value) } else { json(value) };
     }
     count + in_names(fields)
@@ -213,17 +228,21 @@ fn behind_arguments(items: &mut [Value]) -> usize {
     count
 }
 
-/// What a ConfigMap of somebody else holds; its keys stay.
+/// What a ConfigMap of somebody else holds; its keys stay. The mesh's configuration and the roots that it publishes are
+/// its own.
 fn in_config_map(map: &mut Map<String, Value>) -> usize {
-    let name = map.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
-    if name.is_some_and(|name| CONFIG_MAPS.contains(&name)) {
+    let metadata = |name: &str| map.get("metadata").and_then(|metadata| metadata.get(name)?.as_str());
+    let is_roots = metadata("name") == Some("istio-ca-root-cert");
+    if metadata("name") == Some("istio") && metadata("namespace") == Some(ROOT_NAMESPACE) {
         return 0;
     }
     let mut count = 0;
     for (part, mark) in [("data", MARK), ("binaryData", MARK_IN_BASE64)] {
-        for value in map.get_mut(part).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
-            *value = Value::from(mark);
-            count += 1;
+        for (key, value) in map.get_mut(part).and_then(Value::as_object_mut).into_iter().flatten() {
+            if !is_roots || key != "root-cert.pem" {
+                *value = Value::from(mark);
+                count += 1;
+            }
         }
     }
     count

@@ -66,7 +66,16 @@ fn secrets_on_command_lines_and_in_settings_are_taken_out() {
         (format!("run --db-password={PLANTED} --mode fast"), "run --db-password=[redacted] --mode fast"),
         (format!("--token {PLANTED}"), "--token [redacted]"),
         (format!("db.password: {PLANTED}\nhost: a"), "db.password: [redacted]\nhost: a"),
-        (format!(r#"{{\"password\": \"{PLANTED}\"}}"#), r#"{\"password\": \"[redacted]\"}"#),
+        (format!(r#"{{"password": "{PLANTED}"}}"#), r#"{"password": [redacted]}"#),
+        (format!("--password='a {PLANTED}' --x"), "--password=[redacted] --x"),
+        (format!(r#"--token="a {PLANTED}""#), "--token=[redacted]"),
+        (format!("dbPassword: 'a {PLANTED}'"), "dbPassword: [redacted]"),
+        (format!("PGPASSWORD={PLANTED} psql"), "PGPASSWORD=[redacted] psql"),
+        (format!("export AWS_SECRET_ACCESS_KEY={PLANTED}"), "export AWS_SECRET_ACCESS_KEY=[redacted]"),
+        (format!("--from-literal=token={PLANTED}"), "--from-literal=token=[redacted]"),
+        (format!("https://{PLANTED}@host/a"), "https://[redacted]@host/a"),
+        (format!("mysql://u:p@{PLANTED}@host/a"), "mysql://u:[redacted]@host/a"),
+        (format!("x-ambit-console-token: {PLANTED}"), "x-ambit-console-token: [redacted]"),
     ];
     for (dirty, want) in &rows {
         check_text(dirty, want);
@@ -132,12 +141,13 @@ fn settings_of_others_and_what_is_named_a_secret_go() {
     let map = |name: &str| json!({"kind": "ConfigMap", "metadata": {"name": name}, "data": {"mesh": "trustDomain: td"}, "binaryData": {"b": "AAAA"}});
     let mut document = json!({"items": [
         {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"settings.yaml": format!("key: {PLANTED}")}},
-        map("b"),
-        map("istio"),
+        map("istio", "shop"),
+        map("istio", "istio-system"),
         {"kind": "Deployment", "spec": {
             "args": ["--user", "anna", "--db-password", PLANTED, format!("--api-key={PLANTED}")],
             "env": [{"name": "PGPASS", "value": PLANTED}, {"name": "SIGNING_KEY", "value": PLANTED}, {"name": "BYPASS", "value": "on"}],
             "client_secret": PLANTED,
+            "tokens": [PLANTED, PLANTED],
             "volumes": [{"secret": {"secretName": "db"}}],
             "automountServiceAccountToken": true,
         }},
@@ -145,7 +155,7 @@ fn settings_of_others_and_what_is_named_a_secret_go() {
     let count = json(&mut document);
     let text = document.to_string();
     assert!(!leaks(&text), "{text}");
-    assert_eq!(count, 8, "{text}");
+    assert_eq!(count, 10, "{text}");
     assert_eq!(document["items"][1]["data"]["mesh"], MARK);
     assert_eq!(document["items"][2]["data"]["mesh"], "trustDomain: td");
     let spec = &document["items"][3]["spec"];
@@ -161,6 +171,14 @@ fn keys_in_names_and_annotations_go_too() {
     assert_eq!(json(&mut object), 3);
     assert!(!leaks(&object.to_string()), "{object}");
     assert_eq!(object["metadata"]["annotations"]["[redacted]"], "c");
+}
+
+#[test]
+fn a_line_behind_the_time_that_an_api_server_puts_there_is_read_as_well() {
+    let line = format!("2026-01-02T03:04:05.678901234Z {{\"client_secret\":\"{PLANTED}\",\"n\":1}}\n");
+    let (clean, count) = lines(line.as_bytes());
+    let want = "2026-01-02T03:04:05.678901234Z {\"client_secret\":\"[redacted]\",\"n\":1}\n";
+    assert_eq!((String::from_utf8(clean).unwrap().as_str(), count), (want, 1));
 }
 
 #[test]
