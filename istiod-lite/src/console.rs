@@ -143,7 +143,7 @@ pub async fn start(
     let listener = crate::listen::bind(address).await.with_context(|| {
         format!("listening on {address} for the console; does something else listen there?")
     })?;
-    let guard = Guard { token_file: config.console_token_file.clone() };
+    let guard = Guard::new(config.console_token_file.clone());
     if address.ip().to_canonical().is_loopback() {
         server::serve(listener, routes(parts), guard, drain);
     } else {
