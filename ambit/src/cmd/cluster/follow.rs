@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{ANSWER, Cluster, Query, Replica, encoded};
 use crate::cmd::nodes::silent;
-use crate::out;
+use crate::out::{self, Failure};
 
 /// Records that wait for a slow terminal before the replicas have to.
 const RECORDS_WAITING: usize = 256;
@@ -26,7 +26,7 @@ impl Cluster {
     /// The last records of every proxy that pass, and those that follow, for as long as they are read.
     ///
     /// # Errors
-    /// When no replica answers.
+    /// When no replica answers, or none lets us follow.
     pub(crate) async fn follow(self, query: Query, last: usize) -> anyhow::Result<mpsc::Receiver<Value>> {
         let (send, records) = mpsc::channel(RECORDS_WAITING);
         let (ended, ends) = mpsc::channel(8);
@@ -34,7 +34,8 @@ impl Cluster {
             Following { cluster: self, query, ended, known: BTreeSet::new(), told: BTreeSet::new() };
         // First the streams, then what was before them: nothing falls in between.
         let (pass, mut streamed) = mpsc::channel::<Value>(RECORDS_WAITING);
-        following.look(&pass).await?;
+        let silent = following.look(&pass).await?;
+        following.begun(silent)?;
         let before = match last {
             0 => Vec::new(),
             last => following.cluster.flows(&following.query, last).await?.records,
@@ -80,7 +81,10 @@ impl Following {
                 self.known.remove(&replica);
             }
             match self.look(&records).await {
-                Ok(()) => is_told = false,
+                Ok(silent) => {
+                    is_told = false;
+                    self.tell(silent);
+                }
                 Err(error) if !is_told => {
                     is_told = true;
                     out::say(&format!("warning: {error:#}; it is tried again"));
@@ -90,28 +94,50 @@ impl Following {
         }
     }
 
-    /// Follows every replica that is ready and not followed yet.
-    async fn look(&mut self, records: &mpsc::Sender<Value>) -> anyhow::Result<()> {
+    /// After the first look: what is tried again, provided that something is followed.
+    fn begun(&mut self, mut silent: Vec<(String, anyhow::Error)>) -> anyhow::Result<()> {
+        // What none of them grants now is hardly granted later, such as with a wrong token.
+        if self.known.is_empty()
+            && let Some((_, error)) = silent.pop()
+        {
+            return Err(error);
+        }
+        self.tell(silent);
+        Ok(())
+    }
+
+    /// Says once of each replica that it is silent.
+    fn tell(&mut self, all: Vec<(String, anyhow::Error)>) {
+        for (name, error) in all {
+            let silent = silent(&name, &error);
+            if self.told.insert(name) {
+                out::say(&format!("warning: {silent}; it is followed as soon as it does"));
+            }
+        }
+    }
+
+    /// Follows every replica that is ready and not followed yet; those that cannot be, with why.
+    async fn look(&mut self, records: &mpsc::Sender<Value>) -> anyhow::Result<Vec<(String, anyhow::Error)>> {
+        let mut silent = Vec::new();
         // One that is not ready yet is found by a later look.
         for replica in self.cluster.found().await?.0 {
             if self.known.contains(&replica.name) {
                 continue;
             }
-            if let Err(error) = self.begin(&replica, records).await
-                && self.told.insert(replica.name.clone())
-            {
-                let silent = silent(&replica.name, &error);
-                out::say(&format!("warning: {silent}; it is followed as soon as it does"));
+            if let Err(error) = self.begin(&replica, records).await {
+                silent.push((replica.name, error));
             }
         }
-        Ok(())
+        Ok(silent)
     }
 
     async fn begin(&mut self, replica: &Replica, records: &mpsc::Sender<Value>) -> anyhow::Result<()> {
         let mut query = self.query.clone();
         query.insert("follow".to_owned(), "1".to_owned());
         let request = self.cluster.request(replica, &format!("/api/v1/flows?{}", encoded(&query)))?;
-        let stream = timeout(ANSWER, self.cluster.client.request_stream(request)).await?;
+        let stream = timeout(ANSWER, self.cluster.client.request_stream(request)).await;
+        let stream =
+            stream.map_err(|_| Failure::new(out::UNREACHABLE, format!("no answer within {ANSWER:?}")))?;
         let stream = stream.map_err(|error| self.cluster.refused(replica, error))?;
         self.known.insert(replica.name.clone());
         if self.told.remove(&replica.name) {
@@ -120,6 +146,9 @@ impl Following {
         let (name, records, ended) = (replica.name.clone(), records.clone(), self.ended.clone());
         tasks::spawn("follow replica", async move {
             pass_on(&name, stream, &records).await;
+            if !records.is_closed() {
+                out::say(&format!("warning: {name}: the stream ended; records may be missing"));
+            }
             // Nobody waits for it once the command ends.
             let _ = ended.send(name).await;
         });
@@ -163,6 +192,29 @@ async fn pass_on(name: &str, stream: impl AsyncRead, records: &mpsc::Sender<Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn following() -> Following {
+        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let client = kube::Client::try_from(config).expect("a client that asks nobody");
+        let token = http::HeaderValue::from_static("token");
+        let cluster = Cluster { client, namespace: "istio-system".to_owned(), token };
+        let (known, told) = (BTreeSet::new(), BTreeSet::new());
+        Following { cluster, query: Query::new(), ended: mpsc::channel(1).0, known, told }
+    }
+
+    fn refused(name: &str) -> (String, anyhow::Error) {
+        (name.to_owned(), Failure::new(out::FAILED, "it does not take the token").into())
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_by_every_replica_learns_why_and_does_not_wait() {
+        let error = following().begun(vec![refused("a"), refused("b")]).expect_err("nothing is followed");
+        assert_eq!(error.downcast_ref::<Failure>().map(|failure| failure.code), Some(out::FAILED));
+        let mut one = following();
+        one.known.insert("a".to_owned());
+        one.begun(vec![refused("b")]).expect("one is followed");
+        assert_eq!(one.told, BTreeSet::from(["b".to_owned()]), "the other one is told and tried again");
+    }
 
     #[tokio::test]
     async fn lines_are_records_wherever_they_are_cut_and_what_is_none_is_left_out() {

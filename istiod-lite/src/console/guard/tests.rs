@@ -104,7 +104,8 @@ fn a_token_that_cannot_be_read_is_worth_a_line_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     let guard = Guard::new(Some(path.clone()));
-    let ask = || check(&guard, &Method::GET, &[("authorization", &format!("Bearer {TOKEN}"))], true);
+    let right = format!("Bearer {TOKEN}");
+    let ask = || check(&guard, &Method::GET, &[("authorization", &*right)], true);
     assert_eq!([ask(), ask()], [StatusCode::UNAUTHORIZED; 2]);
     assert!(!guard.clone().has_turned(true), "it was told, to clones too");
     std::fs::write(&path, TOKEN).unwrap();
