@@ -35,7 +35,8 @@ impl Cluster {
         // First the streams, then what was before them: nothing falls in between.
         let (pass, mut streamed) = mpsc::channel::<Value>(RECORDS_WAITING);
         let silent = following.look(&pass).await?;
-        following.begun(silent)?;
+        let silent = granted(!following.known.is_empty(), silent)?;
+        following.tell(silent);
         let before = match last {
             0 => Vec::new(),
             last => following.cluster.flows(&following.query, last).await?.records,
@@ -94,18 +95,6 @@ impl Following {
         }
     }
 
-    /// After the first look: what is tried again, provided that something is followed.
-    fn begun(&mut self, mut silent: Vec<(String, anyhow::Error)>) -> anyhow::Result<()> {
-        // What none of them grants now is hardly granted later, such as with a wrong token.
-        if self.known.is_empty()
-            && let Some((_, error)) = silent.pop()
-        {
-            return Err(error);
-        }
-        self.tell(silent);
-        Ok(())
-    }
-
     /// Says once of each replica that it is silent.
     fn tell(&mut self, all: Vec<(String, anyhow::Error)>) {
         for (name, error) in all {
@@ -156,6 +145,21 @@ impl Following {
     }
 }
 
+/// Of the first look, those that are tried again; an error if nothing is followed. What no replica grants now, none is
+/// likely to grant later, such as with a wrong token.
+fn granted(
+    is_followed: bool,
+    mut silent: Vec<(String, anyhow::Error)>,
+) -> anyhow::Result<Vec<(String, anyhow::Error)>> {
+    match silent.pop() {
+        Some((_, error)) if !is_followed => Err(error),
+        last => {
+            silent.extend(last);
+            Ok(silent)
+        }
+    }
+}
+
 /// Passes the records of a stream on until it ends, or nobody reads them.
 async fn pass_on(name: &str, stream: impl AsyncRead, records: &mpsc::Sender<Value>) {
     let mut stream = std::pin::pin!(stream);
@@ -193,27 +197,18 @@ async fn pass_on(name: &str, stream: impl AsyncRead, records: &mpsc::Sender<Valu
 mod tests {
     use super::*;
 
-    fn following() -> Following {
-        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
-        let client = kube::Client::try_from(config).expect("a client that asks nobody");
-        let token = http::HeaderValue::from_static("token");
-        let cluster = Cluster { client, namespace: "istio-system".to_owned(), token };
-        let (known, told) = (BTreeSet::new(), BTreeSet::new());
-        Following { cluster, query: Query::new(), ended: mpsc::channel(1).0, known, told }
-    }
-
     fn refused(name: &str) -> (String, anyhow::Error) {
         (name.to_owned(), Failure::new(out::FAILED, "it does not take the token").into())
     }
 
-    #[tokio::test]
-    async fn who_is_refused_by_every_replica_learns_why_and_does_not_wait() {
-        let error = following().begun(vec![refused("a"), refused("b")]).expect_err("nothing is followed");
+    #[test]
+    fn who_is_refused_by_every_replica_learns_why_and_does_not_wait() {
+        let error = granted(false, vec![refused("a"), refused("b")]).expect_err("nothing is followed");
         assert_eq!(error.downcast_ref::<Failure>().map(|failure| failure.code), Some(out::FAILED));
-        let mut one = following();
-        one.known.insert("a".to_owned());
-        one.begun(vec![refused("b")]).expect("one is followed");
-        assert_eq!(one.told, BTreeSet::from(["b".to_owned()]), "the other one is told and tried again");
+        let again = granted(true, vec![refused("a"), refused("b")]).expect("another one is followed");
+        let names: Vec<&str> = again.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(granted(true, Vec::new()).is_ok_and(|silent| silent.is_empty()));
     }
 
     #[tokio::test]
