@@ -213,8 +213,8 @@ async fn secret(client: &Client, namespace: &str) -> anyhow::Result<Vec<u8>> {
     };
     let Some(found) = found else {
         let words = format!(
-            "nobody may read what the mesh saw yet: there is no Secret {namespace}/{SECRET}; make one: kubectl create \
-             secret generic {SECRET} -n {namespace} --from-literal={KEY}=$(openssl rand -hex 32)"
+            "nobody may read what the mesh saw yet: there is no Secret {namespace}/{SECRET}; make one: openssl rand -hex \
+             32 | kubectl create secret generic {SECRET} -n {namespace} --from-file={KEY}=/dev/stdin"
         );
         return Err(Failure::new(out::FAILED, words).into());
     };
@@ -224,9 +224,12 @@ async fn secret(client: &Client, namespace: &str) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// The items of an answer.
+/// The items of an answer; what is no object is none.
 pub(super) fn items(mut answer: Value) -> Vec<Value> {
-    answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default()
+    let items = answer.get_mut("items").and_then(Value::as_array_mut);
+    let mut items = items.map(std::mem::take).unwrap_or_default();
+    items.retain(Value::is_object);
+    items
 }
 
 /// The records of all answers, oldest first. A proxy that goes from one replica to another is asked by both, and tells
@@ -266,6 +269,14 @@ mod tests {
         let all = records([one, other, json!({})].into_iter());
         let ids: Vec<String> = all.iter().map(|record| text(record, "conn_id")).collect();
         assert_eq!(ids, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_has_no_items() {
+        for answer in [json!([1]), json!("x"), json!(7), json!(null), json!({"items": {"a": 1}})] {
+            assert_eq!(items(answer.clone()), Vec::<Value>::new(), "{answer}");
+        }
+        assert_eq!(items(json!({"items": [1, "x", [], null, {"id": "a"}]})), [json!({"id": "a"})]);
     }
 
     #[test]
