@@ -41,6 +41,7 @@ mod stall;
 
 pub use api::routes;
 pub use guard::Guard;
+pub(crate) use leaves::plain;
 pub use live::Live;
 
 /// Something that takes a while.

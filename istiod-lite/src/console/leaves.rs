@@ -141,6 +141,6 @@ fn item(proxy: &str, leaf: &Leaf, now: u64) -> Value {
 }
 
 /// A proxy's words, on one line and not too many.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PROBLEM_MAX).collect()
 }

@@ -180,6 +180,21 @@ async fn certificates_are_asked_of_the_proxy_that_is_named_and_of_waypoints_too(
 }
 
 #[tokio::test]
+async fn what_went_wrong_with_a_proxy_steers_no_terminal_and_is_not_long() {
+    let hub = Hub::default();
+    let (one, mut queue) = attend(&hub, "n1", 1);
+    let answers = answered_by(hub.certificates(None, None), || {
+        let (id, _) = asked(&mut queue);
+        let error = format!("\u{1b}[2Jno\n{}", "x".repeat(100_000));
+        one.heard(say(from_proxy::Content::Ended(Ended { id, error, memory: None })), 0);
+    })
+    .await;
+    let why = answers["n1"].clone().unwrap_err();
+    assert!(why.starts_with(" [2Jno x"), "{why:?}");
+    assert!(why.len() < 1000, "{}", why.len());
+}
+
+#[tokio::test]
 async fn who_follows_hears_of_proxies_that_come_later_and_cancels_when_it_goes() {
     let hub = Hub::default();
     let mut records = hub.follow(BTreeMap::new());
