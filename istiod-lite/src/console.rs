@@ -41,7 +41,7 @@ mod stall;
 
 pub use api::routes;
 pub use guard::Guard;
-pub(crate) use leaves::plain;
+pub(crate) use leaves::{keep, plain};
 pub use live::Live;
 
 /// Something that takes a while.
@@ -94,8 +94,8 @@ pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     fn attached(&self) -> BTreeMap<String, String>;
     /// The last reports of tests of themselves, by node, as `/selftest` of a ztunnel has them.
     fn self_tests(&self) -> Later<BTreeMap<String, Value>>;
-    /// The certificates that proxies hold, each as a list of [`ambit_runtime::leaves::Leaf`]: of one identity, and of the
-    /// proxy that is named, or of all.
+    /// The certificates that proxies hold, of each proxy what is kept of its list of [`ambit_runtime::leaves::Leaf`]: of one
+    /// identity, and of the proxy that is named, or of all.
     fn certificates(&self, identity: Option<String>, of: Option<String>) -> Later<Answers>;
     /// The newest connections that a node has open, at most so many, as `/connections` of a ztunnel has them; of nobody,
     /// if it does not attend.
