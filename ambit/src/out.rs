@@ -52,9 +52,15 @@ pub fn raw(text: &str) {
     write(&mut io::stdout().lock(), text, "");
 }
 
-/// Says something to a person.
+/// Says something to a person. What others told may be part of it, so no control character but ends of lines and tabs
+/// gets to the terminal.
 pub fn say(text: &str) {
-    write(&mut io::stderr().lock(), text, end_of(text));
+    let text = printable(text);
+    write(&mut io::stderr().lock(), &text, end_of(&text));
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 fn end_of(text: &str) -> &'static str {
@@ -94,6 +100,11 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_does_not_steer_the_terminal() {
+        assert_eq!(printable("n1: \u{1b}[2J\u{9b}31mall\tis\r well\u{7}\n"), "n1: [2J31mall\tis well\n");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -41,6 +41,7 @@ mod stall;
 
 pub use api::routes;
 pub use guard::Guard;
+pub(crate) use leaves::{keep, plain};
 pub use live::Live;
 
 /// Something that takes a while.
@@ -93,8 +94,8 @@ pub trait Gathered: fmt::Debug + Send + Sync + 'static {
     fn attached(&self) -> BTreeMap<String, String>;
     /// The last reports of tests of themselves, by node, as `/selftest` of a ztunnel has them.
     fn self_tests(&self) -> Later<BTreeMap<String, Value>>;
-    /// The certificates that proxies hold, each as a list of [`ambit_runtime::leaves::Leaf`]: of one identity, and of the
-    /// proxy that is named, or of all.
+    /// The certificates that proxies hold, of each proxy what is kept of its list of [`ambit_runtime::leaves::Leaf`]: of one
+    /// identity, and of the proxy that is named, or of all.
     fn certificates(&self, identity: Option<String>, of: Option<String>) -> Later<Answers>;
     /// The newest connections that a node has open, at most so many, as `/connections` of a ztunnel has them; of nobody,
     /// if it does not attend.
@@ -143,7 +144,7 @@ pub async fn start(
     let listener = crate::listen::bind(address).await.with_context(|| {
         format!("listening on {address} for the console; does something else listen there?")
     })?;
-    let guard = Guard { token_file: config.console_token_file.clone() };
+    let guard = Guard::new(config.console_token_file.clone());
     if address.ip().to_canonical().is_loopback() {
         server::serve(listener, routes(parts), guard, drain);
     } else {

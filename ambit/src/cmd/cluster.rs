@@ -53,6 +53,15 @@ pub(crate) struct Cluster {
     token: HeaderValue,
 }
 
+/// What the replicas answered.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// The answers, each with the name of its replica.
+    pub(crate) told: Vec<(String, Value)>,
+    /// Names of the replicas that are not ready or silent, so that what only they know is missing; in order.
+    pub(crate) missing: Vec<String>,
+}
+
 /// The query that picks records, in the words of the API.
 pub(crate) type Query = BTreeMap<String, String>;
 
@@ -88,7 +97,8 @@ impl Cluster {
     pub(super) async fn flows(&self, query: &Query, last: usize) -> anyhow::Result<Records> {
         let mut query = query.clone();
         query.insert("last".to_owned(), last.min(LAST_MAX).to_string());
-        let answers = self.ask_all(&format!("/api/v1/flows?{}", encoded(&query))).await?;
+        let Answers { told: answers, missing } =
+            self.ask_all(&format!("/api/v1/flows?{}", encoded(&query))).await?;
         for (replica, answer) in &answers {
             if let Some(count) = answer["left_out"].as_u64().filter(|count| *count > 0) {
                 out::say(&format!(
@@ -101,7 +111,7 @@ impl Cluster {
         }
         let memory = answers.iter().map(|(_, told)| json!({"lost": told["lost"], "oldest": told["oldest"]}));
         let memory = memory.collect();
-        Ok(Records { records: records(answers.into_iter().map(|(_, answer)| answer)), memory })
+        Ok(Records { records: records(answers.into_iter().map(|(_, answer)| answer)), memory, missing })
     }
 
     /// Edges of the last `window`, those of one pair and port added up.
@@ -110,7 +120,7 @@ impl Cluster {
     /// When no replica answers.
     pub(crate) async fn edges(&self, window: Duration) -> anyhow::Result<Vec<Value>> {
         let what = format!("/api/v1/edges?by=side&window={}s", window.as_secs().max(1));
-        let answers = self.ask_all(&what).await?;
+        let answers = self.ask_all(&what).await?.told;
         let left_out: u64 = answers.iter().filter_map(|(_, answer)| answer["left_out"].as_u64()).sum();
         if left_out > 0 {
             out::say(&format!("warning: {left_out} edges are left out, for which an answer had no room"));
@@ -119,39 +129,42 @@ impl Cluster {
         Ok(merge::edges(items))
     }
 
-    /// Asks every replica that is ready the same, side by side; a silent one is told and left out.
+    /// Asks every replica that is ready the same, side by side; a silent one is told and left out, as is one that is not
+    /// ready.
     ///
     /// # Errors
     /// When no replica is ready, or none answers.
-    pub(crate) async fn ask_all(&self, what: &str) -> anyhow::Result<Vec<(String, Value)>> {
-        let replicas = self.replicas().await?;
+    pub(crate) async fn ask_all(&self, what: &str) -> anyhow::Result<Answers> {
+        let (replicas, mut missing) = self.replicas().await?;
         let asked = replicas.iter().map(|replica| async move { (replica, self.ask(replica, what).await) });
-        let (mut answers, mut codes) = (Vec::new(), Vec::new());
+        let (mut told, mut codes) = (Vec::new(), Vec::new());
         for (replica, answer) in join_all(asked).await {
             match answer {
-                Ok(answer) => answers.push((replica.name.clone(), answer)),
+                Ok(answer) => told.push((replica.name.clone(), answer)),
                 Err(error) => {
                     codes.push(error.code);
+                    missing.push(replica.name.clone());
                     out::say(&format!("warning: {}", silent(&replica.name, &error.into())));
                 }
             }
         }
-        if answers.is_empty() {
+        if told.is_empty() {
             let is_refused = codes.iter().all(|code| *code == out::FAILED);
             let code = if is_refused { out::FAILED } else { out::UNREACHABLE };
             let words = "no replica of the control plane answers us; see: ambit check";
             return Err(Failure::new(code, words).into());
         }
-        Ok(answers)
+        missing.sort();
+        Ok(Answers { told, missing })
     }
 
-    /// The replicas that are ready; those that are not are told.
-    async fn replicas(&self) -> anyhow::Result<Vec<Replica>> {
+    /// The replicas that are ready, and the names of those that are not, which are told.
+    async fn replicas(&self) -> anyhow::Result<(Vec<Replica>, Vec<String>)> {
         let (ready, others) = self.found().await?;
         for name in &others {
             out::say(&format!("warning: {name} is not ready, so what only it knows is missing here"));
         }
-        Ok(ready)
+        Ok((ready, others))
     }
 
     /// The replicas that are ready, and the names of those that are not.
@@ -213,8 +226,8 @@ async fn secret(client: &Client, namespace: &str) -> anyhow::Result<Vec<u8>> {
     };
     let Some(found) = found else {
         let words = format!(
-            "nobody may read what the mesh saw yet: there is no Secret {namespace}/{SECRET}; make one: kubectl create \
-             secret generic {SECRET} -n {namespace} --from-literal={KEY}=$(openssl rand -hex 32)"
+            "nobody may read what the mesh saw yet: there is no Secret {namespace}/{SECRET}; make one: openssl rand -hex \
+             32 | kubectl create secret generic {SECRET} -n {namespace} --from-file={KEY}=/dev/stdin"
         );
         return Err(Failure::new(out::FAILED, words).into());
     };
@@ -224,9 +237,12 @@ async fn secret(client: &Client, namespace: &str) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// The items of an answer.
+/// The items of an answer; what is no object is none.
 pub(super) fn items(mut answer: Value) -> Vec<Value> {
-    answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default()
+    let items = answer.get_mut("items").and_then(Value::as_array_mut);
+    let mut items = items.map(std::mem::take).unwrap_or_default();
+    items.retain(Value::is_object);
+    items
 }
 
 /// The records of all answers, oldest first. A proxy that goes from one replica to another is asked by both, and tells
@@ -266,6 +282,14 @@ mod tests {
         let all = records([one, other, json!({})].into_iter());
         let ids: Vec<String> = all.iter().map(|record| text(record, "conn_id")).collect();
         assert_eq!(ids, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_has_no_items() {
+        for answer in [json!([1]), json!("x"), json!(7), json!(null), json!({"items": {"a": 1}})] {
+            assert_eq!(items(answer.clone()), Vec::<Value>::new(), "{answer}");
+        }
+        assert_eq!(items(json!({"items": [1, "x", [], null, {"id": "a"}]})), [json!({"id": "a"})]);
     }
 
     #[test]

@@ -65,14 +65,14 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             return follow::follow(args, &filter, followed(&args.at, &filter, args.last).await?).await;
         }
         let told = match (&args.input_file, args.at.here()) {
-            (Some(path), _) => Records { records: read_file(path)?, memory: Vec::new() },
+            (Some(path), _) => Records { records: read_file(path)?, ..Records::default() },
             (None, Some(lab)) => all_records(args, &lab.recorders()?).await?,
             (None, None) => {
                 let query = query(&filter, args.at.node.as_deref());
                 args.at.cluster().await?.flows(&query, args.most()).await?
             }
         };
-        let Records { mut records, memory } = told;
+        let Records { mut records, memory, .. } = told;
         records.retain(|record| filter.passes(record));
         records.sort_by_cached_key(|record| text(record, "time"));
         records.truncate(args.first.unwrap_or(usize::MAX));
@@ -121,11 +121,14 @@ fn show(args: &Args, records: &[Value]) {
 }
 
 /// Records and what their nodes say of how much they remember.
+#[derive(Debug, Default)]
 pub(super) struct Records {
     /// The records of all nodes.
     pub(super) records: Vec<Value>,
     /// Of each that told: since when it remembers, and what it lost.
     pub(super) memory: Vec<Value>,
+    /// Replicas of a cluster's control plane that told nothing, by name.
+    pub(super) missing: Vec<String>,
 }
 
 /// The records of all nodes that pass the filters, oldest first.
@@ -141,7 +144,7 @@ pub(super) async fn records(args: &Args, nodes: &[Node]) -> anyhow::Result<Recor
 }
 
 async fn all_records(args: &Args, nodes: &[Node]) -> anyhow::Result<Records> {
-    let mut told = Records { records: Vec::new(), memory: Vec::new() };
+    let mut told = Records::default();
     let last = args.most();
     for (_, body) in ask_all(nodes, &format!("/flows?last={last}")).await? {
         for line in lines(&body) {

@@ -112,7 +112,7 @@ fn of_connection(args: &Args, lab: &LabName) -> anyhow::Result<Value> {
     let known = block_on(async {
         match args.at.here() {
             Some(lab) => known(&lab).await,
-            None => known_to_cluster(&args.at, what).await,
+            None => known_to_cluster(&args.at, what, edge.as_ref()).await,
         }
     })?;
     let found = match (edge, what) {
@@ -163,14 +163,21 @@ async fn known(at: &Where) -> anyhow::Result<Known> {
 }
 
 /// The same of a cluster, whose open connections only the nodes know; no more is asked for than is meant.
-async fn known_to_cluster(at: &Mesh, what: &str) -> anyhow::Result<Known> {
-    let mut query = match what {
-        "last" => Query::from([("verdict".to_owned(), "denied".to_owned())]),
-        id => Query::from([("id".to_owned(), format!("{id}*"))]),
-    };
-    query.extend(at.node.clone().map(|node| ("node".to_owned(), node)));
+async fn known_to_cluster(at: &Mesh, what: &str, edge: Option<&Edge<'_>>) -> anyhow::Result<Known> {
+    let query = query(what, edge, at.node.as_deref());
     let ended = at.cluster().await?.flows(&query, RECORDS).await?.records;
     Ok(Known { ended, open: Vec::new() })
+}
+
+/// The query for the records that may be meant.
+fn query(what: &str, edge: Option<&Edge<'_>>, node: Option<&str>) -> Query {
+    let mut query = match (edge, what) {
+        (Some(edge), _) => edge.query(),
+        (None, "last") => Query::from([("verdict".to_owned(), "denied".to_owned())]),
+        (None, id) => Query::from([("id".to_owned(), format!("{id}*"))]),
+    };
+    query.extend(node.map(|node| ("node".to_owned(), node.to_owned())));
+    query
 }
 
 fn is_refused(record: &Value) -> bool {

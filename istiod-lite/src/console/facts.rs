@@ -9,13 +9,11 @@ use ambit_xds::node::WaypointKey;
 use serde_json::{Value, json};
 
 use super::api::list;
-use super::leaves::{self, Wanted};
+use super::leaves::{self, LEAVES_MAX, Wanted};
 use super::{Answers, Parts};
 use crate::push::Rejected;
 use crate::report;
 
-/// Certificates of workloads in one answer.
-const LEAVES_MAX: usize = 1000;
 /// A root that ends sooner than this is worth a warning.
 const ROOT_SOON_SECONDS: u64 = 60 * 24 * 3600;
 

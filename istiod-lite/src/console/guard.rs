@@ -8,6 +8,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -28,11 +30,18 @@ pub(super) type Refusal = (StatusCode, &'static str);
 /// Whom the console answers.
 #[derive(Debug, Clone)]
 pub struct Guard {
-    /// The file with the token that requests for data must carry; without one, everybody on this machine may ask.
-    pub token_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    /// Whether the file could not be read the last time; shared by clones.
+    is_unread: Arc<AtomicBool>,
 }
 
 impl Guard {
+    /// Answers who shows the token of a file in requests for data; without one, everybody on this machine.
+    #[must_use]
+    pub fn new(token_file: Option<PathBuf>) -> Self {
+        Self { token_file, is_unread: Arc::default() }
+    }
+
     /// Whether a request may be answered. What the bundle consists of is no secret; data is.
     ///
     /// # Errors
@@ -62,10 +71,17 @@ impl Guard {
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(path) = &self.token_file else { return Ok(()) };
         let refused = Err((StatusCode::UNAUTHORIZED, "a token is needed: ambit map --open\n"));
-        let Ok(wanted) = std::fs::read(path) else {
-            tracing::warn!(path = %path.display(), "the console's token cannot be read; nobody is answered");
-            return refused;
-        };
+        let read = std::fs::read(path);
+        // Anybody who reaches the port may ask, so only a change is worth a line.
+        if self.has_turned(read.is_err()) {
+            match &read {
+                Ok(_) => tracing::info!(path = %path.display(), "the console's token can be read again"),
+                Err(error) => tracing::warn!(
+                    path = %path.display(), %error, "the console's token cannot be read; nobody is answered"
+                ),
+            }
+        }
+        let Ok(wanted) = read else { return refused };
         let wanted = wanted.trim_ascii();
         // Whoever names credentials means those; another header does not mend wrong ones.
         let given = match text(headers, header::AUTHORIZATION.as_str()) {
@@ -75,6 +91,11 @@ impl Guard {
         let is_it =
             given.is_some_and(|given| verify_slices_are_equal(given.trim().as_bytes(), wanted).is_ok());
         if is_it && wanted.len() >= TOKEN_BYTES_MIN { Ok(()) } else { refused }
+    }
+
+    /// Whether the file's state is another one than the last time.
+    fn has_turned(&self, is_unread: bool) -> bool {
+        self.is_unread.swap(is_unread, Ordering::Relaxed) != is_unread
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use ambit_runtime::leaves::Leaf;
 use ambit_types::Workload;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Answers;
@@ -15,6 +16,10 @@ use super::facts::rfc3339;
 #[cfg(test)]
 mod tests;
 
+/// Certificates of workloads in one answer, and those of one proxy that are kept for it.
+pub(super) const LEAVES_MAX: usize = 1000;
+/// Longest identity that is kept whole: SPIFFE allows no longer one.
+const IDENTITY_BYTES_MAX: usize = 2048;
 /// The end of the year 9999: no later time can be written.
 const LAST: u64 = 253_402_300_799;
 /// Characters of what a proxy says went wrong.
@@ -33,17 +38,46 @@ pub(super) struct Wanted {
     pub(super) of: Option<String>,
 }
 
+/// What is kept of a proxy's answer.
+#[derive(Debug, Deserialize, Serialize)]
+struct Kept {
+    /// The soonest to end first.
+    leaves: Vec<Leaf>,
+    /// How many that end later it told besides.
+    left_out: usize,
+}
+
 /// Certificates of workloads, and what is not among them.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Leaves {
     /// The soonest to end first; what is missing before all others.
     pub(super) items: Vec<Value>,
-    /// How many that end later there was no room for.
+    /// How many that end later there was no room for; of what one proxy told beyond all bounds, whatever it was.
     pub(super) left_out: usize,
     /// How many were told by a proxy that has no such workload.
     pub(super) misfits: usize,
     /// What keeps the list from being whole, in words.
     pub(super) incomplete: Vec<String>,
+}
+
+/// What is kept of a proxy's answer until all have answered: of one identity or all, the soonest to end, within bounds;
+/// none if it cannot be read. Proxies may tell much, and there may be many of them.
+pub(crate) fn keep(answer: &[u8], identity: Option<&str>) -> Option<Value> {
+    let mut leaves: Vec<Leaf> = serde_json::from_slice(answer).ok()?;
+    leaves.retain(|leaf| identity.is_none_or(|identity| *identity == leaf.identity));
+    leaves.sort_by(|one, other| (end_of(one), &one.identity).cmp(&(end_of(other), &other.identity)));
+    let left_out = leaves.len().saturating_sub(LEAVES_MAX);
+    leaves.truncate(LEAVES_MAX);
+    leaves.iter_mut().for_each(bound);
+    serde_json::to_value(Kept { leaves, left_out }).ok()
+}
+
+/// Bounds the texts of a proxy. An identity that is cut is at home nowhere.
+fn bound(leaf: &mut Leaf) {
+    let end = leaf.identity.floor_char_boundary(IDENTITY_BYTES_MAX);
+    leaf.identity.truncate(end);
+    leaf.serial = leaf.serial.take().filter(|serial| serial.len() <= SERIAL_MAX);
+    leaf.error = leaf.error.as_deref().map(plain);
 }
 
 /// Certificates from what proxies answered at `now`, in seconds since 1970; at most `most` of them.
@@ -58,12 +92,13 @@ pub(super) fn leaves<'a>(
     let mut held: Vec<(String, Leaf)> = Vec::new();
     for (proxy, answer) in answers {
         let read = answer.and_then(|value| {
-            serde_json::from_value::<Vec<Leaf>>(value)
+            serde_json::from_value::<Kept>(value)
                 .map_err(|_| "what it tells of certificates cannot be read".to_owned())
         });
         match read {
             Ok(own) => {
-                let meant = own.into_iter().filter(|leaf| is_meant(leaf, wanted));
+                told.left_out = told.left_out.saturating_add(own.left_out);
+                let meant = own.leaves.into_iter().filter(|leaf| is_meant(leaf, wanted));
                 held.extend(meant.map(|leaf| (proxy.clone(), leaf)));
             }
             Err(why) => told.incomplete.push(format!("{proxy}: {why}")),
@@ -75,7 +110,7 @@ pub(super) fn leaves<'a>(
     held.sort_by(|(one_at, one), (other_at, other)| {
         (end_of(one), &one.identity, one_at).cmp(&(end_of(other), &other.identity, other_at))
     });
-    told.left_out = held.len().saturating_sub(most);
+    told.left_out = told.left_out.saturating_add(held.len().saturating_sub(most));
     told.items = held.iter().take(most).map(|(proxy, leaf)| item(proxy, leaf, now)).collect();
     told
 }
@@ -141,6 +176,6 @@ fn item(proxy: &str, leaf: &Leaf, now: u64) -> Value {
 }
 
 /// A proxy's words, on one line and not too many.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PROBLEM_MAX).collect()
 }

@@ -79,7 +79,7 @@ fn item(index: &Index, name: &str, row: Value, told: Told, now: u64) -> Value {
     let workloads = || index.workloads().values().map(|one| &**one);
     let (identities, more) = identities(workloads().filter(|one| is_at(one, name)));
     let wanted = Wanted { identity: None, of: Some(name.to_owned()) };
-    let held = leaves::leaves(workloads(), told.certificates, &wanted, (now, IDENTITIES_MAX));
+    let held = leaves::leaves(workloads(), told.certificates, &wanted, (now, leaves::LEAVES_MAX));
     let mut incomplete = held.incomplete;
     let connections = answered(told.connections, "connections", &mut incomplete).map(connections);
     let (connections, cut) = connections.unzip();

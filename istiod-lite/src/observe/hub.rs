@@ -13,7 +13,7 @@ use ambit_runtime::clock;
 use ambit_xds::proto::ambit::observe::v1::{Flows, Memory, Summary, ToProxy, to_proxy};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tonic::Status;
 use tracing::warn;
 
@@ -106,8 +106,8 @@ pub enum AskError {
     /// Those before it answered so much that there is no room for more.
     #[error("all answers together are longer than {ANSWERED_BYTES_MAX} bytes")]
     TooMuch,
-    /// What it answered is no JSON.
-    #[error("the answer is no JSON")]
+    /// What it answered is no JSON, or not what was asked for.
+    #[error("the answer cannot be read")]
     Garbled,
 }
 
@@ -202,6 +202,8 @@ struct Inner {
     places: Mutex<Places>,
     counted: Mutex<BTreeMap<u64, Counted>>,
     refusals: broadcast::Sender<Arc<str>>,
+    /// Whose turn it is to ask everybody for certificates.
+    certificates: Semaphore,
 }
 
 /// The proxies that attend, and what they told. Cheap to clone.
@@ -221,6 +223,7 @@ impl Default for Hub {
             places: Mutex::default(),
             counted: Mutex::default(),
             refusals: broadcast::Sender::new(REFUSALS),
+            certificates: Semaphore::new(1),
         };
         Self { inner: Arc::new(inner) }
     }

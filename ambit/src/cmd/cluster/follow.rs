@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{ANSWER, Cluster, Query, Replica, encoded};
 use crate::cmd::nodes::silent;
-use crate::out;
+use crate::out::{self, Failure};
 
 /// Records that wait for a slow terminal before the replicas have to.
 const RECORDS_WAITING: usize = 256;
@@ -26,7 +26,7 @@ impl Cluster {
     /// The last records of every proxy that pass, and those that follow, for as long as they are read.
     ///
     /// # Errors
-    /// When no replica answers.
+    /// When no replica answers, or none lets us follow.
     pub(crate) async fn follow(self, query: Query, last: usize) -> anyhow::Result<mpsc::Receiver<Value>> {
         let (send, records) = mpsc::channel(RECORDS_WAITING);
         let (ended, ends) = mpsc::channel(8);
@@ -34,7 +34,9 @@ impl Cluster {
             Following { cluster: self, query, ended, known: BTreeSet::new(), told: BTreeSet::new() };
         // First the streams, then what was before them: nothing falls in between.
         let (pass, mut streamed) = mpsc::channel::<Value>(RECORDS_WAITING);
-        following.look(&pass).await?;
+        let silent = following.look(&pass).await?;
+        let silent = granted(!following.known.is_empty(), silent)?;
+        following.tell(silent);
         let before = match last {
             0 => Vec::new(),
             last => following.cluster.flows(&following.query, last).await?.records,
@@ -80,7 +82,10 @@ impl Following {
                 self.known.remove(&replica);
             }
             match self.look(&records).await {
-                Ok(()) => is_told = false,
+                Ok(silent) => {
+                    is_told = false;
+                    self.tell(silent);
+                }
                 Err(error) if !is_told => {
                     is_told = true;
                     out::say(&format!("warning: {error:#}; it is tried again"));
@@ -90,28 +95,38 @@ impl Following {
         }
     }
 
-    /// Follows every replica that is ready and not followed yet.
-    async fn look(&mut self, records: &mpsc::Sender<Value>) -> anyhow::Result<()> {
+    /// Says once of each replica that it is silent.
+    fn tell(&mut self, all: Vec<(String, anyhow::Error)>) {
+        for (name, error) in all {
+            let silent = silent(&name, &error);
+            if self.told.insert(name) {
+                out::say(&format!("warning: {silent}; it is followed as soon as it does"));
+            }
+        }
+    }
+
+    /// Follows every replica that is ready and not followed yet; those that cannot be, with why.
+    async fn look(&mut self, records: &mpsc::Sender<Value>) -> anyhow::Result<Vec<(String, anyhow::Error)>> {
+        let mut silent = Vec::new();
         // One that is not ready yet is found by a later look.
         for replica in self.cluster.found().await?.0 {
             if self.known.contains(&replica.name) {
                 continue;
             }
-            if let Err(error) = self.begin(&replica, records).await
-                && self.told.insert(replica.name.clone())
-            {
-                let silent = silent(&replica.name, &error);
-                out::say(&format!("warning: {silent}; it is followed as soon as it does"));
+            if let Err(error) = self.begin(&replica, records).await {
+                silent.push((replica.name, error));
             }
         }
-        Ok(())
+        Ok(silent)
     }
 
     async fn begin(&mut self, replica: &Replica, records: &mpsc::Sender<Value>) -> anyhow::Result<()> {
         let mut query = self.query.clone();
         query.insert("follow".to_owned(), "1".to_owned());
         let request = self.cluster.request(replica, &format!("/api/v1/flows?{}", encoded(&query)))?;
-        let stream = timeout(ANSWER, self.cluster.client.request_stream(request)).await?;
+        let stream = timeout(ANSWER, self.cluster.client.request_stream(request)).await;
+        let stream =
+            stream.map_err(|_| Failure::new(out::UNREACHABLE, format!("no answer within {ANSWER:?}")))?;
         let stream = stream.map_err(|error| self.cluster.refused(replica, error))?;
         self.known.insert(replica.name.clone());
         if self.told.remove(&replica.name) {
@@ -120,10 +135,28 @@ impl Following {
         let (name, records, ended) = (replica.name.clone(), records.clone(), self.ended.clone());
         tasks::spawn("follow replica", async move {
             pass_on(&name, stream, &records).await;
+            if !records.is_closed() {
+                out::say(&format!("warning: {name}: the stream ended; records may be missing"));
+            }
             // Nobody waits for it once the command ends.
             let _ = ended.send(name).await;
         });
         Ok(())
+    }
+}
+
+/// Of the first look, those that are tried again; an error if nothing is followed. What no replica grants now, none is
+/// likely to grant later, such as with a wrong token.
+fn granted(
+    is_followed: bool,
+    mut silent: Vec<(String, anyhow::Error)>,
+) -> anyhow::Result<Vec<(String, anyhow::Error)>> {
+    match silent.pop() {
+        Some((_, error)) if !is_followed => Err(error),
+        last => {
+            silent.extend(last);
+            Ok(silent)
+        }
     }
 }
 
@@ -163,6 +196,20 @@ async fn pass_on(name: &str, stream: impl AsyncRead, records: &mpsc::Sender<Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused(name: &str) -> (String, anyhow::Error) {
+        (name.to_owned(), Failure::new(out::FAILED, "it does not take the token").into())
+    }
+
+    #[test]
+    fn who_is_refused_by_every_replica_learns_why_and_does_not_wait() {
+        let error = granted(false, vec![refused("a"), refused("b")]).expect_err("nothing is followed");
+        assert_eq!(error.downcast_ref::<Failure>().map(|failure| failure.code), Some(out::FAILED));
+        let again = granted(true, vec![refused("a"), refused("b")]).expect("another one is followed");
+        let names: Vec<&str> = again.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(granted(true, Vec::new()).is_ok_and(|silent| silent.is_empty()));
+    }
 
     #[tokio::test]
     async fn lines_are_records_wherever_they_are_cut_and_what_is_none_is_left_out() {

@@ -21,16 +21,17 @@ const WAYPOINT: &str = "waypoint";
 /// The edges by id, those of one id as one.
 pub(super) fn edges(told: impl Iterator<Item = Value>) -> Vec<Value> {
     let mut by_id: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for edge in told {
+    for edge in told.filter(Value::is_object) {
         by_id.entry(edge["id"].as_str().unwrap_or_default().to_owned()).or_default().push(edge);
     }
     by_id.into_values().filter_map(one).collect()
 }
 
 /// Several tellings of one edge as one.
-fn one(told: Vec<Value>) -> Option<Value> {
+fn one(mut told: Vec<Value>) -> Option<Value> {
     let sides = sides(&told);
     let is_alone = told.len() == 1;
+    forget_attempts(&mut told);
     let mut all = told.into_iter();
     let mut edge = all.next()?;
     all.for_each(|other| join(&mut edge, other));
@@ -63,10 +64,28 @@ fn sides(told: &[Value]) -> BTreeMap<String, Value> {
     sides
 }
 
+/// How connections were carried is told by those that came about: an attempt that was refused makes no secured edge
+/// plaintext. Where nothing came about, attempts are all there is.
+fn forget_attempts(told: &mut [Value]) {
+    // Some may be open since before the window.
+    let is_used = |edge: &Value| whole(edge, "connections") > 0 || whole(edge, "open") > 0;
+    if !told.iter().any(is_used) {
+        return;
+    }
+    for edge in told.iter_mut().filter(|edge| !is_used(edge)) {
+        edge["paths"] = json!([]);
+        edge["why_not"] = Value::Null;
+    }
+}
+
 /// What is known of an edge, with what another replica knows of it.
 fn join(edge: &mut Value, mut other: Value) {
     for end in ["source", "destination"] {
-        let Some(more) = other[end].as_object_mut().map(std::mem::take) else { continue };
+        let more = other.get_mut(end).and_then(Value::as_object_mut).map(std::mem::take);
+        let Some(more) = more else { continue };
+        if !edge[end].is_object() {
+            edge[end] = json!({});
+        }
         for (key, value) in more {
             let known = &mut edge[end][&key];
             if let Value::Array(more) = value {
@@ -231,5 +250,37 @@ mod tests {
             (&edge["latency_ms_p50"], &edge["last_seen"]),
             (&json!(3.0), &json!("2026-01-01T00:00:09Z"))
         );
+    }
+
+    #[test]
+    fn a_refused_attempt_at_one_replica_makes_no_secured_edge_plaintext() {
+        let mut one = edge(&json!({}));
+        one["connections"] = json!(9);
+        let mut attempt = edge(&json!({}));
+        (attempt["why_not"], attempt["secured"]) = (json!("plaintext"), json!(false));
+        attempt["paths"] = json!(["plaintext"]);
+        let carried = |told: [&Value; 2]| {
+            let all = edges(told.into_iter().cloned());
+            (all[0]["secured"].clone(), all[0]["why_not"].clone(), all[0]["paths"].clone())
+        };
+        let secured = (json!(true), Value::Null, json!(["hbone"]));
+        assert_eq!(carried([&one, &attempt]), secured);
+        assert_eq!(carried([&attempt, &one]), secured, "whichever comes first");
+        for key in ["connections", "open"] {
+            let mut used = attempt.clone();
+            used[key] = json!(1);
+            assert_eq!(carried([&one, &used]).0, json!(false), "one that came about counts: {key}");
+        }
+    }
+
+    #[test]
+    fn edges_of_another_shape_are_survived() {
+        let (one, mut other) = (edge(&json!({})), edge(&json!({})));
+        (other["source"], other["paths"], other["by"]) = (json!("web"), json!(7), json!([1]));
+        for told in [[one.clone(), other.clone()], [other, one]] {
+            let all = edges(told.into_iter().chain([json!(1), json!("x"), json!([])]));
+            assert_eq!(all.len(), 1, "{all:?}");
+            assert_eq!((&all[0]["source"]["workload"], &all[0]["paths"]), (&json!("web"), &json!(["hbone"])));
+        }
     }
 }

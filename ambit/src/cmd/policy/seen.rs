@@ -1,5 +1,6 @@
 //! What was seen: the records of every proxy, as the engine reads them, and what the control plane counted of the day.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use ambit_explain::Flow;
@@ -43,7 +44,9 @@ async fn ask_cluster(cluster: &Cluster, node: Option<&str>, since: Duration) -> 
     let flows: Vec<Flow> = told.records.iter().filter_map(|record| Flow::read(&record.to_string())).collect();
     let lost = told.memory.iter().filter_map(|replica| replica["lost"].as_u64()).sum();
     let mut seen = Seen { told: vec![of_records(&flows, lost)], flows };
-    seen.add(day::ask_cluster(cluster, since).await?, node);
+    let (day, missing) = day::ask_cluster(cluster, since).await?;
+    seen.add(day, node);
+    seen.told.extend(without(told.missing.into_iter().chain(missing).collect()));
     seen.flows.sort_by(|a, b| a.time.cmp(&b.time));
     Ok(seen)
 }
@@ -78,6 +81,14 @@ pub(crate) fn ask(at: &Where, since: Duration) -> anyhow::Result<Seen> {
     }
     seen.flows.sort_by(|a, b| a.time.cmp(&b.time));
     Ok(seen)
+}
+
+/// Which replicas of the control plane told nothing, in words; none if all did.
+fn without(missing: BTreeSet<String>) -> Option<String> {
+    let names: Vec<String> = missing.into_iter().collect();
+    (!names.is_empty()).then(|| {
+        format!("without what only {} of the control plane knows, which does not answer", names.join(", "))
+    })
 }
 
 fn oldest(now: SystemTime, since: Duration) -> String {
@@ -126,5 +137,18 @@ impl Seen {
     /// Says how much is behind an answer.
     pub(crate) fn tell(&self) {
         self.told.iter().for_each(|line| out::say(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_the_replicas_that_it_does_without() {
+        assert_eq!(without(BTreeSet::new()), None);
+        let told = without(["istiod-lite-b", "istiod-lite-a"].map(str::to_owned).into());
+        let told = told.expect("two are missing");
+        assert!(told.contains("istiod-lite-a, istiod-lite-b"), "{told}");
     }
 }

@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::is_refused;
+use crate::cmd::cluster::Query;
 use crate::cmd::nodes::text;
 
 /// Letters of which controllers make the ends of names.
@@ -57,6 +58,17 @@ impl<'t> Edge<'t> {
             end @ (End::Outside | End::Workload { .. }) => end,
         };
         Some(Self { source, destination: End::parse(destination)?, port })
+    }
+
+    /// A query that every record of the pair passes, and others of the same namespaces too: a pod's name is not known from
+    /// that of its controller.
+    pub(super) fn query(&self) -> Query {
+        let ends = [("from-namespace", &self.source), ("to-namespace", &self.destination)];
+        let named = ends.into_iter().filter_map(|(key, end)| match end {
+            End::Workload { namespace, .. } => Some((key.to_owned(), (*namespace).to_owned())),
+            End::Outside | End::Addressed(_) => None,
+        });
+        named.collect()
     }
 
     /// The record of the pair that is worth explaining: of those that are surest the last refusal, else the last one.
@@ -134,6 +146,9 @@ fn of_pod(pod: &str, name: &str) -> Option<Sure> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use ambit_runtime::flows::Filter;
     use serde_json::json;
 
     use super::*;
@@ -181,6 +196,19 @@ mod tests {
         assert_eq!(told("outside>shop/db:5432", &records), None);
         records[0]["src"]["workload"] = Value::Null;
         assert_eq!(told("outside>shop/db:5432", &records).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn the_query_of_an_edge_is_passed_by_its_records() {
+        let records = [record("1", "web-7c9d8f6b5-x2x4z", "db-0", "denied")];
+        for id in ["shop/web>shop/db:5432", "shop/web>db.shop.svc.cluster.local:5432"] {
+            let query = Edge::parse(id).expect("an edge").query();
+            assert_eq!(query.get("from-namespace").map(String::as_str), Some("shop"), "{id}");
+            let filter = Filter::from_query(&query, SystemTime::UNIX_EPOCH).expect("a filter");
+            assert!(filter.passes(&records[0]), "{query:?}");
+            assert_eq!(told(id, &records).as_deref(), Some("1"));
+        }
+        assert_eq!(Edge::parse("outside>db:80").expect("an edge").query(), Query::new());
     }
 
     #[test]

@@ -144,3 +144,15 @@ fn an_answer_as_an_object_says_the_same_as_in_words() {
     assert_eq!((&of_record["record"], name(&of_record)), (&record, "flow/aabbcc01".to_owned()));
     assert!(text(&of_record, "text").starts_with("AMB2104 policy-denied"), "{of_record}");
 }
+
+#[test]
+fn a_cluster_is_asked_for_what_is_meant() {
+    let asked = |what: &str, node: Option<&str>| {
+        let query = query(what, Edge::parse(what).as_ref(), node);
+        query.into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join("&")
+    };
+    assert_eq!(asked("last", None), "verdict=denied");
+    assert_eq!(asked("0123abcd", Some("n1")), "id=0123abcd*&node=n1");
+    assert_eq!(asked("shop/web>data/db:5432", None), "from-namespace=shop&to-namespace=data");
+    assert_eq!(asked("outside>db.shop.svc:80", Some("n1")), "node=n1", "an edge is no id of a connection");
+}

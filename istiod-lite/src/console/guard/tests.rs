@@ -19,7 +19,7 @@ fn check(guard: &Guard, method: &Method, rows: &[(&'static str, &str)], is_data:
 
 #[test]
 fn on_one_machine_only_its_own_names_and_pages_are_answered() {
-    let guard = Guard { token_file: None };
+    let guard = Guard::new(None);
     let local = ("host", "127.0.0.1:7070");
     let rows: &[(&[(&'static str, &str)], StatusCode)] = &[
         (&[local], StatusCode::OK),
@@ -48,7 +48,7 @@ fn on_one_machine_only_its_own_names_and_pages_are_answered() {
 
 #[test]
 fn questions_carry_what_no_foreign_page_can_send() {
-    let guard = Guard { token_file: None };
+    let guard = Guard::new(None);
     let local = ("host", "localhost");
     assert_eq!(check(&guard, &Method::POST, &[local], true), StatusCode::FORBIDDEN);
     assert_eq!(check(&guard, &Method::POST, &[local, ("x-ambit-console", "1")], true), StatusCode::OK);
@@ -63,7 +63,7 @@ fn data_is_for_those_with_the_token() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
-    let guard = Guard { token_file: Some(path.clone()) };
+    let guard = Guard::new(Some(path.clone()));
     let right = format!("Bearer {TOKEN}");
     let wrong = format!("Bearer {}", TOKEN.replace('0', "1"));
     let host = ("host", "console.example");
@@ -97,4 +97,19 @@ fn data_is_for_those_with_the_token() {
     assert_eq!(ask(Some("Bearer short"), true), StatusCode::UNAUTHORIZED, "neither does a short one");
     std::fs::remove_file(&path).unwrap();
     assert_eq!(ask(Some(&right), true), StatusCode::UNAUTHORIZED, "nor a file that is gone");
+}
+
+#[test]
+fn a_token_that_cannot_be_read_is_worth_a_line_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    let guard = Guard::new(Some(path.clone()));
+    let right = format!("Bearer {TOKEN}");
+    let ask = || check(&guard, &Method::GET, &[("authorization", &*right)], true);
+    assert_eq!([ask(), ask()], [StatusCode::UNAUTHORIZED; 2]);
+    assert!(!guard.clone().has_turned(true), "it was told, to clones too");
+    std::fs::write(&path, TOKEN).unwrap();
+    assert_eq!(ask(), StatusCode::OK);
+    assert!(!guard.has_turned(false), "that it can be read again was told too");
+    assert!(guard.has_turned(true), "and the next change is news");
 }

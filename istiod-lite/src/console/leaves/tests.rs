@@ -36,7 +36,8 @@ fn leaf(account: &str, left: Option<i64>) -> Value {
 }
 
 fn answers(all: &[(&str, Value)]) -> Answers {
-    all.iter().map(|(proxy, answer)| ((*proxy).to_owned(), Ok(answer.clone()))).collect()
+    let kept = |answer: &Value| keep(answer.to_string().as_bytes(), None).unwrap();
+    all.iter().map(|(proxy, answer)| ((*proxy).to_owned(), Ok(kept(answer)))).collect()
 }
 
 fn told(answers: Answers, wanted: &Wanted, most: usize) -> Leaves {
@@ -85,7 +86,13 @@ fn an_identity_that_is_not_at_home_there_is_counted_and_not_shown() {
 
 #[test]
 fn what_cannot_be_read_or_was_not_told_is_named() {
-    let mut all = answers(&[("n1", json!({"colour": "red"})), ("n2", json!([{"not_after": -1}]))]);
+    for answer in [json!({"colour": "red"}), json!([{"not_after": -1}]), json!("x")] {
+        assert_eq!(keep(answer.to_string().as_bytes(), None), None, "{answer}");
+    }
+    let mut all = Answers::from(
+        [("n1", json!({"colour": "red"})), ("n2", json!({"leaves": [{"not_after": -1}]}))]
+            .map(|(proxy, answer)| (proxy.to_owned(), Ok(answer))),
+    );
     all.insert("n3".to_owned(), Err("no answer within 5s".to_owned()));
     let told = told(all, &Wanted::default(), 10);
     assert!(told.items.is_empty());
@@ -107,6 +114,25 @@ fn numbers_and_words_of_a_proxy_are_held_within_bounds() {
     );
     let problem = item["problem"].as_str().unwrap();
     assert!(problem.len() <= 4 * PROBLEM_MAX && !problem.contains(char::is_control), "{problem:?}");
+}
+
+#[test]
+fn of_what_a_proxy_tells_the_soonest_to_end_are_kept_and_the_rest_is_counted() {
+    let many: Vec<Value> =
+        (0..3 * LEAVES_MAX).rev().map(|left| leaf("web", i64::try_from(left).ok())).collect();
+    let answer = Value::from(many).to_string();
+    let kept = keep(answer.as_bytes(), None).unwrap();
+    assert!(kept.to_string().len() < answer.len() / 2);
+    let told = told([("n1".to_owned(), Ok(kept))].into(), &Wanted::default(), 10);
+    assert_eq!((told.items.len(), told.left_out), (10, 3 * LEAVES_MAX - 10));
+    assert_eq!((&told.items[0]["seconds_left"], &told.items[9]["seconds_left"]), (&json!(0), &json!(9)));
+    let long = json!([{"identity": "x".repeat(100_000), "serial": "1".repeat(100_000), "error": "e".repeat(100_000)}]);
+    let kept = keep(long.to_string().as_bytes(), None).unwrap().to_string();
+    assert!(kept.len() < 4096, "{}", kept.len());
+    let other = json!([leaf("web", Some(1)), leaf("db", Some(2))]).to_string();
+    let db = identity("db");
+    let kept = keep(other.as_bytes(), Some(db.as_str())).unwrap();
+    assert_eq!(kept["leaves"].as_array().map(Vec::len), Some(1), "of one identity no others are kept");
 }
 
 #[test]

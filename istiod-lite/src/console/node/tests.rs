@@ -33,7 +33,7 @@ fn a_node_that_answers_in_part_says_which() {
     let told = Told {
         connections: of(Ok(json!([{"conn_id": "1"}]))),
         budget: of(Err("no answer within 5s")),
-        certificates: of(Ok(json!([]))),
+        certificates: of(Ok(json!({"leaves": [], "left_out": 0}))),
     };
     let index = Index::new(ambit_control::Settings::default());
     let one = item(&index, "n1", row(), told, 7);

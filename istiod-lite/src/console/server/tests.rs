@@ -59,7 +59,7 @@ fn is(answer: &str, status: u16) {
 
 #[tokio::test]
 async fn the_bundle_and_data_are_served_and_nothing_else() {
-    let (address, drain) = console(Guard { token_file: None }).await;
+    let (address, drain) = console(Guard::new(None)).await;
     let page = ask(address, "/", "").await;
     is(&page, 200);
     assert!(page.contains("text/html") && page.contains("/app.js") && page.contains("/app.css"), "{page}");
@@ -84,7 +84,7 @@ async fn the_bundle_and_data_are_served_and_nothing_else() {
 /// What the bundle holds needs nothing that the policy forbids.
 #[tokio::test]
 async fn the_page_has_no_script_or_style_of_its_own_and_asks_nobody_else() {
-    let (address, drain) = console(Guard { token_file: None }).await;
+    let (address, drain) = console(Guard::new(None)).await;
     let page = ask(address, "/", "").await;
     for part in page.split("<script").skip(1) {
         assert!(part.contains("src=\"/") && part.contains("></script>"), "a script in the page: {part}");
@@ -99,7 +99,7 @@ async fn without_the_token_there_is_no_data() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     std::fs::write(&path, TOKEN).unwrap();
-    let (address, drain) = console(Guard { token_file: Some(path) }).await;
+    let (address, drain) = console(Guard::new(Some(path))).await;
     is(&ask(address, "/", "").await, 200);
     let refused = ask(address, "/api/v1/nodes", "").await;
     is(&refused, 401);
@@ -122,7 +122,7 @@ async fn a_reader_that_takes_nothing_is_dropped() {
         hand.try_send(send).expect("it is asked for once");
         async move { Reply::events(events) }
     });
-    let desk = Desk { routes, guard: Guard { token_file: None }, tls: None };
+    let desk = Desk { routes, guard: Guard::new(None), tls: None };
     serve_within(Duration::from_millis(200), listener, desk, &drain);
     let mut reader = TcpStream::connect(address).await.unwrap();
     let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {address}\r\n\r\n");
@@ -146,7 +146,7 @@ async fn a_route_learns_who_calls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
     let routes = Routes::new().get("/api/v1/peer", |call| async move { Reply::json(&call.peer) });
-    serve(listener, routes, Guard { token_file: None }, &drain);
+    serve(listener, routes, Guard::new(None), &drain);
     let answer = ask(address, "/api/v1/peer", "").await;
     assert!(answer.ends_with("\"127.0.0.1\""), "{answer}");
     drain.begin();
@@ -154,7 +154,7 @@ async fn a_route_learns_who_calls() {
 
 #[tokio::test]
 async fn one_caller_has_no_more_connections_than_its_share() {
-    let (address, drain) = console(Guard { token_file: None }).await;
+    let (address, drain) = console(Guard::new(None)).await;
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS_EACH_MAX {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -205,7 +205,7 @@ async fn by_tls_there_is_no_answer_in_the_clear() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
     let routes = Routes::new().get("/api/v1/nodes", |_| async { Reply::json(&json!({"secretless": true})) });
-    serve_tls(listener, settings, routes, Guard { token_file: None }, &drain);
+    serve_tls(listener, settings, routes, Guard::new(None), &drain);
     let head = "GET /api/v1/nodes HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
     let told = async {

@@ -8,9 +8,11 @@ use ambit_xds::proto::ambit::observe::v1::{
     Budget, Cancel, Certificates, Connections, Explain, SelfTests, to_proxy,
 };
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::time::timeout;
 
 use super::{ANSWER_WAIT, ANSWERED_BYTES_MAX, AskError, Heard, Hub, Question, Said, lock, message};
+use crate::console::keep;
 
 /// A question that is open; dropping it cancels it.
 #[derive(Debug)]
@@ -57,7 +59,32 @@ impl Asking {
     }
 }
 
+/// How answers are read.
+#[derive(Debug)]
+enum Reading {
+    Whole,
+    /// No more than is shown of certificates: of one identity, or all.
+    Certificates(Option<String>),
+}
+
+impl Reading {
+    fn read(&self, json: &[u8]) -> Result<Value, AskError> {
+        let read = match self {
+            Self::Whole => serde_json::from_slice(json).ok(),
+            Self::Certificates(identity) => keep(json, identity.as_deref()),
+        };
+        read.ok_or(AskError::Garbled)
+    }
+}
+
 impl Question {
+    fn reading(&self) -> Reading {
+        match self {
+            Self::Certificates { identity } => Reading::Certificates(identity.clone()),
+            Self::Connections { .. } | Self::Explain(_) | Self::SelfTests | Self::Budget => Reading::Whole,
+        }
+    }
+
     /// Whether only ztunnels know the answer.
     fn is_of_nodes(&self) -> bool {
         match self {
@@ -81,13 +108,17 @@ impl Question {
 
 impl Hub {
     /// Asks the proxy that is named, or every one, and waits for the answers: by name, with why there is none. None if
-    /// too many questions are open.
+    /// too many questions are open, or others have long been asking everybody for certificates.
     pub async fn ask(
         &self,
         question: Question,
         named: Option<&str>,
     ) -> Option<BTreeMap<String, Result<Value, AskError>>> {
-        let is_of_nodes = question.is_of_nodes();
+        let (is_of_nodes, reading) = (question.is_of_nodes(), question.reading());
+        let _turn = match (&reading, named) {
+            (Reading::Certificates(_), None) => Some(self.turn().await?),
+            (Reading::Certificates(_) | Reading::Whole, _) => None,
+        };
         let mut asking = self.open(&question.content(), None, |who| {
             named.is_none_or(|named| who.name == named) && !(is_of_nodes && who.gateway.is_some())
         })?;
@@ -107,12 +138,17 @@ impl Hub {
             bytes = bytes.saturating_add(said.bytes());
             let answer = match said {
                 Said::Answer(_) if bytes > ANSWERED_BYTES_MAX => Err(AskError::TooMuch),
-                Said::Answer(json) => serde_json::from_slice(&json).map_err(|_| AskError::Garbled),
+                Said::Answer(json) => reading.read(&json),
                 Said::Ended(why, _) => Err(AskError::Refused(why.unwrap_or_default())),
                 Said::Records(..) | Said::Left => continue,
             };
             answers.insert(who.name.clone(), answer);
         }
+    }
+
+    /// The turn to ask everybody for certificates, which is much; none if others do not let go of it in time.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        timeout(ANSWER_WAIT, self.inner.certificates.acquire()).await.ok()?.ok()
     }
 }
 

@@ -8,6 +8,7 @@ use ambit_xds::proto::ambit::observe::v1::{
 };
 
 use super::{Cause, Hub, Said, Who, lock};
+use crate::console::plain;
 use crate::observe::aggregates::cut;
 
 /// Longest pair in the log.
@@ -42,7 +43,7 @@ impl Attended {
                 hub.answered(*number, who, answer.id, Said::Answer(answer.json));
             }
             from_proxy::Content::Ended(ended) => {
-                let why = Some(cut(ended.error)).filter(|why| !why.is_empty());
+                let why = Some(plain(&ended.error)).filter(|why| !why.is_empty());
                 hub.answered(*number, who, ended.id, Said::Ended(why, ended.memory));
             }
         }

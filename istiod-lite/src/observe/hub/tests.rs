@@ -180,6 +180,44 @@ async fn certificates_are_asked_of_the_proxy_that_is_named_and_of_waypoints_too(
 }
 
 #[tokio::test]
+async fn everybody_is_asked_for_certificates_once_at_a_time() {
+    let hub = Hub::default();
+    let (one, mut queue) = attend(&hub, "n1", 1);
+    let mut second = hub.certificates(None, None);
+    let answers = answered_by(hub.certificates(None, None), || {
+        let (id, _) = asked(&mut queue);
+        assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
+        assert!(queue.try_recv().is_err(), "the second one waits for its turn");
+        let json = Bytes::from_static(b"[{\"identity\": \"spiffe://m/ns/shop/sa/web\"}]");
+        one.heard(say(from_proxy::Content::Answer(Answer { id, json })), 0);
+    })
+    .await;
+    assert!(answers["n1"].is_ok(), "{answers:?}");
+    let answers = answered_by(second, || {
+        let (id, _) = asked(&mut queue);
+        one.heard(say(from_proxy::Content::Answer(Answer { id, json: Bytes::from_static(b"{}") })), 0);
+    })
+    .await;
+    let why = answers["n1"].clone().unwrap_err();
+    assert_eq!(why, "the answer cannot be read");
+}
+
+#[tokio::test]
+async fn what_went_wrong_with_a_proxy_steers_no_terminal_and_is_not_long() {
+    let hub = Hub::default();
+    let (one, mut queue) = attend(&hub, "n1", 1);
+    let answers = answered_by(hub.certificates(None, None), || {
+        let (id, _) = asked(&mut queue);
+        let error = format!("\u{1b}[2Jno\n{}", "x".repeat(100_000));
+        one.heard(say(from_proxy::Content::Ended(Ended { id, error, memory: None })), 0);
+    })
+    .await;
+    let why = answers["n1"].clone().unwrap_err();
+    assert!(why.starts_with(" [2Jno x"), "{why:?}");
+    assert!(why.len() < 1000, "{}", why.len());
+}
+
+#[tokio::test]
 async fn who_follows_hears_of_proxies_that_come_later_and_cancels_when_it_goes() {
     let hub = Hub::default();
     let mut records = hub.follow(BTreeMap::new());

@@ -46,13 +46,14 @@ pub(super) async fn ask(istiod: &Path, since: Duration) -> anyhow::Result<Day> {
     Ok(Day::of(&answer))
 }
 
-/// Asks every replica of a cluster's control plane for the same.
+/// Asks every replica of a cluster's control plane for the same; also the names of those that told nothing.
 ///
 /// # Errors
 /// When none answers.
-pub(super) async fn ask_cluster(cluster: &Cluster, since: Duration) -> anyhow::Result<Day> {
+pub(super) async fn ask_cluster(cluster: &Cluster, since: Duration) -> anyhow::Result<(Day, Vec<String>)> {
     let answers = cluster.ask_all(&path(since)).await?;
-    Ok(together(answers.iter().map(|(_, answer)| Day::of(answer)).collect()))
+    let days = answers.told.iter().map(|(_, answer)| Day::of(answer));
+    Ok((together(days.collect()), answers.missing))
 }
 
 fn path(since: Duration) -> String {
