@@ -138,7 +138,7 @@ fn documents_lose_what_their_fields_say_is_secret() {
 
 #[test]
 fn settings_of_others_and_what_is_named_a_secret_go() {
-    let map = |name: &str| json!({"kind": "ConfigMap", "metadata": {"name": name}, "data": {"mesh": "trustDomain: td"}, "binaryData": {"b": "AAAA"}});
+    let map = |name: &str, namespace: &str| json!({"kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": {"mesh": "trustDomain: td"}, "binaryData": {"b": "AAAA"}});
     let mut document = json!({"items": [
         {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"settings.yaml": format!("key: {PLANTED}")}},
         map("istio", "shop"),
