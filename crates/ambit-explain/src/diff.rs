@@ -211,9 +211,18 @@ impl Row<'_> {
         let hidden = self.flow.hidden();
         let (before, then) = walk_again(before, &self.question, hidden);
         let (after, now) = walk_again(after, &self.question, hidden);
-        let (before, after) = (Told::of(&before), Told::of(&after));
+        let (mut before, after) = (Told::of(&before), Told::of(&after));
+        // That it was let in is recorded, whatever it was let in by; that it would not be is certain.
+        let is_recorded = now.is_refused_anyway && self.flow.told_by_rules() == Some(Verdict::Allow);
+        if is_recorded && !then.read.is_empty() {
+            before = before.let_in();
+        }
         let is_same = before.is_like(&after);
-        match Unkept::parts(&then, &now).or_else(|| self.otherwise(&before).filter(|_| is_same)) {
+        let unkept = Unkept::parts(&then, &now).filter(|_| !is_recorded);
+        // Rules in force that let it in do so by what is assumed of what no record keeps: who was refused has not lost
+        // anything by a change.
+        let is_doubtful = is_same || before.verdict == Verdict::Allow;
+        match unkept.or_else(|| self.otherwise(&before).filter(|_| is_doubtful)) {
             Some(why) => Compared::Unclear(Box::new(self.unclear(why))),
             None if is_same => Compared::Same,
             None => Compared::Changed(Box::new(self.change(before, after))),
@@ -293,6 +302,11 @@ impl Told {
             way: explanation.way,
             route: explanation.route.as_ref().map(routed),
         }
+    }
+
+    /// The same let in, by nobody knows what: neither the policy nor the route is told.
+    fn let_in(self) -> Self {
+        Self { verdict: Verdict::Allow, code: None, policy: None, route: None, ..self }
     }
 
     /// Whether a user would notice no difference: the same verdict, carried the same way to the same place. Of two
