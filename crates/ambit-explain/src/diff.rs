@@ -4,7 +4,8 @@
 //! It goes the way of [`crate::explain()`] in two views and compares; it decides nothing. A connection that was seen
 //! several times is one row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first
 //! one's way. What nobody can be asked about any more is counted as unclear, never passed over. What is decided by what
-//! no record keeps, such as a header, is told as unclear with the reason: never as a change, and never as none.
+//! no record keeps, such as a header, is told as unclear with the reason: never as a change, and never as none. Where
+//! it is certain to be refused afterwards, that it was let in is in the record, and it is told as a change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
