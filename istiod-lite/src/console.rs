@@ -1,8 +1,9 @@
 //! The HTTP API for people and the web console: what is known of the mesh and what the proxies tell, to be read.
 //!
 //! The API is served on the admin socket and, where `--console-listen` says so, over TCP together with the console's
-//! bundle: by plain HTTP on loopback, by TLS elsewhere. Nothing here changes the mesh: questions that are posted are answered and forgotten. What proxies tell comes
-//! through [`Gathered`]; what would be decided comes from `ambit_explain`.
+//! bundle: by plain HTTP on loopback, by TLS elsewhere. Nothing here changes the mesh: questions that are posted are
+//! answered and forgotten. What proxies tell comes through [`Gathered`]; what would be decided comes from
+//! `ambit_explain`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The objects that commands judge: of files, of a lab, or of a cluster; and the mesh that they make, compiled as the control plane
-//! compiles it.
+//! The objects that commands judge: of files, of a lab, or of a cluster; and the mesh that they make, compiled as the
+//! control plane compiles it.
 //!
 //! Files are read as people have them in a repository: what the mesh does not read is not in the way, and told.
 //! Plain manifests lack what a cluster adds; `stage` adds it, so that a folder can be judged before it runs anywhere.
@@ -66,7 +66,11 @@ impl Objects {
         problems.extend(more);
         self.read.extend(objects.into_iter().map(|object| (object.key.clone(), object)));
         self.others.extend(others);
-        for (kind, count) in passed_over {
+        self.pass_over(passed_over);
+    }
+
+    fn pass_over(&mut self, kinds: BTreeMap<(String, String), usize>) {
+        for (kind, count) in kinds {
             *self.passed_over.entry(kind).or_default() += count;
         }
     }
@@ -127,7 +131,7 @@ impl Objects {
         let Self { read, others, passed_over } = more;
         self.read.extend(read);
         self.others.extend(others);
-        self.passed_over.extend(passed_over);
+        self.pass_over(passed_over);
         self
     }
 
@@ -159,6 +163,23 @@ impl Objects {
             *kinds.entry((version.to_owned(), other.kind.clone())).or_default() += 1;
         }
         counted(&kinds)
+    }
+
+    /// How many of these only describe pods, where those that run are judged; nothing if there are none.
+    pub(crate) fn templates(&self) -> Option<String> {
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        let others = self.others.iter().filter(|other| other.template().is_some());
+        let deployments = self.of_kind(Kind::Deployment).map(|_| Kind::Deployment.as_str());
+        for kind in others.map(|other| other.kind.as_str()).chain(deployments) {
+            *kinds.entry(kind).or_default() += 1;
+        }
+        let names: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "pods that the files only describe are not compared, those that run are: {}",
+                names.join(", ")
+            )
+        })
     }
 
     /// Those of one kind.
@@ -275,4 +296,37 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 fn unread(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(out::BAD_DATA, format!("reading {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kinds: &[(&str, &str)]) -> Objects {
+        let template = "template: {metadata: {labels: {app: a}}, spec: {containers: []}}";
+        let object = |(at, (version, kind)): (usize, &(&str, &str))| {
+            format!(
+                "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: x{at}}}\n\
+                 spec: {{selector: {{matchLabels: {{app: a}}}}, {template}}}\n"
+            )
+        };
+        let text: String = kinds.iter().enumerate().map(object).collect();
+        Objects::of_text(&text).unwrap()
+    }
+
+    #[test]
+    fn what_was_passed_over_on_both_sides_is_summed() {
+        let claims = |count: usize| of(&vec![("v1", "PersistentVolumeClaim"); count]);
+        let told = claims(1).with(claims(2)).passed_over().unwrap();
+        assert!(told.starts_with("3 objects passed over"), "{told}");
+    }
+
+    #[test]
+    fn pods_that_files_only_describe_are_told() {
+        assert_eq!(of(&[("v1", "PersistentVolumeClaim")]).templates(), None);
+        let told = of(&[("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("apps/v1", "StatefulSet")])
+            .templates();
+        let told = told.unwrap();
+        assert!(told.ends_with(": 1 Deployment, 2 StatefulSet"), "{told}");
+    }
 }

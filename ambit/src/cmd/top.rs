@@ -53,6 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let filter = args.filters.filter()?;
     let is_table = matches!(args.output, Form::Table | Form::Wide);
     let is_live = is_table && args.duration.is_none() && std::io::stdout().is_terminal();
+    let is_wide = matches!(args.output, Form::Wide);
     let mut rows = Rows::default();
     interrupted::ends_the_command()?;
     block_on(async {
@@ -68,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
                     None => return Ok(()),
                 },
                 _ = redraw.tick(), if is_live => {
-                    out::raw(&format!("\x1b[H\x1b[2J{}", table(&rows.shown(ROWS_SHOWN), matches!(args.output, Form::Wide))));
+                    out::raw(&format!("\x1b[H\x1b[2J{}", table(&rows.shown(ROWS_SHOWN), is_wide)));
                 }
                 () = &mut ends => return anyhow::Ok(()),
             }

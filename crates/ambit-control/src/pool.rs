@@ -25,12 +25,15 @@ impl Shared for ServicePorts {
     }
 }
 
-/// How many values a pool holds before it looks for those that nobody else has.
+/// How many values a pool holds before it looks for the first time for those that nobody else has.
 const SWEEP_MIN: usize = 1024;
 
 /// One value of each kind of equal ones.
 ///
-/// Holds no more than twice as many as are in use, or [`SWEEP_MIN`].
+/// What nobody else has goes when a new value finds the pool full, and not before: removals free nothing by themselves.
+/// A pool is full with twice as many as were in use when it was swept last, at least [`SWEEP_MIN`]; so it holds at most
+/// twice the most that ever were in use at one time, or [`SWEEP_MIN`], and after a mesh has shrunk it holds what it had
+/// until as many new values have come as it still had room for.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool<T> {
     held: BTreeSet<T>,
@@ -91,6 +94,19 @@ mod tests {
         let mut again = word(3);
         pool.share(&mut again);
         assert!(Arc::ptr_eq(&again, &kept[3]), "what is in use stays");
+    }
+
+    #[test]
+    fn what_is_removed_is_held_until_a_new_value_finds_it_full() {
+        let mut pool = Pool::default();
+        let mut kept: Vec<Str> = (0..SWEEP_MIN).map(word).collect();
+        kept.iter_mut().for_each(|value| pool.share(value));
+        drop(kept);
+        let mut known = word(0);
+        pool.share(&mut known);
+        assert_eq!(pool.held.len(), SWEEP_MIN, "nothing is new");
+        pool.share(&mut word(SWEEP_MIN));
+        assert_eq!(pool.held.len(), 2, "what is in use, and the new one");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! It goes the way of [`crate::explain()`] in two views and compares; it decides nothing. A connection that was seen
 //! several times is one row. The second leg of a connection, from a waypoint on its client's behalf, is part of the first
 //! one's way. What nobody can be asked about any more is counted as unclear, never passed over. What is decided by what
-//! no record keeps, such as a header, is told as unclear with the reason: never as a change, and never as none.
+//! no record keeps, such as a header, is told as unclear with the reason: never as a change, and never as none. Where
+//! it is certain to be refused afterwards, that it was let in is in the record, and it is told as a change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -211,9 +212,18 @@ impl Row<'_> {
         let hidden = self.flow.hidden();
         let (before, then) = walk_again(before, &self.question, hidden);
         let (after, now) = walk_again(after, &self.question, hidden);
-        let (before, after) = (Told::of(&before), Told::of(&after));
+        let (mut before, after) = (Told::of(&before), Told::of(&after));
+        // That it was let in is recorded, whatever it was let in by; that it would not be is certain.
+        let is_recorded = now.is_refused_anyway && self.flow.told_by_rules() == Some(Verdict::Allow);
+        if is_recorded && !then.read.is_empty() {
+            before = before.let_in();
+        }
         let is_same = before.is_like(&after);
-        match Unkept::parts(&then, &now).or_else(|| self.otherwise(&before).filter(|_| is_same)) {
+        let unkept = Unkept::parts(&then, &now).filter(|_| !is_recorded);
+        // Rules in force that let it in do so by what is assumed of what no record keeps: who was refused has not lost
+        // anything by a change.
+        let is_doubtful = is_same || before.verdict == Verdict::Allow;
+        match unkept.or_else(|| self.otherwise(&before).filter(|_| is_doubtful)) {
             Some(why) => Compared::Unclear(Box::new(self.unclear(why))),
             None if is_same => Compared::Same,
             None => Compared::Changed(Box::new(self.change(before, after))),
@@ -293,6 +303,11 @@ impl Told {
             way: explanation.way,
             route: explanation.route.as_ref().map(routed),
         }
+    }
+
+    /// The same let in, by nobody knows what: neither the policy nor the route is told.
+    fn let_in(self) -> Self {
+        Self { verdict: Verdict::Allow, code: None, policy: None, route: None, ..self }
     }
 
     /// Whether a user would notice no difference: the same verdict, carried the same way to the same place. Of two

@@ -21,17 +21,21 @@ pub(crate) struct Unkept {
     pub(crate) authorizers: BTreeSet<String>,
     /// By which rules tokens are checked, in the order in which they were met.
     pub(crate) tokens: Vec<RuleSet>,
+    /// It ends in a refusal, whatever was not kept: tokens and authorizers could only have refused it before.
+    pub(crate) is_refused_anyway: bool,
 }
 
 impl Unkept {
     /// Why the two ways of one record cannot be compared; none if they can.
     pub(crate) fn parts(before: &Self, after: &Self) -> Option<String> {
         let mut read: BTreeSet<String> = before.read.union(&after.read).cloned().collect();
-        // What an authorizer said is in the record's verdict, unless another one is asked.
-        let others = after.authorizers.difference(&before.authorizers);
-        read.extend(others.map(|name| format!("the word of authorizer {name}")));
-        if before.tokens != after.tokens {
-            read.insert("the token".to_owned());
+        if !after.is_refused_anyway {
+            // What an authorizer said is in the record's verdict, unless another one is asked.
+            let others = after.authorizers.difference(&before.authorizers);
+            read.extend(others.map(|name| format!("the word of authorizer {name}")));
+            if before.tokens != after.tokens {
+                read.insert("the token".to_owned());
+            }
         }
         let read: Vec<String> = read.into_iter().collect();
         (!read.is_empty()).then(|| format!("it depends on what no record keeps: {}", read.join(", ")))
@@ -63,7 +67,7 @@ impl Walk<'_> {
         };
         let read = http::depends_on(&applied.policies, facts, &is_hidden);
         self.depends_on(read.iter().map(ToString::to_string));
-        if is_request && !applied.tokens.rules().is_empty() {
+        if is_request && !self.is_refused() && !applied.tokens.rules().is_empty() {
             self.unkept.tokens.push(applied.tokens.clone());
         }
     }

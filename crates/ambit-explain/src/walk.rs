@@ -84,7 +84,8 @@ pub(crate) fn walk_again(view: &View<'_>, question: &Question, hidden: Hidden) -
             question.source.to_string()
         }
     };
-    let unkept = std::mem::take(&mut walk.unkept);
+    let mut unkept = std::mem::take(&mut walk.unkept);
+    unkept.is_refused_anyway = walk.is_refused() && unkept.read.is_empty();
     (walk.finish(name), unkept)
 }
 
@@ -175,9 +176,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether something on the way has refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
     /// Notes what was not kept and may change the answer. What comes behind a refusal changes nothing any more.
     pub(crate) fn depends_on(&mut self, what: impl IntoIterator<Item = String>) {
-        if self.refused.is_none() {
+        if !self.is_refused() {
             self.unkept.read.extend(what);
         }
     }

@@ -119,7 +119,8 @@ impl Standing {
             |read: &Kind| read.api_versions().iter().any(|version| self::group(version) == group);
         let read = Kind::ALL.iter().copied().filter(is_read_in_group);
         let is_look_alike = LOOK_ALIKES.contains(&(group, kind));
-        if !is_look_alike && nearest(kind, read.map(Kind::as_str)).is_some() {
+        let is_misspelt = || nearest(kind, read.map(Kind::as_str).chain(Workload::kinds(version))).is_some();
+        if !is_look_alike && (is_misspelt() || is_strayed(group, kind)) {
             return Self::Read;
         }
         match is_of_mesh(group) {
@@ -127,6 +128,18 @@ impl Standing {
             false => Self::PassedOver(version.to_owned(), kind.to_owned()),
         }
     }
+}
+
+/// Whether a kind that is read stands in a group that only can be a mistake for its own. Others have kinds of the same
+/// names in groups of their own, and those are no mistake.
+fn is_strayed(group: &str, kind: &str) -> bool {
+    let Some(kind) = Kind::from_name(kind) else { return false };
+    let mut own = kind.api_versions().iter().map(|version| self::group(version));
+    if own.clone().any(|own| own == group) {
+        return false;
+    }
+    // The core group has no kinds but those of Kubernetes, and Istio's groups share no kind.
+    group.is_empty() || nearest(group, own.clone()).is_some() || is_of_mesh(group) && own.any(is_of_mesh)
 }
 
 fn group(version: &str) -> &str {
@@ -150,16 +163,24 @@ enum Workload {
 }
 
 impl Workload {
+    /// All of them, by apiVersion and kind.
+    const ALL: &[(&str, &str, Self)] = &[
+        ("apps/v1", "StatefulSet", Self::StatefulSet),
+        ("apps/v1", "DaemonSet", Self::DaemonSet),
+        ("apps/v1", "ReplicaSet", Self::ReplicaSet),
+        ("batch/v1", "Job", Self::Job),
+        ("batch/v1", "CronJob", Self::CronJob),
+        ("v1", "ReplicationController", Self::ReplicationController),
+    ];
+
     fn of(version: &str, kind: &str) -> Option<Self> {
-        match (version, kind) {
-            ("apps/v1", "StatefulSet") => Some(Self::StatefulSet),
-            ("apps/v1", "DaemonSet") => Some(Self::DaemonSet),
-            ("apps/v1", "ReplicaSet") => Some(Self::ReplicaSet),
-            ("batch/v1", "Job") => Some(Self::Job),
-            ("batch/v1", "CronJob") => Some(Self::CronJob),
-            ("v1", "ReplicationController") => Some(Self::ReplicationController),
-            _ => None,
-        }
+        let found = Self::ALL.iter().find(|(of, name, _)| (*of, *name) == (version, kind));
+        found.map(|(_, _, workload)| *workload)
+    }
+
+    /// Their kinds of one apiVersion.
+    fn kinds(version: &str) -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().filter(move |(of, _, _)| *of == version).map(|(_, name, _)| *name)
     }
 
     /// What does not fit its type. Fields that the type does not have are nobody's affair here.

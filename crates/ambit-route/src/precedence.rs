@@ -91,6 +91,8 @@ impl Index {
         request: &Request<'_, H>,
         hidden: Hidden,
     ) -> BTreeSet<String> {
+        let path = compared(request.path);
+        let request = &Request { path: &path, ..*request };
         let mut read = BTreeSet::new();
         if hidden.request {
             let is_one = self.exact.is_empty() && self.patterns.is_empty() && self.prefixes.is_one();

@@ -1,7 +1,6 @@
 //! The services a workload backs: what all pods of a deployment have in common, so one piece of memory may serve all.
 
 use std::collections::BTreeMap;
-use std::ops::Index;
 use std::sync::Arc;
 
 use crate::ServiceKey;
@@ -100,16 +99,6 @@ impl ServicePorts {
             Some(list) => &list.0,
             None => &[],
         }
-    }
-}
-
-/// # Panics
-/// Where the service is not backed, as other maps do.
-impl Index<&ServiceKey> for ServicePorts {
-    type Output = [Port];
-
-    fn index(&self, service: &ServiceKey) -> &[Port] {
-        self.get(service).expect("the service is backed")
     }
 }
 

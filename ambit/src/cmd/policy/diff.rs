@@ -57,6 +57,9 @@ pub(super) fn run(at: &Mesh, args: &Args) -> anyhow::Result<i32> {
     if let Some(told) = change.not_decided_by() {
         out::say(&told);
     }
+    if let Some(told) = change.templates() {
+        out::say(&told);
+    }
     let mut then = now.clone().with(change);
     for name in &args.without {
         remove(&mut then, name)?;

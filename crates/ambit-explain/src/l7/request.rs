@@ -162,8 +162,12 @@ impl Walk<'_> {
             }
             Verdict::Allow | Verdict::Deny => first,
         };
+        // Behind a refusal, and where the rules refuse whatever it says, its word changes nothing.
+        let is_its_word = !self.is_refused() && evaluated.decision.is_allow();
         for ask in &asks {
-            self.unkept.authorizers.insert(ask.provider.to_string());
+            if is_its_word {
+                self.unkept.authorizers.insert(ask.provider.to_string());
+            }
             self.assume(format!(
                 "authorizer {} says yes (asked by {} rule {})",
                 ask.provider, ask.policy, ask.rule

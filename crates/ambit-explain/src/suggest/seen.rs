@@ -27,9 +27,9 @@ pub struct Gathered {
 /// Only what the destination's own node wrote counts, once a connection: there it is decided by the rules that are
 /// suggested. Probes of the node need no rule. Of who was refused without an identity nothing is taken: no rule of ours
 /// could let it in where plaintext is refused. A connection that was let in counts however it ended, but for one that a
-/// change of policy cut (AMB2107): a rule for it would take the change back. A caller that is gone is named by the identity it proved; one that proved
-/// none is not named at all, since its address is somebody else's tomorrow. What only a break-glass let in was allowed by
-/// no rule: it counts where `wanted` takes it, and is told where not.
+/// change of policy cut (AMB2107): a rule for it would take the change back. A caller that is gone is named by the
+/// identity it proved; one that proved none is not named at all, since its address is somebody else's tomorrow. What
+/// only a break-glass let in was allowed by no rule: it counts where `wanted` takes it, and is told where not.
 pub fn seen(
     namespace: &str,
     flows: &[Flow],

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ambit_policy::http::{self, PolicySet};
+use ambit_policy::jwt::RuleSet;
 use ambit_route::Table;
 use ambit_route::model::{Backend, Frontend, Group, HttpMatch, HttpRoute, PathMatch, RouteKey, Rule, Target};
 use ambit_state::waypoint::{Applied, Own, Policies, State};
@@ -45,11 +46,16 @@ fn service(name: &str, last: u8, port: u16, is_bound: bool) -> Service {
 }
 
 pub(super) fn snapshot(node: &str) -> Arc<Snapshot> {
+    snapshot_with(node, None)
+}
+
+/// The same mesh, and something more.
+pub(super) fn snapshot_with(node: &str, more: Option<Change>) -> Arc<Snapshot> {
     let pods = [pod("web", 1, ""), pod("cart", 2, "cart"), pod("next", 3, "next"), pod("gate", 4, "gate")];
     let services =
         [service("cart", 1, 80, true), service("next", 2, 80, false), service("gate", 3, 15008, false)];
     let services = services.into_iter().map(Change::from);
-    World::new(node).apply(pods.into_iter().map(Change::from).chain(services)).snapshot
+    World::new(node).apply(pods.into_iter().map(Change::from).chain(services).chain(more)).snapshot
 }
 
 /// A rule that sends what begins so to a service.
@@ -89,13 +95,23 @@ fn state(policies: &[(&str, Value)]) -> Arc<State> {
 
 /// What the waypoint goes by with these policies and routes for `cart`.
 pub(super) fn ruled(policies: &[(&str, Value)], rules: Vec<Rule<HttpMatch>>) -> Arc<State> {
+    checking(policies, http::CustomOrder::default(), RuleSet::default(), rules)
+}
+
+/// The same with rules for tokens, and authorizers asked in an order.
+pub(super) fn checking(
+    policies: &[(&str, Value)],
+    order: http::CustomOrder,
+    tokens: RuleSet,
+    rules: Vec<Rule<HttpMatch>>,
+) -> Arc<State> {
     let compiled = policies.iter().map(|(name, spec)| {
         let written: http::written::Policy = serde_json::from_value(spec.clone()).expect("a policy");
         let key = PolicyKey::new("shop", *name);
         Arc::new(http::compile(&key, &written, false, &http::Options::default()).expect("no mistake"))
     });
-    let policies = PolicySet::new(compiled, [], http::CustomOrder::default());
-    let applied = Arc::new(Applied { policies, ..Applied::default() });
+    let policies = PolicySet::new(compiled, [], order);
+    let applied = Arc::new(Applied { policies, tokens, ..Applied::default() });
     let mesh = snapshot("n4");
     let workload = mesh.workload(&Uid::from("Kubernetes//Pod/shop/gate")).expect("the waypoint").clone();
     let own = Own { workload, service: Some(key("gate")), vips: Vec::new() };

@@ -141,12 +141,17 @@ fn what_was_not_kept_is_read_where_it_decides_and_nowhere_else() {
     let index = Index::new(vec![
         entry(Place::Exact("/a".into()), 0, vec![beta()]),
         entry(Place::Exact("/b".into()), 1, Vec::new()),
+        entry(Place::Exact("/a+b".into()), 6, vec![beta()]),
+        entry(Place::Prefix("/p+q".into()), 7, vec![beta()]),
         entry(Place::Prefix("/c".into()), 2, vec![of_query, Condition::Method("GET".into())]),
         entry(Place::Prefix("/d".into()), 3, vec![beta(), Condition::Method("POST".into())]),
         entry(Place::Prefix("/e".into()), 4, vec![header("host", "web")]),
         entry(Place::Prefix("".into()), 5, Vec::new()),
     ]);
     assert_eq!(read(&index, "/a", kept), ["header beta"]);
+    for escaped in ["/a+b", "/a%2Bb", "/p+q/x", "/p%2Bq/x"] {
+        assert_eq!(read(&index, escaped, kept), ["header beta"], "{escaped}");
+    }
     assert!(read(&index, "/b", kept).is_empty());
     assert_eq!(read(&index, "/c/x", kept), ["query parameter tenant"]);
     assert!(read(&index, "/d", kept).is_empty(), "of another method");

@@ -40,7 +40,7 @@ fn a_pod_becomes_a_workload() {
     assert_eq!(workload.probe_ports(), [8080, 9000]);
     assert_eq!(workload.node_addresses(), [IpAddr::from([172, 18, 0, 2]), IpAddr::from([10, 244, 1, 1])]);
     assert!(!workload.is_free_of_network_policy());
-    let ports = &workload.services[&key("cart.shop.svc.cluster.local")];
+    let ports = workload.services.get(&key("cart.shop.svc.cluster.local")).unwrap();
     assert_eq!(ports.len(), 1);
     assert_eq!((ports[0].service_port, ports[0].target_port), (80, 8080));
     assert_eq!(ports[0].app_protocol, AppProtocol::Http11);
@@ -108,7 +108,7 @@ fn named_ports_are_resolved_at_each_pod_or_left_out() {
     ]);
     let target = |name: &str| {
         let workload = &index.workloads()[&Uid::from(format!("Kubernetes//Pod/shop/{name}"))];
-        workload.services[&key("cart.shop.svc.cluster.local")].first().map(|p| p.target_port)
+        workload.services.get(&key("cart.shop.svc.cluster.local")).unwrap().first().map(|p| p.target_port)
     };
     assert_eq!(
         [target("first"), target("other"), target("without"), target("udp")],

@@ -104,10 +104,10 @@ fn endpoints_listed_by_hand_back_a_service_without_selector() {
     let pod_uid = Uid::from("Kubernetes//Pod/shop/p");
     let by_hand_uid = Uid::from("Kubernetes/discovery.k8s.io/EndpointSlice/shop/cart-1/192.0.2.1");
     let key = key("cart.shop.svc.cluster.local");
-    assert_eq!(index.workloads()[&pod_uid].services[&key][0].target_port, 9999);
+    assert_eq!(index.workloads()[&pod_uid].services.get(&key).unwrap()[0].target_port, 9999);
     let endpoint = &index.workloads()[&by_hand_uid];
     assert_eq!((endpoint.health, endpoint.network_mode), (Health::Unhealthy, NetworkMode::HostNetwork));
-    assert_eq!(endpoint.services[&key][0].target_port, 9999);
+    assert_eq!(endpoint.services.get(&key).unwrap()[0].target_port, 9999);
     index.apply([put_pod(other_uid)]);
     assert!(index.workloads()[&pod_uid].services.is_empty(), "a pod made anew is not the one listed");
 }
@@ -172,8 +172,8 @@ fn service_entries_bring_their_endpoints() {
     assert!(by_ip.settings.as_ref().is_some_and(|settings| settings.network_policy), "{:?}", by_ip.settings);
     // The network of one endpoint is not that of the next.
     assert_eq!((by_name.network.as_str(), &*by_name.hostname), ("", "one.db.example"));
-    assert_eq!(by_name.services[&key(host)][0].target_port, 15432);
-    assert_eq!(by_ip.services[&key(host)][0].target_port, 5432);
+    assert_eq!(by_name.services.get(&key(host)).unwrap()[0].target_port, 15432);
+    assert_eq!(by_ip.services.get(&key(host)).unwrap()[0].target_port, 5432);
 
     let by_dns = ServiceEntry { resolution: Resolution::Dns, ..entry("shop", "db", 0, host) };
     let workload = only(&self::index([put_entry(by_dns)]));
