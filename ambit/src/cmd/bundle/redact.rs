@@ -53,8 +53,8 @@ const SECRET_WORDS: &[&str] = &[
 ];
 /// Ends of them; `bypass` is none.
 const SECRET_ENDS: &[&str] = &["_pass", "-pass", ".pass", "pgpass", "dbpass", "pwd"];
-/// Fields of objects that say where a secret is, not what it is.
-const PLACES: &[&str] = &["secretname", "secretnamespace", "tokenpath", "credentialname"];
+/// Fields that say where a secret is or what became of secrets, not what they are.
+const PLACES: &[&str] = &["secrets", "secretname", "secretnamespace", "tokenpath", "credentialname"];
 /// Words with which an argument, or a line of settings, ends that has a secret behind it.
 const ARGUMENTS: &str =
     "password|passwd|passphrase|secret|token|credentials?|(?:api|access|private|signing|encryption)[-_]?key";
@@ -283,7 +283,7 @@ fn in_secret(secret: &mut Map<String, Value>) -> usize {
 /// Takes out a value, and those of a list; of anything else what [`json`] takes.
 fn take(value: &mut Value) -> usize {
     match value {
-        Value::String(text) if text.is_empty() || *text == MARK => 0,
+        Value::String(text) if text.is_empty() || [MARK, MARK_IN_BASE64].contains(&text.as_str()) => 0,
         Value::String(_) | Value::Number(_) => {
             *value = Value::from(MARK);
             1

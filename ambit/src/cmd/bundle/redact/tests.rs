@@ -105,7 +105,7 @@ fn documents_lose_what_their_fields_say_is_secret() {
     let mut document = json!({
         "kind": "List",
         "items": [
-            {"kind": "Secret", "metadata": {"name": "a"}, "data": {"k": STANDARD.encode(PLANTED)}, "stringData": {"p": PLANTED}},
+            {"kind": "Secret", "metadata": {"name": "a"}, "data": {"k": STANDARD.encode(PLANTED), "password": STANDARD.encode(PLANTED)}, "stringData": {"p": PLANTED}},
             {"kind": "Pod", "spec": {"containers": [{"env": [
                 {"name": "DB_PASSWORD", "value": PLANTED},
                 {"name": "MODE", "value": "fast"},
@@ -122,7 +122,8 @@ fn documents_lose_what_their_fields_say_is_secret() {
     let count = json(&mut document);
     let text = document.to_string();
     assert!(!leaks(&text) && !text.contains(&STANDARD.encode(PLANTED)), "{text}");
-    assert_eq!(count, 9, "{text}");
+    assert_eq!(count, 10, "{text}");
+    assert_eq!(document["items"][0]["data"]["password"], MARK_IN_BASE64);
     assert_eq!(document["items"][0]["data"]["k"], MARK_IN_BASE64);
     assert_eq!(document["items"][0]["stringData"]["p"], MARK);
     assert_eq!(document["items"][1]["spec"]["containers"][0]["env"][1]["value"], "fast");
