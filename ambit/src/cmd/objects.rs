@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     fn of(kinds: &[(&str, &str)]) -> Objects {
-        let template = "template: {metadata: {labels: {app: a}}, spec: {containers: []}}";
+        let template = "template: {metadata: {labels: {app: a}}, spec: {containers: [{name: a, image: b}]}}";
         let object = |(at, (version, kind)): (usize, &(&str, &str))| {
             format!(
                 "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: x{at}}}\n\

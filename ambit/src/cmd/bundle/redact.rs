@@ -61,7 +61,7 @@ const ARGUMENTS: &str =
 /// Ends of the names of variables that have one.
 const VARIABLES: &str = "PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET|TOKEN|CREDENTIALS?|(?:API|ACCESS|PRIVATE|SIGNING|ENCRYPTION)_?KEY";
 /// A value behind one of them, in quotes or not.
-const VALUE: &str = r#"(?:\\?"[^"\\]*\\?"|'[^']*'|[^\s"'\\,;&]+)"#;
+const VALUE: &str = r#"(?:\\?"[^"\\]*\\?"|'[^']*'|[^\s"'\\,;&}]+)"#;
 /// The namespace of the mesh's own configuration.
 const ROOT_NAMESPACE: &str = "istio-system";
 
