@@ -176,11 +176,13 @@ async fn pass_on(name: &str, stream: impl AsyncRead, records: &mpsc::Sender<Valu
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
             let Ok(record) = serde_json::from_slice::<Value>(&line) else { continue };
-            if let Some(lost) = record.get("lost") {
+            // A record has an `error` of its own.
+            let is_record = record.get("conn_id").is_some();
+            if let Some(lost) = record.get("lost").filter(|_| !is_record) {
                 out::say(&format!(
                     "warning: {lost} records that {name} heard of are lost: they came too fast"
                 ));
-            } else if let Some(error) = record.get("error") {
+            } else if let Some(error) = record.get("error").filter(|_| !is_record) {
                 out::say(&format!("warning: {name}: {error}"));
             } else if records.send(record).await.is_err() {
                 return;
@@ -214,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn lines_are_records_wherever_they_are_cut_and_what_is_none_is_left_out() {
         let (send, mut records) = mpsc::channel(8);
-        let text = "{\"conn_id\":\"a\"}\n{\"lost\":2}\nnonsense\n{\"conn_id\":\"b\"}\n{\"conn_id\":\"cut";
+        let text = "{\"conn_id\":\"a\"}\n{\"lost\":2}\nnonsense\n{\"conn_id\":\"b\",\"error\":null}\n{\"conn_id\":\"cut";
         pass_on("one", text.as_bytes(), &send).await;
         drop(send);
         let mut ids = Vec::new();
